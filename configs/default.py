@@ -1,0 +1,161 @@
+"""Every field of a run, with its meaning, unit, legal values and source.
+
+Other config files start from `get_config()` and assign existing fields only:
+the dict is locked, so a mistyped name is an error. "Official" is the code that
+accompanies the paper.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the locked defaults: VIE-Single on Kinetics-400."""
+  config = ml_collections.ConfigDict()
+
+  # One seed decides parameters, bank, order of videos, frames, crops, noise.
+  config.seed = 0
+  # Devices to use; 0 takes all that JAX sees. Batches must split evenly.
+  config.num_devices = 0
+  # Where the network's weights come from in evaluations: 'workdir' (newest
+  # checkpoint there), 'random' (a network that was never trained).
+  config.init_from = 'workdir'
+
+  config.dataset = ml_collections.ConfigDict()
+  # A prepared data set, made by data/prepare.py.
+  config.dataset.dir = 'data/prepared/kinetics400'
+  # Label columns to evaluate on; () takes all that the data set has.
+  config.dataset.label_columns = config_dict.placeholder(tuple)
+  config.dataset.label_columns = ()
+
+  config.model = ml_collections.ConfigDict()
+  # 'vie_single' or 'vie_slowfast'.
+  config.model.name = 'vie_single'
+  # Channels of the first stage (slow pathway); 64 in the paper.
+  config.model.width = 64
+  # SlowFast: channels of the fast pathway's first stage; 8 in the paper.
+  config.model.fast_width = 8
+  # SlowFast: the slow pathway sees every alpha-th frame; 4 in the paper.
+  config.model.alpha = 4
+  # Dimensions of the embedding; 128 (official).
+  config.model.embedding_size = 128
+  # Of the convolutions: 'float32' or 'bfloat16'. Parameters, bank, losses,
+  # norms and statistics are float32 in either case.
+  config.model.dtype = 'float32'
+
+  config.clip = ml_collections.ConfigDict()
+  # How frames are picked: 'single', 'slow', 'slowfast', '3dresnet' or 'trn'.
+  config.clip.sampler = 'single'
+  # Frames in a clip.
+  config.clip.num_frames = 1
+  # Distance between a clip's frames, in frames at 25 per second; not read by
+  # the samplers 'single' and 'trn'.
+  config.clip.frame_step = 1
+  # Clips of a video in evaluation, evenly spread; 5 (paper).
+  config.clip.num_eval_clips = 5
+
+  config.crop = ml_collections.ConfigDict()
+  # Side of the square that the network sees, in pixels.
+  config.crop.size = 224
+  # Training: the short side is resized to a whole number drawn from
+  # [short_side_min, short_side_max], then cropped at random (official).
+  config.crop.short_side_min = 256
+  config.crop.short_side_max = 319
+  # Evaluation: the short side before the centre crop (official).
+  config.crop.eval_short_side = 256
+
+  # One draw per clip, shared by its frames (paper and official).
+  config.augmentation = ml_collections.ConfigDict()
+  # Probability of mirroring left and right, in [0, 1].
+  config.augmentation.flip_probability = 0.5
+  # Factors are drawn from [1 - x, 1 + x], in random order.
+  config.augmentation.brightness = 0.4
+  config.augmentation.contrast = 0.4
+  config.augmentation.saturation = 0.4
+  # Hue shift from [-x, x], as a fraction of the hue circle; at most 0.5.
+  config.augmentation.hue = 0.4
+  # Probability of turning the clip grey, last, in [0, 1].
+  config.augmentation.grey_probability = 0.3
+
+  config.memory_bank = ml_collections.ConfigDict()
+  # Share of the old row kept at an update, in [0, 1); 0.5 (official).
+  config.memory_bank.momentum = 0.5
+  # 'uniform' (official), or 'embeddings': one pass of the untrained network
+  # over the videos, which learns much sooner on small data sets.
+  config.memory_bank.init = 'uniform'
+
+  config.objective = ml_collections.ConfigDict()
+  # Temperature of all similarities; 0.07 (official).
+  config.objective.temperature = 0.07
+  # Steps of Instance Recognition before Local Aggregation takes over; 50,000
+  # (official). As many as num_steps, and LA is never reached: VIE (IR).
+  config.objective.instance_recognition_steps = 50_000
+
+  config.instance_recognition = ml_collections.ConfigDict()
+  # 'nce' (official), or 'softmax': the exact loss over the whole bank.
+  config.instance_recognition.loss = 'nce'
+  # Noise videos per embedding; 4096 (official). Not read by 'softmax'.
+  config.instance_recognition.num_noise = 4096
+
+  config.local_aggregation = ml_collections.ConfigDict()
+  # Background neighbours: 512 (paper). At most the number of videos.
+  config.local_aggregation.num_neighbors = 512
+  # k-means clusters: 8,000 (paper). Small data sets get fewer, so that
+  # a cluster has at least min_videos_per_cluster videos on average; about 30
+  # in the paper.
+  config.local_aggregation.num_clusters = 8000
+  config.local_aggregation.min_videos_per_cluster = 20
+  # Clusterings, whose clusters are united; 1 (official).
+  config.local_aggregation.num_clusterings = 1
+  # Lloyd iterations of k-means; 20 (official).
+  config.local_aggregation.kmeans_iterations = 20
+  # Steps between clusterings; 0 is once an epoch (official).
+  config.local_aggregation.recluster_every_steps = 0
+
+  config.optimizer = ml_collections.ConfigDict()
+  # 'sgd' with momentum (official), or 'adam'.
+  config.optimizer.name = 'sgd'
+  config.optimizer.learning_rate = 0.03
+  # SGD only.
+  config.optimizer.momentum = 0.9
+  # L2 penalty on everything but batch norm. Part of the gradient with 'sgd'
+  # (official); decoupled with 'adam', as AdamW has it.
+  config.optimizer.weight_decay = 1e-4
+  # 'drops': a tenth after each of drop_steps (official); 'cosine': to zero at
+  # num_steps.
+  config.optimizer.schedule = 'drops'
+  # The steps that still have the old rate; of VIE-Single (official).
+  config.optimizer.drop_steps = (1_020_011, 1_220_011)
+  # Steps of a linear rise from zero; 0 (official).
+  config.optimizer.warmup_steps = 0
+
+  # Videos in a batch, over all devices; 128 for VIE-Single (official).
+  config.batch_size = 128
+  # Steps in all, both objectives together; of VIE-Single (official).
+  config.num_steps = 1_375_000
+
+  # Steps between log lines, evaluations and checkpoints.
+  config.log_every_steps = 100
+  config.eval_every_steps = 5000
+  config.checkpoint_every_steps = 5000
+  # Checkpoints kept, the newest ones.
+  config.keep_checkpoints = 3
+
+  config.knn = ml_collections.ConfigDict()
+  # Neighbours that vote; 10 (official).
+  config.knn.num_neighbors = 10
+  # What --mode=knn_eval searches: 'bank' (official), or 'clips': the mean
+  # embedding of each training video's evaluation clips. A network that was
+  # never trained has no bank, so there 'clips' is the only one.
+  config.knn.reference = 'bank'
+  # Clips in an evaluation batch, over all devices.
+  config.knn.batch_size = 64
+
+  config.input = ml_collections.ConfigDict()
+  # Threads that read and decode; 0 is one per core.
+  config.input.num_threads = 0
+  # Batches decoded ahead.
+  config.input.prefetch_batches = 4
+
+  config.lock()
+  return config

@@ -1,0 +1,68 @@
+"""vie_jax from the command line.
+
+  python main.py --config=configs/vie_slowfast.py --workdir=W
+  python main.py --config=configs/vie_slowfast.py --workdir=W --mode=knn_eval
+
+The same training command again goes on from the newest checkpoint.
+"""
+
+import os
+import pathlib
+import sys
+
+# TensorFlow only decodes pictures here, and need not talk about it.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vie_jax import checkpoint, config_check, evaluate, run_log, train
+from vie_jax.input_pipeline import frame_store
+
+MODES = {
+  'train': train.train_and_evaluate,
+  'knn_eval': evaluate.knn_eval,
+}
+EXPECTED_ERRORS = (
+  checkpoint.CheckpointError,
+  config_check.ConfigError,
+  frame_store.DatasetError,
+  train.DivergedError,
+)
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder of the run. Default: workdir/ and the name of the config file.',
+)
+_MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
+
+
+def main(unused_argv):
+  """Runs one mode; expected errors are one line, not a traceback."""
+  config_file = pathlib.Path(
+    config_flags.get_config_filename(flags.FLAGS['config'])
+  )
+  workdir = _WORKDIR.value or os.path.join('workdir', config_file.stem)
+  cache = os.path.join('~', '.cache', 'vie_jax', 'xla')
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
+  run_log.to_terminal()
+  try:
+    MODES[_MODE.value](_CONFIG.value, workdir)
+  except EXPECTED_ERRORS as error:
+    logging.error('%s', error)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    logging.error('Interrupted. The same command goes on from the last save.')
+    sys.exit(130)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)

@@ -1,0 +1,65 @@
+"""Package metadata of vie_jax: ranges here, tested versions in constraints."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+ON_LINUX_X86 = 'platform_system == "Linux" and platform_machine == "x86_64"'
+ELSEWHERE = 'platform_system != "Linux" or platform_machine != "x86_64"'
+
+INSTALL_REQUIRES = [
+  'absl-py>=2.1',
+  'array_record>=0.8',
+  'av>=14.2',
+  'clu>=0.0.12',
+  'flax>=0.12',
+  # tensorflow-datasets imports it on Python 3.11 and later but does not
+  # declare it for them.
+  'importlib_resources>=6',
+  'jax>=0.10,<0.12',
+  'jinja2>=3.1',
+  'matplotlib>=3.9',
+  'ml-collections>=1.0',
+  'numpy>=2.0',
+  'optax>=0.2.5',
+  # 1.0 moves the interface used here; vie_jax/checkpoint.py hides it.
+  'orbax-checkpoint>=0.11.24,<1',
+  'pillow>=11',
+  'pyarrow>=17',
+  # The CPU build is half the size, and TensorFlow only decodes pictures
+  # here; it must never see an accelerator.
+  f'tensorflow-cpu>=2.19; {ON_LINUX_X86}',
+  f'tensorflow>=2.19; {ELSEWHERE}',
+  'tensorflow-datasets>=4.9.7',
+  'tqdm>=4.66',
+]
+
+EXTRAS_REQUIRE = {
+  'tpu': ['jax[tpu]'],
+  'cuda': ['jax[cuda12]'],
+  'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9'],
+  # Beam pins an older protobuf: give it an environment of its own.
+  'beam': ['apache-beam>=2.60'],
+}
+
+setuptools.setup(
+  name='vie_jax',
+  version='0.1.0',
+  description='Video Instance Embedding in JAX: learn from unlabelled video.',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['vie_jax', 'vie_jax.*']),
+  package_data={'vie_jax.evaluation': ['*.jinja']},
+  install_requires=INSTALL_REQUIRES,
+  extras_require=EXTRAS_REQUIRE,
+  classifiers=[
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+)

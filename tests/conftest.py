@@ -1,0 +1,31 @@
+"""Settings of all tests: eight CPU devices, strict array semantics."""
+
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
+
+import jax
+import pytest
+
+from vie_jax import sharding
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.jax_cache'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(params=[1, 8], ids=lambda number: f'{number}_devices')
+def mesh(request):
+  return sharding.make_mesh(request.param)
+
+
+@pytest.fixture
+def mesh8():
+  return sharding.make_mesh(8)

@@ -1,0 +1,46 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+from objective import losses_case
+
+from vie_jax.objective import nearest_neighbors
+
+
+def search(bank, query, k, mesh):
+  return jax.jit(
+    functools.partial(
+      nearest_neighbors.top_k, k=k, num_videos=len(bank), mesh=mesh
+    )
+  )(losses_case.padded(bank, mesh), query)
+
+
+@pytest.mark.parametrize('k', [1, 10, 700, 1500])
+def test_neighbors_equal_a_full_sort(mesh, k):
+  rng = np.random.default_rng(k)
+  bank = rng.standard_normal((1500, 8)).astype(np.float32)
+  query = rng.standard_normal((5, 8)).astype(np.float32)
+  similarity, index = search(bank, query, k, mesh)
+  products = query @ bank.T
+  order = np.argsort(-products, axis=1, kind='stable')[:, :k]
+  np.testing.assert_allclose(
+    similarity, np.take_along_axis(products, order, 1), atol=1e-5
+  )
+  found = np.take_along_axis(products, np.asarray(index), 1)
+  np.testing.assert_allclose(found, similarity, atol=1e-5)
+  assert all(len(set(row)) == k for row in np.asarray(index).tolist())
+
+
+def test_equal_similarities_give_the_lower_index_on_any_number_of_devices(mesh):
+  bank = np.ones((1300, 4), np.float32)
+  _, index = search(bank, np.ones((2, 4), np.float32), 1100, mesh)
+  np.testing.assert_array_equal(index, np.tile(np.arange(1100), (2, 1)))
+
+
+def test_k_out_of_range_is_refused(mesh8):
+  bank = np.ones((20, 4), np.float32)
+  with pytest.raises(ValueError, match='k must lie'):
+    search(bank, bank[:1], 21, mesh8)
+  with pytest.raises(ValueError, match='k must lie'):
+    search(bank, bank[:1], 0, mesh8)

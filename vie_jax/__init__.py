@@ -1,0 +1,1 @@
+"""Video Instance Embedding: learn a representation from unlabelled video."""

@@ -1,0 +1,199 @@
+"""Saving and restoring a run with orbax.
+
+A checkpoint has four items: `model` (parameters and batch statistics),
+`memory_bank` (with the age and the clusters of its rows), `training` (the rest
+of the `TrainState`) and `record` (JSON: format version, config, fingerprint of
+the data set). Evaluations read only what they need.
+"""
+
+import pathlib
+
+import orbax.checkpoint as ocp
+
+from vie_jax import train_state
+
+FORMAT_VERSION = 1
+ITEMS = {
+  'model': ('params', 'batch_stats'),
+  'memory_bank': ('bank', 'bank_step', 'cluster_labels'),
+  'training': ('step', 'key', 'opt_state'),
+}
+
+
+class CheckpointError(ValueError):
+  """A checkpoint is missing, damaged, or of another run."""
+
+
+def _item(name: str, state: train_state.TrainState) -> dict:
+  return {field: getattr(state, field) for field in ITEMS[name]}
+
+
+class Checkpoints:
+  """The checkpoints of one workdir, newest last. A context manager.
+
+  Args:
+    workdir: its folder `checkpoints` holds one folder per saved step.
+    keep: how many to keep, the oldest go first; None keeps all.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
+    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True
+      ),
+    )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_exception):
+    self._manager.close()
+
+  @property
+  def latest_step(self) -> int | None:
+    """The newest saved step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, state: train_state.TrainState, record: dict) -> None:
+    """Saves in the background; the state may be donated right afterwards.
+
+    Args:
+      state: what to save, under its own step.
+      record: JSON-compatible facts: see `check_record`.
+
+    Raises:
+      CheckpointError: if the step, or a later one, is saved already.
+    """
+    step = int(state.step)
+    items = {name: ocp.args.StandardSave(_item(name, state)) for name in ITEMS}
+    items['record'] = ocp.args.JsonSave(
+      {'format_version': FORMAT_VERSION, **record}
+    )
+    is_saved = self._manager.save(step, args=ocp.args.Composite(**items))
+    if not is_saved:
+      raise CheckpointError(
+        f'{self._directory} holds step {self.latest_step}, so that step '
+        f'{step} was not saved; does another run use this workdir?'
+      )
+
+  def wait(self) -> None:
+    """Returns when all saves are on the disk."""
+    self._manager.wait_until_finished()
+
+  def record(self, step: int) -> dict:
+    """Reads the JSON record of a step.
+
+    Raises:
+      CheckpointError: if it cannot be read, or is of another format.
+    """
+    record = self._restore(step, record=ocp.args.JsonRestore())['record']
+    version = record.get('format_version')
+    if version != FORMAT_VERSION:
+      raise CheckpointError(
+        f'{self._directory / str(step)} has format version {version!r}; this '
+        f'code reads version {FORMAT_VERSION}.'
+      )
+    return record
+
+  def restore(
+    self,
+    step: int,
+    shapes: train_state.TrainState,
+    *,
+    items: tuple[str, ...] = tuple(ITEMS),
+  ) -> train_state.TrainState:
+    """Restores a state, or those of its fields that are needed.
+
+    Args:
+      step: one that was saved.
+      shapes: ShapeDtypeStructs with shardings, which need not be those that
+        the state was saved with.
+      items: keys of `ITEMS`; the fields of the others keep their shapes.
+
+    Raises:
+      CheckpointError: naming the folder and the remedy.
+    """
+    wanted = {
+      name: ocp.args.StandardRestore(_item(name, shapes)) for name in items
+    }
+    restored = self._restore(step, **wanted)
+    fields = {}
+    for name in items:
+      fields |= restored[name]
+    return shapes.replace(**fields)
+
+  def _restore(self, step, **args):
+    folder = self._directory / str(step)
+    missing = [item for item in args if not (folder / item).is_dir()]
+    try:
+      if not missing:
+        return self._manager.restore(step, args=ocp.args.Composite(**args))
+      reason = f'it has no {" and no ".join(missing)}'
+    except Exception as error:  # orbax raises whatever its parts raise
+      reason = ' '.join(str(error).split())[:300]
+    others = [s for s in self._manager.all_steps() if s != step]
+    remedy = (
+      f'Delete {folder} to go on from step {max(others)}.'
+      if others
+      else 'It is the only checkpoint: delete it to start anew.'
+    )
+    raise CheckpointError(
+      f'The checkpoint {folder} cannot be restored: {reason}. {remedy}'
+    )
+
+
+def differing_fields(old: dict, new: dict, prefix: str = '') -> dict:
+  """Compares two configs given as nested dicts.
+
+  Returns:
+    dotted field name -> (old value, new value), None where absent.
+  """
+  differing = {}
+  for name in sorted({*old, *new}):
+    before, after = old.get(name), new.get(name)
+    if isinstance(before, dict) and isinstance(after, dict):
+      differing |= differing_fields(before, after, f'{prefix}{name}.')
+    elif before != after:
+      differing[prefix + name] = (before, after)
+  return differing
+
+
+def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
+  """Checks that a run may go on from a checkpoint.
+
+  Args:
+    record: of the checkpoint, with `config` and `fingerprint`.
+    config: of this run, JSON-compatible.
+    fingerprint: of this run's training videos.
+
+  Returns:
+    What has changed in the config and does no harm: field -> (old, new).
+
+  Raises:
+    CheckpointError: if the videos are others, so that bank rows would belong
+      to the wrong ones, or a field that shapes the state has changed.
+  """
+  if record['fingerprint'] != fingerprint:
+    raise CheckpointError(
+      'The checkpoint was trained on another data set: its fingerprint is '
+      f'{record["fingerprint"][:16]}, that of config.dataset.dir is '
+      f'{fingerprint[:16]}. Use a new --workdir, or the data set of old.'
+    )
+  changed = differing_fields(record['config'], config)
+  fixed = {
+    name: values
+    for name, values in changed.items()
+    if name.startswith('model.')
+    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
+  }
+  if fixed:
+    listing = '; '.join(
+      f'{name} was {old!r}, is {new!r}' for name, (old, new) in fixed.items()
+    )
+    raise CheckpointError(
+      f'The checkpoint was trained with another config: {listing}. Use a '
+      'new --workdir, or the values of old.'
+    )
+  return changed

@@ -1,0 +1,135 @@
+"""Checks a config before anything is built, field by field."""
+
+import ml_collections
+
+
+class ConfigError(ValueError):
+  """A config field has a value that cannot work."""
+
+
+_AT_LEAST_ONE = (
+  'model.width',
+  'model.fast_width',
+  'model.alpha',
+  'model.embedding_size',
+  'clip.num_frames',
+  'clip.frame_step',
+  'clip.num_eval_clips',
+  'crop.size',
+  'instance_recognition.num_noise',
+  'local_aggregation.num_neighbors',
+  'local_aggregation.num_clusters',
+  'local_aggregation.min_videos_per_cluster',
+  'local_aggregation.num_clusterings',
+  'local_aggregation.kmeans_iterations',
+  'batch_size',
+  'num_steps',
+  'log_every_steps',
+  'eval_every_steps',
+  'checkpoint_every_steps',
+  'keep_checkpoints',
+  'knn.num_neighbors',
+  'knn.batch_size',
+  'input.prefetch_batches',
+)
+_NOT_NEGATIVE = (
+  'num_devices',
+  'objective.instance_recognition_steps',
+  'local_aggregation.recluster_every_steps',
+  'optimizer.learning_rate',
+  'optimizer.weight_decay',
+  'optimizer.warmup_steps',
+  'input.num_threads',
+)
+_SHARES = (
+  'augmentation.flip_probability',
+  'augmentation.grey_probability',
+  'augmentation.brightness',
+  'augmentation.contrast',
+  'augmentation.saturation',
+)
+_CHOICES = {
+  'init_from': ('workdir', 'random'),
+  'model.name': ('vie_single', 'vie_slowfast'),
+  'model.dtype': ('float32', 'bfloat16'),
+  'clip.sampler': ('single', 'slow', 'slowfast', '3dresnet', 'trn'),
+  'memory_bank.init': ('uniform', 'embeddings'),
+  'instance_recognition.loss': ('nce', 'softmax'),
+  'optimizer.name': ('sgd', 'adam'),
+  'optimizer.schedule': ('drops', 'cosine'),
+  'knn.reference': ('bank', 'clips'),
+}
+
+
+def _value(config, field):
+  for name in field.split('.'):
+    config = config[name]
+  return config
+
+
+def _problems(config):
+  """Yields one sentence for each thing that is wrong."""
+  for field in _AT_LEAST_ONE:
+    if _value(config, field) < 1:
+      yield f'{field} is {_value(config, field)}; it must be at least 1'
+  for field in _NOT_NEGATIVE:
+    if _value(config, field) < 0:
+      yield f'{field} is {_value(config, field)}; it must not be negative'
+  for field in _SHARES:
+    if not 0 <= _value(config, field) <= 1:
+      yield f'{field} is {_value(config, field)}; it must lie in [0, 1]'
+  for field, choices in _CHOICES.items():
+    if _value(config, field) not in choices:
+      known = ', '.join(choices)
+      yield f'{field} is {_value(config, field)!r}; it must be one of {known}'
+  yield from _relations(config)
+
+
+def _relations(config):
+  crop, clip, model = config.crop, config.clip, config.model
+  if not 0 <= config.augmentation.hue <= 0.5:
+    yield (
+      f'augmentation.hue is {config.augmentation.hue}; it must lie in '
+      '[0, 0.5], half the hue circle'
+    )
+  if not crop.size <= crop.short_side_min <= crop.short_side_max:
+    yield (
+      f'crop.size {crop.size}, short_side_min {crop.short_side_min} and '
+      f'short_side_max {crop.short_side_max} must be in rising order'
+    )
+  if crop.eval_short_side < crop.size:
+    yield (
+      f'crop.eval_short_side is {crop.eval_short_side}; it must be at least '
+      f'crop.size, {crop.size}'
+    )
+  if model.name == 'vie_slowfast' and clip.num_frames % model.alpha:
+    yield (
+      f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '
+      f'model.alpha, {model.alpha}'
+    )
+  if clip.sampler == 'single' and clip.num_frames != 1:
+    yield (
+      f'clip.num_frames is {clip.num_frames}; the sampler single takes '
+      'clips of 1 frame'
+    )
+  if config.objective.temperature <= 0:
+    yield (
+      f'objective.temperature is {config.objective.temperature}; it must be '
+      'positive'
+    )
+  if not 0 <= config.memory_bank.momentum < 1:
+    yield (
+      f'memory_bank.momentum is {config.memory_bank.momentum}; it must lie '
+      'in [0, 1)'
+    )
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses a config that cannot work.
+
+  Raises:
+    ConfigError: listing every field that is wrong, its value and the remedy.
+  """
+  problems = [f'config.{problem}' for problem in _problems(config)]
+  if problems:
+    raise ConfigError('; '.join(problems) + '.')

@@ -1,0 +1,269 @@
+"""Evaluations of a network: at intervals in training, and on their own."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+
+from vie_jax import checkpoint, experiment, train_state
+from vie_jax.evaluation import features, knn, monitors
+from vie_jax.experiment import Experiment
+from vie_jax.input_pipeline import frame_store
+
+NEIGHBORS_FILE = 'neighbors.npz'
+RESULT_FILE = 'result.json'
+NEIGHBORS_KEPT = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """What queries are compared with.
+
+  Attributes:
+    bank: float32 [rows, D], one row per training video.
+    kind: 'bank' or 'clips', see `config.knn.reference`.
+  """
+
+  bank: jax.Array
+  kind: str
+
+
+class Evaluator:
+  """Embeds clips and looks for their neighbours among the training videos.
+
+  Args:
+    experiment: what to evaluate.
+  """
+
+  def __init__(self, experiment: Experiment):
+    self._experiment = experiment
+    self._embed = features.embedder(
+      experiment.model, center=experiment.center, mesh=experiment.mesh
+    )
+
+  def embed(self, variables: dict, store: frame_store.FrameStore) -> np.ndarray:
+    """Embeds all evaluation clips of a split: float32 [V, G, D]."""
+    config = self._experiment.config
+    with experiment.eval_batches(self._experiment, store) as batches:
+      return features.embed_videos(
+        batches,
+        self._embed,
+        variables,
+        num_videos=store.num_videos,
+        num_clips=config.clip.num_eval_clips,
+        embedding_size=config.model.embedding_size,
+        mesh=self._experiment.mesh,
+      )
+
+  def knn(self, embeddings: np.ndarray, reference: Reference) -> dict:
+    """Classifies validation videos by their neighbours.
+
+    Args:
+      embeddings: float32 [V, G, D] of the validation clips.
+      reference: of the training videos.
+
+    Returns:
+      label column -> accuracies, see `knn.accuracy`.
+    """
+    config, mesh = self._experiment.config, self._experiment.mesh
+    train, val = self._experiment.train_store, self._experiment.val_store
+    neighbors = knn.search(
+      reference.bank,
+      embeddings.reshape(-1, embeddings.shape[-1]),
+      k=min(config.knn.num_neighbors, train.num_videos),
+      num_videos=train.num_videos,
+      mesh=mesh,
+    )
+    results = {}
+    for column in self._experiment.label_columns:
+      labels, class_names = train.label(column)
+      scores = knn.class_scores(
+        neighbors,
+        labels,
+        num_classes=len(class_names),
+        temperature=config.objective.temperature,
+      )
+      results[column] = knn.accuracy(
+        scores, val.label(column)[0], num_clips=embeddings.shape[1]
+      )
+    return results
+
+  def clip_reference(self, variables: dict) -> Reference:
+    """Embeds the training videos: the mean of their evaluation clips."""
+    embeddings = self.embed(variables, self._experiment.train_store)
+    means = features.video_means(embeddings)
+    return Reference(knn.as_bank(means, self._experiment.mesh), 'clips')
+
+
+def curves(evaluator: Evaluator, state: train_state.TrainState, run) -> dict:
+  """Figures of a state in training, by their names in TensorBoard.
+
+  Args:
+    evaluator: of the run.
+    state: now.
+    run: the run's `Experiment`.
+
+  Returns:
+    kNN accuracy on each label column against the memory bank, agreement of
+    the clips of a video, health of the bank.
+  """
+  num_videos = run.train_store.num_videos
+  figures = monitors.bank_ages(
+    state.bank_step,
+    state.step,
+    num_videos=num_videos,
+    never=train_state.NEVER,
+  )
+  figures['health/bank_effective_rank'] = monitors.effective_rank(
+    state.bank, num_videos=num_videos
+  )
+  for column in run.label_columns:
+    figures[f'health/neighbors_same_{column}'] = monitors.label_share(
+      state.bank,
+      run.train_store.label(column)[0],
+      k=run.config.knn.num_neighbors,
+      num_videos=num_videos,
+      mesh=run.mesh,
+    )
+  if not run.val_store.num_videos:
+    return figures
+  embeddings = evaluator.embed(_variables(state), run.val_store)
+  accuracies = evaluator.knn(embeddings, Reference(state.bank, 'bank'))
+  for column, accuracy in accuracies.items():
+    for name, value in accuracy.items():
+      figures[f'knn/{column}_{name}'] = value
+  if embeddings.shape[0] > 1 and embeddings.shape[1] > 1:
+    for name, value in monitors.same_video_retrieval(embeddings).items():
+      figures[f'same_video/{name}'] = value
+  return figures
+
+
+def _network(
+  run: Experiment, workdir: pathlib.Path
+) -> tuple[dict, int, jax.Array | None]:
+  """The variables to evaluate, their step, and the bank if there is one.
+
+  Raises:
+    checkpoint.CheckpointError: if the checkpoint is missing, damaged, or
+      belongs to other videos or another network.
+  """
+  rule = optax.identity()  # evaluations need no optimiser's state
+  if run.config.init_from == 'random':
+    initialize = experiment.state_initializer(run, rule)
+    state = initialize(jax.random.key(run.config.seed))
+    return _variables(state), 0, None
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    step = checkpoints.latest_step
+    if step is None:
+      raise checkpoint.CheckpointError(
+        f'{workdir} has no checkpoint to evaluate. Train there first, or '
+        'evaluate an untrained network with --config.init_from=random.'
+      )
+    checkpoint.check_record(checkpoints.record(step), **experiment.record(run))
+    state = checkpoints.restore(
+      step,
+      experiment.state_shapes(run, rule),
+      items=('model', 'memory_bank'),
+    )
+  return _variables(state), step, state.bank
+
+
+def _variables(state: train_state.TrainState) -> dict:
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
+  """Evaluates a network by kNN and writes the result and the neighbours.
+
+  Args:
+    config: `init_from` and `knn` say what is evaluated and how.
+    workdir: of the run; results go to its folder `knn_eval`, or
+      `knn_eval_random` for a network that was never trained.
+
+  Returns:
+    What is written to `result.json`.
+
+  Raises:
+    frame_store.DatasetError, checkpoint.CheckpointError,
+    config_check.ConfigError: with the remedy.
+  """
+  is_random = config.init_from == 'random'
+  folder = pathlib.Path(workdir) / (
+    'knn_eval_random' if is_random else 'knn_eval'
+  )
+  with experiment.open_experiment(config) as run:
+    if not run.val_store.num_videos:
+      raise frame_store.DatasetError(
+        f'{config.dataset.dir} has no validation videos to evaluate; prepare '
+        'it again with a larger --val-percent.'
+      )
+    variables, step, bank = _network(run, pathlib.Path(workdir))
+    evaluator = Evaluator(run)
+    embeddings = evaluator.embed(variables, run.val_store)
+    if config.knn.reference == 'bank' and bank is not None:
+      reference = Reference(bank, 'bank')
+    else:
+      reference = evaluator.clip_reference(variables)
+    result = {
+      'accuracy': evaluator.knn(embeddings, reference),
+      'chance': _chance(run),
+      'same_video': monitors.same_video_retrieval(embeddings),
+      'reference': reference.kind,
+      'init_from': config.init_from,
+      'step': step,
+      'num_neighbors': config.knn.num_neighbors,
+      'num_clips': config.clip.num_eval_clips,
+      'dataset': {
+        'fingerprint': run.train_store.fingerprint,
+        'train_videos': run.train_store.num_videos,
+        'val_videos': run.val_store.num_videos,
+      },
+      'config': experiment.record(run)['config'],
+    }
+    if jax.process_index() == 0:
+      _write(folder, result, run, embeddings, reference)
+  for column, accuracy in result['accuracy'].items():
+    logging.info(
+      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (chance %.1f %%).',
+      column,
+      100 * accuracy['top1'],
+      100 * accuracy['clip_top1'],
+      100 * result['chance'][column],
+    )
+  logging.info('Written: %s', folder / RESULT_FILE)
+  return result
+
+
+def _chance(run: Experiment) -> dict[str, float]:
+  """Accuracy of always naming the training videos' most frequent class."""
+  chance = {}
+  for column in run.label_columns:
+    train, class_names = run.train_store.label(column)
+    counts = np.bincount(train[train >= 0], minlength=len(class_names))
+    val = run.val_store.label(column)[0]
+    val = val[val >= 0]
+    chance[column] = float((val == counts.argmax()).mean()) if val.size else 0.0
+  return chance
+
+
+def _write(folder, result, run, embeddings, reference):
+  """Writes result.json and, for pictures, each video's nearest neighbours."""
+  nearest = knn.search(
+    reference.bank,
+    features.video_means(embeddings),
+    k=min(NEIGHBORS_KEPT, run.train_store.num_videos),
+    num_videos=run.train_store.num_videos,
+    mesh=run.mesh,
+  )
+  folder.mkdir(parents=True, exist_ok=True)
+  np.savez(
+    folder / NEIGHBORS_FILE,
+    index=nearest.index,
+    similarity=nearest.similarity,
+  )
+  (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + '\n')

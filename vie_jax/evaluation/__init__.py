@@ -1,0 +1,1 @@
+"""What a trained embedding is worth: features, kNN, monitors, pictures."""

@@ -1,0 +1,212 @@
+"""What a config describes, built: data, mesh, network.
+
+Training and every evaluation start here, so that both see the same thing.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+
+import jax
+import ml_collections
+import optax
+from absl import logging
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vie_jax import config_check, device_augment, sharding, train_state
+from vie_jax.input_pipeline import frame_store, pipeline
+from vie_jax.models import embedding
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The collaborators of a run.
+
+  Attributes:
+    config: checked.
+    mesh: of all devices in use.
+    train_store: the training videos.
+    val_store: the validation videos, perhaps none.
+    model: from clips to embeddings.
+    clip_shape: (T, H, W, 3) that the model sees.
+    augment: (key, window, crop) -> normalised training clips.
+    center: (window, crop) -> normalised evaluation clips.
+  """
+
+  config: ml_collections.ConfigDict
+  mesh: Mesh
+  train_store: frame_store.FrameStore
+  val_store: frame_store.FrameStore
+  model: nn.Module
+  clip_shape: tuple[int, int, int, int]
+  augment: Callable[..., jax.Array]
+  center: Callable[..., jax.Array]
+
+  @property
+  def label_columns(self) -> list[str]:
+    """The label columns that evaluations look at."""
+    wanted = list(self.config.dataset.label_columns)
+    return wanted or self.train_store.label_columns
+
+
+@contextlib.contextmanager
+def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
+  """Builds what the config describes; closes the data set at the end.
+
+  Raises:
+    config_check.ConfigError: if a field cannot work.
+    frame_store.DatasetError: if there is no such prepared data set.
+  """
+  config_check.check(config)
+  mesh = _mesh(config)
+  with contextlib.ExitStack() as stack:
+    stores = {
+      split: stack.enter_context(
+        frame_store.FrameStore.open(config.dataset.dir, split)
+      )
+      for split in ('train', 'val')
+    }
+    size = config.crop.size
+    parts = Experiment(
+      config=config,
+      mesh=mesh,
+      train_store=stores['train'],
+      val_store=stores['val'],
+      model=build_model(config),
+      clip_shape=(config.clip.num_frames, size, size, 3),
+      augment=functools.partial(
+        device_augment.augment, size=size, **config.augmentation
+      ),
+      center=functools.partial(device_augment.center, size=size),
+    )
+    _check_videos(parts)
+    logging.info(
+      'Data set %s: %d training videos, %d validation videos, labels %s.',
+      config.dataset.dir,
+      stores['train'].num_videos,
+      stores['val'].num_videos,
+      ', '.join(parts.label_columns) or 'none',
+    )
+    yield parts
+
+
+def record(parts: Experiment) -> dict:
+  """What a checkpoint says of its run: `config` and `fingerprint`."""
+  return {
+    'config': json.loads(parts.config.to_json_best_effort()),
+    'fingerprint': parts.train_store.fingerprint,
+  }
+
+
+def build_model(config: ml_collections.ConfigDict) -> nn.Module:
+  """Builds the network that `config.model` describes."""
+  model = config.model
+  return embedding.build(
+    model.name,
+    embedding_size=model.embedding_size,
+    width=model.width,
+    fast_width=model.fast_width,
+    alpha=model.alpha,
+    dtype=model.dtype,
+  )
+
+
+def _mesh(config: ml_collections.ConfigDict) -> Mesh:
+  """The mesh of all devices in use; batches must split evenly over it."""
+  visible = jax.device_count()
+  if config.num_devices > visible:
+    raise config_check.ConfigError(
+      f'config.num_devices is {config.num_devices}, but {visible} are '
+      'visible; 0 takes all of them.'
+    )
+  mesh = sharding.make_mesh(config.num_devices)
+  for field, size in (
+    ('batch_size', config.batch_size),
+    ('knn.batch_size', config.knn.batch_size),
+  ):
+    if size % mesh.size:
+      raise config_check.ConfigError(
+        f'config.{field} is {size}, which does not split evenly over '
+        f'{mesh.size} devices; make it a multiple of {mesh.size}, or set '
+        'config.num_devices.'
+      )
+  return mesh
+
+
+def _check_videos(parts: Experiment) -> None:
+  """Refuses a data set that the config cannot be trained on."""
+  config, store = parts.config, parts.train_store
+  for column in parts.label_columns:
+    store.label(column)
+  if store.num_videos < config.batch_size:
+    raise config_check.ConfigError(
+      f'config.batch_size is {config.batch_size}, but {config.dataset.dir} '
+      f'has only {store.num_videos} training videos, and a batch holds no '
+      'video twice; lower it, or add videos.'
+    )
+
+
+def state_initializer(
+  parts: Experiment, rule: optax.GradientTransformation
+) -> Callable[[jax.Array], train_state.TrainState]:
+  """Makes the function from a random key to a run's first state."""
+  return train_state.initializer(
+    parts.model,
+    rule,
+    clip_shape=parts.clip_shape,
+    num_videos=parts.train_store.num_videos,
+    embedding_size=parts.config.model.embedding_size,
+    num_clusterings=parts.config.local_aggregation.num_clusterings,
+    mesh=parts.mesh,
+  )
+
+
+def state_shapes(
+  parts: Experiment, rule: optax.GradientTransformation
+) -> train_state.TrainState:
+  """Shapes, types and shardings of a run's state."""
+  initialize = state_initializer(parts, rule)
+  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  layout = train_state.layout(shapes, parts.mesh)
+  return jax.tree.map(
+    lambda shape, sharding: jax.ShapeDtypeStruct(
+      shape.shape, shape.dtype, sharding=sharding
+    ),
+    shapes,
+    layout,
+  )
+
+
+def input_options(config: ml_collections.ConfigDict) -> dict:
+  """What both kinds of batches need to know of the config and the host."""
+  return {
+    'clip': config.clip,
+    'crop': config.crop,
+    'num_threads': config.input.num_threads or None,
+    'num_prefetched': config.input.prefetch_batches,
+    'host_index': jax.process_index(),
+    'host_count': jax.process_count(),
+  }
+
+
+def train_batches(experiment: Experiment, *, start_step: int, seed: int):
+  """Opens the training batches from a step on: a context manager."""
+  return pipeline.train_batches(
+    experiment.train_store,
+    batch_size=experiment.config.batch_size,
+    seed=seed,
+    start_step=start_step,
+    **input_options(experiment.config),
+  )
+
+
+def eval_batches(experiment: Experiment, store: frame_store.FrameStore):
+  """Opens the evaluation clips of a split: a context manager."""
+  return pipeline.eval_batches(
+    store,
+    batch_size=experiment.config.knn.batch_size,
+    **input_options(experiment.config),
+  )

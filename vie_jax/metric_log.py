@@ -1,0 +1,101 @@
+"""A plain record of a run's figures: one JSON line per step.
+
+TensorBoard has the curves too; this file is for reading by programs, and by
+people without TensorBoard.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+from clu import metric_writers
+
+FILE_NAME = 'metrics.jsonl'
+
+
+def read(workdir: str | pathlib.Path) -> Iterator[dict]:
+  """Yields {'step': int, name: float, ...} for each line of a run's log.
+
+  A last line that a kill cut short is left out.
+  """
+  path = pathlib.Path(workdir) / FILE_NAME
+  if not path.exists():
+    return
+  with path.open(encoding='utf-8') as lines:
+    for line in lines:
+      try:
+        yield json.loads(line)
+      except ValueError:
+        continue
+
+
+def curve(
+  workdir: str | pathlib.Path, name: str
+) -> tuple[list[int], list[float]]:
+  """One figure over time: (steps, values); empty lists if never written."""
+  points = [
+    (record['step'], record[name]) for record in read(workdir) if name in record
+  ]
+  return [step for step, _ in points], [value for _, value in points]
+
+
+class JsonLinesWriter(metric_writers.MetricWriter):
+  """Appends scalars to `metrics.jsonl`; the other kinds go to TensorBoard.
+
+  Args:
+    workdir: the run's folder.
+    from_step: where the run starts or goes on; lines of later steps, left by
+      a run that was killed after its last checkpoint, are dropped.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, from_step: int):
+    kept = [line for line in read(workdir) if line['step'] <= from_step]
+    path = pathlib.Path(workdir) / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix('.tmp')
+    fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    fresh.replace(path)
+    self._file = path.open('a', encoding='utf-8')
+
+  def write_scalars(self, step, scalars):
+    """Writes one line; a figure that is not finite becomes null."""
+    values = {name: float(value) for name, value in scalars.items()}
+    finite = {
+      name: value if math.isfinite(value) else None
+      for name, value in values.items()
+    }
+    self._file.write(json.dumps({'step': int(step), **finite}) + '\n')
+    self._file.flush()
+
+  def write_summaries(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_images(self, *unused_args):
+    """Not kept here."""
+
+  def write_videos(self, *unused_args):
+    """Not kept here."""
+
+  def write_audios(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_texts(self, *unused_args):
+    """Not kept here."""
+
+  def write_histograms(self, *unused_args):
+    """Not kept here."""
+
+  def write_pointcloud(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_hparams(self, *unused_args):
+    """Not kept here."""
+
+  def flush(self):
+    """Brings all lines to the disk."""
+    self._file.flush()
+
+  def close(self):
+    """Closes the file."""
+    self._file.close()

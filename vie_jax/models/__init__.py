@@ -1,0 +1,1 @@
+"""The networks: Flax modules from clips of frames to unit embeddings."""

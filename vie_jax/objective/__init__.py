@@ -1,0 +1,1 @@
+"""The method: pure functions of arrays, sharded over one mesh axis."""

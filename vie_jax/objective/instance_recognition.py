@@ -1,0 +1,115 @@
+"""Instance Recognition: every video is a class of its own.
+
+The paper's IR loss (section "Video Instance Embedding", after Wu et al. 2018,
+arXiv:1805.01978): the probability that an embedding v belongs to video i is
+P(i|v) = exp(v . M_i / t) / Z, with M the memory bank.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+AXIS = 'data'
+
+Z_PER_VIDEO = 2876934.2 / 1281167
+"""Z = Z_PER_VIDEO * N: a constant of the official code, inherited from
+instance discrimination on ImageNet; it is never estimated from the data."""
+
+EPSILON = 1e-7
+
+
+def draw_noise(
+  key: jax.Array, *, batch_size: int, num_noise: int, num_videos: int
+) -> jax.Array:
+  """Draws the noise videos of a step.
+
+  Returns:
+    int32 [B, num_noise], uniform in [0, N) with replacement; the own video is
+    not excluded. Source: official code.
+  """
+  shape = (batch_size, num_noise)
+  return jax.random.randint(key, shape, 0, num_videos, jnp.int32)
+
+
+def nce_loss(
+  own_similarity: jax.Array,
+  noise_similarity: jax.Array,
+  *,
+  num_videos: int,
+  temperature: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Noise-contrastive estimate of -log P(i|v).
+
+      data  = -log( P_i / (P_i + m p + e) )
+      noise = -sum_j log( m p / (P_j + m p + e) ),     p = 1 / N, e = 1e-7
+
+  with P = exp(similarity / t) / Z and m noise videos; the loss is data + noise.
+
+  Args:
+    own_similarity: float32 [B], v . M_i of the video itself.
+    noise_similarity: float32 [B, m], v . M_j of the noise videos.
+    num_videos: N.
+    temperature: t > 0.
+
+  Returns:
+    (data, noise), float32 [B] each.
+
+  Source: official code (`instance_model.py`), constants included.
+  """
+  normalizer = Z_PER_VIDEO * num_videos
+  expected = noise_similarity.shape[-1] / num_videos  # m p
+  own = jnp.exp(own_similarity / temperature) / normalizer
+  noise = jnp.exp(noise_similarity / temperature) / normalizer
+  data_term = -jnp.log(own / (own + expected + EPSILON))
+  noise_term = -jnp.sum(
+    jnp.log(expected / (noise + expected + EPSILON)), axis=-1
+  )
+  return data_term, noise_term
+
+
+def softmax_loss(
+  bank: jax.Array,
+  embedding: jax.Array,
+  own_similarity: jax.Array,
+  *,
+  num_videos: int,
+  temperature: float,
+  mesh: Mesh,
+) -> jax.Array:
+  """The exact -log P(i|v), its normaliser summed over the whole bank.
+
+  Args:
+    bank: float32 [rows, D], rows split over `data`; carries no gradient.
+    embedding: float32 [B, D], unit rows; differentiable.
+    own_similarity: float32 [B], v . M_i of the video itself.
+    num_videos: N; later rows are padding.
+    temperature: t > 0.
+    mesh: the mesh that the bank lies on.
+
+  Returns:
+    float32 [B].
+
+  Sharding: each device sums over its rows; one all-reduce of [B].
+
+  Source: the paper's equation for P(i|v); the official code uses `nce_loss`.
+  """
+
+  def local_sum(local_bank, embedding):
+    rows = local_bank.shape[0]
+    first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
+    products = jnp.einsum(
+      'bd,nd->bn', embedding, local_bank, precision=jax.lax.Precision.HIGHEST
+    )
+    is_video = first + jnp.arange(rows, dtype=jnp.int32) < num_videos
+    products = jnp.where(is_video[None, :], products, -jnp.inf)
+    # Subtracting the largest possible logit, 1 / t, keeps exp in range.
+    terms = jnp.exp((products - 1.0) / temperature)
+    return jax.lax.psum(jnp.sum(terms, axis=1), AXIS)
+
+  total = jax.shard_map(
+    local_sum,
+    mesh=mesh,
+    in_specs=(PartitionSpec(AXIS, None), PartitionSpec()),
+    out_specs=PartitionSpec(),
+  )(jax.lax.stop_gradient(bank), embedding)
+  return jnp.log(total) + (1.0 - own_similarity) / temperature

@@ -1,0 +1,211 @@
+"""The memory bank: one running mean on the unit sphere per training video.
+
+The bank is a float32 array `[rows, D]`, its rows split over the mesh axis
+`data`. Rows beyond the number of videos N are padding: they are never read,
+because every index is below N, and the neighbour search masks them.
+
+Reads and writes by index run under `shard_map`: each device touches only the
+rows it owns, so nothing of size N is ever gathered. Source of the method: Wu
+et al. 2018 (arXiv:1805.01978, section 3) for the bank, Zhuang et al. 2019
+(arXiv:1903.12355, section 3) for its use in Local Aggregation.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+AXIS = 'data'
+ROW_MULTIPLE = 1024
+"""Rows are padded to a multiple of this, whatever the number of devices, so
+that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""
+
+_SPLIT_ROWS = PartitionSpec(AXIS, None)
+_WHOLE = PartitionSpec()
+
+
+def num_rows(num_videos: int, num_devices: int) -> int:
+  """Rows of a bank for `num_videos`, padding included."""
+  multiple = ROW_MULTIPLE
+  while multiple % num_devices:
+    multiple += ROW_MULTIPLE
+  return -(-num_videos // multiple) * multiple
+
+
+def normalize(vectors: jax.Array) -> jax.Array:
+  """Projects vectors `[..., D]` onto the unit sphere, in float32.
+
+  As the official code does it: x * rsqrt(max(sum(x^2), 1e-12)), which leaves
+  a zero vector zero.
+  """
+  vectors = vectors.astype(jnp.float32)
+  square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+  return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
+
+
+def init_uniform(key: jax.Array, rows: int, embedding_size: int) -> jax.Array:
+  """Draws the official initial bank.
+
+  Args:
+    key: a JAX random key.
+    rows: rows of the bank, padding included.
+    embedding_size: D.
+
+  Returns:
+    float32 [rows, D], uniform in (-b, b) with b = 1 / sqrt(D / 3): rows of
+    expected norm 1, not normalised. A row is unit from its first update on.
+    Row i does not depend on the number of rows.
+
+  Source: official code (`memory_bank.py`); the paper does not say.
+  """
+  bound = (embedding_size / 3) ** -0.5
+  return jax.random.uniform(
+    key, (rows, embedding_size), jnp.float32, -bound, bound
+  )
+
+
+def _owned(index, local_rows):
+  """Local row numbers of global indices, and which of them are ours."""
+  local = index - jax.lax.axis_index(AXIS).astype(jnp.int32) * local_rows
+  mine = (local >= 0) & (local < local_rows)
+  return jnp.where(mine, local, 0), mine
+
+
+def take(table: jax.Array, index: jax.Array, *, mesh: Mesh) -> jax.Array:
+  """Reads rows of a row-sharded table by global index.
+
+  Args:
+    table: [rows, ...], any number type, rows split over `data`: the bank, or
+      a column of numbers per video such as a clustering.
+    index: int32 of any shape, in [0, rows).
+    mesh: the mesh that the table lies on.
+
+  Returns:
+    [*index.shape, *table.shape[1:]], replicated.
+
+  Sharding: one all-reduce of the result.
+  """
+
+  def local_take(local_table, index):
+    local, mine = _owned(index, local_table.shape[0])
+    values = local_table[local]
+    mine = mine.reshape(mine.shape + (1,) * (values.ndim - mine.ndim))
+    return jax.lax.psum(jnp.where(mine, values, jnp.zeros_like(values)), AXIS)
+
+  split = PartitionSpec(AXIS, *[None] * (table.ndim - 1))
+  return jax.shard_map(
+    local_take, mesh=mesh, in_specs=(split, _WHOLE), out_specs=_WHOLE
+  )(table, index)
+
+
+def put(table: jax.Array, index: jax.Array, values: jax.Array, *, mesh: Mesh):
+  """Writes rows of a row-sharded table by global index.
+
+  Args:
+    table: [rows, ...], rows split over `data`.
+    index: int32 [B], in [0, rows), no value twice.
+    values: [B, ...], the new rows.
+    mesh: the mesh that the table lies on.
+
+  Returns:
+    A table like the old one; the other rows are bit-identical.
+
+  Sharding: no communication beyond making index and values known everywhere.
+  """
+
+  def local_put(local_table, index, values):
+    local, mine = _owned(index, local_table.shape[0])
+    # A row that another device owns is sent beyond the end, and dropped.
+    target = jnp.where(mine, local, local_table.shape[0])
+    return local_table.at[target].set(values, mode='drop')
+
+  split = PartitionSpec(AXIS, *[None] * (table.ndim - 1))
+  return jax.shard_map(
+    local_put, mesh=mesh, in_specs=(split, _WHOLE, _WHOLE), out_specs=split
+  )(table, index, values)
+
+
+def similarity(
+  bank: jax.Array, embedding: jax.Array, index: jax.Array, *, mesh: Mesh
+) -> jax.Array:
+  """Dot products of each embedding with chosen rows of the bank.
+
+  Args:
+    bank: float32 [rows, D], rows split over `data`; carries no gradient.
+    embedding: float32 [B, D]; differentiable.
+    index: int32 [B, K], the rows to compare embedding b with.
+    mesh: the mesh that the bank lies on.
+
+  Returns:
+    float32 [B, K], replicated.
+
+  Sharding: rows stay where they are; one all-reduce of [B, K] products, and
+  one of [B, D] in the backward pass.
+
+  Memory: the K rows of a few embeddings at a time are gathered, again in the
+  backward pass, so that [B, K, D] never exists.
+  """
+  bank = jax.lax.stop_gradient(bank)
+
+  def local_similarity(local_bank, embedding, index):
+    @jax.checkpoint
+    def of_one(pair):
+      vector, chosen = pair
+      local, mine = _owned(chosen, local_bank.shape[0])
+      products = jnp.einsum(
+        'kd,d->k',
+        local_bank[local],
+        vector,
+        precision=jax.lax.Precision.HIGHEST,
+      )
+      return jnp.where(mine, products, 0.0)
+
+    products = jax.lax.map(of_one, (embedding, index), batch_size=8)
+    return jax.lax.psum(products, AXIS)
+
+  return jax.shard_map(
+    local_similarity,
+    mesh=mesh,
+    in_specs=(_SPLIT_ROWS, _WHOLE, _WHOLE),
+    out_specs=_WHOLE,
+  )(bank, embedding, index)
+
+
+def update(
+  bank: jax.Array,
+  instance_index: jax.Array,
+  embedding: jax.Array,
+  *,
+  momentum: float,
+  mesh: Mesh,
+) -> jax.Array:
+  """Moves the bank rows of this batch towards the new embeddings.
+
+  Each visited row becomes normalize(momentum * row + (1 - momentum) * new).
+
+  Args:
+    bank: float32 [rows, D], rows split over `data`.
+    instance_index: int32 [B], in [0, N), no value twice; the input pipeline
+      guarantees it.
+    embedding: float32 [B, D], unit rows; no gradient passes.
+    momentum: share of the old row that is kept, in [0, 1); 0 replaces it.
+    mesh: the mesh that the bank lies on.
+
+  Returns:
+    float32 [rows, D]; visited rows are unit, the others bit-identical.
+
+  Raises:
+    ValueError: if shapes do not fit together or momentum is out of range.
+
+  Source: official code (`instance_model.py`), momentum 0.5.
+  """
+  if embedding.shape != (instance_index.shape[0], bank.shape[1]):
+    raise ValueError(
+      f'embedding {embedding.shape} does not match '
+      f'{instance_index.shape[0]} indices into a bank of {bank.shape}.'
+    )
+  if not 0.0 <= momentum < 1.0:
+    raise ValueError(f'momentum must lie in [0, 1), got {momentum}.')
+  old = take(bank, instance_index, mesh=mesh)
+  new = jax.lax.stop_gradient(embedding).astype(jnp.float32)
+  mixed = normalize(momentum * old + (1.0 - momentum) * new)
+  return put(bank, instance_index, mixed, mesh=mesh)

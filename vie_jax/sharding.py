@@ -1,0 +1,68 @@
+"""The mesh, the layouts on it, and the way of a host's arrays onto it.
+
+One mesh axis, `data`. Batches are split over it by their first axis, the
+memory bank by its rows; parameters are replicated. One device is a mesh of
+one: there is no second code path.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA_AXIS = 'data'
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+  """Lays out devices on the single axis `data`.
+
+  Args:
+    num_devices: how many devices to use; 0 takes all of them.
+
+  Returns:
+    A mesh of automatic axis type: XLA propagates the layouts.
+
+  Raises:
+    ValueError: if there are fewer devices than asked for.
+  """
+  devices = jax.devices()
+  num_devices = num_devices or len(devices)
+  if num_devices > len(devices):
+    raise ValueError(f'{num_devices} devices asked for, {len(devices)} here.')
+  return jax.make_mesh(
+    (num_devices,),
+    (DATA_AXIS,),
+    axis_types=(AxisType.Auto,),
+    devices=devices[:num_devices],
+  )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+  """The first axis is split over `data`, the rest is whole."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def columns(mesh: Mesh) -> NamedSharding:
+  """The second axis is split over `data`: cluster labels `[R, N]`."""
+  return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+
+
+def global_batch(batch: dict[str, np.ndarray], mesh: Mesh):
+  """Puts this host's rows of a batch onto the mesh.
+
+  Args:
+    batch: name -> array `[B / hosts, ...]`, this host's contiguous rows.
+    mesh: the mesh that the train step runs on.
+
+  Returns:
+    name -> global `jax.Array [B, ...]`, split over `data`.
+  """
+  sharding = rows(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, value)
+    for name, value in batch.items()
+  }

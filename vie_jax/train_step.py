@@ -1,0 +1,337 @@
+"""One step of the method: augment, embed, loss, gradient, update.
+
+The order inside a step is the official one: the loss reads the bank as it was
+before the step; parameters and the visited bank rows change together. k-means
+runs between steps, see `recluster`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vie_jax import sharding, train_state
+from vie_jax.objective import (
+  instance_recognition,
+  kmeans,
+  local_aggregation,
+  memory_bank,
+  nearest_neighbors,
+)
+
+KMEANS_SEED = 1234
+"""The first centroids come from the same rows each time, as with the official
+code's fixed faiss seed, 1234 + number of the clustering."""
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """The numbers of the method that a step needs.
+
+  Attributes:
+    num_videos: N.
+    temperature: of all similarities.
+    bank_momentum: share of the old bank row kept at an update.
+    instance_loss: 'nce' or 'softmax'.
+    num_noise: noise videos of 'nce'.
+    num_neighbors: background neighbours of Local Aggregation, at most N.
+    num_clusters: of k-means, at most N.
+    kmeans_iterations: Lloyd iterations.
+  """
+
+  num_videos: int
+  temperature: float
+  bank_momentum: float
+  instance_loss: str
+  num_noise: int
+  num_neighbors: int
+  num_clusters: int
+  kmeans_iterations: int
+
+
+def _instance_recognition(embedding, state, index, key, method, mesh):
+  own = memory_bank.similarity(
+    state.bank, embedding, index[:, None], mesh=mesh
+  )[:, 0]
+  if method.instance_loss == 'softmax':
+    loss = instance_recognition.softmax_loss(
+      state.bank,
+      embedding,
+      own,
+      num_videos=method.num_videos,
+      temperature=method.temperature,
+      mesh=mesh,
+    )
+    return jnp.mean(loss), {'train/own_similarity': jnp.mean(own)}
+  noise_index = instance_recognition.draw_noise(
+    key,
+    batch_size=index.shape[0],
+    num_noise=method.num_noise,
+    num_videos=method.num_videos,
+  )
+  data, noise = instance_recognition.nce_loss(
+    own,
+    memory_bank.similarity(state.bank, embedding, noise_index, mesh=mesh),
+    num_videos=method.num_videos,
+    temperature=method.temperature,
+  )
+  metrics = {
+    'train/own_similarity': jnp.mean(own),
+    'train/data_loss': jnp.mean(data),
+    'train/noise_loss': jnp.mean(noise),
+  }
+  return jnp.mean(data + noise), metrics
+
+
+def _local_aggregation(embedding, state, index, key, method, mesh):
+  del key  # nothing is drawn
+  _, neighbor = nearest_neighbors.top_k(
+    state.bank,
+    embedding,
+    k=method.num_neighbors,
+    num_videos=method.num_videos,
+    mesh=mesh,
+  )
+  similarity = memory_bank.similarity(
+    state.bank, embedding, neighbor, mesh=mesh
+  )
+  close = local_aggregation.is_close(
+    state.cluster_labels, index, neighbor, mesh=mesh
+  )
+  loss, has_close = local_aggregation.loss(
+    similarity, close, temperature=method.temperature
+  )
+  own = memory_bank.similarity(
+    state.bank, jax.lax.stop_gradient(embedding), index[:, None], mesh=mesh
+  )
+  metrics = {
+    'train/own_similarity': jnp.mean(own),
+    'health/close_set_size': jnp.mean(
+      jnp.sum(close, axis=1, dtype=jnp.float32)
+    ),
+    'health/share_without_close': jnp.mean((~has_close).astype(jnp.float32)),
+  }
+  return jnp.mean(loss), metrics
+
+
+OBJECTIVES = {
+  'instance_recognition': _instance_recognition,
+  'local_aggregation': _local_aggregation,
+}
+
+
+def train_step(
+  state: train_state.TrainState,
+  batch: dict[str, jax.Array],
+  *,
+  objective: str,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  augment: Callable[..., jax.Array],
+  method: Method,
+  mesh: Mesh,
+) -> tuple[train_state.TrainState, Metrics]:
+  """Takes one step.
+
+  Args:
+    state: before the step.
+    batch: `window` uint8 [B, T, W, W, 3], `crop` float32 [B, 4] and
+      `instance_index` int32 [B] in [0, N), no value twice.
+    objective: a key of `OBJECTIVES`.
+    model: from clips to embeddings.
+    optimizer: from gradients to updates.
+    augment: (key, window, crop) -> normalised clips [B, T, H, W, 3].
+    method: the numbers of the method.
+    mesh: the mesh of the run.
+
+  Returns:
+    (state, metrics): the state after the step; float32 scalars by name.
+
+  Sharding: the batch is split over `data`; batch norm sees all of it, and no
+  number depends on how many devices there are, up to rounding.
+  """
+  noise_key, augment_key = jax.random.split(
+    jax.random.fold_in(state.key, state.step)
+  )
+  clips = augment(augment_key, batch['window'], batch['crop'])
+  index = batch['instance_index']
+
+  def loss_of(params):
+    embedding, updated = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats},
+      clips,
+      train=True,
+      mutable='batch_stats',
+    )
+    loss, metrics = OBJECTIVES[objective](
+      embedding, state, index, noise_key, method, mesh
+    )
+    return loss, (embedding, updated['batch_stats'], metrics)
+
+  (loss, (embedding, batch_stats, metrics)), gradient = jax.value_and_grad(
+    loss_of, has_aux=True
+  )(state.params)
+  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+  age = state.step - memory_bank.take(state.bank_step, index, mesh=mesh)
+  metrics |= {
+    'train/loss': loss,
+    'train/gradient_norm': optax.global_norm(gradient),
+    'health/bank_age_at_visit': jnp.mean(age.astype(jnp.float32)),
+  }
+  state = state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    bank=memory_bank.update(
+      state.bank,
+      index,
+      embedding,
+      momentum=method.bank_momentum,
+      mesh=mesh,
+    ),
+    bank_step=memory_bank.put(
+      state.bank_step,
+      index,
+      jnp.broadcast_to(state.step, index.shape),
+      mesh=mesh,
+    ),
+  )
+  return state, metrics
+
+
+def recluster(
+  state: train_state.TrainState, *, method: Method, mesh: Mesh
+) -> tuple[train_state.TrainState, Metrics]:
+  """Clusters the bank anew, once per clustering.
+
+  Args:
+    state: its `cluster_labels` [R, rows] say how many clusterings there are.
+    method: the numbers of the method.
+    mesh: the mesh of the run.
+
+  Returns:
+    (state, metrics): the state with new labels; the objective, and sizes of
+    the clusters.
+  """
+  clusterings = [
+    kmeans.fit(
+      state.bank,
+      key=jax.random.key(KMEANS_SEED + number),
+      num_videos=method.num_videos,
+      num_clusters=method.num_clusters,
+      num_iterations=method.kmeans_iterations,
+      mesh=mesh,
+    )
+    for number in range(state.cluster_labels.shape[0])
+  ]
+  sizes = jnp.stack([clustering.sizes for clustering in clusterings])
+  objective = jnp.stack([fit.objective[-1] for fit in clusterings])
+  metrics = {
+    'health/kmeans_objective': jnp.mean(objective) / method.num_videos,
+    'health/empty_clusters': jnp.mean(
+      jnp.sum(sizes == 0, axis=1, dtype=jnp.float32)
+    ),
+    'health/largest_cluster': jnp.max(sizes).astype(jnp.float32),
+  }
+  labels = jnp.stack([clustering.labels for clustering in clusterings])
+  return state.replace(cluster_labels=labels), metrics
+
+
+def fill_bank(
+  state: train_state.TrainState,
+  batch: dict[str, jax.Array],
+  number: jax.Array,
+  *,
+  model: nn.Module,
+  augment: Callable[..., jax.Array],
+  mesh: Mesh,
+) -> train_state.TrainState:
+  """Writes the untrained network's embeddings of a batch into the bank.
+
+  For `memory_bank.init = 'embeddings'`: batch norm uses the batch, as in
+  training; nothing else of the state changes.
+
+  Args:
+    state: before training.
+    batch: as for `train_step`.
+    number: int32 scalar, of the batch; decides its augmentation.
+    model: from clips to embeddings.
+    augment: (key, window, crop) -> normalised clips.
+    mesh: the mesh of the run.
+
+  Returns:
+    The state with the bank rows of the batch replaced.
+  """
+  key = jax.random.fold_in(state.key, number)
+  embedding, _ = model.apply(
+    {'params': state.params, 'batch_stats': state.batch_stats},
+    augment(key, batch['window'], batch['crop']),
+    train=True,
+    mutable='batch_stats',
+  )
+  return state.replace(
+    bank=memory_bank.put(
+      state.bank, batch['instance_index'], embedding, mesh=mesh
+    )
+  )
+
+
+def compile_steps(
+  state: train_state.TrainState,
+  *,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  augment: Callable[..., jax.Array],
+  method: Method,
+  mesh: Mesh,
+) -> dict[str, Callable]:
+  """Jits the step of each objective, the clustering and the bank's first pass.
+
+  Args:
+    state: a state, or its shapes, for the layout.
+    model: from clips to embeddings.
+    optimizer: from gradients to updates.
+    augment: (key, window, crop) -> normalised clips.
+    method: the numbers of the method.
+    mesh: the mesh of the run.
+
+  Returns:
+    name -> jitted function that keeps the state's layout and takes over its
+    memory: never use a state again after passing it in. Names: those of
+    `OBJECTIVES` ((state, batch) -> (state, metrics)), 'recluster' (state ->
+    (state, metrics)) and 'fill_bank' ((state, batch, number) -> state).
+  """
+  layout = train_state.layout(state, mesh)
+  jit = partial(jax.jit, donate_argnums=0)
+  with_metrics = (layout, sharding.replicated(mesh))
+  steps = {
+    name: jit(
+      partial(
+        train_step,
+        objective=name,
+        model=model,
+        optimizer=optimizer,
+        augment=augment,
+        method=method,
+        mesh=mesh,
+      ),
+      out_shardings=with_metrics,
+    )
+    for name in OBJECTIVES
+  }
+  steps['recluster'] = jit(
+    partial(recluster, method=method, mesh=mesh), out_shardings=with_metrics
+  )
+  steps['fill_bank'] = jit(
+    partial(fill_bank, model=model, augment=augment, mesh=mesh),
+    out_shardings=layout,
+  )
+  return steps
