@@ -48,8 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip.sampler = 'single'
   # Frames in a clip.
   config.clip.num_frames = 1
-  # Distance between a clip's frames, in frames at 25 per second; not read by
-  # the samplers 'single' and 'trn'.
+  # Distance between a clip's frames, in frames at 25 per second; for 'trn'
+  # the longest bin that a frame is drawn from (official: 12); not read by
+  # 'single'.
   config.clip.frame_step = 1
   # Clips of a video in evaluation, evenly spread; 5 (paper).
   config.clip.num_eval_clips = 5

@@ -107,4 +107,9 @@ def initializer(
     )
 
   shapes = jax.eval_shape(init, jax.random.key(0))
-  return jax.jit(init, out_shardings=layout(shapes, mesh))
+  # It runs once: on CPUs, optimising it takes longer than running it.
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  options = {'xla_backend_optimization_level': 0} if is_cpu else None
+  return jax.jit(
+    init, out_shardings=layout(shapes, mesh), compiler_options=options
+  )

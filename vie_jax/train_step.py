@@ -182,7 +182,7 @@ def train_step(
   age = state.step - memory_bank.take(state.bank_step, index, mesh=mesh)
   metrics |= {
     'train/loss': loss,
-    'train/gradient_norm': optax.global_norm(gradient),
+    'train/gradient_norm': optax.tree.norm(gradient),
     'health/bank_age_at_visit': jnp.mean(age.astype(jnp.float32)),
   }
   state = state.replace(

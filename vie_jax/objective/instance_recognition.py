@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-AXIS = 'data'
+from vie_jax import sharding
+
+AXIS = sharding.DATA_AXIS
 
 Z_PER_VIDEO = 2876934.2 / 1281167
 """Z = Z_PER_VIDEO * N: a constant of the official code, inherited from

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from vie_jax import sharding
 from vie_jax.objective import memory_bank, nearest_neighbors
 
-AXIS = 'data'
+AXIS = sharding.DATA_AXIS
 SPLIT_EPSILON = 1.0 / 1024
 """Relative distance between the halves of a split cluster, as in faiss."""
 

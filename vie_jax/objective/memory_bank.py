@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-AXIS = 'data'
+from vie_jax import sharding
+
+AXIS = sharding.DATA_AXIS
 ROW_MULTIPLE = 1024
 """Rows are padded to a multiple of this, whatever the number of devices, so
 that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""

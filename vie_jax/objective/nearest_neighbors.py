@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-AXIS = 'data'
+from vie_jax import sharding
+
+AXIS = sharding.DATA_AXIS
 
 
 def top_k(

@@ -1,0 +1,278 @@
+"""Verifies a prepared data set, byte by byte."""
+
+import hashlib
+import io
+import os
+import pathlib
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from array_record.python import array_record_module
+from dataset_writer import (
+  FORMAT_VERSION,
+  SPLITS,
+  column_names,
+  file_digest,
+  fingerprint,
+)
+from labels_and_splits import UNKNOWN
+from PIL import Image
+from staging import frames_digest, read_json
+from summary import printable, table
+
+_SAMPLED_VIDEOS = 100
+_MAX_LISTED = 50
+
+_MANIFEST_TYPES = {
+  'name': str,
+  'options': dict,
+  'inputs': dict,
+  'splits': dict,
+  'labels': dict,
+  'max_short_side': int,
+  'max_long_side': int,
+  'warnings': list,
+  'files': dict,
+  'fingerprint': str,
+}
+
+
+def check_dataset(directory, *, full):
+  """Verifies a data set and prints a table of the checks.
+
+  Args:
+    directory: path of the data set.
+    full: whether to decode every frame rather than a sample.
+
+  Returns:
+    list of str, the problems; empty where all is well.
+  """
+  directory = pathlib.Path(directory)
+  results = [('check', 'items', 'problems')]
+  problems = []
+
+  def note(name, num_items, found):
+    results.append((name, str(num_items), str(len(found))))
+    problems.extend(found)
+
+  manifest, found = _check_manifest(directory)
+  note('dataset.json', 1, found)
+  if manifest is not None:
+    note('files', len(manifest['files']), _check_files(directory, manifest))
+    rows, found = _check_tables(directory, manifest)
+    note('videos', sum(map(len, rows.values())), found)
+    shards, found = _check_shards(directory, manifest)
+    note('shards', sum(map(len, shards.values())), found)
+    num_frames, found = _check_frames(rows, shards, full=full)
+    note('decoded frames', num_frames, found)
+  _print(directory, results, problems)
+  return problems
+
+
+def _print(directory, results, problems):
+  print(f'Check of {directory}:')
+  print(table(results))
+  for problem in problems[:_MAX_LISTED]:
+    print(f'  PROBLEM: {printable(problem)}')
+  if len(problems) > _MAX_LISTED:
+    print(f'  ... and {len(problems) - _MAX_LISTED} more')
+  if problems:
+    print('Prepare the data set again with --restart.')
+  else:
+    print('All is well.')
+
+
+def _check_manifest(directory):
+  path = directory / 'dataset.json'
+  if not directory.is_dir():
+    return None, [f'there is no directory {directory}']
+  if not path.exists():
+    return None, [
+      f'{path} is missing: not a data set, or one whose preparation was '
+      'stopped; the same command goes on with it'
+    ]
+  manifest = read_json(path)
+  if not isinstance(manifest, dict):
+    return None, [f'{path} is damaged']
+  version = manifest.get('format_version')
+  if version != FORMAT_VERSION:
+    return None, [f'{path} has the unknown format version {version!r}']
+  wrong = [
+    key
+    for key, kind in _MANIFEST_TYPES.items()
+    if not isinstance(manifest.get(key), kind)
+  ]
+  if wrong or set(manifest['splits']) != set(SPLITS):
+    return None, [f'{path} lacks or garbles {", ".join(wrong) or "splits"}']
+  return manifest, []
+
+
+def _check_files(directory, manifest):
+  """Compares sizes and checksums, and looks for files not listed."""
+  problems = []
+  for name, entry in manifest['files'].items():
+    path = directory / name
+    try:
+      size = path.stat().st_size
+      if size != entry['bytes']:
+        problems.append(f'{name} has {size} bytes, not {entry["bytes"]}')
+      elif file_digest(path) != entry['sha256']:
+        problems.append(f'{name} has another checksum: bytes have changed')
+    except OSError as error:
+      problems.append(f'{name} cannot be read: {error.strerror}')
+  for split in SPLITS:
+    if f'{split}/videos.parquet' not in manifest['files']:
+      problems.append(f'dataset.json does not list {split}/videos.parquet')
+    for path in sorted((directory / split).glob('*')):
+      if f'{split}/{path.name}' not in manifest['files']:
+        problems.append(f'{split}/{path.name} is not part of the data set')
+  return problems
+
+
+def _check_tables(directory, manifest):
+  """Reads the tables and checks each row and their sum."""
+  rows, problems = {}, []
+  for split in SPLITS:
+    name = f'{split}/videos.parquet'
+    rows[split] = []
+    try:
+      read = pyarrow.parquet.read_table(directory / name)
+    except (OSError, pyarrow.ArrowException) as error:
+      problems.append(f'{name} cannot be read: {error}')
+      continue
+    if read.column_names != column_names(manifest['labels']):
+      problems.append(f'{name} has other columns than it should')
+      continue
+    rows[split] = read.to_pylist()
+    problems += _check_rows(name, rows[split], manifest)
+    problems += _check_counts(name, rows[split], manifest['splits'][split])
+  if not problems:
+    problems += _check_whole(rows, manifest)
+  return rows, problems
+
+
+def _check_rows(name, rows, manifest):
+  problems, next_frame = [], 0
+  for number, row in enumerate(rows):
+    place = f'{name}, row {number} ({row["path"]})'
+    expected_id = hashlib.sha256(row['path'].encode()).hexdigest()[:16]
+    if row['id'] != expected_id:
+      problems.append(f'{place}: the id does not belong to the path')
+    if row['first_frame'] != next_frame or row['num_frames'] < 1:
+      problems.append(f'{place}: its frames do not follow the row before')
+    next_frame = row['first_frame'] + row['num_frames']
+    for column, names in manifest['labels'].items():
+      if not UNKNOWN <= row[f'label_{column}'] < len(names):
+        problems.append(f'{place}: no such class in column {column!r}')
+  if [row['path'] for row in rows] != sorted(row['path'] for row in rows):
+    problems.append(f'{name} is not sorted by path')
+  return problems
+
+
+def _check_counts(name, rows, expected):
+  found = {
+    'videos': len(rows),
+    'frames': sum(row['num_frames'] for row in rows),
+  }
+  return [
+    f'{name} has {found[key]} {key}, dataset.json says {expected.get(key)}'
+    for key in found
+    if found[key] != expected.get(key)
+  ]
+
+
+def _check_whole(rows, manifest):
+  """Checks what concerns both splits together."""
+  problems = []
+  all_rows = [row for split in SPLITS for row in rows[split]]
+  if len({row['id'] for row in all_rows}) != len(all_rows):
+    problems.append('a video is in the tables twice')
+  if fingerprint(rows, manifest['labels']) != manifest['fingerprint']:
+    problems.append('the fingerprint in dataset.json is not that of the rows')
+  for key, side in (('max_short_side', min), ('max_long_side', max)):
+    largest = max(side(row['height'], row['width']) for row in all_rows)
+    if manifest[key] != largest:
+      problems.append(f'{key} is {manifest[key]}, the rows say {largest}')
+  return problems
+
+
+def _check_shards(directory, manifest):
+  """Opens the shards and counts their records."""
+  shards, problems = {split: [] for split in SPLITS}, []
+  for name, entry in sorted(manifest['files'].items()):
+    if 'records' not in entry:
+      continue
+    try:
+      # The reader takes a missing file for an empty one.
+      os.stat(directory / name)
+      reader = array_record_module.ArrayRecordReader(
+        os.fspath(directory / name),
+        options='readahead_buffer_size:0,max_parallelism:0',
+      )
+      found = reader.num_records()
+    except (OSError, RuntimeError) as error:
+      problems.append(f'{name} cannot be opened: {error}')
+      reader, found = None, None
+    if reader is not None and found != entry['records']:
+      problems.append(f'{name} has {found} frames, not {entry["records"]}')
+      reader = None
+    shards[name.split('/')[0]].append((name, reader, entry['records']))
+  for split in SPLITS:
+    total = sum(records for _, _, records in shards[split])
+    if total != manifest['splits'][split]['frames']:
+      problems.append(f'the shards of {split} do not hold all its frames')
+  return shards, problems
+
+
+def _check_frames(rows, shards, *, full):
+  """Decodes frames and compares them with their rows."""
+  problems, count = [], 0
+  for split in SPLITS:
+    starts = np.cumsum([0] + [records for _, _, records in shards[split]])
+    for row in _sample(rows[split], full=full):
+      number = int(np.searchsorted(starts, row['first_frame'], 'right')) - 1
+      if number >= len(shards[split]) or shards[split][number][1] is None:
+        continue
+      name, reader, _ = shards[split][number]
+      start = row['first_frame'] - int(starts[number])
+      read, problem = _check_video(row, reader, start, full=full)
+      count += read
+      if problem:
+        problems.append(f'{name}, video {row["path"]}: {problem}')
+  return count, problems
+
+
+def _sample(rows, *, full):
+  if full or len(rows) <= _SAMPLED_VIDEOS:
+    return rows
+  chosen = np.linspace(0, len(rows) - 1, _SAMPLED_VIDEOS).astype(int)
+  return [rows[number] for number in chosen]
+
+
+def _check_video(row, reader, start, *, full):
+  """Returns the number of frames decoded, and a problem or None."""
+  last = row['num_frames'] - 1
+  numbers = range(last + 1) if full else sorted({0, last // 2, last})
+  try:
+    frames = reader.read([start + number for number in numbers])
+  except (RuntimeError, IndexError) as error:
+    return 0, f'its frames cannot be read: {error}'
+  for number, frame in zip(numbers, frames, strict=True):
+    problem = _check_jpeg(frame, row['width'], row['height'])
+    if problem:
+      return number, f'frame {number} {problem}'
+  if full and frames_digest(frames) != row['frames_sha256']:
+    return len(frames), 'its frames have another checksum'
+  return len(frames), None
+
+
+def _check_jpeg(frame, width, height):
+  try:
+    with Image.open(io.BytesIO(frame), formats=['JPEG']) as image:
+      image.load()
+  except (OSError, ValueError, SyntaxError) as error:
+    return f'cannot be decoded: {error}'
+  if image.size != (width, height) or image.mode != 'RGB':
+    return f'is {image.mode} {image.size}, not RGB {(width, height)}'
+  return None

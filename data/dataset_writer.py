@@ -1,0 +1,254 @@
+"""Puts finished videos together into a prepared data set.
+
+The layout is described in data/README.md. The bytes depend on the videos and
+the options only: not on the number of processes, the time or a restart.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import pyarrow
+import pyarrow.parquet
+from array_record.python import array_record_module
+from staging import (
+  OutputError,
+  Staging,
+  output_errors,
+  read_frames_file,
+  read_json,
+  sync,
+  write_json,
+)
+
+FORMAT_VERSION = 1
+SPLITS = ('train', 'val')
+
+# Large enough for few open files, small enough to copy and to retry.
+SHARD_BYTES = 2**30
+MAX_SHARDS = 256
+
+_WRITER_OPTIONS = 'group_size:1,uncompressed'
+
+_SCHEMA = (
+  ('id', pyarrow.string()),
+  ('path', pyarrow.string()),
+  ('num_frames', pyarrow.int32()),
+  ('first_frame', pyarrow.int64()),
+  ('height', pyarrow.int32()),
+  ('width', pyarrow.int32()),
+  ('source_fps', pyarrow.float64()),
+  ('source_height', pyarrow.int32()),
+  ('source_width', pyarrow.int32()),
+  ('duration_seconds', pyarrow.float64()),
+  ('source_sha256', pyarrow.string()),
+  ('frames_sha256', pyarrow.string()),
+)
+
+
+def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
+  """Writes shards, tables and, last, dataset.json; resumes where it was.
+
+  Frames leave the staging directory as soon as their shard is complete, so
+  the disk holds them once, plus one shard.
+
+  Args:
+    out: path of the output directory, with its staging directory.
+    plan: dict with 'name', 'created_with', 'options', 'inputs', 'warnings',
+      'skipped', 'labels' and 'rows': for each split the rows in order, each
+      with the columns of the table and 'num_bytes' of its frames.
+    shard_bytes: size at which a new shard is begun.
+    progress: called with the number of frames after each video, or None.
+
+  Raises:
+    OutputError: if something cannot be written, or staged frames are gone.
+  """
+  out = pathlib.Path(out)
+  files = {}
+  for split in SPLITS:
+    rows = plan['rows'][split]
+    with output_errors(out / split):
+      (out / split).mkdir(exist_ok=True)
+    files |= _write_shards(out, split, rows, shard_bytes, progress)
+    _write_table(out, f'{split}/videos.parquet', rows, plan['labels'])
+    files |= _entry(out, f'{split}/videos.parquet')
+    with output_errors(out / split):
+      sync(out / split)
+  aside = Staging(out).directory
+  write_json(out / 'skipped.json', plan['skipped'], aside=aside)
+  files |= _entry(out, 'skipped.json')
+  write_json(out / 'dataset.json', _manifest(plan, files), aside=aside)
+  with output_errors(out):
+    sync(out)
+  Staging(out).remove()
+
+
+def shard_plan(num_bytes, *, shard_bytes):
+  """Cuts consecutive videos into shards; no video straddles two.
+
+  Args:
+    num_bytes: list of int, size of each video's frames.
+    shard_bytes: int, size at which a new shard is begun; raised where there
+      would be more than MAX_SHARDS.
+
+  Returns:
+    list of (first, last + 1) row numbers, one for each shard.
+  """
+  limit = max(shard_bytes, -(-sum(num_bytes) // MAX_SHARDS))
+  bounds, start, size = [], 0, 0
+  for row, row_bytes in enumerate(num_bytes):
+    if size and size + row_bytes > limit:
+      bounds.append((start, row))
+      start, size = row, 0
+    size += row_bytes
+  if size:
+    bounds.append((start, len(num_bytes)))
+  return bounds
+
+
+def fingerprint(rows, labels):
+  """Hashes the content of a data set.
+
+  Args:
+    rows: for each split the rows, with the columns of the table.
+    labels: for each label column the class names.
+
+  Returns:
+    str, sha256 in hex.
+  """
+  columns = column_names(labels)
+  content = {
+    'labels': labels,
+    'rows': {
+      split: [[row[name] for name in columns] for row in rows[split]]
+      for split in SPLITS
+    },
+  }
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def column_names(labels):
+  """Returns the columns of the table, for these label columns."""
+  return [name for name, _ in _schema(labels)]
+
+
+def file_digest(path):
+  """Returns the sha256 of a file in hex."""
+  with open(path, 'rb', buffering=0) as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def remove_dataset(out):
+  """Removes the files of a data set; dataset.json goes first."""
+  out = pathlib.Path(out)
+  with output_errors(out):
+    (out / 'dataset.json').unlink(missing_ok=True)
+    (out / 'skipped.json').unlink(missing_ok=True)
+    for split in SPLITS:
+      (out / split / 'videos.parquet').unlink(missing_ok=True)
+      for shard in (out / split).glob('frames-*.array_record'):
+        shard.unlink()
+      if (out / split).is_dir() and not any((out / split).iterdir()):
+        (out / split).rmdir()
+
+
+def _schema(labels):
+  return _SCHEMA + tuple(
+    (f'label_{column}', pyarrow.int32()) for column in sorted(labels)
+  )
+
+
+def _write_shards(out, split, rows, shard_bytes, progress):
+  """Writes the shards that are not there yet; returns their entries."""
+  bounds = shard_plan(
+    [row['num_bytes'] for row in rows], shard_bytes=shard_bytes
+  )
+  files = {}
+  for number, (start, end) in enumerate(bounds):
+    name = f'{split}/frames-{number:05d}-of-{len(bounds):05d}.array_record'
+    files[name] = _write_shard(out, name, rows[start:end], progress)
+  return files
+
+
+def _write_shard(out, name, rows, progress):
+  staging = Staging(out)
+  note = staging.directory / f'{name.replace("/", "-")}.json'
+  entry = read_json(note)
+  if entry is None or not (out / name).exists():
+    temporary = staging.directory / 'shard.tmp'
+    with output_errors(out / name):
+      _copy_frames(staging, temporary, rows, progress)
+      entry = _entry_of(temporary)
+      entry['records'] = sum(row['num_frames'] for row in rows)
+      write_json(note, entry, aside=staging.directory)
+      os.replace(temporary, out / name)
+  elif progress:
+    progress(sum(row['num_frames'] for row in rows))
+  for row in rows:
+    staging.frames_path(row['id']).unlink(missing_ok=True)
+  return entry
+
+
+def _copy_frames(staging, path, rows, progress):
+  try:
+    writer = array_record_module.ArrayRecordWriter(
+      os.fspath(path), _WRITER_OPTIONS
+    )
+    for row in rows:
+      for frame in read_frames_file(staging.frames_path(row['id'])):
+        writer.write(frame)
+      if progress:
+        progress(row['num_frames'])
+    writer.close()
+  except FileNotFoundError as error:
+    raise OutputError(
+      f'{error.filename} is gone; start again with --restart'
+    ) from error
+  except RuntimeError as error:
+    raise OutputError(f'cannot write {path}: {error}') from error
+  sync(path)
+
+
+def _write_table(out, name, rows, labels):
+  schema = pyarrow.schema(_schema(labels))
+  arrays = {name: [row[name] for row in rows] for name in schema.names}
+  table = pyarrow.table(arrays, schema=schema)
+  temporary = Staging(out).directory / 'table.tmp'
+  with output_errors(out / name):
+    pyarrow.parquet.write_table(table, temporary)
+    sync(temporary)
+    os.replace(temporary, out / name)
+
+
+def _entry(out, name):
+  return {name: _entry_of(out / name)}
+
+
+def _entry_of(path):
+  return {'bytes': path.stat().st_size, 'sha256': file_digest(path)}
+
+
+def _manifest(plan, files):
+  rows = [row for split in SPLITS for row in plan['rows'][split]]
+  return {
+    'format_version': FORMAT_VERSION,
+    'name': plan['name'],
+    'created_with': plan['created_with'],
+    'options': plan['options'],
+    'inputs': plan['inputs'],
+    'splits': {
+      split: {
+        'videos': len(plan['rows'][split]),
+        'frames': sum(row['num_frames'] for row in plan['rows'][split]),
+      }
+      for split in SPLITS
+    },
+    'labels': plan['labels'],
+    'max_short_side': max(min(row['height'], row['width']) for row in rows),
+    'max_long_side': max(max(row['height'], row['width']) for row in rows),
+    'warnings': plan['warnings'],
+    'files': files,
+    'fingerprint': fingerprint(plan['rows'], plan['labels']),
+  }

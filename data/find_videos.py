@@ -1,0 +1,161 @@
+"""Lists the video files below a folder, in a fixed order."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import pathlib
+import stat
+
+from open_video import VIDEO_SUFFIXES
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFile:
+  """A file that may be a video.
+
+  Attributes:
+    path: str, relative to the folder, with '/'.
+    size: bytes.
+    mtime_ns: time of the last change.
+  """
+
+  path: str
+  size: int
+  mtime_ns: int
+
+  @property
+  def id(self):
+    """16 hex digits made from the path alone."""
+    return hashlib.sha256(self.path.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass
+class Listing:
+  """What a folder holds.
+
+  Attributes:
+    videos: list of VideoFile, sorted by path.
+    skipped: list of dict with 'path' and 'reason', sorted by path.
+    num_other_files: files without a video suffix, or hidden.
+  """
+
+  videos: list
+  skipped: list
+  num_other_files: int
+
+
+def find_videos(folder):
+  """Lists the video files below a folder.
+
+  Hidden files and folders are passed over. A symlink is followed when its
+  target lies below the folder. A file that can be reached by several paths
+  is taken once: under its own path, or else the first of the others.
+
+  Args:
+    folder: str or path.
+
+  Returns:
+    Listing.
+
+  Raises:
+    OSError: if the folder itself cannot be listed.
+  """
+  return _Search(folder).run()
+
+
+class _Search:
+  """One walk over a folder; real files first, symlinks after them."""
+
+  def __init__(self, folder):
+    self._root = os.path.realpath(folder)
+    self._videos = {}
+    self._skipped = []
+    self._links = collections.deque()
+    self._num_other_files = 0
+    self._seen_folders = {self._root}
+    self._path_of_file = {}
+
+  def run(self):
+    self._walk(self._root, '')
+    while self._links:
+      self._follow(self._links.popleft())
+    return Listing(
+      videos=[self._videos[path] for path in sorted(self._videos)],
+      skipped=sorted(self._skipped, key=lambda entry: entry['path']),
+      num_other_files=self._num_other_files,
+    )
+
+  def _walk(self, folder, prefix):
+    """Walks one folder; its paths in the listing start with prefix."""
+    waiting = [(folder, prefix)]
+    while waiting:
+      folder, prefix = waiting.pop()
+      try:
+        with os.scandir(folder) as entries:
+          entries = sorted(entries, key=lambda entry: entry.name)
+      except OSError as error:
+        if folder == self._root:
+          raise
+        self._skip(prefix, f'cannot be listed: {error.strerror}')
+        continue
+      for entry in entries:
+        path = prefix + entry.name
+        if not _is_utf8(entry.name):
+          self._skip(path, 'its name is not UTF-8')
+        elif entry.name.startswith('.'):
+          self._num_other_files += entry.is_file(follow_symlinks=False)
+        elif entry.is_symlink():
+          self._links.append((entry.path, path))
+        elif entry.is_dir(follow_symlinks=False):
+          self._seen_folders.add(entry.path)
+          waiting.append((entry.path, f'{path}/'))
+        else:
+          self._add_file(entry.path, path)
+
+  def _follow(self, link):
+    link_path, path = link
+    target = os.path.realpath(link_path)
+    if not pathlib.Path(target).is_relative_to(self._root):
+      if _is_video_name(path) or os.path.isdir(target):
+        self._skip(path, 'a symlink that leads out of the folder')
+    elif os.path.isdir(target):
+      if target not in self._seen_folders:
+        self._seen_folders.add(target)
+        self._walk(target, f'{path}/')
+    else:
+      self._add_file(target, path)
+
+  def _add_file(self, file, path):
+    if not _is_video_name(path):
+      self._num_other_files += 1
+      return
+    try:
+      status = os.stat(file)
+    except OSError as error:
+      self._skip(path, f'cannot be read: {error.strerror}')
+      return
+    if not stat.S_ISREG(status.st_mode):
+      self._skip(path, 'not a regular file')
+      return
+    first_path = self._path_of_file.setdefault(file, path)
+    if first_path != path:
+      self._skip(path, f'the same file as {first_path}')
+      return
+    self._videos[path] = VideoFile(path, status.st_size, status.st_mtime_ns)
+
+  def _skip(self, path, reason):
+    printable = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    self._skipped.append({'path': printable, 'reason': reason})
+
+
+def _is_video_name(path):
+  return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+
+
+def _is_utf8(name):
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True

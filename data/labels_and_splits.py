@@ -1,0 +1,205 @@
+"""Which video has which labels, and which belongs to train or val."""
+
+import collections
+import csv
+import pathlib
+import posixpath
+
+UNKNOWN = -1
+FOLDER_COLUMN = 'label'
+LABELS_FILE = 'labels.csv'
+
+
+class InputError(Exception):
+  """The command's input cannot be used; one line for the user."""
+
+
+def folder_labels(paths):
+  """Takes the first folder of each path as its class.
+
+  Args:
+    paths: list of str, relative, with '/'.
+
+  Returns:
+    dict from column to dict from path to class name; no column where all
+    files lie at the top. Files at the top are left out.
+  """
+  names = {path: path.split('/', 1)[0] for path in paths if '/' in path}
+  return {FOLDER_COLUMN: names} if names else {}
+
+
+def read_labels(file):
+  """Reads a table of labels: a path, then one or more label columns.
+
+  Args:
+    file: path of a CSV file with a header, in UTF-8. The first column is
+      'path', relative to the folder of videos.
+
+  Returns:
+    dict from column to dict from path to class name; an empty cell means
+    that the label is unknown and is left out.
+
+  Raises:
+    InputError: naming the line.
+  """
+  file = pathlib.Path(file)
+  rows = _csv_rows(file)
+  if not rows:
+    raise InputError(f'{file} is empty; its first line must be "path,..."')
+  columns = _checked_header(file, rows[0][1])
+  labels = {column: {} for column in columns}
+  line_of_path = {}
+  for line, cells in rows[1:]:
+    if len(cells) != len(columns) + 1:
+      raise InputError(
+        f'{file}, line {line}: {len(cells)} cells instead of {len(columns) + 1}'
+      )
+    path = _relative_path(cells[0], f'{file}, line {line}')
+    if path in line_of_path:
+      raise InputError(
+        f'{file}, line {line}: {path!r} is already on line {line_of_path[path]}'
+      )
+    line_of_path[path] = line
+    for column, cell in zip(columns, cells[1:], strict=True):
+      if cell.strip():
+        labels[column][path] = cell.strip()
+  return labels
+
+
+def read_path_list(file):
+  """Reads a list of videos, one relative path a line.
+
+  Args:
+    file: path of a text file in UTF-8; empty lines are passed over.
+
+  Returns:
+    set of str.
+
+  Raises:
+    InputError: naming the line.
+  """
+  paths = set()
+  for number, line in enumerate(_text(file).split('\n'), 1):
+    line = line.removesuffix('\r')
+    if line.strip():
+      paths.add(_relative_path(line, f'{file}, line {number}'))
+  return paths
+
+
+def number_classes(labels, paths):
+  """Numbers the classes that occur, in alphabetical order.
+
+  Args:
+    labels: dict from column to dict from path to class name.
+    paths: list of str, the videos.
+
+  Returns:
+    (class_names, numbers): dict from column to sorted list of str, and dict
+    from column to list of int, one for each path, UNKNOWN where there is no
+    label.
+  """
+  class_names, numbers = {}, {}
+  for column, class_of_path in labels.items():
+    names = sorted({class_of_path[p] for p in paths if p in class_of_path})
+    number_of = {name: number for number, name in enumerate(names)}
+    class_names[column] = names
+    numbers[column] = [
+      number_of.get(class_of_path.get(path), UNKNOWN) for path in paths
+    ]
+  return class_names, numbers
+
+
+def split_by_hash(videos, *, val_percent):
+  """Puts about val_percent of the videos into val, by their ids.
+
+  Args:
+    videos: list of VideoFile.
+    val_percent: int in [0, 100].
+
+  Returns:
+    dict with the list of VideoFile of 'train' and of 'val'.
+  """
+  splits = {'train': [], 'val': []}
+  for video in videos:
+    is_val = int(video.id[:8], 16) % 100 < val_percent
+    splits['val' if is_val else 'train'].append(video)
+  return splits
+
+
+def split_by_lists(videos, *, train, val):
+  """Splits by two lists; videos in neither are left out.
+
+  Args:
+    videos: list of VideoFile.
+    train: set of str, paths.
+    val: set of str, paths.
+
+  Returns:
+    dict with the list of VideoFile of 'train' and of 'val'.
+
+  Raises:
+    InputError: if a path is in both lists, or none is in the folder.
+  """
+  both = sorted(train & val)
+  if both:
+    raise InputError(
+      f'{len(both)} paths are in both lists, the first is {both[0]!r}'
+    )
+  splits = {
+    'train': [video for video in videos if video.path in train],
+    'val': [video for video in videos if video.path in val],
+  }
+  if videos and not (splits['train'] or splits['val']):
+    raise InputError(
+      'no video of the folder is in the lists; lines must be paths '
+      f'relative to the folder, such as {videos[0].path!r}'
+    )
+  return splits
+
+
+def _text(file):
+  try:
+    return pathlib.Path(file).read_text('utf-8-sig')
+  except OSError as error:
+    raise InputError(f'{file} cannot be read: {error.strerror}') from error
+  except UnicodeDecodeError as error:
+    line = error.object[: error.start].count(b'\n') + 1
+    raise InputError(f'{file}, line {line}: not UTF-8') from error
+
+
+def _csv_rows(file):
+  """Returns (line number, cells) of each row that is not empty."""
+  reader = csv.reader(_text(file).splitlines(keepends=True), strict=True)
+  rows, line = [], 1
+  try:
+    for cells in reader:
+      if cells:
+        rows.append((line, cells))
+      line = reader.line_num + 1
+  except csv.Error as error:
+    raise InputError(f'{file}, line {reader.line_num}: {error}') from error
+  return rows
+
+
+def _checked_header(file, header):
+  names = [name.strip() for name in header]
+  if names[0] != 'path' or len(names) < 2:
+    raise InputError(
+      f'{file}, line 1: the header must be "path" and one or more label '
+      f'columns, not {",".join(names)!r}'
+    )
+  repeated = [name for name, n in collections.Counter(names).items() if n > 1]
+  if repeated or not all(names):
+    raise InputError(
+      f'{file}, line 1: column names must be unique and not empty'
+    )
+  return names[1:]
+
+
+def _relative_path(text, place):
+  path = posixpath.normpath(text)
+  if path.startswith(('/', '../')) or path in ('.', '..'):
+    raise InputError(
+      f'{place}: {text!r} is not a path relative to the folder of videos'
+    )
+  return path

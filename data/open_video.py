@@ -1,0 +1,344 @@
+"""The one place where a video file is opened and decoded.
+
+A video file is untrusted input: its name could be taken for a URL, its text
+for a playlist of other files, its header for a picture of any size. All of
+that is refused here, and whatever else goes wrong ends as one exception.
+"""
+
+import contextlib
+import dataclasses
+import fractions
+import os
+
+import av
+
+# Suffixes that make a file a candidate; compared in lower case.
+VIDEO_SUFFIXES = frozenset(
+  [
+    '.3g2',
+    '.3gp',
+    '.asf',
+    '.avi',
+    '.divx',
+    '.dv',
+    '.f4v',
+    '.flv',
+    '.gif',
+    '.h264',
+    '.hevc',
+    '.ivf',
+    '.m2ts',
+    '.m2v',
+    '.m4v',
+    '.mjpeg',
+    '.mjpg',
+    '.mkv',
+    '.mov',
+    '.mp4',
+    '.mpe',
+    '.mpeg',
+    '.mpg',
+    '.mts',
+    '.mxf',
+    '.nut',
+    '.ogg',
+    '.ogv',
+    '.rm',
+    '.rmvb',
+    '.ts',
+    '.vob',
+    '.webm',
+    '.wmv',
+    '.y4m',
+  ]
+)
+
+# Demuxers that read one file and nothing else. Left out on purpose: concat,
+# hls, dash, sdp, image2 and their kin, which open what their text names.
+_DEMUXERS = (
+  'asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,'
+  'mpegvideo,mpjpeg,mxf,nut,ogg,rm,webm,yuv4mpegpipe'
+)
+
+# FFmpeg's own decoders of these codecs leave the transparency out.
+_ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+
+# Streams in these containers are often cut together; their clock may jump.
+_SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
+_LARGEST_JUMP_SECONDS = 10
+_LARGEST_STEP_BACK_SECONDS = 1
+
+_FALLBACK_RATE_HZ = fractions.Fraction(25)
+# Above this a container gives the ticks of its clock for a rate.
+_HIGHEST_RATE_HZ = 1000
+
+
+class VideoError(Exception):
+  """A video file could not be used.
+
+  Attributes:
+    path: str, the file.
+    reason: str, one line.
+  """
+
+  def __init__(self, path, reason):
+    self.path = os.fspath(path)
+    self.reason = ' '.join(str(reason).split())
+    super().__init__(f'{self.path}: {self.reason}')
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedFrame:
+  """A decoded picture and when it is shown.
+
+  Attributes:
+    picture: av.VideoFrame.
+    time: Fraction, seconds since the start of the file.
+    duration: Fraction, seconds, above 0.
+  """
+
+  picture: av.VideoFrame
+  time: fractions.Fraction
+  duration: fractions.Fraction
+
+
+class OpenVideo:
+  """An open file with one video stream; make it with `open_video`.
+
+  Attributes:
+    path: str.
+    rate_hz: Fraction, frames in a second by the container's account.
+    sample_aspect_ratio: Fraction, width of a pixel over its height.
+    claimed_seconds: float, duration by the container's account, or None.
+    num_damaged_packets: packets so far that could not be decoded.
+    num_damaged_pictures: pictures so far that were decoded in part.
+  """
+
+  def __init__(self, path, container, stream, decoder):
+    self.path = path
+    self.rate_hz = _rate(stream)
+    self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
+      1
+    )
+    self.claimed_seconds = _claimed_seconds(container, stream)
+    self.num_damaged_packets = 0
+    self.num_damaged_pictures = 0
+    self._container = container
+    self._stream = stream
+    self._decoder = decoder
+    self._first_error = None
+
+  def frames(self):
+    """Decodes the video stream from its start; to be called once.
+
+    A damaged packet is passed over and counted. Times never fall back by
+    more than a second: a clock that does is taken up where it broke off.
+
+    Yields:
+      TimedFrame, in the order of presentation.
+
+    Raises:
+      VideoError: if there is no frame at all, or decoding breaks down.
+    """
+    count = 0
+    with video_errors(self.path):
+      for frame in _timed(self._pictures(), self._clock()):
+        count += 1
+        self.num_damaged_pictures += frame.picture.is_corrupt
+        yield frame
+    if not count:
+      raise VideoError(self.path, self._first_error or 'no frame in it')
+
+  def _clock(self):
+    start = self._container.start_time or 0
+    spliced = not _SPLICED_FORMATS.isdisjoint(
+      self._container.format.name.split(',')
+    )
+    return _Clock(
+      offset=fractions.Fraction(start, 1_000_000),
+      time_base=self._stream.time_base,
+      frame_seconds=1 / self.rate_hz,
+      is_spliced=spliced,
+    )
+
+  def _pictures(self):
+    packets = self._container.demux(self._stream)
+    while True:
+      try:
+        packet = next(packets)
+      except StopIteration:
+        return
+      except av.error.FFmpegError as error:
+        self._note_damage(error)
+        packet = None  # Nothing more can be read: empty the decoder.
+      try:
+        yield from self._decoder.decode(packet)
+      except av.error.FFmpegError as error:
+        if not isinstance(error, av.error.EOFError):
+          self._note_damage(error)
+      if packet is None:
+        return
+
+  def _note_damage(self, error):
+    self.num_damaged_packets += 1
+    if self._first_error is None:
+      self._first_error = _reason(error)
+
+
+@contextlib.contextmanager
+def video_errors(path):
+  """Turns whatever goes wrong inside into VideoError.
+
+  FFmpegError alone would let through UnicodeDecodeError from broken
+  metadata, MemoryError from broken sizes, IndexError and others.
+
+  Args:
+    path: str or path of the video file.
+  """
+  try:
+    yield
+  except VideoError:
+    raise
+  except Exception as error:
+    raise VideoError(path, _reason(error)) from error
+
+
+@contextlib.contextmanager
+def open_video(path, *, max_pixels):
+  """Opens a video file for decoding with one thread.
+
+  Args:
+    path: str or path of a file in the local file system, never a URL.
+    max_pixels: largest width times height that is decoded.
+
+  Yields:
+    OpenVideo.
+
+  Raises:
+    VideoError: if the file cannot be opened, is a playlist or an unknown
+      format, has no video stream, or has pictures above `max_pixels`.
+  """
+  path = os.fspath(path)
+  with video_errors(path):
+    container = _open_container(path, max_pixels)
+  with contextlib.closing(container):
+    with video_errors(path):
+      stream = _video_stream(path, container, max_pixels)
+      decoder = _decoder(stream, max_pixels)
+      video = OpenVideo(path, container, stream, decoder)
+    yield video
+
+
+def _open_container(path, max_pixels):
+  try:
+    return av.open(
+      f'file:{path}',
+      options={
+        'format_whitelist': _DEMUXERS,
+        'protocol_whitelist': 'file',
+        'max_pixels': str(max_pixels),
+      },
+      metadata_errors='replace',
+    )
+  except av.error.ArgumentError as error:
+    # How FFmpeg says that the format is not on the white list.
+    raise VideoError(path, 'a playlist, a picture or no video') from error
+
+
+def _video_stream(path, container, max_pixels):
+  """Picks the video stream."""
+  cover = av.stream.Disposition.attached_pic
+  streams = [s for s in container.streams.video if not s.disposition & cover]
+  if not streams:
+    raise VideoError(path, 'no video stream')
+  stream = container.streams.best('video')
+  if stream not in streams:
+    stream = streams[0]
+  context = stream.codec_context
+  if context is None:
+    raise VideoError(path, 'no decoder for its video codec')
+  if not (context.width and context.height):
+    raise VideoError(
+      path,
+      f'no picture size: damaged, or above {max_pixels} pixels (--max-pixels)',
+    )
+  return stream
+
+
+def _decoder(stream, max_pixels):
+  """Gives the codec context for a stream, with one thread and bounded."""
+  context = stream.codec_context
+  metadata = {key.lower(): value for key, value in stream.metadata.items()}
+  name = _ALPHA_DECODERS.get(context.codec.name)
+  if name and metadata.get('alpha_mode') == '1':
+    context = av.CodecContext.create(name, 'r')
+    context.extradata = stream.codec_context.extradata
+  context.options = {'max_pixels': str(max_pixels)}
+  context.thread_count = 1
+  return context
+
+
+class _Clock:
+  """Turns timestamps of a stream into seconds, and bridges their gaps."""
+
+  def __init__(self, *, offset, time_base, frame_seconds, is_spliced):
+    self._offset = offset
+    self._time_base = time_base
+    self._frame_seconds = frame_seconds
+    self._is_spliced = is_spliced
+    self._last = None
+    self._expected = None
+
+  def read(self, picture):
+    """Returns (time, duration) in seconds of the next picture."""
+    time_base = picture.time_base or self._time_base
+    duration = self._frame_seconds
+    if time_base and picture.duration and picture.duration > 0:
+      duration = picture.duration * time_base
+    pts = picture.pts if picture.pts is not None else picture.dts
+    if pts is None or not time_base:
+      time = self._expected or fractions.Fraction(0)
+    else:
+      time = pts * time_base - self._offset
+      if self._jumps(time):
+        self._offset += time - self._expected
+        time = self._expected
+    self._last = time
+    self._expected = time + duration
+    return time, duration
+
+  def _jumps(self, time):
+    if self._expected is None:
+      return False
+    if self._is_spliced and time - self._expected > _LARGEST_JUMP_SECONDS:
+      return True
+    return self._last - time > _LARGEST_STEP_BACK_SECONDS
+
+
+def _timed(pictures, clock):
+  for picture in pictures:
+    time, duration = clock.read(picture)
+    yield TimedFrame(picture, time, duration)
+
+
+def _rate(stream):
+  for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+    if rate and rate <= _HIGHEST_RATE_HZ:
+      return rate
+  return _FALLBACK_RATE_HZ
+
+
+def _claimed_seconds(container, stream):
+  if stream.duration and stream.time_base:
+    return float(stream.duration * stream.time_base)
+  if container.duration:
+    return container.duration / 1_000_000
+  return None
+
+
+def _reason(error):
+  if isinstance(error, av.error.FFmpegError):
+    return error.strerror or type(error).__name__
+  if isinstance(error, MemoryError):
+    return 'not enough memory'
+  return f'{type(error).__name__}: {error}'

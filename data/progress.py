@@ -1,0 +1,30 @@
+"""The progress bar of all commands."""
+
+import sys
+
+import tqdm
+
+
+def progress_bar(text, unit, total, initial=0):
+  """Shows progress and the time left, on stderr.
+
+  Where stderr is no terminal, a line is written every ten seconds.
+
+  Args:
+    text: str, what is done.
+    unit: str, the name of one piece of it.
+    total: int, number of pieces.
+    initial: int, number of pieces done before.
+
+  Returns:
+    tqdm.tqdm, a context manager with `update`.
+  """
+  is_terminal = sys.stderr.isatty()
+  return tqdm.tqdm(
+    desc=text,
+    unit=f' {unit}s',
+    total=total,
+    initial=initial,
+    dynamic_ncols=is_terminal,
+    mininterval=0.2 if is_terminal else 10,
+  )

@@ -1,0 +1,105 @@
+"""The table that closes a run."""
+
+import pathlib
+
+from dataset_writer import SPLITS
+from staging import read_json
+
+_MAX_LISTED = 20
+_SECONDS_IN_HOUR = 3600
+
+
+def print_summary(out, manifest):
+  """Prints what a prepared data set holds and what was left out.
+
+  Args:
+    out: path of the data set.
+    manifest: dict, the content of dataset.json.
+  """
+  print(f'Data set {printable(manifest["name"])!r} in {out}:')
+  print(table(_split_rows(manifest)))
+  for column in sorted(manifest['labels']):
+    names = manifest['labels'][column]
+    print(
+      f'  labels {printable(column)!r}: {len(names)} classes ('
+      + ', '.join(printable(name) for name in names[:6])
+      + (', ...)' if len(names) > 6 else ')')
+    )
+  _print_rest(out, manifest)
+  for split in SPLITS:
+    if not manifest['splits'][split]['videos']:
+      print(
+        f'  Note: the {split} split is empty; --val-percent or lists of '
+        'videos can change that.'
+      )
+
+
+def printable(text):
+  """Escapes what would break a line of text.
+
+  Args:
+    text: str.
+
+  Returns:
+    str without control characters.
+  """
+  return ''.join(
+    char if char.isprintable() else char.encode('unicode_escape').decode()
+    for char in text
+  )
+
+
+def _split_rows(manifest):
+  fps = manifest['options']['fps']
+  rows = [('split', 'videos', 'frames', 'hours')]
+  for split in SPLITS:
+    counts = manifest['splits'][split]
+    hours = counts['frames'] / fps / _SECONDS_IN_HOUR
+    rows.append(
+      (split, str(counts['videos']), str(counts['frames']), f'{hours:.2f}')
+    )
+  return rows
+
+
+def _print_rest(out, manifest):
+  inputs = manifest['inputs']
+  print(
+    f'  {inputs["other_files"]} other files passed over'
+    + (
+      f', {inputs["left_out"]} videos in neither list'
+      if inputs['left_out']
+      else ''
+    )
+  )
+  skipped = read_json(pathlib.Path(out) / 'skipped.json') or []
+  _print_list('skipped', skipped, 'reason')
+  _print_list('warnings', manifest['warnings'], 'warning')
+
+
+def _print_list(title, entries, key):
+  print(f'  {title}: {len(entries)}')
+  for entry in entries[:_MAX_LISTED]:
+    print(f'    {printable(entry["path"])}: {printable(entry[key])}')
+  if len(entries) > _MAX_LISTED:
+    print(f'    ... and {len(entries) - _MAX_LISTED} more')
+
+
+def table(rows):
+  """Aligns rows of cells into lines of text.
+
+  Args:
+    rows: list of equally long lists of str; the first is the header.
+
+  Returns:
+    str, the first column to the left, the others to the right.
+  """
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '
+    + rows_cells[0].ljust(widths[0])
+    + ''.join(
+      f'  {cell:>{width}}'
+      for cell, width in zip(rows_cells[1:], widths[1:], strict=True)
+    )
+    for rows_cells in rows
+  )

@@ -1,0 +1,173 @@
+"""Worker processes that may crash or hang without stopping the run."""
+
+import collections
+import contextlib
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import signal
+import time
+
+_READY = 'ready'
+
+
+class WorkerStartError(Exception):
+  """A worker process ended before it could take a task."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """A task whose worker crashed or took too long.
+
+  Attributes:
+    reason: str, one line.
+  """
+
+  reason: str
+
+
+class WorkerPool:
+  """Runs a function in killable processes; a context manager.
+
+  Leaving the context ends all workers at once, at work or not.
+  """
+
+  def __init__(self, function, *, num_processes, timeout_seconds):
+    """Makes a pool; processes are started when there is work.
+
+    Args:
+      function: module-level function of one argument. Whatever it raises
+        counts as a crash.
+      num_processes: at least 1.
+      timeout_seconds: after which a task is given up.
+    """
+    # Not fork: the parent has threads (the progress bar, Arrow), and a
+    # forked child may then hang on a lock nobody will release.
+    self._context = multiprocessing.get_context('spawn')
+    self._function = function
+    self._num_processes = num_processes
+    self._timeout_seconds = timeout_seconds
+    self._workers = []
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_exception):
+    for worker in self._workers:
+      worker.kill()
+    self._workers = []
+
+  def run(self, tasks):
+    """Yields (task, result or Failure), in the order of completion."""
+    waiting = collections.deque(tasks)
+    self._start_workers(min(self._num_processes, len(waiting)))
+    for worker in self._workers:
+      worker.give(waiting.popleft())
+    while busy := [w for w in self._workers if w.task is not None]:
+      for worker in _wait(busy):
+        task, result = worker.task, worker.outcome()
+        if isinstance(result, Failure):
+          self._workers.remove(worker)
+          self._start_workers(1 if waiting else 0)
+          worker = self._workers[-1] if waiting else None
+        if worker is not None:
+          worker.give(waiting.popleft() if waiting else None)
+        yield task, result
+
+  def _start_workers(self, count):
+    new = [
+      _Worker(self._context, self._function, self._timeout_seconds)
+      for _ in range(count)
+    ]
+    self._workers += new
+    for worker in new:
+      worker.wait_until_started()
+
+
+def _wait(workers):
+  """Returns the workers that have answered, died or run out of time."""
+  deadline = min(worker.deadline for worker in workers)
+  ready = multiprocessing.connection.wait(
+    [worker.connection for worker in workers],
+    max(deadline - time.monotonic(), 0),
+  )
+  now = time.monotonic()
+  return [
+    worker
+    for worker in workers
+    if worker.connection in ready or worker.deadline <= now
+  ]
+
+
+class _Worker:
+  """One process and the pipe to it.
+
+  Attributes:
+    connection: the parent's end of the pipe.
+    task: what the process is at work on, or None.
+    deadline: time.monotonic() at which the task is given up.
+  """
+
+  def __init__(self, context, function, timeout_seconds):
+    self._timeout_seconds = timeout_seconds
+    self.connection, child_end = context.Pipe()
+    self._process = context.Process(
+      target=_serve, args=(child_end, function), daemon=True
+    )
+    self._process.start()
+    # Only the child may hold its end, or its death would go unnoticed.
+    child_end.close()
+    self.task = None
+    self.deadline = None
+
+  def wait_until_started(self):
+    try:
+      self.connection.recv()
+    except (EOFError, OSError):
+      reason = self._crash().reason
+      raise WorkerStartError(
+        f'cannot start worker processes: {reason}'
+      ) from None
+
+  def give(self, task):
+    """Hands over the next task; None leaves the process idle."""
+    self.task = task
+    self.deadline = time.monotonic() + self._timeout_seconds
+    if task is not None:
+      # A process that died meanwhile is noticed by `outcome`.
+      with contextlib.suppress(OSError):
+        self.connection.send(task)
+
+  def outcome(self):
+    """Takes the result of the task; after a Failure the process is gone."""
+    try:
+      if self.connection.poll():
+        return self.connection.recv()
+    except (EOFError, OSError):
+      return self._crash()
+    self.kill()
+    return Failure(f'took longer than {self._timeout_seconds} s (--timeout)')
+
+  def kill(self):
+    self._process.kill()
+    self._process.join()
+    self.connection.close()
+
+  def _crash(self):
+    self._process.join(10)
+    code = self._process.exitcode
+    self.kill()
+    if code is not None and code < 0:
+      name = signal.Signals(-code).name
+      return Failure(f'the decoding process crashed ({name})')
+    return Failure(f'the decoding process ended with exit code {code}')
+
+
+def _serve(connection, function):
+  """The worker's loop; ends when the parent is gone or kills it."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  with contextlib.suppress(EOFError, BrokenPipeError):
+    connection.send(_READY)
+    while True:
+      task = connection.recv()
+      connection.send(function(task))

@@ -1,0 +1,128 @@
+"""Each module imports only what this table allows; arrows point one way."""
+
+import ast
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+PACKAGE = REPOSITORY / 'vie_jax'
+FREE = set(sys.stdlib_module_names) | {'absl'}
+CONFIGS = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py'))
+MODULES = sorted(
+  '.'.join(path.relative_to(REPOSITORY).with_suffix('').parts)
+  for path in PACKAGE.rglob('*.py')
+  if path.name != '__init__.py'
+)
+WITHOUT_TENSORFLOW = [
+  name
+  for name in MODULES
+  if name.split('.')[1]
+  in (
+    'objective',
+    'models',
+    'evaluation',
+    'device_augment',
+    'sharding',
+    'optimizer',
+    'train_state',
+    'train_step',
+    'checkpoint',
+  )
+]
+
+ALLOWED = {  # module or folder -> (own code, outside packages)
+  'sharding': ('', 'jax numpy'),
+  'objective': ('objective sharding', 'jax numpy'),
+  'models': ('models', 'jax flax numpy'),
+  'device_augment': ('', 'jax numpy'),
+  'optimizer': ('', 'jax optax'),
+  'config_check': ('', 'ml_collections'),
+  'run_log': ('', ''),
+  'metric_log': ('', 'clu'),
+  'input_pipeline': (
+    'input_pipeline',
+    'tensorflow tensorflow_datasets numpy pyarrow array_record',
+  ),
+  'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
+  'train_step': ('sharding train_state objective', 'jax flax optax'),
+  'checkpoint': ('train_state', 'orbax'),
+  'evaluation': (
+    'evaluation objective sharding',
+    'jax flax numpy jinja2 matplotlib PIL',
+  ),
+  'experiment': (
+    'config_check device_augment input_pipeline models sharding train_state',
+    'jax flax optax ml_collections',
+  ),
+  'evaluate': (
+    'checkpoint evaluation experiment input_pipeline train_state',
+    'jax numpy optax ml_collections',
+  ),
+  'train': (
+    'checkpoint evaluate evaluation experiment metric_log optimizer run_log '
+    'sharding train_state train_step',
+    'jax optax clu ml_collections',
+  ),
+}
+
+
+def imported_names(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path.name}: write imports in full'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def is_allowed(name, own, outside):
+  top, _, inside = name.partition('.')
+  if top != 'vie_jax':
+    return top in FREE or top in outside.split()
+  return any(f'{inside}.'.startswith(f'{part}.') for part in own.split())
+
+
+@pytest.mark.parametrize('layer', ALLOWED)
+def test_imports_only_what_the_table_allows(layer):
+  paths = [PACKAGE / f'{layer}.py', *(PACKAGE / layer).glob('*.py')]
+  paths = [path for path in paths if path.exists()]
+  assert paths
+  for path in paths:
+    for name in imported_names(path):
+      assert is_allowed(name, *ALLOWED[layer]), f'{path.name} imports {name}'
+
+
+def test_the_table_names_every_module():
+  layers = {path.stem for path in PACKAGE.iterdir() if path.stem[0] != '_'}
+  assert layers == set(ALLOWED)
+
+
+@pytest.mark.parametrize('module', [*MODULES, 'main'])
+def test_every_module_imports(module):
+  importlib.import_module(module)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_is_locked_and_sound(name):
+  from vie_jax import config_check
+
+  config = importlib.import_module(f'configs.{name}').get_config()
+  assert config.is_locked
+  config_check.check(config)
+
+
+def test_lower_layers_need_neither_tensorflow_nor_clu():
+  code = f"""
+import importlib, sys
+for name in ('tensorflow', 'clu', 'ml_collections'):
+  sys.modules[name] = None  # importing it now fails
+for name in {WITHOUT_TENSORFLOW}:
+  importlib.import_module(name)
+"""
+  environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)

@@ -1,0 +1,165 @@
+import json
+import pathlib
+import shutil
+
+import prepare
+import pyarrow.parquet
+import pytest
+import sample_videos
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('check')
+  for number in range(6):
+    path = folder / 'videos' / ('cat', 'dog')[number % 2]
+    path.mkdir(parents=True, exist_ok=True)
+    sample_videos.write(path / f'{number}.mp4', sample_videos.moving(8))
+  arguments = ['folder', '--videos', str(folder / 'videos')]
+  arguments += ['--out', str(folder / 'out'), '--val-percent', '40']
+  assert prepare.main([*arguments, '--processes', '1']) == 0
+  return folder / 'out'
+
+
+@pytest.fixture
+def dataset(original, tmp_path):
+  return pathlib.Path(shutil.copytree(original, tmp_path / 'out'))
+
+
+def _check(dataset, *options):
+  return prepare.main(['check', str(dataset), *options])
+
+
+def _shard(dataset):
+  return next((dataset / 'train').glob('*.array_record'))
+
+
+def test_a_sound_data_set_passes(dataset, capsys):
+  assert _check(dataset) == 0
+  assert _check(dataset, '--full') == 0
+  printed = capsys.readouterr().out
+  assert 'All is well' in printed
+  assert '18' in printed, '3 frames of each of 6 videos'
+  assert '48' in printed, 'all 8 frames of each of 6 videos'
+
+
+def test_every_flipped_byte_is_found(dataset, capsys):
+  for name in ('train/videos.parquet', 'skipped.json', 'shard'):
+    path = _shard(dataset) if name == 'shard' else dataset / name
+    content = path.read_bytes()
+    for position in (0, len(content) // 3, len(content) - 1):
+      damaged = bytearray(content)
+      damaged[position] ^= 4
+      path.write_bytes(damaged)
+      assert _check(dataset) == 1, (name, position)
+      assert path.name in capsys.readouterr().out
+    path.write_bytes(content)
+  assert _check(dataset) == 0
+
+
+def _remove_manifest(dataset):
+  (dataset / 'dataset.json').unlink()
+
+
+def _garble_manifest(dataset):
+  (dataset / 'dataset.json').write_text('{')
+
+
+def _shorten_manifest(dataset):
+  _edit(dataset, lambda manifest: manifest.pop('files'))
+
+
+def _change_version(dataset):
+  _edit(dataset, lambda manifest: manifest.update(format_version=7))
+
+
+def _change_fingerprint(dataset):
+  _edit(dataset, lambda manifest: manifest.update(fingerprint='0' * 64))
+
+
+def _change_counts(dataset):
+  _edit(dataset, lambda manifest: manifest['splits']['val'].update(videos=9))
+
+
+def _change_largest_side(dataset):
+  _edit(dataset, lambda manifest: manifest.update(max_short_side=1))
+
+
+def _remove_shard(dataset):
+  _shard(dataset).unlink()
+
+
+def _cut_shard(dataset):
+  _shard(dataset).write_bytes(_shard(dataset).read_bytes()[:-1000])
+
+
+def _cut_table(dataset):
+  path = dataset / 'train' / 'videos.parquet'
+  path.write_bytes(path.read_bytes()[:-10])
+
+
+def _add_shard(dataset):
+  shutil.copy(_shard(dataset), dataset / 'train' / 'extra.array_record')
+
+
+def _remove_directory(dataset):
+  shutil.rmtree(dataset)
+
+
+def _edit(dataset, change):
+  path = dataset / 'dataset.json'
+  manifest = json.loads(path.read_text())
+  change(manifest)
+  path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (_remove_manifest, 'dataset.json is missing'),
+    (_garble_manifest, 'dataset.json is damaged'),
+    (_shorten_manifest, 'lacks or garbles files'),
+    (_change_version, 'unknown format version 7'),
+    (_change_fingerprint, 'fingerprint'),
+    (_change_counts, 'dataset.json says 9'),
+    (_change_largest_side, 'max_short_side is 1'),
+    (_remove_shard, 'No such file'),
+    (_cut_shard, 'frames-00000-of-00001.array_record has'),
+    (_cut_table, 'train/videos.parquet cannot be read'),
+    (_add_shard, 'extra.array_record is not part'),
+    (_remove_directory, 'no directory'),
+  ],
+)
+def test_damage_is_found_and_named(dataset, capsys, damage, message):
+  damage(dataset)
+  assert _check(dataset) == 1
+  assert message in capsys.readouterr().out
+
+
+def _replace_table(dataset, change):
+  """Changes the table and every checksum that protects it."""
+  path = dataset / 'train' / 'videos.parquet'
+  table = pyarrow.parquet.read_table(path)
+  rows = table.to_pylist()
+  change(rows)
+  table = pyarrow.Table.from_pylist(rows, schema=table.schema)
+  pyarrow.parquet.write_table(table, path)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    (lambda rows: rows[0].update(id='0' * 16), 'id does not belong'),
+    (lambda rows: rows[1].update(first_frame=3), 'do not follow'),
+    (lambda rows: rows[0].update(label_label=5), 'no such class'),
+    (lambda rows: rows[0].update(height=99), 'not RGB'),
+    (lambda rows: rows.reverse(), 'not sorted'),
+    (lambda rows: rows.pop(), 'dataset.json says'),
+  ],
+)
+def test_rows_that_contradict_the_rest_are_named(
+  dataset, capsys, change, message
+):
+  _replace_table(dataset, change)
+  assert _check(dataset) == 1
+  assert message in capsys.readouterr().out

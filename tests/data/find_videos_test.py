@@ -1,0 +1,110 @@
+import os
+
+import find_videos
+import pytest
+
+
+def _touch(path, content=b'x'):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(content)
+
+
+def _paths(folder):
+  return [video.path for video in find_videos.find_videos(folder).videos]
+
+
+def _skipped(folder):
+  skipped = find_videos.find_videos(folder).skipped
+  return {entry['path']: entry['reason'] for entry in skipped}
+
+
+def test_files_are_found_by_suffix_in_any_case_and_sorted(tmp_path):
+  for name in ('b/2.MP4', 'b/10.mkv', 'a.WebM', 'c/d/e.ogv', 'z.txt', 'mp4'):
+    _touch(tmp_path / name)
+  assert _paths(tmp_path) == ['a.WebM', 'b/10.mkv', 'b/2.MP4', 'c/d/e.ogv']
+  assert find_videos.find_videos(tmp_path).num_other_files == 2
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+  for name in ('.a.mp4', '.cache/b.mp4', '._c.mp4', 'd.mp4'):
+    _touch(tmp_path / name)
+  assert _paths(tmp_path) == ['d.mp4']
+
+
+def test_a_folder_with_a_video_suffix_is_an_ordinary_folder(tmp_path):
+  _touch(tmp_path / 'x.mp4' / 'y.mp4')
+  assert _paths(tmp_path) == ['x.mp4/y.mp4']
+
+
+def test_symlinks_out_of_the_folder_are_skipped_with_a_reason(tmp_path):
+  folder = tmp_path / 'videos'
+  _touch(folder / 'a.mp4')
+  _touch(tmp_path / 'outside' / 'secret.mp4')
+  (folder / 'file.mp4').symlink_to(tmp_path / 'outside' / 'secret.mp4')
+  (folder / 'dir').symlink_to(tmp_path / 'outside')
+  (folder / 'dots.mp4').symlink_to('../outside/secret.mp4')
+  (folder / 'absent.mp4').symlink_to('nowhere.mp4')
+  assert _paths(folder) == ['a.mp4']
+  skipped = _skipped(folder)
+  for name in ('file.mp4', 'dir', 'dots.mp4'):
+    assert 'leads out' in skipped[name]
+  assert 'No such file' in skipped['absent.mp4']
+
+
+def test_symlinks_inside_the_folder_are_followed(tmp_path):
+  _touch(tmp_path / '.pool' / '1.mp4')
+  _touch(tmp_path / '.pool' / 'more' / '2.mp4')
+  (tmp_path / 'cats').mkdir()
+  (tmp_path / 'cats' / 'a.mp4').symlink_to('../.pool/1.mp4')
+  (tmp_path / 'dogs').symlink_to('.pool/more')
+  assert _paths(tmp_path) == ['cats/a.mp4', 'dogs/2.mp4']
+
+
+def test_a_file_is_taken_once_under_its_own_path(tmp_path):
+  _touch(tmp_path / 'z' / 'real.mp4')
+  (tmp_path / 'a.mp4').symlink_to('z/real.mp4')
+  (tmp_path / 'b').symlink_to('z')
+  assert _paths(tmp_path) == ['z/real.mp4']
+  assert _skipped(tmp_path) == {'a.mp4': 'the same file as z/real.mp4'}
+
+
+def test_loops_of_symlinks_end(tmp_path):
+  _touch(tmp_path / 'a' / 'x.mp4')
+  (tmp_path / 'a' / 'up').symlink_to(tmp_path)
+  (tmp_path / 'a' / 'self').symlink_to('self')
+  (tmp_path / 'b').symlink_to('c')
+  (tmp_path / 'c').symlink_to('b')
+  (tmp_path / 'loop.mp4').symlink_to('loop.mp4')
+  assert _paths(tmp_path) == ['a/x.mp4']
+
+
+def test_a_folder_given_through_a_symlink_is_listed(tmp_path):
+  _touch(tmp_path / 'real' / 'a.mp4')
+  (tmp_path / 'link').symlink_to('real')
+  assert _paths(tmp_path / 'link') == ['a.mp4']
+
+
+def test_a_named_pipe_is_not_opened(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.mp4')
+  assert _paths(tmp_path) == []
+  assert _skipped(tmp_path) == {'pipe.mp4': 'not a regular file'}
+
+
+def test_names_that_are_not_utf8_are_skipped_and_escaped(tmp_path):
+  try:
+    (tmp_path / os.fsdecode(b'bad\xff.mp4')).write_bytes(b'x')
+  except OSError:
+    pytest.skip('the file system takes UTF-8 names only')
+  _touch(tmp_path / 'line\nbreak "quoted".mp4')
+  assert _paths(tmp_path) == ['line\nbreak "quoted".mp4']
+  assert _skipped(tmp_path) == {'bad\\xff.mp4': 'its name is not UTF-8'}
+
+
+def test_the_id_depends_on_the_relative_path_alone(tmp_path):
+  for folder in ('one', 'two'):
+    _touch(tmp_path / folder / 'a' / 'x.mp4', content=folder.encode())
+  ids = [
+    find_videos.find_videos(tmp_path / folder).videos[0].id
+    for folder in ('one', 'two')
+  ]
+  assert ids == ['07f9074150ae6c44'] * 2

@@ -1,0 +1,512 @@
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import prepare
+import pyarrow.parquet
+import pytest
+import sample_videos
+from PIL import Image
+
+from vie_jax.input_pipeline import frame_store
+
+_SCRIPT = pathlib.Path(prepare.__file__)
+_CLASSES = ('ball', 'cup', 'dog')
+
+
+@pytest.fixture(scope='session')
+def class_folder(tmp_path_factory):
+  """Twelve videos in three class folders, of several containers."""
+  folder = tmp_path_factory.mktemp('videos') / 'toys'
+  for number in range(12):
+    path = folder / _CLASSES[number % 3]
+    path.mkdir(parents=True, exist_ok=True)
+    suffix = ('mp4', 'mkv', 'avi', 'MOV')[number % 4]
+    sample_videos.write(
+      path / f'{number:02d}.{suffix}',
+      sample_videos.moving(10 + number, seed=number),
+      codec='mpeg4' if suffix == 'avi' else 'libx264',
+    )
+  return folder
+
+
+@pytest.fixture
+def videos(class_folder, tmp_path):
+  """A copy of the class folder that a test may change."""
+  return pathlib.Path(shutil.copytree(class_folder, tmp_path / 'toys'))
+
+
+def _prepare(videos, out, *options):
+  return prepare.main(
+    ['folder', '--videos', str(videos), '--out', str(out)]
+    + ['--processes', '1', *options]
+  )
+
+
+def _command(*arguments):
+  return [sys.executable, str(_SCRIPT), *map(str, arguments)]
+
+
+def _content(directory):
+  """Relative path and digest of every file below a directory."""
+  return {
+    str(path.relative_to(directory)): hashlib.sha256(
+      path.read_bytes()
+    ).hexdigest()
+    for path in sorted(pathlib.Path(directory).rglob('*'))
+    if path.is_file()
+  }
+
+
+def _rows(out, split='train'):
+  table = pyarrow.parquet.read_table(out / split / 'videos.parquet')
+  return table.to_pylist()
+
+
+def _manifest(out):
+  return json.loads((out / 'dataset.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def prepared(class_folder, tmp_path_factory):
+  out = tmp_path_factory.mktemp('prepared') / 'toys'
+  assert _prepare(class_folder, out, '--val-percent', '30') == 0
+  return out
+
+
+def test_a_folder_becomes_a_data_set_that_the_store_reads(
+  class_folder, prepared
+):
+  seen = {}
+  for split in ('train', 'val'):
+    with frame_store.FrameStore.open(prepared, split) as store:
+      labels, names = store.label('label')
+      assert names == list(_CLASSES)
+      assert store.paths == sorted(store.paths)
+      for index, path in enumerate(store.paths):
+        number = int(path.split('/')[1][:2])
+        assert path.startswith(names[labels[index]])
+        assert store.num_frames[index] == 10 + number
+        frames = store.read_frames(index, range(10 + number))
+        image = np.asarray(Image.open(io.BytesIO(frames[2])))
+        assert image.shape == (64, 96, 3)
+        assert (image[4, 10].astype(int) - (250, 240, 20) < 40).all()
+        seen[path] = split
+  assert len(seen) == 12
+  assert set(seen.values()) == {'train', 'val'}
+  for path, split in seen.items():
+    digest = hashlib.sha256(path.encode()).hexdigest()
+    assert (int(digest[:8], 16) % 100 < 30) == (split == 'val')
+
+
+def test_rows_tell_about_the_source(class_folder, prepared):
+  row = _rows(prepared)[0]
+  source = class_folder / row['path']
+  assert row['source_sha256'] == (
+    hashlib.sha256(source.read_bytes()).hexdigest()
+  )
+  assert row['id'] == hashlib.sha256(row['path'].encode()).hexdigest()[:16]
+  assert row['source_fps'] == 25
+  assert (row['source_height'], row['source_width']) == (64, 96)
+  assert row['duration_seconds'] == pytest.approx(row['num_frames'] / 25)
+
+
+def test_the_layout_is_the_documented_one(prepared):
+  assert sorted(_content(prepared)) == [
+    'dataset.json',
+    'skipped.json',
+    'train/frames-00000-of-00001.array_record',
+    'train/videos.parquet',
+    'val/frames-00000-of-00001.array_record',
+    'val/videos.parquet',
+  ]
+  manifest = _manifest(prepared)
+  assert manifest['format_version'] == 1
+  assert manifest['name'] == 'toys'
+  assert manifest['options']['fps'] == 25
+  assert manifest['labels'] == {'label': list(_CLASSES)}
+  assert manifest['max_short_side'] == 64
+  assert manifest['max_long_side'] == 96
+  for name, entry in manifest['files'].items():
+    assert _content(prepared)[name] == entry['sha256']
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(
+  class_folder, prepared, tmp_path
+):
+  options = ('--val-percent', '30', '--processes', '3')
+  assert _prepare(class_folder, tmp_path / 'out', *options) == 0
+  assert _content(tmp_path / 'out') == _content(prepared)
+
+
+def test_a_flat_folder_has_no_labels_and_val_may_be_empty(tmp_path, capsys):
+  videos = tmp_path / 'flat'
+  videos.mkdir()
+  sample_videos.write(videos / 'one.mp4', sample_videos.moving(5))
+  assert _prepare(videos, tmp_path / 'out', '--val-percent', '0') == 0
+  with frame_store.FrameStore.open(tmp_path / 'out', 'val') as store:
+    assert store.num_videos == 0
+    assert store.label_columns == []
+  assert 'labels' not in capsys.readouterr().out
+
+
+def test_an_empty_train_split_is_said(tmp_path, capsys):
+  (tmp_path / 'v').mkdir()
+  sample_videos.write(tmp_path / 'v' / 'one.mp4', sample_videos.moving(5))
+  assert _prepare(tmp_path / 'v', tmp_path / 'o', '--val-percent', '100') == 0
+  assert 'train split is empty' in capsys.readouterr().out
+
+
+def test_files_at_the_top_of_class_folders_have_no_label(videos, tmp_path):
+  shutil.copy(videos / 'cup' / '01.mkv', videos / 'loose.mkv')
+  assert _prepare(videos, tmp_path / 'o', '--val-percent', '0') == 0
+  with frame_store.FrameStore.open(tmp_path / 'o', 'train') as store:
+    labels = dict(zip(store.paths, store.label('label')[0], strict=True))
+  assert labels['loose.mkv'] == -1
+  assert labels['cup/01.mkv'] == 1
+
+
+def test_a_table_of_labels_gives_several_columns(videos, tmp_path, capsys):
+  with open(videos / 'labels.csv', 'w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['path', 'what', 'how'])
+    writer.writerow(['cup/01.mkv', 'cup', 'left'])
+    writer.writerow(['dog/02.avi', 'dog', ''])
+    writer.writerow(['gone.mp4', 'dog', 'left'])
+  assert _prepare(videos, tmp_path / 'o', '--val-percent', '0') == 0
+  with frame_store.FrameStore.open(tmp_path / 'o', 'train') as store:
+    assert store.label_columns == ['how', 'what']
+    what = dict(zip(store.paths, store.label('what')[0], strict=True))
+    how = dict(zip(store.paths, store.label('how')[0], strict=True))
+  assert (what['cup/01.mkv'], what['dog/02.avi']) == (0, 1)
+  assert (how['cup/01.mkv'], how['dog/02.avi']) == (0, -1)
+  assert what['ball/00.mp4'] == -1
+  assert 'gone.mp4: in labels.csv, but not a video' in capsys.readouterr().out
+
+
+def test_lists_decide_the_split(videos, tmp_path, capsys):
+  (tmp_path / 'train.txt').write_text('cup/01.mkv\ncup/04.mp4\n')
+  (tmp_path / 'val.txt').write_text('dog/02.avi\nno/such.mp4\n')
+  lists = ('--train-list', str(tmp_path / 'train.txt'))
+  lists += ('--val-list', str(tmp_path / 'val.txt'))
+  assert _prepare(videos, tmp_path / 'o', *lists) == 0
+  paths = [row['path'] for row in _rows(tmp_path / 'o')]
+  assert paths == ['cup/01.mkv', 'cup/04.mp4']
+  assert [row['path'] for row in _rows(tmp_path / 'o', 'val')] == ['dog/02.avi']
+  printed = capsys.readouterr().out
+  assert '9 videos in neither list' in printed
+  assert 'no/such.mp4: in val.txt, but not in the folder' in printed
+
+
+def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
+  videos, tmp_path, capsys
+):
+  (videos / 'cup' / 'empty.mp4').write_bytes(b'')
+  (videos / 'cup' / 'text.mkv').write_text('no video at all')
+  (videos / 'cup' / 'line\nbreak.mp4').write_text('x')
+  sample_videos.write_sound(videos / 'cup' / 'sound.mp4')
+  cut = (videos / 'cup' / '04.mp4').read_bytes()
+  (videos / 'cup' / 'cut.mp4').write_bytes(cut[: len(cut) * 9 // 10])
+  (videos / 'cup' / 'out.mp4').symlink_to('/etc/passwd')
+  (videos / 'notes.txt').write_text('x')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  printed = capsys.readouterr().out
+  skipped = json.loads((tmp_path / 'o' / 'skipped.json').read_text())
+  names = [entry['path'] for entry in skipped]
+  assert names == [
+    f'cup/{name}'
+    for name in (
+      'cut.mp4',
+      'empty.mp4',
+      'line\nbreak.mp4',
+      'out.mp4',
+      'sound.mp4',
+      'text.mkv',
+    )
+  ]
+  for entry in skipped:
+    assert entry['reason']
+    assert entry['reason'] in printed
+  assert 'cup/line\\nbreak.mp4' in printed
+  assert '1 other files' in printed
+  assert _manifest(tmp_path / 'o')['splits']['train']['videos'] > 0
+
+
+def test_the_same_content_twice_is_a_warning(videos, tmp_path):
+  shutil.copy(videos / 'cup' / '01.mkv', videos / 'dog' / 'copy.mkv')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert _manifest(tmp_path / 'o')['warnings'] == [
+    {'path': 'dog/copy.mkv', 'warning': 'same content as cup/01.mkv'}
+  ]
+
+
+# Mistakes.
+
+
+def _error(capsys):
+  printed = capsys.readouterr().err
+  lines = [line for line in printed.splitlines() if line.startswith('Error')]
+  assert len(lines) == 1
+  assert 'Traceback' not in printed
+  return lines[0]
+
+
+def test_a_missing_or_empty_folder_is_said(tmp_path, capsys):
+  assert _prepare(tmp_path / 'no', tmp_path / 'o') == 2
+  assert 'is not a folder' in _error(capsys)
+  (tmp_path / 'v').mkdir()
+  (tmp_path / 'v' / 'x.txt').write_text('x')
+  assert _prepare(tmp_path / 'v', tmp_path / 'o') == 2
+  message = _error(capsys)
+  assert '1 other files' in message
+  assert '.mp4' in message
+  assert not (tmp_path / 'o').exists()
+
+
+def test_no_usable_video_is_an_error_with_the_reasons(tmp_path, capsys):
+  (tmp_path / 'v').mkdir()
+  (tmp_path / 'v' / 'x.mp4').write_text('x')
+  assert _prepare(tmp_path / 'v', tmp_path / 'o') == 2
+  assert "'x.mp4': Invalid data" in _error(capsys)
+  assert not (tmp_path / 'o' / 'dataset.json').exists()
+  sample_videos.write(tmp_path / 'v' / 'x.mp4', sample_videos.moving(3))
+  assert _prepare(tmp_path / 'v', tmp_path / 'o') == 0
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    (('--labels', 'absent.csv'), 'absent.csv cannot be read'),
+    (('--train-list', 'absent.txt'), 'given together'),
+    (('--train-list', 'a.txt', '--val-list', 'b.txt'), 'a.txt cannot be read'),
+  ],
+)
+def test_files_of_options_must_be_there(
+  class_folder, tmp_path, capsys, options, message
+):
+  assert _prepare(class_folder, tmp_path / 'o', *options) == 2
+  assert message in _error(capsys)
+
+
+def test_a_directory_with_other_things_is_never_touched(
+  class_folder, tmp_path, capsys
+):
+  out = tmp_path / 'photos'
+  (out / 'train').mkdir(parents=True)
+  (out / 'train' / 'videos.parquet').write_text('mine')
+  for options in ((), ('--restart',)):
+    assert _prepare(class_folder, out, *options) == 2
+    assert 'is not empty' in _error(capsys)
+  assert (out / 'train' / 'videos.parquet').read_text() == 'mine'
+  assert _prepare(class_folder, class_folder) == 2
+  assert 'another directory' in _error(capsys)
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+  class_folder, tmp_path, capsys
+):
+  (tmp_path / 'file').write_text('x')
+  assert _prepare(class_folder, tmp_path / 'file' / 'o') == 2
+  assert 'cannot write' in _error(capsys)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
+  class_folder, prepared, tmp_path
+):
+  out = tmp_path / 'o'
+  arguments = ('folder', '--videos', class_folder, '--out', out)
+  arguments += ('--val-percent', 30, '--processes', 2)
+
+  def limit_file_size():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+  result = subprocess.run(
+    _command(*arguments),
+    capture_output=True,
+    text=True,
+    timeout=60,
+    preexec_fn=limit_file_size,
+  )
+  assert result.returncode == 2
+  assert 'Error: cannot write' in result.stderr
+  assert 'Traceback' not in result.stderr
+  assert not (out / 'dataset.json').exists()
+  assert subprocess.run(_command(*arguments), timeout=60).returncode == 0
+  assert _content(out) == _content(prepared)
+
+
+# Resuming.
+
+
+def test_a_complete_data_set_is_left_alone(class_folder, prepared, capsys):
+  before = _content(prepared)
+  times = {path: path.stat().st_mtime_ns for path in prepared.rglob('*')}
+  start = time.monotonic()
+  assert _prepare(class_folder, prepared, '--val-percent', '30') == 0
+  assert time.monotonic() - start < 2
+  assert 'already complete' in capsys.readouterr().out
+  assert _content(prepared) == before
+  for path, mtime_ns in times.items():
+    assert path.stat().st_mtime_ns == mtime_ns
+
+
+def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
+  out = tmp_path / 'o'
+  assert _prepare(videos, out) == 0
+  before = _content(out)
+  assert _prepare(videos, out, '--short-side', '32') == 2
+  message = _error(capsys)
+  assert 'short_side 320 -> 32' in message
+  assert '--restart' in message
+  later = time.time() + 5
+  os.utime(videos / 'cup' / '01.mkv', (later, later))
+  assert _prepare(videos, out) == 0, 'touched, but not changed'
+  content = bytearray((videos / 'cup' / '01.mkv').read_bytes())
+  content[-1] ^= 1
+  (videos / 'cup' / '01.mkv').write_bytes(content)
+  os.utime(videos / 'cup' / '01.mkv', (later, later))
+  assert _prepare(videos, out) == 2
+  assert 'changed' in _error(capsys)
+  (videos / 'cup' / '01.mkv').unlink()
+  assert _prepare(videos, out) == 2
+  assert '12 files then, 11 now' in _error(capsys)
+  assert _content(out) == before
+  assert _prepare(videos, out, '--restart') == 0
+  assert sum(s['videos'] for s in _manifest(out)['splits'].values()) == 11
+
+
+def test_a_second_run_on_the_same_output_is_refused(
+  class_folder, tmp_path, capsys
+):
+  out = tmp_path / 'o'
+  out.mkdir()
+  descriptor = os.open(out, os.O_RDONLY)
+  fcntl.flock(descriptor, fcntl.LOCK_EX)
+  assert _prepare(class_folder, out) == 2
+  assert 'another run' in _error(capsys)
+  os.close(descriptor)
+  assert _prepare(class_folder, out) == 0
+
+
+def _start(*arguments):
+  return subprocess.Popen(
+    _command(*arguments),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    start_new_session=True,
+  )
+
+
+def _finished(out):
+  return {
+    path.name: path.stat().st_mtime_ns
+    for path in (out / '.staging').glob('????????????????.json')
+  }
+
+
+def _wait_for(condition, seconds=30):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, 'waited in vain'
+    time.sleep(0.002)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+  class_folder, prepared, tmp_path
+):
+  out = tmp_path / 'o'
+  arguments = ('folder', '--videos', class_folder, '--out', out)
+  arguments += ('--val-percent', 30, '--processes', 1)
+  for goal in (1, 4, 8):
+    process = _start(*arguments)
+    _wait_for(lambda goal=goal: len(_finished(out)) >= goal)
+    before = _finished(out)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / 'dataset.json').exists()
+    after = _finished(out)
+    assert before.items() <= after.items(), 'a finished video was done again'
+  before = _finished(out)
+  process = _start(*arguments)
+  while process.poll() is None:
+    now = _finished(out)
+    assert all(now.get(name, time) == time for name, time in before.items())
+    time.sleep(0.01)
+  assert process.returncode == 0
+  assert _content(out) == _content(prepared)
+
+
+def test_a_kill_while_shards_are_written_does_not_matter(
+  class_folder, prepared, tmp_path, monkeypatch
+):
+  import dataset_writer
+
+  real = dataset_writer.write_json
+  for stop_at in (
+    'train-frames-00000-of-00001.array_record.json',
+    'val-frames-00000-of-00001.array_record.json',
+    'skipped.json',
+    'dataset.json',
+  ):
+
+    def write_json(path, value, *, aside, stop_at=stop_at):
+      if path.name == stop_at:
+        raise KeyboardInterrupt
+      real(path, value, aside=aside)
+
+    out = tmp_path / stop_at
+    with monkeypatch.context() as patch:
+      patch.setattr(dataset_writer, 'write_json', write_json)
+      assert _prepare(class_folder, out, '--val-percent', '30') == 130
+    assert not (out / 'dataset.json').exists()
+    assert _prepare(class_folder, out, '--val-percent', '30') == 0
+    assert _content(out) == _content(prepared)
+
+
+def test_other_options_for_a_stopped_run_ask_for_a_restart(
+  class_folder, tmp_path, capsys
+):
+  out = tmp_path / 'o'
+  process = _start('folder', '--videos', class_folder, '--out', out)
+  _wait_for(lambda: len(_finished(out)) >= 1)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.wait()
+  assert _prepare(class_folder, out, '--jpeg-quality', '50') == 2
+  message = _error(capsys)
+  assert 'jpeg_quality 90 -> 50' in message
+  assert '--restart' in message
+  assert _prepare(class_folder, out, '--jpeg-quality', '50', '--restart') == 0
+
+
+def test_a_termination_signal_ends_the_run_at_once(class_folder, tmp_path):
+  out = tmp_path / 'o'
+  process = _start('folder', '--videos', class_folder, '--out', out)
+  _wait_for(lambda: len(_finished(out)) >= 1)
+  process.terminate()
+  assert process.wait(10) in (0, 130)
+
+
+def test_the_demo_goes_through_the_folder_path(tmp_path, capsys):
+  out = tmp_path / 'demo'
+  arguments = ['demo', '--out', str(out), '--num-videos', '8']
+  arguments += ['--processes', '1', '--val-percent', '25']
+  assert prepare.main(arguments) == 0
+  assert len(list((tmp_path / 'demo-videos').glob('*.mp4'))) == 8
+  with frame_store.FrameStore.open(out, 'train') as store:
+    assert store.label_columns == ['appearance', 'motion']
+  assert prepare.main(arguments) == 0
+  assert 'already complete' in capsys.readouterr().out
+  assert prepare.main([*arguments, '--seed', '1']) == 2
+  assert 'demo videos' in _error(capsys)

@@ -1,0 +1,107 @@
+import labels_and_splits
+import pytest
+from find_videos import VideoFile
+
+
+def _labels(tmp_path, text):
+  file = tmp_path / 'labels.csv'
+  file.write_bytes(text if isinstance(text, bytes) else text.encode())
+  return labels_and_splits.read_labels(file)
+
+
+def test_the_first_folder_is_the_class_and_the_top_has_none():
+  labels = labels_and_splits.folder_labels(
+    ['dog/1.mp4', 'cat/x/2.mp4', 'top.mp4', 'dog/3.mp4']
+  )
+  names, numbers = labels_and_splits.number_classes(
+    labels, ['cat/x/2.mp4', 'dog/1.mp4', 'top.mp4', 'dog/3.mp4']
+  )
+  assert names == {'label': ['cat', 'dog']}
+  assert numbers == {'label': [0, 1, -1, 1]}
+
+
+def test_a_flat_folder_has_no_label_column():
+  assert labels_and_splits.folder_labels(['a.mp4', 'b.mp4']) == {}
+
+
+def test_columns_of_a_table_are_read_with_quotes_and_a_byte_order_mark(
+  tmp_path,
+):
+  labels = _labels(
+    tmp_path,
+    '\ufeffpath,what,how\r\n'
+    'a.mp4,cup,left\r\n'
+    '\r\n'
+    '"b, ""c"".mp4", ball ,\r\n'
+    './d/../e.mp4,cup,right\r\n',
+  )
+  assert labels == {
+    'what': {'a.mp4': 'cup', 'b, "c".mp4': 'ball', 'e.mp4': 'cup'},
+    'how': {'a.mp4': 'left', 'e.mp4': 'right'},
+  }
+
+
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('', 'is empty'),
+    ('file,label\na.mp4,x\n', 'line 1: the header'),
+    ('path\na.mp4\n', 'line 1: the header'),
+    ('path,x,x\na.mp4,1,2\n', 'line 1: column names'),
+    ('path,x,\na.mp4,1,2\n', 'line 1: column names'),
+    ('path,x\na.mp4\n', 'line 2: 1 cells instead of 2'),
+    ('path,x\na.mp4,1\nb.mp4,1,2\n', 'line 3: 3 cells'),
+    ('path,x\na.mp4,1\n\na.mp4,2\n', "line 4: 'a.mp4' is already on line 2"),
+    ('path,x\n/etc/a.mp4,1\n', 'line 2: .* not a path relative'),
+    ('path,x\n../a.mp4,1\n', 'line 2: .* not a path relative'),
+    ('path,x\n,1\n', 'line 2: .* not a path relative'),
+    ('path,x\n"a.mp4,1\n', 'line 2: unexpected end'),
+    (b'path,x\na.mp4,1\n\xff.mp4,2\n', 'line 3: not UTF-8'),
+  ],
+)
+def test_a_mistake_in_a_table_is_named_with_its_line(tmp_path, text, message):
+  with pytest.raises(labels_and_splits.InputError, match=message) as caught:
+    _labels(tmp_path, text)
+  assert 'labels.csv' in str(caught.value)
+
+
+def _videos(count):
+  return [VideoFile(f'{number}.mp4', 1, 1) for number in range(count)]
+
+
+def test_the_split_by_hash_is_close_to_its_share_and_stable():
+  videos = _videos(2000)
+  splits = labels_and_splits.split_by_hash(videos, val_percent=10)
+  assert 150 < len(splits['val']) < 250
+  assert len(splits['train']) + len(splits['val']) == 2000
+  fewer = labels_and_splits.split_by_hash(videos[:500], val_percent=10)
+  assert set(fewer['val']) <= set(splits['val'])
+
+
+@pytest.mark.parametrize('percent, in_val', [(0, 0), (100, 50)])
+def test_the_share_of_val_may_be_nothing_or_everything(percent, in_val):
+  splits = labels_and_splits.split_by_hash(_videos(50), val_percent=percent)
+  assert len(splits['val']) == in_val
+
+
+def test_lists_decide_and_leave_the_rest_out(tmp_path):
+  (tmp_path / 'train.txt').write_text('1.mp4\r\n\n./2.mp4\nabsent.mp4\n')
+  paths = labels_and_splits.read_path_list(tmp_path / 'train.txt')
+  assert paths == {'1.mp4', '2.mp4', 'absent.mp4'}
+  splits = labels_and_splits.split_by_lists(
+    _videos(5), train=paths, val={'4.mp4'}
+  )
+  assert [video.path for video in splits['train']] == ['1.mp4', '2.mp4']
+  assert [video.path for video in splits['val']] == ['4.mp4']
+
+
+def test_a_file_in_both_lists_is_an_error():
+  with pytest.raises(labels_and_splits.InputError, match=r"both.*'1\.mp4'"):
+    labels_and_splits.split_by_lists(
+      _videos(3), train={'1.mp4', '2.mp4'}, val={'1.mp4'}
+    )
+
+
+def test_lists_that_name_no_video_are_an_error():
+  with pytest.raises(labels_and_splits.InputError, match='relative'):
+    labels_and_splits.split_by_lists(_videos(3), train={'x.mp4'}, val=set())

@@ -1,0 +1,489 @@
+import dataclasses
+import fractions
+import io
+
+import av
+import numpy as np
+import pytest
+import sample_videos
+import video_frames
+from open_video import VideoError
+from PIL import Image
+
+Fraction = fractions.Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+  number: int
+  time: Fraction
+  duration: Fraction
+
+
+def _frames(path, **options):
+  """Prepares a file; returns the facts and the decoded JPEG frames."""
+  jpegs = []
+  options = video_frames.FrameOptions(**options)
+  facts = video_frames.write_frames(path, options, jpegs.append)
+  assert facts.num_frames == len(jpegs)
+  images = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+  for image in images:
+    assert image.shape == (facts.height, facts.width, 3)
+  return facts, images
+
+
+def _patch_error(image, expected=sample_videos.PATCHES):
+  difference = sample_videos.patch_centres(image) - expected.astype(int)
+  return np.abs(difference).max()
+
+
+# Rate.
+
+
+def _fps_filter(shown, time_base, fps):
+  """Numbers of the pictures that FFmpeg's fps filter puts out."""
+  graph = av.filter.Graph()
+  source = graph.add_buffer(
+    width=16, height=16, format=av.VideoFormat('gray'), time_base=time_base
+  )
+  graph.link_nodes(
+    source, graph.add('fps', f'{fps}'), graph.add('buffersink')
+  ).configure()
+  numbers = []
+
+  def pull():
+    while True:
+      try:
+        numbers.append(int(graph.vpull().to_ndarray()[0, 0]))
+      except (av.error.BlockingIOError, av.error.EOFError):
+        return
+
+  for picture in shown:
+    array = np.full((16, 16), picture.number, np.uint8)
+    frame = av.VideoFrame.from_ndarray(array, 'gray')
+    frame.time_base = time_base
+    frame.pts = round(picture.time / time_base)
+    frame.duration = round(picture.duration / time_base)
+    graph.vpush(frame)
+    pull()
+  graph.vpush(None)
+  pull()
+  return numbers
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_frames_are_repeated_and_dropped_as_the_fps_filter_does(seed):
+  rng = np.random.default_rng(seed)
+  time_base = Fraction(1, int(rng.choice([25, 30, 60, 1000, 90000])))
+  longest = int(max(0.2 / time_base, 2))
+  steps = rng.integers(1, longest, 40)
+  start = int(rng.integers(0, longest))
+  times = start + np.concatenate([[0], np.cumsum(steps)[:-1]])
+  shown = [
+    _Shown(number, int(time) * time_base, int(step) * time_base)
+    for number, (time, step) in enumerate(zip(times, steps, strict=True))
+  ]
+  ours = [
+    frame.number
+    for frame, count in video_frames.at_fixed_rate(shown, fps=25)
+    for _ in range(count)
+  ]
+  assert ours == _fps_filter(shown, time_base, 25)
+
+
+@pytest.mark.parametrize('rate', [1, 5, 10, 24, 25, 30, 50, 60, 120])
+def test_two_seconds_give_fifty_frames_at_any_source_rate(tmp_path, rate):
+  sample_videos.write(
+    tmp_path / 'x.mp4', sample_videos.moving(2 * rate), rate=rate
+  )
+  facts, _ = _frames(tmp_path / 'x.mp4')
+  assert facts.num_frames == 50
+  assert facts.source_fps == rate
+  assert facts.duration_seconds == pytest.approx(2)
+
+
+def test_variable_frame_rate_is_sampled_by_time(tmp_path):
+  grey_levels = [20, 60, 100, 140, 180, 220]
+  times = [0, 40, 80, 1000, 1040, 2000]
+  sample_videos.write(
+    tmp_path / 'x.mkv',
+    [np.full((64, 64, 3), level, np.uint8) for level in grey_levels],
+    codec='ffv1',
+    pix_fmt='bgr0',
+    times=times,
+    time_base=Fraction(1, 1000),
+  )
+  _, images = _frames(tmp_path / 'x.mkv')
+  for number, image in enumerate(images):
+    shown = [t for t in times if t <= number * 40]
+    assert abs(int(image[32, 32, 0]) - grey_levels[len(shown) - 1]) <= 2
+  assert len(images) == 51
+
+
+@pytest.mark.parametrize('suffix', ['mp4', 'mkv', 'avi'])
+def test_one_picture_gives_one_frame(tmp_path, suffix):
+  sample_videos.write(
+    tmp_path / f'x.{suffix}',
+    sample_videos.moving(1),
+    codec='mjpeg',
+    pix_fmt='yuvj420p',
+    rate=5,
+  )
+  assert _frames(tmp_path / f'x.{suffix}')[0].num_frames == 1
+
+
+@pytest.mark.parametrize('suffix', ['avi', 'mjpeg', 'h264'])
+def test_a_source_without_timestamps_works(tmp_path, suffix):
+  codec = 'libx264' if suffix == 'h264' else 'mjpeg'
+  pix_fmt = 'yuv420p' if suffix == 'h264' else 'yuvj420p'
+  path = tmp_path / f'x.{suffix}'
+  sample_videos.write(
+    path, sample_videos.moving(20), codec=codec, pix_fmt=pix_fmt
+  )
+  assert _frames(path)[0].num_frames == 20
+
+
+def test_a_video_above_max_seconds_is_refused_by_name_of_the_option(tmp_path):
+  sample_videos.write(tmp_path / 'x.mp4', sample_videos.moving(60))
+  assert _frames(tmp_path / 'x.mp4', max_seconds=3)[0].num_frames == 60
+  with pytest.raises(VideoError, match='--max-seconds'):
+    _frames(tmp_path / 'x.mp4', max_seconds=2)
+
+
+def test_a_gap_of_hours_is_refused_before_it_fills_the_disk(tmp_path):
+  sample_videos.write(
+    tmp_path / 'x.mkv',
+    sample_videos.moving(3),
+    times=[0, 40, 40 + 7_200_000],
+    time_base=Fraction(1, 1000),
+  )
+  with pytest.raises(VideoError, match='--max-seconds'):
+    _frames(tmp_path / 'x.mkv')
+
+
+# Size.
+
+
+@pytest.mark.parametrize(
+  'size, expected',
+  [
+    ((64, 96), (64, 96)),
+    ((63, 95), (63, 95)),
+    ((320, 480), (320, 480)),
+    ((480, 640), (320, 427)),
+    ((641, 481), (426, 320)),
+    ((720, 1280), (320, 569)),
+    ((2, 2), (2, 2)),
+    ((1, 1), (1, 1)),
+    ((400, 21), (400, 21)),
+  ],
+)
+def test_the_short_side_becomes_320_and_nothing_is_enlarged(
+  tmp_path, size, expected
+):
+  sample_videos.write(
+    tmp_path / 'x.mkv',
+    [sample_videos.patches(*size)] * 2,
+    codec='ffv1',
+    pix_fmt='bgr0',
+  )
+  facts, _ = _frames(tmp_path / 'x.mkv')
+  assert (facts.height, facts.width) == expected
+  assert (facts.source_height, facts.source_width) == size
+
+
+def test_pixels_that_are_not_square_are_made_square(tmp_path):
+  sample_videos.write(
+    tmp_path / 'x.mp4',
+    [sample_videos.patches(480, 720)] * 2,
+    pixel_aspect=Fraction(32, 27),
+  )
+  facts, images = _frames(tmp_path / 'x.mp4')
+  assert (facts.height, facts.width) == (320, 569)
+  assert _patch_error(images[0]) <= 8
+
+
+def test_fine_detail_does_not_alias_when_it_shrinks(tmp_path):
+  stripes = np.zeros((1280, 1280, 3), np.uint8)
+  stripes[:, ::2] = 255
+  sample_videos.write(
+    tmp_path / 'x.mkv', [stripes] * 2, codec='ffv1', pix_fmt='bgr0'
+  )
+  _, images = _frames(tmp_path / 'x.mkv')
+  # The kernel is cut off at the border.
+  inner = images[0][:, 2:-2].astype(int)
+  assert np.abs(inner - 127).max() <= 3
+
+
+# Colour.
+
+
+@pytest.mark.parametrize('full_range', [False, True])
+@pytest.mark.parametrize('matrix', sorted(sample_videos.MATRICES))
+def test_matrix_and_range_of_the_stream_are_honoured(
+  tmp_path, matrix, full_range
+):
+  picture = sample_videos.ycbcr_420(
+    sample_videos.patches(480, 640), matrix, full_range=full_range
+  )
+  sample_videos.write(
+    tmp_path / 'x.mp4',
+    [picture] * 2,
+    frame_format='yuv420p',
+    size=(480, 640),
+    matrix=matrix,
+    full_range=full_range,
+    options={'crf': '5'},
+  )
+  _, images = _frames(tmp_path / 'x.mp4')
+  assert _patch_error(images[0]) <= 3
+
+
+@pytest.mark.parametrize(
+  'size, matrix', [((480, 640), 'bt601'), ((720, 1280), 'bt709')]
+)
+def test_an_untagged_stream_is_bt601_and_in_high_definition_bt709(
+  tmp_path, size, matrix
+):
+  picture = sample_videos.ycbcr_420(
+    sample_videos.patches(*size), matrix, full_range=False
+  )
+  sample_videos.write(
+    tmp_path / 'x.mp4',
+    [picture] * 2,
+    frame_format='yuv420p',
+    size=size,
+    options={'crf': '5'},
+  )
+  _, images = _frames(tmp_path / 'x.mp4')
+  assert _patch_error(images[0]) <= 3
+
+
+@pytest.mark.parametrize(
+  'suffix, codec, pix_fmt, options',
+  [
+    ('mp4', 'libx264', 'yuv420p', {'crf': '5'}),
+    ('mkv', 'libx264', 'yuv420p10le', {'crf': '5'}),
+    ('mp4', 'libx264', 'yuv444p', {'crf': '5'}),
+    ('webm', 'libvpx-vp9', 'yuv420p', {'crf': '5', 'b': '0'}),
+    ('avi', 'mpeg4', 'yuv420p', {'b': '9000000'}),
+    ('mpg', 'mpeg2video', 'yuv420p', {'b': '9000000'}),
+    ('mpg', 'mpeg1video', 'yuv420p', {'b': '9000000'}),
+    ('wmv', 'wmv2', 'yuv420p', {'b': '9000000'}),
+    ('flv', 'flv1', 'yuv420p', {'b': '9000000'}),
+    ('ts', 'libx264', 'yuv420p', {'crf': '5'}),
+    ('mov', 'qtrle', 'rgb24', {}),
+    ('mov', 'png', 'rgb24', {}),
+    ('mov', 'prores_ks', 'yuv422p10le', {}),
+    ('avi', 'huffyuv', 'yuv422p', {}),
+    ('avi', 'rawvideo', 'bgr24', {}),
+    ('avi', 'mjpeg', 'yuvj420p', {'q': '1'}),
+    ('y4m', 'rawvideo', 'yuv420p', {}),
+  ],
+)
+def test_codecs_and_pixel_formats_keep_the_colours(
+  tmp_path, suffix, codec, pix_fmt, options
+):
+  path = tmp_path / f'x.{suffix}'
+  sample_videos.write(
+    path,
+    [sample_videos.patches(96, 128)] * 10,
+    codec=codec,
+    pix_fmt=pix_fmt,
+    options=options,
+  )
+  facts, images = _frames(path)
+  assert facts.num_frames == 10
+  assert (facts.height, facts.width) == (96, 128)
+  assert _patch_error(images[5]) <= 10
+
+
+@pytest.mark.parametrize('pix_fmt', ['gray', 'gray10le', 'gray16le'])
+def test_grey_sources_keep_their_levels(tmp_path, pix_fmt):
+  ramp = np.linspace(0, 255, 96).astype(np.uint8)[None].repeat(64, 0)
+  scale = {'gray': 1, 'gray10le': 4, 'gray16le': 257}[pix_fmt]
+  source = (ramp.astype(np.uint16) * scale).astype(
+    np.uint8 if scale == 1 else np.uint16
+  )
+  sample_videos.write(
+    tmp_path / 'x.mkv',
+    [source] * 2,
+    codec='ffv1',
+    pix_fmt=pix_fmt,
+    frame_format=pix_fmt,
+  )
+  _, images = _frames(tmp_path / 'x.mkv')
+  assert np.abs(images[0].astype(int) - ramp[..., None]).max() <= 4
+
+
+@pytest.mark.parametrize(
+  'suffix, codec, pix_fmt',
+  [
+    ('mov', 'qtrle', 'argb'),
+    ('mov', 'png', 'rgba'),
+    ('mov', 'prores_ks', 'yuva444p10le'),
+    ('webm', 'libvpx-vp9', 'yuva420p'),
+    ('webm', 'libvpx', 'yuva420p'),
+  ],
+)
+def test_transparency_is_put_on_black(tmp_path, suffix, codec, pix_fmt):
+  rgb = sample_videos.patches(96, 128)
+  alpha = np.full((96, 128, 1), 255, np.uint8)
+  alpha[:, :64] = 128
+  alpha[:48, :32] = 0
+  path = tmp_path / f'x.{suffix}'
+  sample_videos.write(
+    path,
+    [np.concatenate([rgb, alpha], -1)] * 2,
+    codec=codec,
+    pix_fmt=pix_fmt,
+    frame_format='rgba',
+    options=({'b': '9000000', 'auto-alt-ref': '0'} if 'vpx' in codec else {}),
+  )
+  _, images = _frames(path)
+  expected = sample_videos.patch_centres(np.rint(rgb * (alpha / 255.0)))
+  assert _patch_error(images[0], expected) <= 12
+
+
+# Rotation.
+
+
+@pytest.mark.parametrize(
+  'flips', [(False, False), (True, False), (False, True)]
+)
+@pytest.mark.parametrize('degrees', [0, 90, 180, 270])
+def test_the_display_matrix_is_applied(tmp_path, degrees, flips):
+  picture = sample_videos.patches(96, 128)
+  sample_videos.write(
+    tmp_path / 'x.mov',
+    [picture] * 2,
+    rotation=(degrees, *flips),
+    options={'crf': '5'},
+  )
+  _, images = _frames(tmp_path / 'x.mov')
+  # FFmpeg flips the picture first, then turns it the other way round.
+  upright = np.rot90(picture, degrees // 90)
+  expected = _by_definition(tmp_path / 'x.mov', picture)
+  assert images[0].shape == expected.shape
+  assert _patch_error(images[0], sample_videos.patch_centres(expected)) <= 10
+  if flips == (False, False):
+    np.testing.assert_array_equal(expected, upright)
+
+
+def _by_definition(path, picture):
+  """Moves each pixel to where the display matrix sends it."""
+  with av.open(str(path)) as container:
+    frame = next(container.decode(video=0))
+    side_data = frame.side_data.get('DISPLAYMATRIX')
+  if side_data is None:
+    return picture
+  matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)
+  linear = np.sign(matrix[:2, :2])
+  y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+  shown = np.stack([x, y], -1) @ linear
+  shown -= shown.min((0, 1))
+  width, height = shown.max((0, 1)) + 1
+  result = np.zeros((height, width, 3), np.uint8)
+  result[shown[..., 1], shown[..., 0]] = picture
+  return result
+
+
+def test_a_rotated_video_is_measured_upright(tmp_path):
+  sample_videos.write(
+    tmp_path / 'x.mov', sample_videos.moving(2, 360, 640), rotation=(90, 0, 0)
+  )
+  facts, _ = _frames(tmp_path / 'x.mov')
+  assert (facts.height, facts.width) == (569, 320)
+
+
+# Interlacing.
+
+
+def _woven(num_frames):
+  """Pictures whose two fields show a bar at two moments."""
+
+  def bar(moment):
+    picture = np.full((96, 128, 3), 60, np.uint8)
+    x = 5 * moment % 104
+    picture[:, x : x + 24] = (220, 200, 60)
+    return picture
+
+  pictures = []
+  for number in range(num_frames):
+    picture = bar(2 * number)
+    picture[1::2] = bar(2 * number + 1)[1::2]
+    pictures.append(picture)
+  return pictures
+
+
+def _combing(images):
+  grey = np.stack(images).astype(int).mean(-1)
+  return np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:]).mean()
+
+
+@pytest.mark.parametrize(
+  'suffix, codec, options',
+  [
+    ('mp4', 'libx264', {'x264-params': 'tff=1', 'crf': '12'}),
+    ('mpg', 'mpeg2video', {'flags': '+ilme+ildct', 'b': '9000000'}),
+  ],
+)
+def test_interlaced_frames_lose_their_combs(tmp_path, suffix, codec, options):
+  path = tmp_path / f'x.{suffix}'
+  sample_videos.write(path, _woven(12), codec=codec, options=options)
+  facts, images = _frames(path)
+  assert facts.num_frames == 12
+  assert _combing(_woven(12)) > 10
+  assert _combing(images) < 1
+
+
+def test_progressive_frames_keep_their_lines(tmp_path):
+  sample_videos.write(tmp_path / 'x.mp4', _woven(4), options={'crf': '5'})
+  _, images = _frames(tmp_path / 'x.mp4')
+  assert _combing(images) > 10
+
+
+def test_one_interlaced_frame_is_not_lost_and_keeps_its_colours(tmp_path):
+  picture = sample_videos.ycbcr_420(
+    sample_videos.patches(480, 640), 'bt709', full_range=True
+  )
+  sample_videos.write(
+    tmp_path / 'x.mp4',
+    [picture],
+    frame_format='yuv420p',
+    size=(480, 640),
+    matrix='bt709',
+    full_range=True,
+    options={'crf': '5', 'x264-params': 'tff=1'},
+  )
+  facts, images = _frames(tmp_path / 'x.mp4')
+  assert facts.num_frames == 1
+  assert _patch_error(images[0]) <= 3
+
+
+# Damage.
+
+
+def test_a_truncated_file_is_kept_with_a_warning(tmp_path):
+  path = tmp_path / 'x.mp4'
+  frames = np.random.default_rng(0).integers(
+    0, 255, (50, 64, 64, 3), dtype=np.uint8
+  )
+  sample_videos.write(path, frames, container_options={'movflags': 'faststart'})
+  assert _frames(path)[0].warnings == []
+  content = path.read_bytes()
+  path.write_bytes(content[: int(len(content) * 0.6)])
+  facts, _ = _frames(path)
+  assert 0 < facts.num_frames < 45
+  assert any('truncated' in warning for warning in facts.warnings)
+
+
+def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
+  first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
+  sample_videos.write(first, sample_videos.moving(5, 64, 96))
+  sample_videos.write(second, sample_videos.moving(5, 128, 160))
+  both = tmp_path / 'both.h264'
+  both.write_bytes(first.read_bytes() + second.read_bytes())
+  facts, _ = _frames(both)
+  assert facts.num_frames == 10
+  assert (facts.height, facts.width) == (64, 96)

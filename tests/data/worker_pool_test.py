@@ -1,0 +1,59 @@
+import os
+import signal
+import time
+
+import pytest
+import worker_functions
+import worker_pool
+
+
+def _run(tasks, *, num_processes=2, timeout_seconds=30):
+  with worker_pool.WorkerPool(
+    worker_functions.obey,
+    num_processes=num_processes,
+    timeout_seconds=timeout_seconds,
+  ) as pool:
+    return dict(pool.run(tasks))
+
+
+def test_every_task_gets_its_result():
+  outcomes = _run([('return', number) for number in range(20)])
+  assert outcomes == {('return', number): number for number in range(20)}
+
+
+def test_no_tasks_need_no_processes():
+  assert _run([]) == {}
+
+
+def test_a_crash_a_hang_and_an_exit_cost_only_their_own_task():
+  tasks = [
+    ('return', 1),
+    ('kill', signal.SIGSEGV),
+    ('return', 2),
+    ('sleep', 60),
+    ('exit', 3),
+    ('return', 4),
+    ('kill', signal.SIGKILL),
+    ('return', 5),
+  ]
+  start = time.monotonic()
+  outcomes = _run(tasks, timeout_seconds=1)
+  assert time.monotonic() - start < 15
+  assert {task: outcomes[task] for task in tasks if task[0] == 'return'} == {
+    ('return', n): n for n in (1, 2, 4, 5)
+  }
+  assert 'SIGSEGV' in outcomes['kill', signal.SIGSEGV].reason
+  assert 'SIGKILL' in outcomes['kill', signal.SIGKILL].reason
+  assert 'exit code 3' in outcomes['exit', 3].reason
+  assert '--timeout' in outcomes['sleep', 60].reason
+
+
+def test_leaving_the_pool_ends_the_processes():
+  with worker_pool.WorkerPool(
+    worker_functions.obey, num_processes=2, timeout_seconds=30
+  ) as pool:
+    outcomes = pool.run([('pid', 0), ('sleep', 60), ('pid', 1)])
+    pids = {next(outcomes)[1], next(outcomes)[1]}
+  for pid in pids:
+    with pytest.raises(ProcessLookupError):
+      os.kill(pid, 0)

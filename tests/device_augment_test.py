@@ -1,0 +1,269 @@
+"""The device's picture operations against Pillow and the official numbers."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from vie_jax import device_augment
+
+OFFICIAL = json.loads(
+  (pathlib.Path(__file__).parent / 'oracle/augmentation.json').read_text()
+)
+OPERATIONS = ('brightness', 'contrast', 'saturation', 'hue')
+STRENGTHS = {
+  'flip_probability': 0.5,
+  'brightness': 0.4,
+  'contrast': 0.4,
+  'saturation': 0.4,
+  'hue': 0.4,
+  'grey_probability': 0.3,
+}
+NO_NOISE = dict.fromkeys(STRENGTHS, 0.0)
+resize = jax.jit(device_augment.resize, static_argnames='size')
+color_noise = jax.jit(device_augment.color_noise)
+augment = jax.jit(
+  device_augment.augment,
+  static_argnames=('size', 'dtype', *STRENGTHS),
+)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+  with jax.numpy_dtype_promotion('strict'), jax.numpy_rank_promotion('raise'):
+    yield
+
+
+def textured(rng, *shape):
+  """uint8 [..., H, W, 3]: smooth shapes, edges and noise together."""
+  *_, height, width = shape
+  y, x = np.mgrid[:height, :width]
+  waves = rng.uniform(0.02, 0.6, (*shape[:-2], 3, 2))
+  phase = waves[..., :1, np.newaxis] * y + waves[..., 1:, np.newaxis] * x
+  pictures = 128 + 80 * np.sign(np.sin(phase)) * np.cos(phase / 3)
+  pictures += rng.normal(0, 12, pictures.shape)
+  return np.moveaxis(np.clip(pictures, 0, 255).astype(np.uint8), -3, -1)
+
+
+def pixels(normalized):
+  """Grey levels back from normalised values."""
+  std = 255 * np.array(device_augment.PIXEL_STD)
+  mean = 255 * np.array(device_augment.PIXEL_MEAN)
+  return np.asarray(normalized) * std + mean
+
+
+def pillow_noise(frame, operations, is_grey):
+  """One uint8 frame after (name, factor) operations, by Pillow alone."""
+  image = Image.fromarray(frame)
+  for name, factor in operations:
+    if name == 'brightness':
+      image = ImageEnhance.Brightness(image).enhance(factor)
+    elif name == 'contrast':
+      image = ImageEnhance.Contrast(image).enhance(factor)
+    elif name == 'saturation':
+      image = ImageEnhance.Color(image).enhance(factor)
+    else:
+      hue, saturation, value = image.convert('HSV').split()
+      turned = (np.asarray(hue, np.int32) + int(factor * 255)) % 256
+      hue = Image.fromarray(turned.astype(np.uint8))
+      image = Image.merge('HSV', (hue, saturation, value)).convert('RGB')
+  if is_grey:
+    image = image.convert('L').convert('RGB')
+  return np.asarray(image)
+
+
+def noise_arguments(clips):
+  """Arguments of color_noise for a list of (operations, is_grey)."""
+  arguments = {name: [] for name in (*OPERATIONS, 'order')}
+  for operations, _ in clips:
+    named = dict(operations)
+    for name in OPERATIONS:
+      neutral = 0.0 if name == 'hue' else 1.0
+      arguments[name].append(named.get(name, neutral))
+    order = [OPERATIONS.index(name) for name in named]
+    order += [i for i in range(4) if i not in order]
+    arguments['order'].append(order)
+  order = jnp.array(arguments.pop('order'), jnp.int32)
+  arguments = {k: jnp.array(v, jnp.float32) for k, v in arguments.items()}
+  is_grey = jnp.array([grey for _, grey in clips])
+  return {**arguments, 'order': order, 'is_grey': is_grey}
+
+
+def assert_few_differ(actual, expected, *, levels=2, share=0.0):
+  difference = np.abs(np.asarray(actual, np.float64) - expected)
+  assert np.mean(difference > levels) <= share
+
+
+def test_color_noise_equals_the_official_one():
+  colour = OFFICIAL['colour']
+  picture = np.array(colour['input'], np.float32)
+  picture = picture.reshape(1, 1, *colour['input_shape'])
+  for case in colour['cases']:
+    operations = [tuple(operation) for operation in case['operations']]
+    arguments = noise_arguments([(operations, case['grayscale'])])
+    if 'hue' not in dict(operations):
+      arguments['hue'] = None  # a shift of 0 still rounds through HSV
+    result = color_noise(picture, **arguments)
+    expected = np.reshape(case['output'], picture.shape)
+    assert_few_differ(result, expected, share=0.01)
+
+
+def test_color_noise_equals_pillow_for_random_orders_and_factors():
+  rng = np.random.default_rng(1)
+  frames = textured(rng, 24, 2, 20, 30)
+  clips = []
+  for _ in range(len(frames)):
+    factors = dict(zip(OPERATIONS, rng.uniform(0.6, 1.4, 4), strict=True))
+    factors['hue'] = rng.uniform(-0.4, 0.4)
+    operations = [
+      (OPERATIONS[i], factors[OPERATIONS[i]]) for i in rng.permutation(4)
+    ]
+    clips.append((operations, rng.uniform() < 0.3))
+  result = color_noise(frames.astype(np.float32), **noise_arguments(clips))
+  expected = np.stack(
+    [
+      np.stack([pillow_noise(frame, *clip) for frame in video])
+      for video, clip in zip(frames, clips, strict=True)
+    ]
+  )
+  assert_few_differ(result, expected, share=0.005)
+  assert np.all(np.asarray(result) == np.round(result))
+
+
+def test_neutral_color_noise_changes_nothing():
+  frames = textured(np.random.default_rng(2), 2, 2, 9, 9).astype(np.float32)
+  arguments = noise_arguments([([], False)] * 2) | {'hue': None}
+  np.testing.assert_array_equal(color_noise(frames, **arguments), frames)
+
+
+def test_resize_equals_the_official_one():
+  for case in OFFICIAL['resize']:
+    shape = case['input_shape_height_width_channel']
+    picture = np.reshape(np.array(case['input'], np.uint8), shape)
+    # The crop is the left square of the resized picture.
+    height, width, _ = case['output_shape']
+    crop = [0, 0, shape[0], shape[1] * height / width]
+    window = np.zeros((1, 1, shape[1], shape[1], 3), np.uint8)
+    window[0, 0, : shape[0]] = picture
+    window[0, 0, shape[0] :] = picture[-1:]
+    result = resize(window, jnp.array([crop], jnp.float32), size=height)
+    expected = np.reshape(case['output'], case['output_shape'])
+    # The window goes on below the picture, so that the last row may differ;
+    # augmentation_test covers the border.
+    assert_few_differ(result[0, 0, :-1], expected[:-1, :height], levels=1)
+
+
+@pytest.mark.parametrize('short_side', [28, 35, 40, 47, 64, 90])
+def test_resize_equals_pillow_for_any_scale_and_place(short_side):
+  rng = np.random.default_rng(short_side)
+  size, side = 28, 64
+  frames = textured(rng, 3, 2, side, side)
+  crops, expected = [], []
+  for video, corner in zip(frames, ('start', 'middle', 'end'), strict=True):
+    last = short_side - size
+    offset = {'start': 0, 'middle': last // 2, 'end': last}[corner]
+    scale = side / short_side
+    crops.append([offset * scale, offset * scale, size * scale, size * scale])
+    box = (offset, offset, offset + size, offset + size)
+    for frame in video:
+      image = Image.fromarray(frame).resize((short_side,) * 2, Image.BILINEAR)
+      expected.append(np.asarray(image.crop(box)))
+  result = resize(frames, jnp.array(crops, jnp.float32), size=size)
+  difference = np.abs(
+    np.reshape(np.asarray(result), np.shape(expected)) - np.stack(expected)
+  )
+  assert difference.mean() < 0.1
+  assert difference.max() <= 1
+
+
+def test_flip_mirrors_whole_clips_only():
+  frames = textured(np.random.default_rng(4), 64, 2, 12, 12)
+  crop = jnp.tile(jnp.array([[1.0, 2.0, 9.0, 9.0]]), (64, 1))
+  plain = device_augment.center(frames, crop, size=8)
+  settings = NO_NOISE | {'flip_probability': 0.5}
+  result = np.asarray(
+    augment(jax.random.key(0), frames, crop, size=8, **settings)
+  )
+  plain = np.asarray(plain)
+
+  def is_near(others):  # but for single levels rounded the other way
+    return np.abs(result - others).mean(axis=(1, 2, 3, 4)) < 0.01
+
+  is_same, is_mirrored = is_near(plain), is_near(plain[:, :, :, ::-1])
+  assert np.all(is_same | is_mirrored)
+  assert 16 < is_mirrored.sum() < 48
+
+
+def test_center_normalises_the_crop():
+  frames = textured(np.random.default_rng(5), 2, 3, 16, 16)
+  crop = jnp.array([[2, 4, 8, 8], [0, 0, 8, 8]], jnp.float32)
+  result = device_augment.center(frames, crop, size=8)
+  assert result.shape == (2, 3, 8, 8, 3)
+  np.testing.assert_allclose(
+    pixels(result[0]), frames[0, :, 2:10, 4:12], atol=1e-3
+  )
+  low = device_augment.center(frames, crop, size=8, dtype=jnp.bfloat16)
+  assert low.dtype == jnp.bfloat16
+
+
+def test_augment_without_strength_is_center():
+  frames = textured(np.random.default_rng(6), 3, 2, 16, 16)
+  crop = jnp.tile(jnp.array([[1.0, 1.0, 12.0, 12.0]]), (3, 1))
+  np.testing.assert_array_equal(
+    augment(jax.random.key(1), frames, crop, size=8, **NO_NOISE),
+    jax.jit(device_augment.center, static_argnames='size')(
+      frames, crop, size=8
+    ),
+  )
+
+
+def test_frames_of_a_clip_share_their_noise_and_clips_do_not():
+  frame = textured(np.random.default_rng(7), 1, 1, 12, 12)
+  frames = np.broadcast_to(frame, (64, 3, 12, 12, 3))
+  crop = jnp.tile(jnp.array([[0.0, 0.0, 12.0, 12.0]]), (64, 1))
+  num_grey = 0
+  for seed in range(8):
+    result = np.asarray(
+      augment(jax.random.key(seed), frames, crop, size=12, **STRENGTHS)
+    )
+    assert np.array_equal(result[:, 0], result[:, 1])
+    assert np.array_equal(result[:, 0], result[:, 2])
+    assert len(np.unique(result[:, 0].reshape(64, -1), axis=0)) > 60
+    levels = np.round(pixels(result[:, 0]))
+    num_grey += (levels == levels[..., :1]).all(axis=(1, 2, 3)).sum()
+  assert 0.22 < num_grey / (8 * 64) < 0.38
+
+
+def test_augment_is_the_same_on_any_number_of_devices():
+  devices = jax.devices()
+  count = min(len(devices), 4)
+  mesh = jax.make_mesh(
+    (count,),
+    ('data',),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=devices[:count],
+  )
+  sharded = jax.NamedSharding(mesh, jax.P('data'))
+  frames = textured(np.random.default_rng(9), 8, 2, 16, 16)
+  crop = np.tile(np.array([[1.5, 0.0, 13.0, 14.5]], np.float32), (8, 1))
+  alone = augment(jax.random.key(4), frames, crop, size=8, **STRENGTHS)
+  spread = augment(
+    jax.random.key(4),
+    jax.device_put(frames, sharded),
+    jax.device_put(crop, sharded),
+    size=8,
+    **STRENGTHS,
+  )
+  assert_few_differ(pixels(spread), pixels(alone), levels=0.01)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+  window = np.zeros((2, 3, 8, 8, 3), np.uint8)
+  with pytest.raises(ValueError, match=r'crop \(3, 4\) does not match 2'):
+    device_augment.center(window, jnp.zeros((3, 4)), size=4)
+  with pytest.raises(ValueError, match=r'must be uint8 .* got float32'):
+    device_augment.center(window.astype(np.float32), jnp.zeros((2, 4)), size=4)

@@ -1,0 +1,251 @@
+"""The geometry of clips, and windows against whole frames resized by Pillow."""
+
+import io
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from vie_jax import device_augment
+from vie_jax.input_pipeline import augmentation
+
+OFFICIAL = json.loads(
+  (pathlib.Path(__file__).parents[1] / 'oracle/augmentation.json').read_text()
+)
+
+
+def textured_jpeg(rng, height, width):
+  y, x = np.mgrid[:height, :width]
+  slope = rng.uniform(-0.3, 0.3, (3, 2))
+  waves = [np.sin(a * y + b * x) for a, b in slope]
+  picture = 128 + 50 * np.stack([w + np.sign(w) for w in waves], axis=2)
+  picture += rng.normal(0, 8, picture.shape)
+  picture = np.clip(picture, 0, 255).astype(np.uint8)
+  file = io.BytesIO()
+  Image.fromarray(picture).save(file, 'JPEG', quality=90)
+  return file.getvalue()
+
+
+def pillow_crop(jpeg, box, size):
+  """The crop as the official pipeline makes it, from the whole frame."""
+  image = Image.open(io.BytesIO(jpeg))
+  # The box gives the resized frame and the offset in it back.
+  resized = np.round(np.array(image.size)[::-1] * size / box[2:]).astype(int)
+  y, x = np.round(box[:2] * size / box[2:]).astype(int)
+  image = image.resize((resized[1], resized[0]), Image.BILINEAR)
+  return np.asarray(image.crop((x, y, x + size, y + size)))
+
+
+def device_crop(pixels, crop, size):
+  frames = device_augment.resize(
+    np.asarray(pixels)[np.newaxis], jnp.asarray(crop)[np.newaxis], size=size
+  )
+  return np.asarray(frames[0])
+
+
+@tf.function
+def train_box(height, width, seed, size, short_side_min, short_side_max):
+  return augmentation.train_box(
+    height,
+    width,
+    size=size,
+    short_side_min=short_side_min,
+    short_side_max=short_side_max,
+    seed=seed,
+  )
+
+
+def resized_and_offset(height, width, size, box):
+  resized = np.array([height, width]) * size / box[2:]
+  return resized, box[:2] * size / box[2:]
+
+
+@pytest.mark.parametrize(
+  'key, size', [('random_resize_256_320', 224), ('random_resize_128_160', 112)]
+)
+def test_frames_are_resized_to_the_official_sides(key, size):
+  for case in OFFICIAL[key]['examples']:
+    width, height = case['input_width_height']
+    short_side = case['target_short_side']
+    box = train_box(height, width, [1, 2], size, short_side, short_side)
+    resized, _ = resized_and_offset(height, width, size, box.numpy())
+    expected = case['output_width_height'][::-1]
+    np.testing.assert_allclose(resized, expected, rtol=1e-12)
+
+
+def test_eval_crop_is_the_official_one():
+  for case in OFFICIAL['center_crop']:
+    width, height = case['input_width_height']
+    size = case['crop']
+    # A frame that already has its short side keeps its pixels.
+    box = augmentation.eval_box(
+      tf.constant(height),
+      tf.constant(width),
+      size=size,
+      short_side=min(width, height),
+    )
+    expected = [case['top'], case['left'], size, size]
+    np.testing.assert_allclose(box, expected, rtol=1e-12)
+
+
+def test_train_crops_are_uniform_over_sizes_and_places():
+  height, width, size = 30, 41, 20
+  seeds = tf.stack([tf.range(1600), tf.ones(1600, tf.int32)], axis=1)
+  boxes = tf.map_fn(
+    lambda seed: train_box(height, width, seed, size, 22, 25),
+    seeds,
+    fn_output_signature=tf.float64,
+  ).numpy()
+  resized, offset = (
+    np.round(value).astype(int)
+    for value in (
+      np.array([height, width]) * size / boxes[:, 2:],
+      boxes[:, :2] * size / boxes[:, 2:],
+    )
+  )
+  short_sides, counts = np.unique(resized[:, 0], return_counts=True)
+  assert short_sides.tolist() == [22, 23, 24, 25]
+  assert counts.min() > 330
+  for short_side in short_sides:
+    rows = resized[:, 0] == short_side
+    long_side = width * short_side // height
+    for axis, last in enumerate([short_side - size, long_side - size]):
+      places, counts = np.unique(offset[rows, axis], return_counts=True)
+      assert places.tolist() == list(range(last + 1))
+      assert counts.min() > 0.4 * counts.mean()
+
+
+@pytest.mark.parametrize(
+  'height, width, size, short_side_min, short_side_max, max_sides',
+  [
+    (60, 83, 28, 32, 40, (60, 83)),  # smaller, cut on all sides
+    (83, 60, 28, 28, 30, (60, 83)),  # upright; the crop meets both borders
+    (60, 60, 12, 12, 14, (60, 90)),  # much smaller
+    (24, 37, 28, 30, 44, (60, 90)),  # larger, frame smaller than window
+    (40, 57, 28, 28, 29, (60, 90)),  # smaller, frame smaller than window
+    (33, 33, 33, 33, 33, (33, 33)),  # nothing changes
+  ],
+)
+def test_window_gives_what_resizing_the_whole_frame_gives(
+  height, width, size, short_side_min, short_side_max, max_sides
+):
+  rng = np.random.default_rng(height + width)
+  jpegs = [textured_jpeg(rng, height, width) for _ in range(2)]
+  window = augmentation.window_size(
+    size=size,
+    short_side=short_side_min,
+    max_short_side=max_sides[0],
+    max_long_side=max_sides[1],
+  )
+
+  @tf.function
+  def decode(box):
+    return augmentation.decode_window(
+      tf.constant(jpegs),
+      box,
+      height=tf.constant(height),
+      width=tf.constant(width),
+      size=size,
+      window=window,
+    )
+
+  for seed in range(8):
+    box = train_box(
+      height, width, [seed, 3], size, short_side_min, short_side_max
+    )
+    pixels, crop = decode(box)
+    assert pixels.shape == (2, window, window, 3)
+    assert pixels.dtype == tf.uint8
+    assert crop.dtype == tf.float32
+    expected = np.stack([pillow_crop(j, box.numpy(), size) for j in jpegs])
+    difference = np.abs(device_crop(pixels, crop, size) - expected)
+    assert difference.mean() < 0.1
+    assert difference.max() <= 1
+
+
+def test_window_is_a_part_of_the_frame_as_pillow_decodes_it():
+  jpeg = textured_jpeg(np.random.default_rng(3), 75, 98)
+  whole = np.asarray(Image.open(io.BytesIO(jpeg)))
+  for y, x in [(0, 0), (7.3, 12.6), (31, 50), (43, 66)]:
+    pixels, crop = augmentation.decode_window(
+      tf.constant([jpeg]),
+      tf.constant([y, x, 32.0, 32.0], tf.float64),
+      height=tf.constant(75),
+      width=tf.constant(98),
+      size=32,
+      window=33,
+    )
+    top, left = np.round(np.array([y, x]) - crop[:2]).astype(int)
+    expected = whole[top : top + 33, left : left + 33]
+    np.testing.assert_array_equal(pixels[0], expected)
+
+
+@pytest.mark.parametrize('size, short_side', [(28, 32), (28, 28), (20, 50)])
+def test_window_size_is_enough_and_not_too_much(size, short_side):
+  max_short_side = 60
+  window = augmentation.window_size(
+    size=size,
+    short_side=short_side,
+    max_short_side=max_short_side,
+    max_long_side=1000,
+  )
+  needed = 0
+  for height in range(short_side // 2, max_short_side + 1):
+    for width in range(height, 2 * height, 3):
+      for side, resized in [
+        (height, short_side),
+        (width, width * short_side // height),
+      ]:
+        scale = side / resized
+        support = max(scale, 1.0)
+        middle = (np.arange(size) + 0.5) * scale
+        for offset in np.linspace(10, 11, 7):
+          first = np.floor(offset + middle[0] - support + 0.5)
+          last = np.ceil(offset + middle[-1] + support - 0.5)
+          needed = max(needed, int(last - first))
+  assert needed <= window <= needed + 1
+
+
+def test_window_is_never_larger_than_the_largest_frame():
+  window = augmentation.window_size(
+    size=32, short_side=32, max_short_side=60, max_long_side=60
+  )
+  assert window == 60
+
+
+def test_crops_larger_than_the_frame_are_refused():
+  with pytest.raises(ValueError, match=r'224 pixels does not fit .* 128'):
+    augmentation.window_size(
+      size=224, short_side=128, max_short_side=320, max_long_side=400
+    )
+  with pytest.raises(ValueError, match=r'224 pixels .* between 320 and 256'):
+    train_box(320, 400, [0, 0], 224, 320, 256)
+  with pytest.raises(ValueError, match=r'112 pixels does not fit .* of 100'):
+    augmentation.eval_box(
+      tf.constant(9), tf.constant(9), size=112, short_side=100
+    )
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda jpeg: jpeg[: len(jpeg) // 2],
+    lambda jpeg: b'no picture',
+    lambda jpeg: textured_jpeg(np.random.default_rng(0), 300, 300),
+  ],
+)
+def test_damaged_frames_are_errors(damage):
+  jpeg = textured_jpeg(np.random.default_rng(1), 40, 50)
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    augmentation.decode_window(
+      tf.constant([jpeg, damage(jpeg)]),
+      tf.constant([0.0, 0.0, 32.0, 32.0], tf.float64),
+      height=tf.constant(40),
+      width=tf.constant(50),
+      size=32,
+      window=40,
+    )

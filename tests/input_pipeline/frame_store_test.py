@@ -1,0 +1,259 @@
+import concurrent.futures
+import json
+import pathlib
+import random
+import shutil
+import sys
+import time
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from vie_jax.input_pipeline import frame_store
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / 'data'))
+
+import dataset_writer
+import staging
+
+_SHARD_BYTES = 20_000
+_NUM_FRAMES = {'train': [7, 1, 30, 12, 5], 'val': [3]}
+
+
+def _content(path, frame_number):
+  """Bytes that tell which frame they stand for."""
+  rng = random.Random(f'{path}/{frame_number}')
+  return rng.randbytes(400 + rng.randrange(400))
+
+
+def _row(path, number, num_frames, first_frame, frames):
+  return {
+    'id': f'{number:016x}',
+    'path': path,
+    'num_frames': num_frames,
+    'first_frame': first_frame,
+    'height': 120 + number,
+    'width': 160,
+    'source_fps': 25.0,
+    'source_height': 120,
+    'source_width': 160,
+    'duration_seconds': num_frames / 25,
+    'source_sha256': '',
+    'frames_sha256': frames.digest.hexdigest(),
+    'num_bytes': frames.num_bytes,
+    'label_class': number % 2,
+    'label_speed': -1,
+  }
+
+
+@pytest.fixture
+def dataset(tmp_path):
+  """A prepared data set whose frames are random bytes, in many shards."""
+  out = tmp_path / 'prepared'
+  stage = staging.Staging(out)
+  stage.start({})
+  rows, number = {}, 0
+  for split, counts in _NUM_FRAMES.items():
+    rows[split], first_frame = [], 0
+    for count in counts:
+      path = f'{split}/{number}.mp4'
+      with staging.FramesFile(stage.frames_path(f'{number:016x}')) as frames:
+        for frame_number in range(count):
+          frames.write(_content(path, frame_number))
+      rows[split].append(_row(path, number, count, first_frame, frames))
+      first_frame += count
+      number += 1
+  plan = {
+    'name': 'test',
+    'created_with': {},
+    'options': {'fps': 25},
+    'inputs': {},
+    'labels': {'class': ['a', 'b'], 'speed': []},
+    'rows': rows,
+    'skipped': [],
+    'warnings': [],
+  }
+  dataset_writer.write_dataset(out, plan, shard_bytes=_SHARD_BYTES)
+  return out
+
+
+def test_every_frame_is_found_by_its_index(dataset):
+  assert len(list((dataset / 'train').glob('*.array_record'))) >= 2
+  for split, counts in _NUM_FRAMES.items():
+    store = frame_store.FrameStore.open(dataset, split)
+    assert store.num_videos == len(counts)
+    np.testing.assert_array_equal(store.num_frames, counts)
+    assert store.num_frames.dtype == np.int32
+    for index, count in enumerate(counts):
+      expected = [_content(store.paths[index], n) for n in range(count)]
+      assert store.read_frames(index, range(count)) == expected
+    store.close()
+
+
+def test_frames_come_in_the_order_asked_for_with_repeats(dataset):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    numbers = np.array([5, 5, 0, 29, 3], np.int64)
+    assert store.read_frames(np.int32(2), numbers) == [
+      _content(store.paths[2], number) for number in numbers
+    ]
+    assert store.read_frames(0, []) == []
+
+
+def test_what_the_store_says_about_the_data_set(dataset):
+  with frame_store.FrameStore.open(str(dataset), 'train') as store:
+    assert store.label_columns == ['class', 'speed']
+    labels, names = store.label('class')
+    assert labels.tolist() == [0, 1, 0, 1, 0]
+    assert labels.dtype == np.int32
+    assert names == ['a', 'b']
+    assert store.label('speed')[0].tolist() == [-1] * 5
+    assert store.max_short_side == 125
+    assert store.max_long_side == 160
+    assert store.frame_rate_hz == 25
+    assert len(store.fingerprint) == 64
+    assert store.height.tolist() == [120, 121, 122, 123, 124]
+
+
+def test_an_unknown_label_column_is_answered_with_the_known_ones(dataset):
+  with (
+    frame_store.FrameStore.open(dataset, 'train') as store,
+    pytest.raises(frame_store.DatasetError, match='class, speed'),
+  ):
+    store.label('motion')
+
+
+@pytest.mark.parametrize(
+  'index, numbers', [(5, [0]), (-1, [0]), (0, [7]), (0, [-1]), (1, [0, 1])]
+)
+def test_a_frame_that_does_not_exist_is_an_index_error(dataset, index, numbers):
+  with (
+    frame_store.FrameStore.open(dataset, 'train') as store,
+    pytest.raises(IndexError),
+  ):
+    store.read_frames(index, numbers)
+
+
+def test_many_threads_read_the_right_frames(dataset):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+
+    def read(seed):
+      rng = np.random.default_rng(seed)
+      for _ in range(50):
+        index = int(rng.integers(store.num_videos))
+        numbers = rng.integers(store.num_frames[index], size=8)
+        assert store.read_frames(index, numbers) == [
+          _content(store.paths[index], number) for number in numbers
+        ]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+      list(pool.map(read, range(16)))
+
+
+def test_reading_after_close_is_an_error(dataset):
+  store = frame_store.FrameStore.open(dataset, 'train')
+  store.read_frames(0, [0])
+  store.close()
+  with pytest.raises(frame_store.DatasetError, match='closed'):
+    store.read_frames(0, [0])
+
+
+def _remove_manifest(dataset):
+  (dataset / 'dataset.json').unlink()
+
+
+def _garble_manifest(dataset):
+  (dataset / 'dataset.json').write_text('{"format_ver')
+
+
+def _change_version(dataset):
+  path = dataset / 'dataset.json'
+  manifest = json.loads(path.read_text()) | {'format_version': 99}
+  path.write_text(json.dumps(manifest))
+
+
+def _empty_manifest(dataset):
+  (dataset / 'dataset.json').write_text('{"format_version": 1}')
+
+
+def _remove_shard(dataset):
+  next((dataset / 'train').glob('*.array_record')).unlink()
+
+
+def _cut_shard(dataset):
+  path = next((dataset / 'train').glob('*.array_record'))
+  path.write_bytes(path.read_bytes()[:-100])
+
+
+def _cut_table(dataset):
+  path = dataset / 'train' / 'videos.parquet'
+  path.write_bytes(path.read_bytes()[:-100])
+
+
+def _garble_table(dataset):
+  path = dataset / 'train' / 'videos.parquet'
+  path.write_bytes(b'x' * path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (shutil.rmtree, r'no prepared data set .* data/prepare.py folder'),
+    (_remove_manifest, 'no complete data set'),
+    (_garble_manifest, 'dataset.json cannot be read'),
+    (_change_version, 'format version 99'),
+    (_empty_manifest, 'lacks files'),
+    (_remove_shard, r'array_record is missing .* --restart'),
+    (_cut_shard, r'array_record has .* bytes instead of .* --restart'),
+    (_cut_table, 'videos.parquet has .* bytes instead of'),
+    (_garble_table, 'videos.parquet cannot be read'),
+  ],
+)
+def test_damage_is_named_with_path_and_remedy(dataset, damage, message):
+  damage(dataset)
+  with pytest.raises(frame_store.DatasetError, match=message) as caught:
+    frame_store.FrameStore.open(dataset, 'train')
+  assert str(dataset) in str(caught.value)
+
+
+def test_changed_bytes_are_noticed_when_they_are_read(dataset):
+  path = next((dataset / 'val').glob('*.array_record'))
+  content = bytearray(path.read_bytes())
+  position = content.index(_content('val/5.mp4', 0)[:20])
+  content[position] ^= 1
+  path.write_bytes(content)
+  with (
+    frame_store.FrameStore.open(dataset, 'val') as store,
+    pytest.raises(frame_store.DatasetError, match='check'),
+  ):
+    store.read_frames(0, [0, 1, 2])
+
+
+def test_an_unknown_split_is_answered_with_the_known_ones(dataset):
+  with pytest.raises(frame_store.DatasetError, match='only train, val'):
+    frame_store.FrameStore.open(dataset, 'test')
+
+
+def test_a_hundred_thousand_videos_open_within_a_second(dataset):
+  count = 100_000
+  path = dataset / 'train' / 'videos.parquet'
+  table = pyarrow.parquet.read_table(path)
+  rows = table.to_pylist()[0] | {'num_frames': 1}
+  columns = {name: [value] * count for name, value in rows.items()}
+  columns['first_frame'] = list(range(count))
+  columns['path'] = [f'class/{number}.mp4' for number in range(count)]
+  large = pyarrow.table(columns, schema=table.schema)
+  pyarrow.parquet.write_table(large, path)
+  manifest = json.loads((dataset / 'dataset.json').read_text())
+  manifest['files']['train/videos.parquet']['bytes'] = path.stat().st_size
+  manifest['splits']['train'] = {'videos': count, 'frames': count}
+  shards = [name for name in manifest['files'] if name.startswith('train/fr')]
+  for name in shards:
+    manifest['files'][name]['records'] = 0
+  manifest['files'][shards[0]]['records'] = count
+  (dataset / 'dataset.json').write_text(json.dumps(manifest))
+  start = time.monotonic()
+  store = frame_store.FrameStore.open(dataset, 'train')
+  assert store.num_videos == count
+  assert time.monotonic() - start < 1

@@ -1,0 +1,300 @@
+"""From uint8 windows to network input, on the device.
+
+The host decodes a window of each frame around the crop and sends it as uint8.
+Here it is cropped and resized, flipped, given colour noise and normalised.
+All frames of a clip share the clip's random draws.
+
+Every picture operation gives whole grey levels, 0 to 255, as the 8-bit images
+of the official pipeline do (torchvision on PIL images).
+
+Source: pt_loader/transforms.py of the official code (neuroailab/VIE). Order
+there: resize, crop, colour noise, flip; the flip is done with the resize here,
+which gives the same pixels. Rounding rules as observed in Pillow 13.
+"""
+
+import jax
+import jax.numpy as jnp
+
+# Per colour channel, of pixels in [0, 1]; the ImageNet statistics that the
+# official networks normalise with.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+# Values of `order` in color_noise.
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+def augment(
+  key,
+  window,
+  crop,
+  *,
+  size,
+  flip_probability,
+  brightness,
+  contrast,
+  saturation,
+  hue,
+  grey_probability,
+  dtype=jnp.float32,
+):
+  """Crops, flips, recolours and normalises training clips.
+
+  Clip i uses the i-th of B keys split from `key`.
+
+  Args:
+    key: one JAX key for the global batch.
+    window: uint8 [B, T, W, W, 3], RGB.
+    crop: float32 [B, 4], offset y, x, height, width in window pixels.
+    size: side of the result, in pixels.
+    flip_probability: of mirroring a clip left to right, in [0, 1].
+    brightness: strength b; the factor is uniform in [1 - b, 1 + b].
+    contrast: strength, likewise.
+    saturation: strength, likewise.
+    hue: largest shift, as a share of the colour circle, in [0, 0.5]; the
+      shift is uniform in [-hue, hue]. 0 leaves the hue alone.
+    grey_probability: of turning a clip grey, in [0, 1].
+    dtype: of the result.
+
+  Returns:
+    dtype [B, T, size, size, 3], normalised.
+
+  Sharding: row-wise over the batch. The keys are split before they are
+  shared out, so the result does not depend on the number of devices.
+
+  Raises:
+    ValueError: if the shapes do not fit together.
+  """
+  _check(window, crop)
+
+  def draw(clip_key):
+    keys = jax.random.split(clip_key, 7)
+
+    def factor(factor_key, strength):
+      return jax.random.uniform(
+        factor_key, minval=1.0 - strength, maxval=1.0 + strength
+      )
+
+    return {
+      'is_flipped': jax.random.bernoulli(keys[0], flip_probability),
+      'brightness': factor(keys[1], brightness),
+      'contrast': factor(keys[2], contrast),
+      'saturation': factor(keys[3], saturation),
+      'hue': jax.random.uniform(keys[4], minval=-hue, maxval=hue),
+      'order': jax.random.permutation(keys[5], 4),
+      'is_grey': jax.random.bernoulli(keys[6], grey_probability),
+    }
+
+  drawn = jax.vmap(draw)(jax.random.split(key, window.shape[0]))
+  frames = resize(window, crop, size=size, is_flipped=drawn.pop('is_flipped'))
+  if not hue:
+    drawn['hue'] = None
+  if brightness or contrast or saturation or hue or grey_probability:
+    frames = color_noise(frames, **drawn)
+  return _normalize(frames, dtype)
+
+
+def center(window, crop, *, size, dtype=jnp.float32):
+  """Crops and normalises evaluation clips; nothing is random.
+
+  Args:
+    window: uint8 [B, T, W, W, 3], RGB.
+    crop: float32 [B, 4], offset y, x, height, width in window pixels.
+    size: side of the result, in pixels.
+    dtype: of the result.
+
+  Returns:
+    dtype [B, T, size, size, 3], normalised.
+
+  Sharding: row-wise over the batch.
+
+  Raises:
+    ValueError: if the shapes do not fit together.
+  """
+  _check(window, crop)
+  return _normalize(resize(window, crop, size=size), dtype)
+
+
+def resize(window, crop, *, size, is_flipped=None):
+  """Resamples the crop of each window to size x size, antialiased.
+
+  Bilinear, with the triangle stretched when shrinking. The window's border
+  counts as the border of the image.
+
+  Args:
+    window: uint8 [B, T, W, W, 3].
+    crop: float32 [B, 4], offset y, x, height, width in window pixels.
+    size: side of the result, in pixels.
+    is_flipped: bool [B], mirror left to right; None for no clip.
+
+  Returns:
+    float32 [B, T, size, size, 3], whole grey levels.
+
+  Sharding: row-wise over the batch.
+
+  Source: the bilinear filter of Pillow's Image.resize, with its order
+  (columns, then rows, rounding after each). Pillow's weights are fixed-point
+  numbers, so single grey levels differ.
+  """
+  rows = _resize_weights(crop[:, 0], crop[:, 2], size, window.shape[2])
+  columns = _resize_weights(crop[:, 1], crop[:, 3], size, window.shape[3])
+  if is_flipped is not None:
+    columns = jnp.where(
+      is_flipped[:, jnp.newaxis, jnp.newaxis], columns[:, ::-1], columns
+    )
+  # Lower precision would be wrong by whole grey levels.
+  precision = jax.lax.Precision.HIGHEST
+  frames = window.astype(jnp.float32)
+  frames = jnp.einsum('btyxc,bix->btyic', frames, columns, precision=precision)
+  frames = jnp.floor(frames + 0.5)
+  frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
+  return jnp.floor(frames + 0.5)
+
+
+def color_noise(
+  frames, *, brightness, contrast, saturation, hue, order, is_grey
+):
+  """Changes brightness, contrast, saturation and hue in a given order.
+
+  Args:
+    frames: float32 [B, T, H, W, 3], whole grey levels.
+    brightness: float32 [B], factors >= 0; 1 changes nothing.
+    contrast: float32 [B], likewise, around each frame's mean brightness.
+    saturation: float32 [B], likewise.
+    hue: float32 [B], shift in [-0.5, 0.5] of the colour circle, or None to
+      leave the hue alone.
+    order: int32 [B, 4], a permutation of BRIGHTNESS, CONTRAST, SATURATION,
+      HUE: the operations from first to last.
+    is_grey: bool [B], turn the clip grey at the end.
+
+  Returns:
+    float32 [B, T, H, W, 3], whole grey levels.
+
+  Sharding: row-wise over the batch.
+
+  Source: torchvision's ColorJitter and Grayscale on PIL images, as the
+  official code calls them; Pillow truncates when it blends.
+  """
+  # Every clip has its own order. Instead of branching per clip, all go
+  # through three blends, the hue, three blends; a clip's unused blends have
+  # factor 1, which is exact. Written as loops as they compile, and on CPU
+  # run, twice as fast as six blends in a row.
+  factors = jnp.stack([brightness, contrast, saturation], axis=1)
+  hue_position = jnp.argmax(order == HUE, axis=1)
+
+  def blend(frames, position, is_active):
+    operation = jnp.minimum(order[:, position], SATURATION)
+    factor = jnp.take_along_axis(factors, operation[:, jnp.newaxis], axis=1)
+    factor = jnp.where(is_active[:, jnp.newaxis], factor, 1.0)
+    return _blend(frames, _per_clip(operation), _per_clip(factor[:, 0]))
+
+  frames = jax.lax.fori_loop(
+    0, 3, lambda i, frames: blend(frames, i, i < hue_position), frames
+  )
+  if hue is not None:
+    frames = _shift_hue(frames, hue)
+  frames = jax.lax.fori_loop(
+    1, 4, lambda i, frames: blend(frames, i, i > hue_position), frames
+  )
+  return jnp.where(_per_clip(is_grey), _luma(frames), frames)
+
+
+def _check(window, crop):
+  if window.dtype != jnp.uint8 or window.ndim != 5 or window.shape[4] != 3:
+    raise ValueError(
+      'window must be uint8 [B, T, W, W, 3], got '
+      f'{window.dtype} {window.shape}.'
+    )
+  if crop.shape != (window.shape[0], 4):
+    raise ValueError(
+      f'crop {crop.shape} does not match {window.shape[0]} windows: it must '
+      f'be [{window.shape[0]}, 4].'
+    )
+
+
+def _resize_weights(offset, length, size, window):
+  """float32 [B, size, window]: share of each window pixel in each output."""
+  scale = length / size
+  middle = jnp.arange(size, dtype=jnp.float32) + 0.5
+  middle = offset[:, jnp.newaxis] + middle[jnp.newaxis] * scale[:, jnp.newaxis]
+  pixel = jnp.arange(window, dtype=jnp.float32) + 0.5
+  distance = jnp.abs(pixel[jnp.newaxis, jnp.newaxis] - middle[..., jnp.newaxis])
+  support = jnp.maximum(scale, 1.0)[:, jnp.newaxis, jnp.newaxis]
+  weights = jnp.maximum(1.0 - distance / support, 0.0)
+  return weights / jnp.sum(weights, axis=2, keepdims=True)
+
+
+def _per_clip(values):
+  """[B] -> [B, 1, 1, 1, 1]."""
+  return values[:, jnp.newaxis, jnp.newaxis, jnp.newaxis, jnp.newaxis]
+
+
+def _luma(frames):
+  """float32 [B, T, H, W, 1], whole grey levels; exact in float32."""
+  red, green, blue = jnp.split(frames, 3, axis=4)
+  scaled = 19595.0 * red + 38470.0 * green + 7471.0 * blue
+  return jnp.floor((scaled + 32768.0) / 65536.0)
+
+
+def _blend(frames, operation, factor):
+  """Moves frames from the operation's anchor picture by the factor."""
+  luma = _luma(frames)
+  mean = jnp.floor(jnp.mean(luma, axis=(2, 3), keepdims=True) + 0.5)
+  anchor = jnp.where(operation == CONTRAST, mean, luma)
+  anchor = jnp.where(operation == BRIGHTNESS, 0.0, anchor)
+  blended = anchor + factor * (frames - anchor)
+  return jnp.floor(jnp.clip(blended, 0.0, 255.0))
+
+
+def _shift_hue(frames, shift):
+  """Turns the colour circle of 8-bit HSV pictures and comes back to RGB."""
+  red, green, blue = (frames[..., channel] for channel in range(3))
+  value = jnp.max(frames, axis=4)
+  chroma = value - jnp.min(frames, axis=4)
+  safe = jnp.where(chroma == 0.0, 1.0, chroma)
+  # Divided one by one and the whole number added last, as this rounds
+  # most like Pillow.
+  to_red, to_green, to_blue = (
+    (value - channel) / safe for channel in (red, green, blue)
+  )
+  sixth = jnp.where(
+    red == value,
+    to_blue - to_green,
+    jnp.where(
+      green == value, 2.0 + (to_red - to_blue), 4.0 + (to_green - to_red)
+    ),
+  )
+  hue = sixth / 6.0
+  hue = jnp.floor(255.0 * jnp.where(hue < 0.0, hue + 1.0, hue))
+  saturation = jnp.floor(255.0 * (chroma / jnp.maximum(value, 1.0)))
+
+  hue = jnp.mod(hue + _per_clip(jnp.trunc(255.0 * shift))[..., 0], 256.0)
+  sixth = hue * 6.0 / 255.0
+  sector = jnp.floor(sixth)
+  share = sixth - sector
+  saturation = saturation / 255.0
+  low = jnp.floor(value * (1.0 - saturation) + 0.5)
+  falling = jnp.floor(value * (1.0 - saturation * share) + 0.5)
+  rising = jnp.floor(value * (1.0 - saturation * (1.0 - share)) + 0.5)
+
+  def channel(first, *others):
+    # Sector 6, hue 255, is sector 0 again.
+    return jnp.select(
+      [sector == number for number in range(1, 6)], others, first
+    )
+
+  return jnp.stack(
+    [
+      channel(value, falling, low, low, rising, value),
+      channel(rising, value, value, falling, low, low),
+      channel(low, low, rising, value, value, falling),
+    ],
+    axis=4,
+  )
+
+
+def _normalize(frames, dtype):
+  mean = 255.0 * jnp.asarray(PIXEL_MEAN, jnp.float32)
+  std = 255.0 * jnp.asarray(PIXEL_STD, jnp.float32)
+  mean, std = (jnp.reshape(each, (1, 1, 1, 1, 3)) for each in (mean, std))
+  return ((frames - mean) / std).astype(dtype)

@@ -1,0 +1,1 @@
+"""From prepared videos to batches of windows; the only TensorFlow."""

@@ -1,0 +1,227 @@
+"""The geometry of a clip, and the decoding of no more than it needs.
+
+The official pipeline resizes whole frames and crops afterwards. Here the
+crop is drawn in the frame of that size, mapped back into the stored frame, and
+only the window around it is decoded. Resizing is left to
+`vie_jax.device_augment`.
+
+A box is float64 [4]: offset y, x, height, width in pixels of the stored
+frame. One box serves all frames of a clip.
+
+Source: pt_loader/transforms.py of the official code (neuroailab/VIE).
+"""
+
+import fractions
+import math
+
+import tensorflow as tf
+
+
+def window_size(*, size, short_side, max_short_side, max_long_side):
+  """Side of the square window that holds every crop of a run.
+
+  Args:
+    size: side of the crop after resizing, in pixels.
+    short_side: smallest short side that frames are resized to, in pixels, at
+      least size.
+    max_short_side: largest short side of a stored frame, in pixels.
+    max_long_side: largest long side of a stored frame, in pixels.
+
+  Returns:
+    W: the largest crop and the reach of the resize filter around it, in
+    pixels of the stored frame, but no more than the largest frame.
+
+  Raises:
+    ValueError: if the crop is larger than the resized frame.
+  """
+  if not 0 < size <= short_side:
+    raise ValueError(
+      f'a crop of {size} pixels does not fit into frames resized to a short '
+      f'side of {short_side}: raise the short side or lower the crop size.'
+    )
+  # The long side is truncated to whole pixels when resizing, so that it
+  # shrinks by slightly more than the short side.
+  scale = fractions.Fraction(max_short_side, short_side)
+  scale *= fractions.Fraction(short_side + 1, short_side)
+  reach = max(scale, 1) - scale / 2
+  return min(math.ceil(size * scale + 2 * reach), max_long_side)
+
+
+def train_box(height, width, *, size, short_side_min, short_side_max, seed):
+  """Draws a crop at a random place of a frame of random size.
+
+  Args:
+    height: int32 scalar tensor, of the stored frame, in pixels.
+    width: int32 scalar tensor, likewise.
+    size: side of the crop after resizing, in pixels.
+    short_side_min: smallest short side after resizing, at least size.
+    short_side_max: largest short side after resizing, inclusive.
+    seed: integer [2], unique per clip.
+
+  Returns:
+    float64 [4], a box.
+
+  Raises:
+    ValueError: if the crop is larger than the resized frame.
+  """
+  if not 0 < size <= short_side_min <= short_side_max:
+    raise ValueError(
+      f'a crop of {size} pixels from frames resized to a short side between '
+      f'{short_side_min} and {short_side_max} pixels does not exist: they '
+      'must not decrease in this order.'
+    )
+  seeds = tf.unstack(tf.random.split(seed, 3))
+
+  def uniform(index, low, high):
+    return tf.random.stateless_uniform(
+      (), seed=seeds[index], minval=low, maxval=high + 1, dtype=tf.int32
+    )
+
+  short_side = uniform(0, short_side_min, short_side_max)
+  resized = _resized(height, width, short_side)
+  offset = [
+    uniform(1 + axis, 0, side - size) for axis, side in enumerate(resized)
+  ]
+  return _stored_box(height, width, resized, offset, size)
+
+
+def eval_box(height, width, *, size, short_side):
+  """Takes the crop in the middle of a frame of fixed size.
+
+  Args:
+    height: int32 scalar tensor, of the stored frame, in pixels.
+    width: int32 scalar tensor, likewise.
+    size: side of the crop after resizing, in pixels.
+    short_side: short side after resizing, at least size.
+
+  Returns:
+    float64 [4], a box.
+
+  Raises:
+    ValueError: if the crop is larger than the resized frame.
+  """
+  if not 0 < size <= short_side:
+    raise ValueError(
+      f'a crop of {size} pixels does not fit into frames resized to a short '
+      f'side of {short_side}: raise the short side or lower the crop size.'
+    )
+  resized = _resized(height, width, short_side)
+  offset = []
+  for side in resized:
+    half, is_odd = (side - size) // 2, (side - size) % 2
+    offset.append(half + is_odd * (half % 2))  # halves to the even neighbour
+  return _stored_box(height, width, resized, offset, size)
+
+
+def decode_window(frames, box, *, height, width, size, window):
+  """Decodes the same window around the box from each frame of a clip.
+
+  The window lies inside the frame. Where the frame is smaller, it is
+  continued below and to the right.
+
+  Args:
+    frames: string [T], JPEG files, all height x width. T is static.
+    box: float64 [4], of the crop.
+    height: int32 scalar tensor, of the stored frames, in pixels.
+    width: int32 scalar tensor, likewise.
+    size: side of the crop after resizing, in pixels.
+    window: W, from window_size.
+
+  Returns:
+    (pixels, crop): uint8 [T, W, W, 3], RGB, and float32 [4], offset y, x,
+    height, width of the box in the window's pixels.
+
+  Raises:
+    tf.errors.InvalidArgumentError: when it runs, if a frame is no JPEG of
+      this size or is damaged.
+  """
+  scale = box[2:] / size
+  top = _window_start(box[0], scale[0], height, window)
+  left = _window_start(box[1], scale[1], width, window)
+  rows, columns = tf.minimum(window, height), tf.minimum(window, width)
+  pixels = _decode(
+    tf.unstack(frames),
+    shape=tf.stack([height, width]),
+    start=tf.stack([top, left]),
+    sides=tf.stack([rows, columns]),
+  )
+  pixels = _continue(pixels, 1, rows, scale[0], window)
+  pixels = _continue(pixels, 2, columns, scale[1], window)
+  pixels = tf.ensure_shape(pixels, (frames.shape[0], window, window, 3))
+  start = tf.cast(tf.stack([top, left, 0, 0]), tf.float64)
+  return pixels, tf.cast(box - start, tf.float32)
+
+
+def _resized(height, width, short_side):
+  """Sides after resizing: the short one exact, the long one truncated."""
+  shorter = tf.minimum(height, width)
+  return height * short_side // shorter, width * short_side // shorter
+
+
+def _stored_box(height, width, resized, offset, size):
+  scale = tf.cast(tf.stack([height, width]), tf.float64)
+  scale /= tf.cast(tf.stack(resized), tf.float64)
+  offset = tf.cast(tf.stack(offset), tf.float64)
+  return tf.concat([offset * scale, size * scale], axis=0)
+
+
+def _window_start(offset, scale, side, window):
+  """First pixel that the resize filter reads, moved into the frame."""
+  reach = tf.maximum(scale, 1.0) - scale / 2
+  first = tf.cast(tf.floor(offset - reach + 0.5), tf.int32)
+  return tf.clip_by_value(first, 0, tf.maximum(side - window, 0))
+
+
+def _decode(frames, *, shape, start, sides):
+  """Decodes one area of all frames, exactly as it is in the whole frames."""
+  # Reading the headers first keeps a damaged or foreign file from asking for
+  # any amount of memory, or from giving a window of some other picture.
+  found = tf.stack([tf.io.extract_jpeg_shape(frame)[:2] for frame in frames])
+  check = tf.debugging.assert_equal(
+    found, shape, 'The JPEG has another size than the table of videos says.'
+  )
+  with tf.control_dependencies([check]):
+    # Colour is stored at half the resolution; at the border of the decoded
+    # area it lacks a neighbour to interpolate with. That pixel is cut off.
+    outer = tf.maximum(start - 1, 0)
+    outer_sides = tf.minimum(start + sides + 1, shape) - outer
+    outer_area = tf.concat([outer, outer_sides], axis=0)
+  begin = tf.concat([start - outer, [0]], axis=0)
+  size = tf.concat([sides, [3]], axis=0)
+  pixels = []
+  for frame in frames:
+    decoded = tf.io.decode_and_crop_jpeg(
+      frame,
+      outer_area,
+      channels=3,
+      # The default is the fast transform, off by about one grey level.
+      dct_method='INTEGER_ACCURATE',
+    )
+    pixels.append(tf.slice(decoded, begin, size))
+  return tf.stack(pixels)
+
+
+def _continue(pixels, axis, side, scale, window):
+  """Fills an axis up to W behind the border of the frame.
+
+  The device takes the window's border for the frame's. Behind the border that
+  lies inside the window it must read nothing new: only the last output pixel
+  of a crop that ends there reaches it, and the filling is what the filter
+  gives for that pixel without it. When enlarging that is the border pixel.
+  """
+
+  def filled():
+    support = tf.maximum(scale, 1.0)
+    count = tf.minimum(
+      side, tf.cast(tf.math.ceil(scale / 2 + support), side.dtype)
+    )
+    behind = tf.cast(tf.range(count, 0, -1), tf.float64) - 0.5
+    weights = tf.nn.relu(1.0 - tf.abs(behind - scale / 2) / support)
+    weights = tf.cast(weights / tf.reduce_sum(weights), tf.float32)
+    last = tf.gather(pixels, tf.range(side - count, side), axis=axis)
+    fill = tf.tensordot(tf.cast(last, tf.float32), weights, [[axis], [0]])
+    fill = tf.cast(tf.round(fill), tf.uint8)
+    fill = tf.repeat(tf.expand_dims(fill, axis), window - side, axis=axis)
+    return tf.concat([pixels, fill], axis=axis)
+
+  return tf.cond(side < window, filled, lambda: pixels)

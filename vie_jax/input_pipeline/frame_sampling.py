@@ -1,0 +1,161 @@
+"""Which frames of a video make a clip: one rule per model family.
+
+All frame numbers are 0-based. With T = num_frames, s = frame_step and a video
+of L frames, the families are
+
+  single            one frame anywhere
+  slow              T frames, s apart
+  slowfast,         T frames, s apart, from a timeline that is at least T * s
+  3dresnet          frames long because a short video is repeated
+  trn               one frame from each of T neighbouring bins of at most s
+                    frames
+
+A video too short for a clip is repeated in every family.
+
+Source: the samplers of the official code (neuroailab/VIE, pt_loader).
+Deviation: there, slow and trn replace a short video by another one, unless
+asked to repeat it. Here they repeat it, as that switch does, so that each
+video keeps its own row of the memory bank.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+SAMPLERS = ('single', 'slow', 'slowfast', '3dresnet', 'trn')
+
+
+def train_frame_numbers(video_length, *, sampler, num_frames, frame_step, seed):
+  """Picks the frames of one training clip at random.
+
+  Args:
+    video_length: int32 scalar tensor >= 1, frames in the video (L).
+    sampler: one of SAMPLERS.
+    num_frames: frames in the clip (T); 1 for 'single'.
+    frame_step: frames from one to the next; for 'trn' the longest bin; not
+      used for 'single'.
+    seed: integer [2], unique per clip; same seed, same clip.
+
+  Returns:
+    int32 [T], each in [0, L).
+
+  Raises:
+    ValueError: if sampler is unknown or the numbers do not fit it.
+  """
+  _check(sampler, num_frames, frame_step)
+  video_length = tf.cast(video_length, tf.int32)
+  if sampler == 'single':
+    return _below(video_length, seed)[tf.newaxis]
+  if sampler == 'trn':
+    return _train_bins(video_length, num_frames, frame_step, seed)
+  span = num_frames * frame_step
+  repeated = video_length * (span // video_length + 1)
+  is_long = video_length > span
+  timeline = tf.where(is_long, video_length, repeated)
+  starts = timeline - span
+  if sampler == 'slow':
+    starts = tf.where(is_long, starts + frame_step, starts)
+  frames = _below(starts, seed) + frame_step * tf.range(num_frames)
+  return frames % video_length
+
+
+def eval_frame_numbers(
+  video_length, *, sampler, num_frames, frame_step, num_clips
+):
+  """Picks the frames of all evaluation clips of a video, evenly spread.
+
+  Args:
+    video_length: frames in the video (L), at least 1.
+    sampler: one of SAMPLERS.
+    num_frames: frames in the clip (T); 1 for 'single'.
+    frame_step: as in train_frame_numbers.
+    num_clips: clips of the video (G), at least 1.
+
+  Returns:
+    int32 [G, T], each in [0, L).
+
+  Raises:
+    ValueError: if sampler is unknown or the numbers do not fit it.
+
+  Source: as the module. Deviation: the official samplers that repeat videos
+  refuse a single clip; here it is taken from the middle.
+  """
+  _check(sampler, num_frames, frame_step)
+  if num_clips < 1:
+    raise ValueError(f'num_clips must be at least 1, got {num_clips}.')
+  if sampler == 'single':
+    segment = video_length / num_clips
+    frames = segment / 2 + segment * np.arange(num_clips)[:, np.newaxis]
+    return frames.astype(np.int32)
+  if sampler == 'trn':
+    return _eval_bins(video_length, num_frames, frame_step, num_clips)
+  span = num_frames * frame_step
+  if sampler == 'slow' and video_length > span:
+    starts = video_length - span + frame_step
+    start = np.arange(1, num_clips + 1) * starts / (num_clips + 1)
+  else:
+    if sampler == 'slow':
+      timeline = video_length * (span // video_length + 1)
+    else:
+      timeline = max(video_length, span * num_clips)
+    start = _spread(timeline - span, num_clips)
+  frames = start[:, np.newaxis] + frame_step * np.arange(num_frames)
+  return (frames.astype(np.int64) % video_length).astype(np.int32)
+
+
+def _check(sampler, num_frames, frame_step):
+  if sampler not in SAMPLERS:
+    raise ValueError(
+      f'unknown frame sampler {sampler!r}: choose one of {SAMPLERS}.'
+    )
+  if num_frames < 1 or (sampler == 'single' and num_frames != 1):
+    raise ValueError(
+      f'frame sampler {sampler!r} cannot make clips of {num_frames} frames.'
+    )
+  if sampler != 'single' and frame_step < 1:
+    raise ValueError(
+      f'frame sampler {sampler!r} needs a frame step of at least 1, '
+      f'got {frame_step}.'
+    )
+
+
+def _below(limit, seed):
+  """int32 scalar, uniform in [0, limit)."""
+  return tf.random.stateless_uniform(
+    (), seed=seed, minval=0, maxval=limit, dtype=tf.int32
+  )
+
+
+def _train_bins(video_length, num_frames, frame_step, seed):
+  bin_seed, frame_seed = tf.unstack(tf.random.split(seed, 2))
+  repeats = tf.where(
+    video_length > num_frames, 1, num_frames // video_length + 1
+  )
+  timeline = video_length * repeats
+  width = tf.minimum(frame_step, timeline // num_frames)
+  num_bins = -(-timeline // width)
+  first = _below(num_bins - num_frames + 1, bin_seed)
+  low = (first + tf.range(num_frames)) * width
+  high = tf.minimum(low + width, timeline)
+  share = tf.random.stateless_uniform((num_frames,), seed=frame_seed)
+  inside = tf.cast(share * tf.cast(high - low, tf.float32), tf.int32)
+  return (low + inside) % video_length
+
+
+def _eval_bins(video_length, num_frames, frame_step, num_clips):
+  timeline = video_length
+  if video_length <= num_frames:
+    timeline *= num_frames // video_length + 1
+  width = min(frame_step, timeline // num_frames)
+  num_bins = -(-timeline // width)
+  stride = (num_bins - num_frames + 1) // (num_clips + 1)
+  first = stride * np.arange(1, num_clips + 1)
+  low = (first[:, np.newaxis] + np.arange(num_frames)) * width
+  high = np.minimum(low + width, timeline)
+  return ((low + high) // 2 % video_length).astype(np.int32)
+
+
+def _spread(last, num_clips):
+  """float64 [G], from 0 to last in equal steps; the middle if G is 1."""
+  if num_clips == 1:
+    return np.array([last / 2])
+  return np.arange(num_clips) * last / (num_clips - 1)

@@ -1,0 +1,312 @@
+"""Random access to the JPEG frames of a prepared data set.
+
+The layout on disk is written by `data/prepare.py` and described in
+`data/README.md`. Nothing is decoded here: a read returns JPEG bytes.
+"""
+
+import json
+import os
+import pathlib
+import threading
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from array_record.python import array_record_module
+
+FORMAT_VERSION = 1
+
+# One frame is one small record: reading ahead would fetch frames nobody
+# asked for, and the reader's own threads cost more than they save.
+_READER_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'
+_READER_BUFFER_BYTES = 32768
+
+_REMEDY = 'Prepare the data set again with --restart.'
+
+_COLUMNS = ('id', 'path', 'num_frames', 'first_frame', 'height', 'width')
+
+_MANIFEST_KEYS = (
+  'files',
+  'fingerprint',
+  'labels',
+  'max_long_side',
+  'max_short_side',
+  'options',
+  'splits',
+)
+
+
+class DatasetError(ValueError):
+  """A prepared data set is missing, incomplete or damaged."""
+
+
+class FrameStore:
+  """The videos of one split, readable one frame at a time by index.
+
+  The row of a video in `videos.parquet` is its `instance_index`, in
+  [0, num_videos). All attributes are fixed once the store is open.
+
+  Attributes:
+    directory: the prepared data set.
+    split: 'train' or 'val'.
+    num_videos: N, may be 0.
+    num_frames: int32 [N], frames in each video at `frame_rate_hz`.
+    height: int32 [N], of the stored frames.
+    width: int32 [N], of the stored frames.
+    ids: N strings, unique, made from the paths.
+    paths: N strings, relative to the folder that was prepared.
+    fingerprint: hex digest of the content of the data set, all splits.
+    frame_rate_hz: frames in a second of video.
+    max_short_side: largest short side of a stored frame, all splits.
+    max_long_side: largest long side of a stored frame, all splits.
+  """
+
+  def __init__(self, directory, split, manifest, table):
+    self.directory = directory
+    self.split = split
+    self.fingerprint = manifest['fingerprint']
+    self.frame_rate_hz = manifest['options']['fps']
+    self.max_short_side = manifest['max_short_side']
+    self.max_long_side = manifest['max_long_side']
+    self.num_videos = table.num_rows
+    self.ids = table['id'].to_pylist()
+    self.paths = table['path'].to_pylist()
+    self.num_frames = _column(table, 'num_frames', np.int32)
+    self.height = _column(table, 'height', np.int32)
+    self.width = _column(table, 'width', np.int32)
+    self._first_frame = _column(table, 'first_frame', np.int64)
+    self._class_names = manifest['labels']
+    self._labels = {
+      column: _column(table, f'label_{column}', np.int32)
+      for column in self._class_names
+    }
+    self._shards = _shards_of(directory, split, manifest)
+    ends = np.cumsum([records for _, records in self._shards], dtype=np.int64)
+    self._shard_start = np.concatenate([np.zeros(1, np.int64), ends])
+    self._readers = [None] * len(self._shards)
+    self._lock = threading.Lock()
+    self._is_closed = False
+
+  @classmethod
+  def open(cls, directory, split):
+    """Opens one split of a prepared data set and checks its outer shape.
+
+    Sizes of files are checked, their bytes are not: that is the work of
+    `python data/prepare.py check`.
+
+    Args:
+      directory: str or path of the prepared data set.
+      split: 'train' or 'val'.
+
+    Returns:
+      FrameStore.
+
+    Raises:
+      DatasetError: if the directory is missing or incomplete, a file is
+        missing or of the wrong size, or the format version is unknown.
+    """
+    directory = pathlib.Path(directory)
+    manifest = _read_manifest(directory)
+    if split not in manifest['splits']:
+      raise DatasetError(
+        f'{directory} has no split {split!r}, only '
+        f'{", ".join(sorted(manifest["splits"]))}.'
+      )
+    _check_sizes(directory, split, manifest)
+    table = _read_table(
+      directory / split / 'videos.parquet', manifest['labels']
+    )
+    store = cls(directory, split, manifest, table)
+    store._check_counts(manifest['splits'][split])
+    return store
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_exception):
+    self.close()
+
+  @property
+  def label_columns(self):
+    """Names of the label columns, sorted."""
+    return sorted(self._labels)
+
+  def label(self, column):
+    """Gives the labels of every video in one label column.
+
+    Args:
+      column: one of `label_columns`.
+
+    Returns:
+      (labels, class_names): int32 [N], -1 where unknown, and the list of
+      str that the other values index.
+
+    Raises:
+      DatasetError: if there is no such column.
+    """
+    if column not in self._labels:
+      known = ', '.join(self.label_columns) or 'none'
+      raise DatasetError(
+        f'{self.directory} has no label column {column!r}. '
+        f'Label columns: {known}.'
+      )
+    return self._labels[column], list(self._class_names[column])
+
+  def read_frames(self, instance_index, frame_numbers):
+    """Reads frames of one video; may be called from several threads.
+
+    Args:
+      instance_index: int in [0, N).
+      frame_numbers: int [T], each in [0, num_frames of the video), in any
+        order, repeats allowed.
+
+    Returns:
+      list of T bytes, each one JPEG.
+
+    Raises:
+      IndexError: if the video or one of the frames does not exist.
+      DatasetError: if the records cannot be read.
+    """
+    instance_index = int(instance_index)
+    if not 0 <= instance_index < self.num_videos:
+      raise IndexError(
+        f'instance_index {instance_index} is not in [0, {self.num_videos}).'
+      )
+    frame_numbers = np.asarray(frame_numbers, np.int64)
+    if not frame_numbers.size:
+      return []
+    num_frames = int(self.num_frames[instance_index])
+    if frame_numbers.min() < 0 or frame_numbers.max() >= num_frames:
+      raise IndexError(
+        f'frames {frame_numbers.tolist()} are not all in [0, {num_frames}) '
+        f'of video {self.paths[instance_index]!r}.'
+      )
+    first_frame = self._first_frame[instance_index]
+    shard = np.searchsorted(self._shard_start, first_frame, 'right') - 1
+    records = frame_numbers + (first_frame - self._shard_start[shard])
+    return self._read_records(int(shard), records.tolist())
+
+  def close(self):
+    """Closes the files; reading afterwards is an error."""
+    with self._lock:
+      self._is_closed = True
+      # A reader that another thread is using closes when that is done.
+      self._readers = [None] * len(self._shards)
+
+  def _read_records(self, shard, records):
+    reader = self._readers[shard]
+    try:
+      if reader is None:
+        reader = self._open_reader(shard)
+      return reader.read(records)
+    except RuntimeError as error:
+      if self._is_closed:
+        raise DatasetError(f'{self.directory} was closed.') from error
+      raise DatasetError(
+        f'{self._shards[shard][0]} cannot be read ({error}). Run '
+        f'"python data/prepare.py check {self.directory}" and prepare the '
+        'data set again where it is damaged.'
+      ) from error
+
+  def _open_reader(self, shard):
+    with self._lock:
+      if self._is_closed:
+        raise DatasetError(f'{self.directory} was closed.')
+      if self._readers[shard] is None:
+        self._readers[shard] = array_record_module.ArrayRecordReader(
+          os.fspath(self._shards[shard][0]),
+          options=_READER_OPTIONS,
+          file_reader_buffer_size=_READER_BUFFER_BYTES,
+        )
+      return self._readers[shard]
+
+  def _check_counts(self, split):
+    frames = int(self.num_frames.sum(dtype=np.int64))
+    stored = int(self._shard_start[-1])
+    if self.num_videos == split['videos'] and (
+      frames == stored == split['frames']
+    ):
+      return
+    raise DatasetError(
+      f'{self.directory}, split {self.split}: the table has '
+      f'{self.num_videos} videos with {frames} frames, the shards hold '
+      f'{stored}, dataset.json says {split["videos"]} and '
+      f'{split["frames"]}. {_REMEDY}'
+    )
+
+
+def _read_manifest(directory):
+  """Reads dataset.json, whose presence says that the data set is complete."""
+  if not directory.is_dir():
+    raise DatasetError(
+      f'There is no prepared data set at {directory}. Make one with "python '
+      f'data/prepare.py folder --videos VIDEOS --out {directory}".'
+    )
+  path = directory / 'dataset.json'
+  try:
+    manifest = json.loads(path.read_text('utf-8'))
+  except FileNotFoundError:
+    raise DatasetError(
+      f'{directory} holds no complete data set: it has no dataset.json. Run '
+      'its data/prepare.py command again; it goes on where it was stopped.'
+    ) from None
+  except (OSError, ValueError) as error:
+    raise DatasetError(f'{path} cannot be read: {error}.') from error
+  if not isinstance(manifest, dict):
+    manifest = {}
+  version = manifest.get('format_version')
+  if version != FORMAT_VERSION:
+    raise DatasetError(
+      f'{path} has format version {version!r}; this code reads version '
+      f'{FORMAT_VERSION}. Prepare the data set again with this code.'
+    )
+  missing = [key for key in _MANIFEST_KEYS if key not in manifest]
+  if missing:
+    raise DatasetError(f'{path} lacks {", ".join(missing)}. {_REMEDY}')
+  return manifest
+
+
+def _check_sizes(directory, split, manifest):
+  """Compares the size of each file of a split with dataset.json."""
+  for name, entry in manifest['files'].items():
+    if not name.startswith(f'{split}/'):
+      continue
+    try:
+      size = (directory / name).stat().st_size
+    except OSError as error:
+      raise DatasetError(
+        f'{directory / name} is missing or unreadable ({error.strerror}). '
+        f'{_REMEDY}'
+      ) from error
+    if size != entry['bytes']:
+      raise DatasetError(
+        f'{directory / name} has {size} bytes instead of {entry["bytes"]}. '
+        f'{_REMEDY}'
+      )
+
+
+def _read_table(path, labels):
+  try:
+    table = pyarrow.parquet.read_table(path)
+  except (OSError, pyarrow.ArrowException) as error:
+    raise DatasetError(f'{path} cannot be read: {error}. {_REMEDY}') from error
+  columns = [*_COLUMNS, *(f'label_{column}' for column in labels)]
+  missing = [name for name in columns if name not in table.column_names]
+  if missing:
+    raise DatasetError(
+      f'{path} lacks the columns {", ".join(missing)}. {_REMEDY}'
+    )
+  return table
+
+
+def _column(table, name, dtype):
+  return np.asarray(table[name].to_numpy(), dtype)
+
+
+def _shards_of(directory, split, manifest):
+  """Lists (path, number of records) of a split's shards, in order."""
+  return [
+    (directory / name, entry['records'])
+    for name, entry in sorted(manifest['files'].items())
+    if name.startswith(f'{split}/') and 'records' in entry
+  ]
