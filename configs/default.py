@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.fast_width = 8
   # SlowFast: the slow pathway sees every alpha-th frame; 4 in the paper.
   config.model.alpha = 4
+  # Share of batch norm's running statistics that a step keeps, in [0, 1);
+  # 0.997 (official) averages over some 300 steps: too long for short runs.
+  config.model.batch_norm_decay = 0.997
   # Dimensions of the embedding; 128 (official).
   config.model.embedding_size = 128
   # Of the convolutions: 'float32' or 'bfloat16'. Parameters, bank, losses,

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -34,3 +36,30 @@ def mesh(request):
 @pytest.fixture
 def mesh8():
   return sharding.make_mesh(8)
+
+
+@pytest.fixture(scope='session')
+def demo_dataset(tmp_path_factory):
+  """A small prepared data set, made by the real command.
+
+  36 training and 12 validation videos, label columns appearance and motion;
+  the video files are beside it, in `demo-videos`.
+  """
+  folder = tmp_path_factory.mktemp('prepared') / 'demo'
+  prepare(
+    'demo',
+    '--num-videos=48',
+    '--val-percent=25',
+    '--processes=2',
+    f'--out={folder}',
+  )
+  return folder
+
+
+def prepare(*arguments):
+  """Runs data/prepare.py."""
+  subprocess.run(
+    [sys.executable, str(REPOSITORY / 'data' / 'prepare.py'), *arguments],
+    check=True,
+    capture_output=True,
+  )

@@ -34,14 +34,26 @@ class Checkpoints:
   Args:
     workdir: its folder `checkpoints` holds one folder per saved step.
     keep: how many to keep, the oldest go first; None keeps all.
+    read_only: leaves the folder as it is: creates nothing, and does not take
+      what a running training is just saving for the remains of a kill.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    keep: int | None = None,
+    read_only: bool = False,
+  ):
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, cleanup_tmp_directories=True
+        max_to_keep=keep,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
+        save_interval_steps=0 if read_only else 1,
       ),
     )
 

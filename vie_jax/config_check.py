@@ -1,5 +1,7 @@
 """Checks a config before anything is built, field by field."""
 
+import math
+
 import ml_collections
 
 
@@ -33,6 +35,7 @@ _AT_LEAST_ONE = (
   'input.prefetch_batches',
 )
 _NOT_NEGATIVE = (
+  'seed',
   'num_devices',
   'objective.instance_recognition_steps',
   'local_aggregation.recluster_every_steps',
@@ -73,8 +76,11 @@ def _problems(config):
     if _value(config, field) < 1:
       yield f'{field} is {_value(config, field)}; it must be at least 1'
   for field in _NOT_NEGATIVE:
-    if _value(config, field) < 0:
-      yield f'{field} is {_value(config, field)}; it must not be negative'
+    if not 0 <= _value(config, field) < math.inf:
+      yield (
+        f'{field} is {_value(config, field)}; it must be finite and not '
+        'negative'
+      )
   for field in _SHARES:
     if not 0 <= _value(config, field) <= 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1]'
@@ -112,16 +118,18 @@ def _relations(config):
       f'clip.num_frames is {clip.num_frames}; the sampler single takes '
       'clips of 1 frame'
     )
-  if config.objective.temperature <= 0:
+  if not 0 < config.objective.temperature < math.inf:
     yield (
       f'objective.temperature is {config.objective.temperature}; it must be '
-      'positive'
+      'positive and finite'
     )
-  if not 0 <= config.memory_bank.momentum < 1:
-    yield (
-      f'memory_bank.momentum is {config.memory_bank.momentum}; it must lie '
-      'in [0, 1)'
-    )
+  for field in (
+    'memory_bank.momentum',
+    'model.batch_norm_decay',
+    'optimizer.momentum',
+  ):
+    if not 0 <= _value(config, field) < 1:
+      yield f'{field} is {_value(config, field)}; it must lie in [0, 1)'
 
 
 def check(config: ml_collections.ConfigDict) -> None:

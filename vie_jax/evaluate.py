@@ -157,7 +157,7 @@ def _network(
     initialize = experiment.state_initializer(run, rule)
     state = initialize(jax.random.key(run.config.seed))
     return _variables(state), 0, None
-  with checkpoint.Checkpoints(workdir) as checkpoints:
+  with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
     step = checkpoints.latest_step
     if step is None:
       raise checkpoint.CheckpointError(

@@ -110,6 +110,7 @@ def build_model(config: ml_collections.ConfigDict) -> nn.Module:
     width=model.width,
     fast_width=model.fast_width,
     alpha=model.alpha,
+    batch_norm_decay=model.batch_norm_decay,
     dtype=model.dtype,
   )
 

@@ -45,12 +45,17 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
   Args:
     workdir: the run's folder.
-    from_step: where the run starts or goes on; lines of later steps, left by
-      a run that was killed after its last checkpoint, are dropped.
+    from_step: of the checkpoint that the run goes on from; lines of later
+      steps, left by a run that was killed after it, are dropped. None for a
+      run that starts anew: all are.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, from_step: int):
-    kept = [line for line in read(workdir) if line['step'] <= from_step]
+  def __init__(self, workdir: str | pathlib.Path, *, from_step: int | None):
+    kept = [
+      line
+      for line in read(workdir)
+      if from_step is not None and line['step'] <= from_step
+    ]
     path = pathlib.Path(workdir) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix('.tmp')

@@ -37,8 +37,17 @@ def to_terminal() -> None:
 
 
 def to_file(workdir: str | os.PathLike) -> None:
-  """Appends log lines to `train.log` in a workdir, too."""
+  """Appends log lines to `train.log` in a workdir, too.
+
+  From here on to this one only: a process that runs one training after the
+  other writes each to its own file.
+  """
+  logger = logging.get_absl_logger()
+  for old in list(logger.handlers):
+    if isinstance(old, python_logging.FileHandler):
+      logger.removeHandler(old)
+      old.close()
   handler = python_logging.FileHandler(pathlib.Path(workdir) / FILE_NAME)
   handler.setFormatter(_FORMATTER)
   handler.addFilter(_is_ours)
-  logging.get_absl_logger().addHandler(handler)
+  logger.addHandler(handler)

@@ -166,8 +166,7 @@ class _Reporter:
   Args:
     parts: of the run.
     workdir: receives TensorBoard files and `metrics.jsonl`.
-    checkpoints: of the workdir.
-    from_step: where the run starts or goes on.
+    checkpoints: of the workdir; the run goes on from the newest.
   """
 
   def __init__(
@@ -175,7 +174,6 @@ class _Reporter:
     parts: Experiment,
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
-    from_step: int,
   ):
     self._parts = parts
     self._checkpoints = checkpoints
@@ -189,7 +187,9 @@ class _Reporter:
       self._text_writers.append(summaries)
       writers += [
         summaries,
-        metric_log.JsonLinesWriter(workdir, from_step=from_step),
+        metric_log.JsonLinesWriter(
+          workdir, from_step=checkpoints.latest_step
+        ),
       ]
     self.writer = metric_writers.MultiWriter(writers)
 
@@ -207,7 +207,8 @@ class _Reporter:
       self._stop(step, f'the loss is {loss}')
 
   def evaluate(self, state: train_state.TrainState) -> None:
-    """Writes kNN accuracy and health."""
+    """Writes kNN accuracy and health; stops if the state is not finite."""
+    self._check(state)
     started = time.monotonic()
     figures = evaluate.curves(self._evaluator, state, self._parts)
     figures['eval/seconds'] = time.monotonic() - started
@@ -215,11 +216,16 @@ class _Reporter:
 
   def save(self, state: train_state.TrainState) -> None:
     """Saves a checkpoint; stops if the state is not finite."""
+    self._check(state)
+    # A run that goes on from here writes no figures of the steps before.
+    self.writer.flush()
+    self._checkpoints.save(state, experiment.record(self._parts))
+
+  def _check(self, state):
     if not _is_finite(state):
       self._stop(
         int(state.step), 'a parameter or a row of the memory bank is not finite'
       )
-    self._checkpoints.save(state, experiment.record(self._parts))
 
   def _stop(self, step, reason):
     self._checkpoints.wait()
@@ -262,7 +268,9 @@ def _recluster(
   mesh: Mesh,
 ) -> train_state.TrainState:
   """Runs k-means and writes what became of the clusters."""
-  step = int(state.step)
+  # The first step that has the new clusters. Were it the step that is done,
+  # going on from its checkpoint would write these figures twice.
+  step = int(state.step) + 1
   sample = functools.partial(
     monitors.sampled_clusters, num_videos=num_videos, mesh=mesh
   )
@@ -310,7 +318,7 @@ def train_and_evaluate(
       mesh=parts.mesh,
     )
     state = _start(parts, checkpoints, rule, steps)
-    reporter = _Reporter(parts, folder, checkpoints, int(state.step))
+    reporter = _Reporter(parts, folder, checkpoints)
     stack.callback(reporter.writer.close)
     _describe(parts, state, reporter, folder)
     return _loop(parts, state, steps, method, rate, reporter)

@@ -48,6 +48,7 @@ def build(
   width: int,
   fast_width: int,
   alpha: int,
+  batch_norm_decay: float = resnet.OFFICIAL_DECAY,
   dtype: Any,
 ) -> VideoEmbedding:
   """Builds a network by its name in the config.
@@ -58,6 +59,7 @@ def build(
     width: channels of the (slow) first stage.
     fast_width: channels of the fast first stage; SlowFast only.
     alpha: frame rate of fast over slow; SlowFast only.
+    batch_norm_decay: share of batch norm's running statistics kept at a step.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:
@@ -68,9 +70,11 @@ def build(
   """
   dtype = jnp.dtype(dtype)
   backbones = {
-    'vie_single': lambda: resnet.ResNet18(width, dtype=dtype),
+    'vie_single': lambda: resnet.ResNet18(
+      width, decay=batch_norm_decay, dtype=dtype
+    ),
     'vie_slowfast': lambda: slowfast.SlowFast(
-      width, fast_width, alpha, dtype=dtype
+      width, fast_width, alpha, decay=batch_norm_decay, dtype=dtype
     ),
   }
   if name not in backbones:

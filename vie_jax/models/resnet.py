@@ -18,19 +18,22 @@ from vie_jax.models import folded_conv
 
 BLOCKS_PER_STAGE = 2
 NUM_STAGES = 4
+OFFICIAL_DECAY = 0.997
 
 
 class BatchNormRelu(nn.Module):
   """Batch normalisation, then ReLU.
 
   Statistics are over the global batch when the batch is split over devices
-  under jit. Decay 0.997 and epsilon 1e-5 as in the official code, which
-  normalises per replica instead.
+  under jit. Epsilon 1e-5 as in the official code, which normalises per replica
+  instead.
 
   Attributes:
+    decay: share of the running statistics kept at an update.
     dtype: of the result; statistics are float32.
   """
 
+  decay: float = OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -38,7 +41,7 @@ class BatchNormRelu(nn.Module):
     """Normalises the last axis of [..., C]; updates statistics in training."""
     x = nn.BatchNorm(
       use_running_average=not train,
-      momentum=0.997,
+      momentum=self.decay,
       epsilon=1e-5,
       dtype=self.dtype,
       use_fast_variance=False,
@@ -81,6 +84,7 @@ class Block(nn.Module):
     temporal_kernels: taps in time of the first and second convolution.
     stride: spatial stride of the first convolution and the shortcut.
     projects: whether the shortcut is a 1 x 1 convolution.
+    decay: of batch norm's running statistics.
     dtype: of the computation.
   """
 
@@ -88,6 +92,7 @@ class Block(nn.Module):
   temporal_kernels: tuple[int, int] = (1, 1)
   stride: int = 1
   projects: bool = False
+  decay: float = OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -96,13 +101,14 @@ class Block(nn.Module):
     conv = partial(folded_conv.FoldedConv, self.features, dtype=self.dtype)
     strides = (1, self.stride, self.stride)
     first, second = self.temporal_kernels
-    active = BatchNormRelu(self.dtype, name='norm1')(x, train=train)
+    norm = partial(BatchNormRelu, self.decay, dtype=self.dtype)
+    active = norm(name='norm1')(x, train=train)
     self.sow('intermediates', 'active', active)
     shortcut = x
     if self.projects:
       shortcut = conv((1, 1, 1), strides, name='projection')(active)
     y = conv((first, 3, 3), strides, name='conv1')(active)
-    y = BatchNormRelu(self.dtype, name='norm2')(y, train=train)
+    y = norm(name='norm2')(y, train=train)
     y = conv((second, 3, 3), name='conv2')(y)
     return y + shortcut
 
@@ -114,12 +120,14 @@ class Stage(nn.Module):
     features: output channels.
     temporal_kernels: of the two convolutions of each block.
     stride: spatial stride of the first block.
+    decay: of batch norm's running statistics.
     dtype: of the computation.
   """
 
   features: int
   temporal_kernels: tuple[int, int] = (1, 1)
   stride: int = 1
+  decay: float = OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -131,6 +139,7 @@ class Stage(nn.Module):
         self.temporal_kernels,
         stride=self.stride if number == 0 else 1,
         projects=number == 0,
+        decay=self.decay,
         dtype=self.dtype,
         name=f'block{number + 1}',
       )(x, train=train)
@@ -144,12 +153,14 @@ class Pathway(nn.Module):
     width: channels of the stem and first stage; they double with each stage.
     stem_temporal_kernel: taps in time of the stem.
     temporal_kernels: for each stage those of its two kinds of convolution.
+    decay: of batch norm's running statistics.
     dtype: of the computation.
   """
 
   width: int
   stem_temporal_kernel: int = 1
   temporal_kernels: Sequence[tuple[int, int]] = ((1, 1),) * NUM_STAGES
+  decay: float = OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -160,11 +171,12 @@ class Pathway(nn.Module):
         self.width * 2**number,
         tuple(kernels),
         stride=1 if number == 0 else 2,
+        decay=self.decay,
         dtype=self.dtype,
       )
       for number, kernels in enumerate(self.temporal_kernels)
     ]
-    self.final_norm = BatchNormRelu(self.dtype)
+    self.final_norm = BatchNormRelu(self.decay, dtype=self.dtype)
 
   def run_stem(self, x: jax.Array) -> jax.Array:
     """Maps a clip [B, T, H, W, 3] to [B, T, H / 4, W / 4, width]."""
@@ -189,16 +201,20 @@ class ResNet18(nn.Module):
 
   Attributes:
     width: channels of the first stage; 64 in the paper.
+    decay: of batch norm's running statistics.
     dtype: of the computation.
   """
 
   width: int = 64
+  decay: float = OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, clip: jax.Array, *, train: bool) -> jax.Array:
     """Maps normalised clips [B, T, H, W, 3] to float32 [B, 8 width]."""
-    pathway = Pathway(self.width, dtype=self.dtype, name='pathway')
+    pathway = Pathway(
+      self.width, decay=self.decay, dtype=self.dtype, name='pathway'
+    )
     x = pathway.run_stem(clip)
     for number in range(NUM_STAGES):
       x = pathway.run_stage(number, x, train=train)

@@ -26,12 +26,14 @@ class SlowFast(nn.Module):
     width: channels of the slow pathway's first stage; 64 in the paper.
     fast_width: channels of the fast pathway's first stage; 8 in the paper.
     alpha: the slow pathway sees every alpha-th frame; 4 in the paper.
+    decay: of batch norm's running statistics.
     dtype: of the computation.
   """
 
   width: int = 64
   fast_width: int = 8
   alpha: int = 4
+  decay: float = resnet.OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -57,6 +59,7 @@ class SlowFast(nn.Module):
     slow_pathway = resnet.Pathway(
       self.width,
       temporal_kernels=SLOW_TEMPORAL_KERNELS,
+      decay=self.decay,
       dtype=self.dtype,
       name='slow',
     )
@@ -64,6 +67,7 @@ class SlowFast(nn.Module):
       self.fast_width,
       stem_temporal_kernel=FAST_STEM_TEMPORAL_KERNEL,
       temporal_kernels=FAST_TEMPORAL_KERNELS,
+      decay=self.decay,
       dtype=self.dtype,
       name='fast',
     )

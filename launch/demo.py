@@ -1,0 +1,295 @@
+"""The demo: renders videos, trains two networks, shows what they learned.
+
+  make demo
+
+or, with the package installed, `python launch/demo.py`. It runs the ordinary
+commands, prints each of them, and skips what an earlier call has finished.
+The result is demo/index.html, and the same as a picture, demo/demo.png.
+"""
+
+import argparse
+import io
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+
+from vie_jax import metric_log
+from vie_jax.evaluation import gallery, gallery_png
+from vie_jax.input_pipeline import frame_store
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+MODELS = {'single': 'VIE-Single', 'slowfast': 'VIE-SlowFast'}
+LABELS = ('appearance', 'motion')
+NUM_QUERIES = 24
+FRAMES_SHOWN = 8
+# One validation video in five: enough for a figure that means something.
+VAL_PERCENT = 20
+
+
+def run(*command: str) -> None:
+  """Runs a command from the repository's root, showing it first.
+
+  Raises:
+    SystemExit: with the command's exit code, if it fails.
+  """
+  print(f'\n$ python {shlex.join(command)}', flush=True)
+  done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, check=False)
+  if done.returncode:
+    sys.exit(done.returncode)
+
+
+def train(folder: pathlib.Path, model: str, overrides: list[str]) -> None:
+  """Trains a network and evaluates it, trained and at initialisation."""
+  common = (
+    'main.py',
+    f'--config=configs/demo.py:{model}',
+    f'--workdir={folder / model}',
+    f'--config.dataset.dir={folder / "data"}',
+    *overrides,
+  )
+  started = time.monotonic()
+  run(*common)
+  run(*common, '--mode=knn_eval')
+  run(*common, '--mode=knn_eval', '--config.init_from=random')
+  print(f'{MODELS[model]}: {time.monotonic() - started:.0f} s.')
+
+
+def result(folder: pathlib.Path, model: str, mode: str) -> dict:
+  """Reads what an evaluation wrote."""
+  return json.loads((folder / model / mode / 'result.json').read_text())
+
+
+def percent(evaluation: dict, label: str) -> float:
+  """Video top-1 accuracy, in percent."""
+  return 100 * evaluation['accuracy'][label]['top1']
+
+
+def accuracy_table(folder: pathlib.Path) -> gallery.Table:
+  """kNN accuracy of both networks, trained and not, beside chance."""
+  rows = []
+  for model, name in MODELS.items():
+    trained = result(folder, model, 'knn_eval')
+    untrained = result(folder, model, 'knn_eval_random')
+    rows.append([name, *(percent(trained, label) for label in LABELS)])
+    name = f'{name}, untrained'
+    rows.append([name, *(percent(untrained, label) for label in LABELS)])
+  chance = [f'{100 * trained["chance"][label]:.1f}' for label in LABELS]
+  videos = trained['dataset']
+  return gallery.Table(
+    title='kNN accuracy on videos that were not trained on, in %',
+    header=['network', 'what moves', 'how it moves'],
+    rows=[*rows, ['always the most frequent class', *chance]],
+    note=(
+      f'{videos["val_videos"]} test videos against '
+      f'{videos["train_videos"]} training videos, '
+      f'{trained["num_clips"]} clips each, k = {trained["num_neighbors"]}. '
+      'Untrained: the same network as it was initialised.'
+    ),
+    bar_maximum=100.0,
+  )
+
+
+def findings(folder: pathlib.Path) -> list[str]:
+  """The two claims of the demo, and whether they hold here."""
+  trained = {m: result(folder, m, 'knn_eval') for m in MODELS}
+  untrained = {m: result(folder, m, 'knn_eval_random') for m in MODELS}
+  best = {
+    label: max(
+      percent(trained[m], label) - percent(untrained[m], label) for m in MODELS
+    )
+    for label in LABELS
+  }
+  motion = {m: percent(trained[m], 'motion') for m in MODELS}
+  verb = 'does' if motion['slowfast'] > motion['single'] else 'does not'
+  return [
+    'Training raises accuracy over the untrained network by up to '
+    f'{best["appearance"]:.0f} points on what moves and {best["motion"]:.0f} '
+    'on how it moves.',
+    'VIE-Single sees one frame at a time, and no single frame tells the '
+    f'motion; VIE-SlowFast sees eight, and {verb} better on how things move: '
+    f'{motion["slowfast"]:.0f} % against {motion["single"]:.0f} %.',
+  ]
+
+
+def curves(folder: pathlib.Path) -> list[gallery.Curve]:
+  """Accuracy and loss of both networks over training."""
+  chance = result(folder, 'single', 'knn_eval')['chance']
+  pictures = []
+  for label, title in zip(LABELS, ('what moves', 'how it moves'), strict=True):
+    series = {}
+    for model, name in MODELS.items():
+      steps, values = metric_log.curve(folder / model, f'knn/{label}_top1')
+      series[name] = (steps, [100 * value for value in values])
+    pictures.append(
+      gallery.Curve(
+        title=f'kNN accuracy, {title}',
+        y_label='%',
+        series=series,
+        references={'chance': 100 * chance[label]},
+      )
+    )
+  loss = {
+    name: metric_log.curve(folder / model, 'train/loss')
+    for model, name in MODELS.items()
+  }
+  pictures.append(
+    gallery.Curve(
+      title='loss (first Instance Recognition, then Local Aggregation)',
+      y_label='nats',
+      series=loss,
+    )
+  )
+  return pictures
+
+
+def film_strip(store: frame_store.FrameStore, index: int) -> gallery.FilmStrip:
+  """Evenly spread frames of a video, with its labels."""
+  numbers = np.linspace(0, store.num_frames[index] - 1, FRAMES_SHOWN).astype(
+    int
+  )
+  frames = [
+    np.asarray(Image.open(io.BytesIO(jpeg)).convert('RGB'))
+    for jpeg in store.read_frames(index, numbers)
+  ]
+  labels = {}
+  for column in store.label_columns:
+    values, names = store.label(column)
+    if values[index] >= 0:
+      labels[column] = names[values[index]]
+  return gallery.FilmStrip(np.stack(frames), store.paths[index], labels)
+
+
+def queries(
+  folder: pathlib.Path,
+  train_store: frame_store.FrameStore,
+  val_store: frame_store.FrameStore,
+) -> list[gallery.Query]:
+  """Evenly spread test videos and their neighbours in both networks."""
+  found = {
+    name: np.load(folder / model / 'knn_eval' / 'neighbors.npz')
+    for model, name in MODELS.items()
+  }
+  found = {
+    name: (arrays['index'], arrays['similarity'])
+    for name, arrays in found.items()
+  }
+  count = min(NUM_QUERIES, val_store.num_videos)
+  shown = []
+  for video in np.arange(count) * val_store.num_videos // count:
+    neighbors = {
+      name: [
+        gallery.Neighbor(film_strip(train_store, int(i)), float(s))
+        for i, s in zip(index[video], similarity[video], strict=True)
+      ]
+      for name, (index, similarity) in found.items()
+    }
+    shown.append(gallery.Query(film_strip(val_store, int(video)), neighbors))
+  return shown
+
+
+def facts(folder: pathlib.Path, seconds: float) -> dict[str, str]:
+  """What a reader needs to repeat the run."""
+  described = subprocess.run(
+    ['git', 'describe', '--always', '--dirty'],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  trained = result(folder, 'slowfast', 'knn_eval')
+  return {
+    'commit': described.stdout.strip() or 'unknown',
+    'steps': f'{trained["step"]}, batches of {trained["config"]["batch_size"]}',
+    'seed': str(trained['config']['seed']),
+    'data': f'fingerprint {trained["dataset"]["fingerprint"][:12]}',
+    'device': (
+      f'{jax.default_backend()}, {os.cpu_count()} cores, '
+      f'{platform.machine()}, jax {jax.__version__}'
+    ),
+    'time of this call': f'{seconds / 60:.1f} minutes',
+  }
+
+
+def write_page(folder: pathlib.Path, started: float) -> gallery.Page:
+  """Writes demo/index.html and demo/demo.png."""
+  with (
+    frame_store.FrameStore.open(folder / 'data', 'train') as train_store,
+    frame_store.FrameStore.open(folder / 'data', 'val') as val_store,
+  ):
+    shown = queries(folder, train_store, val_store)
+  page = gallery.Page(
+    title='What two networks learned from unlabelled video',
+    introduction=[
+      'Every video shows one of eight textures, moving in one of nine ways. '
+      'Two small networks were trained by Video Instance Embedding, which '
+      'sees no label: to tell the videos apart (Instance Recognition), then '
+      'to gather similar ones (Local Aggregation).',
+      *findings(folder),
+    ],
+    tables=[accuracy_table(folder)],
+    curves=curves(folder),
+    queries=shown,
+    label_columns=LABELS,
+    facts=facts(folder, time.monotonic() - started),
+    query_caption=(
+      'Test videos evenly spread over the list, not picked by hand. Beside '
+      'each are the three training videos that each network places nearest, '
+      'the nearest first, with the cosine similarity of the two embeddings '
+      '(1 is identical).'
+    ),
+  )
+  gallery.write_html(folder / 'index.html', page)
+  gallery_png.write_png(folder / 'demo.png', page)
+  return page
+
+
+def print_table(table: gallery.Table) -> None:
+  """Prints a table for the terminal."""
+  print(f'\n{table.title}')
+  for name, *values in [table.header, *table.rows]:
+    cells = [v if isinstance(v, str) else f'{v:.1f}' for v in values]
+    print(f'  {name:34}' + ''.join(f'{cell:>14}' for cell in cells))
+
+
+def main() -> None:
+  """Runs the demo."""
+  parser = argparse.ArgumentParser(
+    description=__doc__.splitlines()[0],
+    epilog='Further arguments go to main.py: --config.num_steps=100',
+  )
+  parser.add_argument(
+    '--out', default='demo', help='where everything goes (demo)'
+  )
+  parser.add_argument(
+    '--num-videos', type=int, default=1000, help='videos to render (1000)'
+  )
+  options, overrides = parser.parse_known_args()
+  started = time.monotonic()
+  folder = REPOSITORY / options.out
+  run(
+    'data/prepare.py',
+    'demo',
+    f'--out={folder / "data"}',
+    f'--num-videos={options.num_videos}',
+    f'--val-percent={VAL_PERCENT}',
+  )
+  for model in MODELS:
+    train(folder, model, overrides)
+  page = write_page(folder, started)
+  print_table(page.tables[0])
+  print('\n' + '\n'.join(findings(folder)))
+  seconds = time.monotonic() - started
+  print(f'\n{seconds / 60:.1f} minutes. Open {folder / "index.html"}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,172 @@
+import ast
+import pathlib
+
+import pytest
+
+from configs import default, vie_single, vie_slowfast
+from vie_jax import config_check
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+TOO_SMALL = {  # smallest value that works -> fields
+  1: (
+    'model.width model.fast_width model.alpha model.embedding_size '
+    'clip.num_frames clip.frame_step clip.num_eval_clips crop.size '
+    'instance_recognition.num_noise local_aggregation.num_neighbors '
+    'local_aggregation.num_clusters local_aggregation.min_videos_per_cluster '
+    'local_aggregation.num_clusterings local_aggregation.kmeans_iterations '
+    'batch_size num_steps log_every_steps eval_every_steps '
+    'checkpoint_every_steps keep_checkpoints knn.num_neighbors '
+    'knn.batch_size input.prefetch_batches'
+  ),
+  0: (
+    'num_devices objective.instance_recognition_steps '
+    'local_aggregation.recluster_every_steps optimizer.learning_rate '
+    'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed'
+  ),
+}
+BAD_VALUES = [
+  (field, smallest - 1)
+  for smallest, fields in TOO_SMALL.items()
+  for field in fields.split()
+] + [
+  ('augmentation.flip_probability', 1.5),
+  ('augmentation.grey_probability', -0.1),
+  ('augmentation.brightness', 1.01),
+  ('augmentation.contrast', -0.5),
+  ('augmentation.saturation', 2.0),
+  ('augmentation.hue', 0.6),
+  ('augmentation.hue', -0.1),
+  ('objective.temperature', 0.0),
+  ('objective.temperature', -0.07),
+  ('memory_bank.momentum', 1.0),
+  ('memory_bank.momentum', -0.5),
+  ('model.batch_norm_decay', 1.0),
+  ('model.batch_norm_decay', -0.1),
+  ('optimizer.momentum', 1.0),
+  ('optimizer.momentum', -0.1),
+  ('crop.size', 257),
+  ('crop.short_side_min', 320),
+  ('crop.eval_short_side', 223),
+  ('clip.num_frames', 2),
+  ('init_from', 'nowhere'),
+  ('model.name', 'vie_triple'),
+  ('model.dtype', 'float16'),
+  ('clip.sampler', 'fast'),
+  ('memory_bank.init', 'zeros'),
+  ('instance_recognition.loss', 'hinge'),
+  ('optimizer.name', 'sdg'),
+  ('optimizer.schedule', 'linear'),
+  ('knn.reference', 'videos'),
+]
+# Not a number, which no comparison finds too small or too large.
+NOT_NUMBERS = (
+  'optimizer.learning_rate',
+  'optimizer.weight_decay',
+  'optimizer.momentum',
+  'objective.temperature',
+  'memory_bank.momentum',
+  'augmentation.brightness',
+  'augmentation.hue',
+)
+
+
+def assign(config, field, value):
+  *parents, leaf = field.split('.')
+  for name in parents:
+    config = config[name]
+  config[leaf] = value
+
+
+def refusal(config):
+  with pytest.raises(config_check.ConfigError) as error:
+    config_check.check(config)
+  return str(error.value)
+
+
+@pytest.mark.parametrize('field, value', BAD_VALUES)
+def test_a_bad_value_is_refused_by_field_and_value(field, value):
+  config = default.get_config()
+  assign(config, field, value)
+  message = refusal(config)
+  assert message.startswith('config.')
+  assert field.split('.')[-1] in message
+  assert str(value) in message
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('field', NOT_NUMBERS)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_value_that_is_not_finite_is_refused(field, value):
+  config = default.get_config()
+  assign(config, field, value)
+  assert f'config.{field} is {value}' in refusal(config)
+
+
+def test_slowfast_refuses_clips_that_alpha_does_not_divide():
+  config = vie_slowfast.get_config()
+  config.clip.num_frames = 10
+  message = refusal(config)
+  assert 'clip.num_frames is 10' in message
+  assert 'model.alpha, 4' in message
+
+
+def test_all_that_is_wrong_is_listed_at_once():
+  config = default.get_config()
+  config.batch_size = 0
+  config.model.name = 'resnet'
+  config.knn.num_neighbors = -3
+  message = refusal(config)
+  for part in (
+    'config.batch_size is 0',
+    "config.model.name is 'resnet'",
+    'config.knn.num_neighbors is -3',
+  ):
+    assert part in message
+
+
+@pytest.mark.parametrize('module', [default, vie_single, vie_slowfast])
+def test_the_configs_are_sound(module):
+  config_check.check(module.get_config())
+
+
+def fields_of(config):
+  """Names of all fields that hold a value: dotted name -> value."""
+  for name, value in config.items():
+    if hasattr(value, 'items'):
+      yield from ((f'{name}.{leaf}', v) for leaf, v in fields_of(value))
+    else:
+      yield name, value
+
+
+def test_every_bound_and_choice_is_of_a_field_that_exists():
+  known = {name for name, _ in fields_of(default.get_config())}
+  checked = {
+    *config_check._AT_LEAST_ONE,
+    *config_check._NOT_NEGATIVE,
+    *config_check._SHARES,
+    *config_check._CHOICES,
+  }
+  assert checked <= known
+
+
+def names_read(path):
+  """Attributes and names of arguments in a source file."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+      yield node.attr
+    elif isinstance(node, ast.arg):  # `**config.augmentation`
+      yield node.arg
+
+
+def test_every_field_is_read_somewhere():
+  names = set()
+  for path in (REPOSITORY / 'vie_jax').rglob('*.py'):
+    if path.name != 'config_check.py':
+      names.update(names_read(path))
+  unread = [
+    field
+    for field, _ in fields_of(default.get_config())
+    if field.rsplit('.', 1)[-1] not in names
+  ]
+  assert not unread

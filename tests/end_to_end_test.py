@@ -1,0 +1,478 @@
+"""Real command lines: train, kill, go on, evaluate, and what can go wrong."""
+
+import concurrent.futures
+import functools
+import json
+import re
+import shutil
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from conftest import prepare
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
+
+from vie_jax import checkpoint, experiment, metric_log, run_log, train
+
+# Of the process, not of the run.
+TIMES = ('steps_per_sec', 'uptime', 'eval/seconds')
+TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
+
+
+def final_leaves(workdir, dataset, num_devices, **changes):
+  """Every leaf of the newest checkpoint, on the host, by its path."""
+  config = tiny_run.config(dataset, num_devices=num_devices, **changes)
+  rule, _ = train.build_optimizer(config)
+  with (
+    experiment.open_experiment(config) as parts,
+    checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
+  ):
+    shapes = experiment.state_shapes(parts, rule)
+    state = checkpoints.restore(checkpoints.latest_step, shapes)
+  state = state.replace(key=jax.random.key_data(state.key))
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree.leaves_with_path(state)
+  }
+
+
+def figures(workdir):
+  """(step, name) -> value of a run's log; none may occur twice."""
+  result = {}
+  for line in metric_log.read(workdir):
+    for name, value in line.items():
+      if name != 'step' and name not in TIMES:
+        assert (line['step'], name) not in result
+        result[line['step'], name] = value
+  return result
+
+
+def wait_until(is_so, process):
+  """Polls quickly; False if the process ends first."""
+  deadline = time.monotonic() + tiny_run.PATIENCE_SECONDS
+  while not is_so():
+    if process.poll() is not None:
+      return False
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+  return True
+
+
+def is_at(workdir, step):
+  """Whether the log of a run has come to a step."""
+  log = workdir / metric_log.FILE_NAME
+  return lambda: log.exists() and f'"step": {step},' in log.read_text()
+
+
+def is_saving(workdir, *, after=0):
+  """Whether a checkpoint is being written, with others there already."""
+  folder = workdir / 'checkpoints'
+
+  def check():
+    names = [path.name for path in folder.glob('*')]
+    finished = [int(name) for name in names if name.isdigit()]
+    return max(finished, default=-1) >= after and any(
+      'tmp' in name for name in names
+    )
+
+  return check
+
+
+def kill_when(is_so, command, num_devices):
+  """Starts a command and kills it when something is so."""
+  process = tiny_run.start(command, num_devices=num_devices)
+  assert wait_until(is_so, process), tiny_run.output_of(process)
+  tiny_run.kill(process)
+
+
+class Runs:
+  """The same run twice: uninterrupted, and killed on the way."""
+
+  def __init__(self, folder, dataset, num_devices):
+    self.dataset, self.num_devices = dataset, num_devices
+    self.whole, self.killed = folder / 'whole', folder / 'killed'
+    whole = tiny_run.start(
+      tiny_run.command(self.whole, dataset), num_devices=num_devices
+    )
+    try:
+      command = tiny_run.command(self.killed, dataset)
+      kill_when(is_saving(self.killed, after=4), command, num_devices)
+      self.output = tiny_run.run(command, num_devices=num_devices)
+    finally:
+      self.whole_output = tiny_run.output_of(whole)
+    assert whole.returncode == 0, self.whole_output
+
+
+@pytest.fixture(scope='session')
+def runs_on(demo_dataset, tmp_path_factory):
+  """Function from a number of devices to its `Runs`, made when first asked."""
+
+  @functools.cache
+  def make(number):
+    folder = tmp_path_factory.mktemp(f'runs_{number}')
+    return Runs(folder, demo_dataset, number)
+
+  return make
+
+
+@pytest.fixture(params=[1, 8], ids=lambda number: f'{number}_devices')
+def runs(request, runs_on):
+  return runs_on(request.param)
+
+
+@pytest.fixture(scope='session')
+def trained(runs_on):
+  """The workdir of a finished run on one device."""
+  return runs_on(1).whole
+
+
+class Finished:
+  """A command that came to its end: what it said, and its exit code."""
+
+  def __init__(self, command, cwd=tiny_run.REPOSITORY):
+    process = tiny_run.start(command, cwd=cwd)
+    self.output = tiny_run.output_of(process)
+    self.code = process.returncode
+
+  @property
+  def message(self):
+    """The last line, without its time."""
+    return TIME.sub('', self.output.strip().splitlines()[-1])
+
+
+def finish_all(commands, **options):
+  """Runs commands by name, two at a time: name -> `Finished`."""
+  finish = functools.partial(Finished, **options)
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    results = pool.map(finish, commands.values())
+    return dict(zip(commands, results, strict=True))
+
+
+def assert_same_end(one, other, dataset, num_devices):
+  expected = final_leaves(one, dataset, num_devices)
+  leaves = final_leaves(other, dataset, num_devices)
+  assert leaves.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(leaves[name], value, err_msg=name)
+  assert int(expected['.step']) == tiny_run.NUM_STEPS
+
+
+def test_a_killed_run_ends_bit_equal_to_the_uninterrupted_one(runs):
+  assert 'Going on from the checkpoint of step' in runs.output
+  assert_same_end(runs.whole, runs.killed, runs.dataset, runs.num_devices)
+
+
+def test_a_killed_run_leaves_the_same_complete_log(runs):
+  expected, killed = figures(runs.whole), figures(runs.killed)
+  assert killed == expected
+  steps = sorted({step for step, name in killed if name == 'train/loss'})
+  assert steps == list(range(1, tiny_run.NUM_STEPS + 1))
+  assert {step for step, name in killed if name == 'same_video/top1'} == {
+    0,
+    12,
+    24,
+  }
+
+
+def test_no_unfinished_checkpoint_is_left(runs):
+  for workdir in (runs.whole, runs.killed):
+    names = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+    assert names == ['16', '20', '24']
+
+
+def test_eight_devices_begin_like_one(demo_dataset, trained, runs):
+  one, other = figures(trained), figures(runs.whole)
+  for name in ('train/loss', 'train/gradient_norm', 'train/own_similarity'):
+    assert other[1, name] == pytest.approx(one[1, name], rel=1e-4)
+  for name in ('knn/appearance_top1', 'same_video/top1'):
+    assert other[0, name] == one[0, name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('num_devices', [1, 8])
+def test_many_kills_at_many_moments_change_nothing(
+  demo_dataset, tmp_path, num_devices
+):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  tiny_run.run(tiny_run.command(whole, demo_dataset), num_devices=num_devices)
+  command = tiny_run.command(killed, demo_dataset)
+  moments = [
+    is_at(killed, 0),  # evaluated, nothing saved yet
+    is_saving(killed),  # the first checkpoint
+    is_at(killed, 6),
+    is_at(killed, 11),  # just clustered
+    is_saving(killed, after=8),
+    is_at(killed, 14),
+    is_saving(killed, after=16),  # an old one is being deleted, too
+    is_at(killed, 24),  # the last step, not saved yet
+  ]
+  for moment in moments:
+    kill_when(moment, command, num_devices)
+  tiny_run.run(command, num_devices=num_devices)
+  assert_same_end(whole, killed, demo_dataset, num_devices)
+  assert figures(killed) == figures(whole)
+
+
+DIVERGING = {'num_steps': 40, 'optimizer__learning_rate': 1e30}
+
+
+@pytest.fixture(scope='session')
+def later(demo_dataset, trained, tmp_path_factory):
+  """What can be done in copies of a finished run's workdir.
+
+  Function from a name to (workdir, `Finished`).
+  """
+  folder = tmp_path_factory.mktemp('later')
+  options = {
+    'complete': {},
+    'evaluated': {'mode': 'knn_eval'},
+    'untrained': {'mode': 'knn_eval', 'init_from': 'random'},
+    'diverging': DIVERGING,
+    'damaged': {},
+    'repaired': {},
+  }
+  for name in options:
+    shutil.copytree(trained, folder / name)
+  shutil.rmtree(folder / 'untrained')
+  shutil.rmtree(folder / 'damaged' / 'checkpoints' / '24' / 'memory_bank')
+  shutil.rmtree(folder / 'repaired' / 'checkpoints' / '24')
+  results = finish_all(
+    {
+      name: tiny_run.command(folder / name, demo_dataset, **changes)
+      for name, changes in options.items()
+    }
+  )
+  return lambda name: (folder / name, results[name])
+
+
+def contents(folder):
+  """The bytes of all files in a folder, or of one file."""
+  if folder.is_file():
+    return folder.read_bytes()
+  return {
+    path.relative_to(folder): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+
+
+def test_a_complete_run_says_so_and_changes_nothing(trained, later):
+  workdir, finished = later('complete')
+  assert finished.code == 0
+  assert finished.message == 'Training is complete: step 24.'
+  for name in ('checkpoints', metric_log.FILE_NAME):
+    assert contents(workdir / name) == contents(trained / name)
+
+
+def test_the_start_of_a_run_is_documented(trained):
+  config = json.loads((trained / train.CONFIG_FILE).read_text())
+  assert config['model']['width'] == 4
+  log = (trained / run_log.FILE_NAME).read_text()
+  assert 'params' in log or 'backbone/' in log
+  for text in ('"width": 4', 'Progress: ', 'ETA: '):
+    assert text in log
+
+
+def tensorboard_of(workdir):
+  """name -> [(step, value)], of a run's event files."""
+  accumulator = event_accumulator.EventAccumulator(
+    str(workdir), size_guidance={'tensors': 0}
+  )
+  accumulator.Reload()
+  curves = {}
+  for name in accumulator.Tags()['tensors']:
+    curves[name] = [
+      (point.step, tensor_util.make_ndarray(point.tensor_proto).item())
+      for point in accumulator.Tensors(name)
+    ]
+  return curves
+
+
+def test_tensorboard_has_the_curves_of_the_log(trained):
+  curves = tensorboard_of(trained)
+  for (step, name), value in figures(trained).items():
+    assert (step, pytest.approx(value, rel=1e-5)) in curves[name]
+  assert '"batch_size": 16' in str(curves['config'])
+
+
+def test_tensorboard_misses_nothing_after_a_kill(runs):
+  curves = tensorboard_of(runs.killed)
+  for step, name in figures(runs.killed):
+    assert step in [point[0] for point in curves[name]]
+
+
+def test_knn_evaluates_the_checkpoint(trained, later):
+  workdir, finished = later('evaluated')
+  assert finished.code == 0, finished.output
+  folder = workdir / 'knn_eval'
+  result = json.loads((folder / 'result.json').read_text())
+  assert (result['step'], result['reference']) == (24, 'bank')
+  # What training measured at its end.
+  log = figures(trained)
+  for column, accuracy in result['accuracy'].items():
+    for name, value in accuracy.items():
+      assert value == log[24, f'knn/{column}_{name}']
+  assert result['same_video']['top1'] == log[24, 'same_video/top1']
+  neighbors = np.load(folder / 'neighbors.npz')
+  assert neighbors['index'].shape == neighbors['similarity'].shape == (12, 3)
+  assert ((neighbors['index'] >= 0) & (neighbors['index'] < 36)).all()
+  assert (np.diff(neighbors['similarity'], axis=1) <= 0).all()
+
+
+def test_knn_evaluates_a_network_that_was_never_trained(later):
+  workdir, finished = later('untrained')
+  assert finished.code == 0, finished.output
+  folder = workdir / 'knn_eval_random'
+  result = json.loads((folder / 'result.json').read_text())
+  assert (result['step'], result['reference']) == (0, 'clips')
+  assert result['chance'].keys() == {'appearance', 'motion'}
+  assert np.load(folder / 'neighbors.npz')['index'].shape == (12, 3)
+  assert [path.name for path in workdir.iterdir()] == ['knn_eval_random']
+
+
+def test_divergence_stops_with_one_line_and_keeps_the_last_checkpoint(
+  demo_dataset, trained, later
+):
+  workdir, finished = later('diverging')
+  assert finished.code == 2
+  assert 'Traceback' not in finished.output
+  assert finished.message.startswith('Training stopped at step ')
+  assert 'the last good checkpoint, of step 24, is kept' in finished.message
+  assert 'config.optimizer.learning_rate' in finished.message
+  log = (workdir / run_log.FILE_NAME).read_text()
+  assert finished.message in log
+  leaves = final_leaves(workdir, demo_dataset, 1, **DIVERGING)
+  expected = final_leaves(trained, demo_dataset, 1)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(leaves[name], value)
+    if np.issubdtype(value.dtype, np.floating):
+      assert np.isfinite(value).all()
+
+
+def test_a_damaged_checkpoint_is_named_with_a_remedy_that_works(
+  demo_dataset, trained, later
+):
+  workdir, finished = later('damaged')
+  newest = workdir / 'checkpoints' / '24'
+  assert finished.code == 2
+  assert 'Traceback' not in finished.output
+  assert finished.message == (
+    f'The checkpoint {newest} cannot be restored: it has no memory_bank. '
+    f'Delete {newest} to go on from step 20.'
+  )
+  workdir, finished = later('repaired')
+  assert finished.code == 0, finished.output
+  assert 'Going on from the checkpoint of step 20.' in finished.output
+  assert_same_end(trained, workdir, demo_dataset, 1)
+
+
+@pytest.fixture(scope='session')
+def flat_run(demo_dataset, tmp_path_factory):
+  """A SlowFast run on videos without labels."""
+  folder = tmp_path_factory.mktemp('flat')
+  (folder / 'videos').mkdir()
+  for path in (demo_dataset.parent / 'demo-videos').glob('*.mp4'):
+    shutil.copy(path, folder / 'videos')
+  prepare(
+    'folder',
+    f'--videos={folder / "videos"}',
+    f'--out={folder / "prepared"}',
+    '--val-percent=25',
+    '--processes=2',
+  )
+  tiny_run.run(
+    tiny_run.command(
+      folder / 'W',
+      folder / 'prepared',
+      'vie_slowfast',
+      num_steps=4,
+      objective__instance_recognition_steps=0,
+      eval_every_steps=4,
+      memory_bank__init='embeddings',
+    )
+  )
+  return folder / 'W'
+
+
+def test_slowfast_trains_some_steps(flat_run):
+  log = figures(flat_run)
+  losses = [value for (_, name), value in log.items() if name == 'train/loss']
+  assert len(losses) == 4
+  assert np.isfinite(losses).all()
+  # The bank began as the network's embeddings, not at random.
+  assert log[0, 'health/bank_share_never_visited'] == 1.0
+  assert log[1, 'train/own_similarity'] > 0.5
+
+
+def test_videos_without_labels_are_monitored_all_the_same(flat_run):
+  log = figures(flat_run)
+  for step in (0, 4):
+    assert 0 <= log[step, 'same_video/top1'] <= 1
+    assert log[step, 'same_video/chance'] > 0
+    assert log[step, 'health/bank_effective_rank'] >= 1
+  assert not any(name.startswith('knn/') for _, name in log)
+
+
+@pytest.fixture(scope='session')
+def refused(demo_dataset, tmp_path_factory):
+  """Runs all commands that must fail, two at a time."""
+  folder = tmp_path_factory.mktemp('refused')
+  damaged = folder / 'damaged'
+  shutil.copytree(demo_dataset, damaged)
+  next((damaged / 'train').glob('frames-*')).unlink()
+  (folder / 'empty').mkdir()
+  # Where no prepared Kinetics is in place.
+  (folder / 'elsewhere').mkdir()
+  commands = {
+    'removed_data': tiny_run.command(folder / 'W1', folder / 'nowhere'),
+    'removed_shard': tiny_run.command(folder / 'W2', damaged),
+    'empty_workdir': tiny_run.command(
+      folder / 'empty', demo_dataset, mode='knn_eval'
+    ),
+    'bad_value': tiny_run.command(
+      folder / 'W3', demo_dataset, optimizer__name='sdg'
+    ),
+    'mistyped_field': tiny_run.command(
+      folder / 'W4', demo_dataset, batchsize=8
+    ),
+    'no_arguments': [
+      sys.executable,
+      str(tiny_run.REPOSITORY / 'main.py'),
+      f'--config={tiny_run.REPOSITORY / "configs" / "vie_slowfast.py"}',
+    ],
+  }
+  return folder, finish_all(commands, cwd=folder / 'elsewhere')
+
+
+@pytest.mark.parametrize(
+  'name, parts',
+  {
+    'removed_data': ['nowhere', 'data/prepare.py folder'],
+    'removed_shard': ['damaged/train/frames-', 'missing'],
+    'empty_workdir': ['empty', '--config.init_from=random'],
+    'bad_value': ["config.optimizer.name is 'sdg'", 'sgd, adam'],
+    'mistyped_field': ['batchsize', 'batch_size'],
+    'no_arguments': ['data/prepared/kinetics400', 'data/prepare.py folder'],
+  }.items(),
+)
+def test_what_cannot_be_done_is_said_in_two_sentences(refused, name, parts):
+  result = refused[1][name]
+  assert 'Traceback' not in result.output
+  assert result.code == 2
+  *earlier, _ = result.output.strip().splitlines()
+  assert all(': 36 training videos, ' in line for line in earlier)
+  assert len(re.findall(r'[.?!](?: |$)', result.message)) <= 2
+  for part in parts:
+    assert part in result.message
+
+
+def test_what_cannot_be_done_leaves_nothing_behind(refused):
+  folder, _ = refused
+  left = sorted(path.name for path in folder.iterdir())
+  assert left == ['damaged', 'elsewhere', 'empty']
+  assert not list((folder / 'elsewhere').iterdir())
+  assert not list((folder / 'empty').iterdir())

@@ -1,0 +1,126 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vie_jax import device_augment
+from vie_jax.evaluation import features
+from vie_jax.models import embedding
+
+NUM_VIDEOS, NUM_CLIPS, SIZE = 5, 3, 8
+BATCH = 8
+
+
+class FirstPixel(nn.Module):
+  """Embeds a clip as its top left pixel, which names the clip."""
+
+  @nn.compact
+  def __call__(self, clip, *, train):
+    assert not train
+    return clip[:, 0, 0, 0, :]
+
+
+def center(window, crop):
+  del crop  # the whole window
+  return window.astype(jnp.float32)
+
+
+def batches(order):
+  """Eval batches of clips in an order; the last one is padded by copies."""
+  for start in range(0, len(order), BATCH):
+    positions = order[start : start + BATCH]
+    is_valid = np.arange(BATCH) < len(positions)
+    positions = np.pad(positions, (0, BATCH - len(positions)), mode='edge')
+    video, clip = np.divmod(positions, NUM_CLIPS)
+    window = np.zeros((BATCH, 1, SIZE, SIZE, 3), np.uint8)
+    window[:, 0, 0, 0, 0], window[:, 0, 0, 0, 1] = video + 100, clip + 200
+    # A padded clip that counted would overwrite the last one.
+    window[~is_valid] = 255
+    yield {
+      'window': window,
+      'crop': np.tile(np.float32([0, 0, SIZE, SIZE]), (BATCH, 1)),
+      'instance_index': video.astype(np.int32),
+      'clip_index': clip.astype(np.int32),
+      'is_valid': is_valid,
+    }
+
+
+def embed(order, mesh):
+  model = FirstPixel()
+  return features.embed_videos(
+    batches(order),
+    features.embedder(model, center=center, mesh=mesh),
+    {},
+    num_videos=NUM_VIDEOS,
+    num_clips=NUM_CLIPS,
+    embedding_size=3,
+    mesh=mesh,
+  )
+
+
+@pytest.mark.parametrize('seed', [None, 0])
+def test_every_clip_ends_up_in_its_place(mesh, seed):
+  order = np.arange(NUM_VIDEOS * NUM_CLIPS)
+  if seed is not None:
+    order = np.random.default_rng(seed).permutation(order)
+  result = embed(order, mesh)
+  assert result.dtype == np.float32
+  for video in range(NUM_VIDEOS):
+    for clip in range(NUM_CLIPS):
+      expected = [video + 100, clip + 200, 0]
+      assert result[video, clip].tolist() == expected
+
+
+def test_clips_that_no_batch_brought_are_not_numbers(mesh8):
+  result = embed(np.arange(7), mesh8)
+  missing = np.isnan(result).all(axis=2).reshape(-1)
+  assert missing.tolist() == [False] * 7 + [True] * 8
+
+
+def test_a_network_embeds_the_same_on_any_number_of_devices(mesh):
+  model = embedding.build(
+    'vie_single',
+    embedding_size=16,
+    width=4,
+    fast_width=1,
+    alpha=1,
+    dtype='float32',
+  )
+  rng = np.random.default_rng(1)
+  window = rng.integers(0, 256, (BATCH, 1, 40, 40, 3), dtype=np.uint8)
+  crop = np.tile(np.float32([3, 4, 32, 32]), (BATCH, 1))
+  variables = jax.jit(partial(model.init, train=False))(
+    jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3))
+  )
+
+  def centered(window, crop):
+    return device_augment.center(window, crop, size=32)
+
+  expected = model.apply(variables, centered(window, crop), train=False)
+  result = features.embedder(model, center=centered, mesh=mesh)(
+    variables,
+    {
+      'window': window,
+      'crop': crop,
+      'instance_index': np.arange(BATCH, dtype=np.int32),
+      'clip_index': np.zeros(BATCH, np.int32),
+      'is_valid': np.ones(BATCH, bool),
+    },
+  )
+  assert result['embedding'].sharding.is_fully_replicated
+  np.testing.assert_allclose(result['embedding'], expected, atol=1e-5)
+
+
+def test_video_means_are_the_directions_of_the_mean_clips():
+  rng = np.random.default_rng(2)
+  clips = rng.standard_normal((6, 4, 16)).astype(np.float32)
+  clips /= np.linalg.norm(clips, axis=2, keepdims=True)
+  means = features.video_means(clips)
+  for video in range(6):
+    total = sum(clips[video, clip] for clip in range(4))
+    np.testing.assert_allclose(
+      means[video], total / np.linalg.norm(total), atol=1e-6
+    )

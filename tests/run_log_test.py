@@ -1,0 +1,70 @@
+import logging as python_logging
+import re
+
+import pytest
+from absl import logging
+
+from vie_jax import run_log
+
+
+@pytest.fixture(autouse=True)
+def absl_logger():
+  """The logger, as it was before when the test is over."""
+  logger = logging.get_absl_logger()
+  handlers, level = list(logger.handlers), logger.level
+  logging.set_verbosity(logging.INFO)
+  yield logger
+  for handler in logger.handlers:
+    if handler not in handlers:
+      handler.close()
+  logger.handlers[:] = handlers
+  logger.setLevel(level)
+
+
+def lines(workdir):
+  return (workdir / run_log.FILE_NAME).read_text().splitlines()
+
+
+def say(logger, text, *, level=python_logging.INFO, path='train.py'):
+  logger.handle(
+    logger.makeRecord('absl', level, path, 1, text, args=(), exc_info=None)
+  )
+
+
+def test_lines_have_time_and_message_and_are_appended(tmp_path):
+  for text in ('first', 'second'):
+    run_log.to_file(tmp_path)
+    logging.info('The %s line.', text)
+  first, second = lines(tmp_path)
+  time = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'
+  assert re.fullmatch(f'{time} The first line.', first)
+  assert re.fullmatch(f'{time} The second line.', second)
+
+
+def test_libraries_speak_only_when_it_matters(tmp_path, absl_logger):
+  run_log.to_file(tmp_path)
+  library = '/lib/orbax/checkpoint/manager.py'
+  say(absl_logger, 'Saving.', path=library)
+  say(absl_logger, 'Beware.', path=library, level=python_logging.WARNING)
+  say(absl_logger, 'It failed.', path=library, level=python_logging.ERROR)
+  say(absl_logger, 'Ours.')
+  assert [line.split(' ', 2)[2] for line in lines(tmp_path)] == [
+    'It failed.',
+    'Ours.',
+  ]
+
+
+def test_progress_is_told_in_plain_words(tmp_path, absl_logger):
+  run_log.to_file(tmp_path)
+  say(absl_logger, 'Setting work unit notes: 1.0 steps/s, 50%, ETA: 1m')
+  assert lines(tmp_path)[0].endswith(' Progress: 1.0 steps/s, 50%, ETA: 1m')
+
+
+def test_two_runs_in_one_process_write_to_their_own_files(tmp_path):
+  for name in ('first', 'second'):
+    (tmp_path / name).mkdir()
+    run_log.to_file(tmp_path / name)
+    logging.info('Only in %s.', name)
+  for name in ('first', 'second'):
+    (line,) = lines(tmp_path / name)
+    assert line.endswith(f'Only in {name}.')
