@@ -43,6 +43,17 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
 
 
+def parse(argv):
+  """Parses the command line; a mistake in the config is one line, too."""
+  try:
+    return flags.FLAGS(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    reason = ' '.join(str(error).split())
+  except flags.Error as error:
+    reason = str(error)
+  sys.exit(f'{reason}\n{argv[0]} --help lists the flags.')
+
+
 def main(unused_argv):
   """Runs one mode; expected errors are one line, not a traceback."""
   config_file = pathlib.Path(
@@ -55,7 +66,7 @@ def main(unused_argv):
   run_log.to_terminal()
   try:
     MODES[_MODE.value](_CONFIG.value, workdir)
-  except EXPECTED_ERRORS as error:
+  except (*EXPECTED_ERRORS, OSError) as error:
     logging.error('%s', error)
     sys.exit(2)
   except KeyboardInterrupt:
@@ -65,4 +76,4 @@ def main(unused_argv):
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -11,8 +11,8 @@ ELSEWHERE = 'platform_system != "Linux" or platform_machine != "x86_64"'
 
 INSTALL_REQUIRES = [
   'absl-py>=2.1',
-  'array_record>=0.8',
-  'av>=14.2',
+  'array_record>=0.8.1',
+  'av>=18',
   'clu>=0.0.12',
   'flax>=0.12',
   # tensorflow-datasets imports it on Python 3.11 and later but does not
@@ -32,6 +32,8 @@ INSTALL_REQUIRES = [
   # here; it must never see an accelerator.
   f'tensorflow-cpu>=2.19; {ON_LINUX_X86}',
   f'tensorflow>=2.19; {ELSEWHERE}',
+  # clu's writers import it and do not declare it.
+  'tensorboard>=2.19',
   'tensorflow-datasets>=4.9.7',
   'tqdm>=4.66',
 ]

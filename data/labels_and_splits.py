@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import io
 import pathlib
 import posixpath
 
@@ -159,7 +160,8 @@ def split_by_lists(videos, *, train, val):
 
 def _text(file):
   try:
-    return pathlib.Path(file).read_text('utf-8-sig')
+    # Not read_text: it would change line ends inside of quoted names.
+    return pathlib.Path(file).read_bytes().decode('utf-8-sig')
   except OSError as error:
     raise InputError(f'{file} cannot be read: {error.strerror}') from error
   except UnicodeDecodeError as error:
@@ -169,7 +171,7 @@ def _text(file):
 
 def _csv_rows(file):
   """Returns (line number, cells) of each row that is not empty."""
-  reader = csv.reader(_text(file).splitlines(keepends=True), strict=True)
+  reader = csv.reader(io.StringIO(_text(file), newline=''), strict=True)
   rows, line = [], 1
   try:
     for cells in reader:
@@ -186,7 +188,7 @@ def _checked_header(file, header):
   if names[0] != 'path' or len(names) < 2:
     raise InputError(
       f'{file}, line 1: the header must be "path" and one or more label '
-      f'columns, not {",".join(names)!r}'
+      f'columns, with commas between them, not {",".join(names)!r}'
     )
   repeated = [name for name, n in collections.Counter(names).items() if n > 1]
   if repeated or not all(names):

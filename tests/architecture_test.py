@@ -56,7 +56,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
-    'config_check device_augment input_pipeline models sharding train_state',
+    'config_check device_augment input_pipeline models objective.memory_bank '
+    'sharding train_state',
     'jax flax optax ml_collections',
   ),
   'evaluate': (

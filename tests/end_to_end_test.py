@@ -100,7 +100,7 @@ class Runs:
     )
     try:
       command = tiny_run.command(self.killed, dataset)
-      kill_when(is_saving(self.killed, after=4), command, num_devices)
+      kill_when(is_saving(self.killed, after=12), command, num_devices)
       self.output = tiny_run.run(command, num_devices=num_devices)
     finally:
       self.whole_output = tiny_run.output_of(whole)

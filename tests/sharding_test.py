@@ -42,7 +42,8 @@ def test_layouts_split_what_they_say(mesh):
       rows[device.id], array[number * by_row : (number + 1) * by_row]
     )
     np.testing.assert_array_equal(
-      columns[device.id], array[:, number * by_column : (number + 1) * by_column]
+      columns[device.id],
+      array[:, number * by_column : (number + 1) * by_column],
     )
     np.testing.assert_array_equal(whole[device.id], array)
 

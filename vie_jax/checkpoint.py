@@ -147,9 +147,9 @@ class Checkpoints:
       reason = ' '.join(str(error).split())[:300]
     others = [s for s in self._manager.all_steps() if s != step]
     remedy = (
-      f'Delete {folder} to go on from step {max(others)}.'
+      f'If it is damaged, move it away to go on from step {max(others)}.'
       if others
-      else 'It is the only checkpoint: delete it to start anew.'
+      else 'It is the only one: if it is damaged, move it away to start anew.'
     )
     raise CheckpointError(
       f'The checkpoint {folder} cannot be restored: {reason}. {remedy}'

@@ -68,7 +68,8 @@ class Evaluator:
       reference: of the training videos.
 
     Returns:
-      label column -> accuracies, see `knn.accuracy`.
+      label column -> accuracies, see `knn.accuracy`; a column without labels
+      in the validation videos is left out.
     """
     config, mesh = self._experiment.config, self._experiment.mesh
     train, val = self._experiment.train_store, self._experiment.val_store
@@ -88,9 +89,11 @@ class Evaluator:
         num_classes=len(class_names),
         temperature=config.objective.temperature,
       )
-      results[column] = knn.accuracy(
+      accuracy = knn.accuracy(
         scores, val.label(column)[0], num_clips=embeddings.shape[1]
       )
+      if accuracy:
+        results[column] = accuracy
     return results
 
   def clip_reference(self, variables: dict) -> Reference:
@@ -137,9 +140,8 @@ def curves(evaluator: Evaluator, state: train_state.TrainState, run) -> dict:
   for column, accuracy in accuracies.items():
     for name, value in accuracy.items():
       figures[f'knn/{column}_{name}'] = value
-  if embeddings.shape[0] > 1 and embeddings.shape[1] > 1:
-    for name, value in monitors.same_video_retrieval(embeddings).items():
-      figures[f'same_video/{name}'] = value
+  for name, value in monitors.same_video_retrieval(embeddings).items():
+    figures[f'same_video/{name}'] = value
   return figures
 
 
@@ -247,7 +249,8 @@ def _chance(run: Experiment) -> dict[str, float]:
     counts = np.bincount(train[train >= 0], minlength=len(class_names))
     val = run.val_store.label(column)[0]
     val = val[val >= 0]
-    chance[column] = float((val == counts.argmax()).mean()) if val.size else 0.0
+    if val.size:
+      chance[column] = float((val == counts.argmax()).mean())
   return chance
 
 

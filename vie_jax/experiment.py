@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from vie_jax import config_check, device_augment, sharding, train_state
 from vie_jax.input_pipeline import frame_store, pipeline
 from vie_jax.models import embedding
+from vie_jax.objective import memory_bank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,11 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
       'visible; 0 takes all of them.'
     )
   mesh = sharding.make_mesh(config.num_devices)
+  if memory_bank.ROW_MULTIPLE % mesh.size:
+    raise config_check.ConfigError(
+      f'{mesh.size} devices are in use, and the rows of a memory bank split '
+      'evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
+    )
   for field, size in (
     ('batch_size', config.batch_size),
     ('knn.batch_size', config.knn.batch_size),
@@ -145,8 +151,8 @@ def _check_videos(parts: Experiment) -> None:
   if store.num_videos < config.batch_size:
     raise config_check.ConfigError(
       f'config.batch_size is {config.batch_size}, but {config.dataset.dir} '
-      f'has only {store.num_videos} training videos, and a batch holds no '
-      'video twice; lower it, or add videos.'
+      f'has only {store.num_videos} for training, and a batch holds no video '
+      'twice; lower it, or add videos.'
     )
 
 

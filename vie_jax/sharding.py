@@ -28,11 +28,12 @@ def make_mesh(num_devices: int = 0) -> Mesh:
   num_devices = num_devices or len(devices)
   if num_devices > len(devices):
     raise ValueError(f'{num_devices} devices asked for, {len(devices)} here.')
-  return jax.make_mesh(
-    (num_devices,),
+  # Not jax.make_mesh, which may change the order of the devices: the rows of
+  # a global batch follow the order of the processes.
+  return Mesh(
+    np.asarray(devices[:num_devices]),
     (DATA_AXIS,),
     axis_types=(AxisType.Auto,),
-    devices=devices[:num_devices],
   )
 
 

@@ -157,6 +157,10 @@ def _fill_bank(
     for number, batch in zip(range(num_batches), batches, strict=False):
       batch = sharding.global_batch(batch, parts.mesh)
       state = fill(state, batch, jnp.asarray(number, jnp.int32))
+      # As in the loop: batches must not pile up in front of the device.
+      jax.block_until_ready(state.bank)
+      if (number + 1) % parts.config.log_every_steps == 0:
+        logging.info('Memory bank: %d of %d batches.', number + 1, num_batches)
   return state
 
 
@@ -187,9 +191,7 @@ class _Reporter:
       self._text_writers.append(summaries)
       writers += [
         summaries,
-        metric_log.JsonLinesWriter(
-          workdir, from_step=checkpoints.latest_step
-        ),
+        metric_log.JsonLinesWriter(workdir, from_step=checkpoints.latest_step),
       ]
     self.writer = metric_writers.MultiWriter(writers)
 
@@ -237,8 +239,8 @@ class _Reporter:
     )
     raise DivergedError(
       f'Training stopped at step {step}: {reason}; {kept}. Lower '
-      'config.optimizer.learning_rate, or look at the data, and run the same '
-      'command again.'
+      'config.optimizer.learning_rate, or look at the data, and run it '
+      'again.'
     )
 
 
@@ -295,8 +297,10 @@ def train_and_evaluate(
     The last state.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError,
-    checkpoint.CheckpointError: with the remedy, before anything is written.
+    config_check.ConfigError, frame_store.DatasetError: with the remedy, before
+      anything is written.
+    checkpoint.CheckpointError: if the newest checkpoint is damaged or of
+      another run; it is left as it is.
     DivergedError: if a figure is no longer finite.
   """
   folder = pathlib.Path(workdir)

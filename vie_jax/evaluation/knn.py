@@ -109,13 +109,13 @@ def accuracy(
 
   Returns:
     `top1` and `top5` of videos, whose clips' scores are averaged (official),
-    and `clip_top1`, each clip for itself; NaN if no video has a label.
+    and `clip_top1`, each clip for itself; nothing if no video has a label.
   """
   known = labels >= 0
   by_clip = scores.reshape(len(labels), num_clips, -1)[known]
   truth = labels[known]
   if not truth.size:
-    return dict.fromkeys(('top1', 'top5', 'clip_top1'), float('nan'))
+    return {}
   ranked = np.argsort(-by_clip.mean(axis=1), axis=1, kind='stable')
   in_top5 = (ranked[:, :5] == truth[:, None]).any(axis=1)
   return {

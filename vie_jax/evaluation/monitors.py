@@ -27,13 +27,17 @@ def same_video_retrieval(embeddings: np.ndarray) -> dict[str, float]:
   """How often a clip's nearest other clip is of the same video.
 
   Args:
-    embeddings: float32 [V, G, D], unit vectors, G at least 2.
+    embeddings: float32 [V, G, D], unit vectors.
 
   Returns:
     `top1` over all clips of the first `MAX_VIDEOS` videos, and `chance`.
+    Nothing if there is one video or one clip of each: then there is no
+    question.
   """
   embeddings = embeddings[:MAX_VIDEOS]
   num_videos, num_clips, dim = embeddings.shape
+  if num_videos < 2 or num_clips < 2:
+    return {}
   flat = embeddings.reshape(-1, dim)
   video = np.repeat(np.arange(num_videos), num_clips)
   hits = 0

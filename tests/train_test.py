@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import tiny_run
+
+from configs import default
+from vie_jax import checkpoint, metric_log, train
+
+
+@pytest.mark.parametrize(
+  'num_videos, num_neighbors, num_clusters',
+  [
+    (10, 10, 1),  # fewer videos than a cluster should have
+    (300, 300, 15),
+    (512, 512, 25),
+    (100_000, 512, 5000),
+    (240_000, 512, 8000),  # Kinetics
+  ],
+)
+def test_the_method_fits_the_size_of_the_data_set(
+  num_videos, num_neighbors, num_clusters, caplog
+):
+  with caplog.at_level('INFO'):
+    method = train.method_of(default.get_config(), num_videos)
+  assert method.num_videos == num_videos
+  assert method.num_neighbors == num_neighbors
+  assert method.num_clusters == num_clusters
+  # What differs from the config is said.
+  for name, value, wanted in (
+    ('num_neighbors', num_neighbors, 512),
+    ('num_clusters', num_clusters, 8000),
+  ):
+    sentence = f'local_aggregation.{name} is {value} instead of {wanted}'
+    assert (sentence in caplog.text) == (value < wanted)
+
+
+def test_the_method_has_the_numbers_of_the_config():
+  config = default.get_config()
+  config.objective.temperature = 0.2
+  config.memory_bank.momentum = 0.25
+  config.instance_recognition.loss = 'softmax'
+  config.instance_recognition.num_noise = 77
+  config.local_aggregation.kmeans_iterations = 3
+  method = train.method_of(config, 1000)
+  assert method.temperature == 0.2
+  assert method.bank_momentum == 0.25
+  assert method.instance_loss == 'softmax'
+  assert method.num_noise == 77
+  assert method.kmeans_iterations == 3
+
+
+@pytest.mark.parametrize(
+  'first_step, every_steps, expected',
+  [
+    (0, 5, [0, 5, 10, 15]),
+    (10, 5, [10, 15]),
+    (7, 5, [7, 10, 15]),
+    (7, 100, [7]),
+    (100, 5, []),
+  ],
+)
+def test_clusters_are_made_at_the_start_and_every_epoch(
+  first_step, every_steps, expected
+):
+  due = [
+    step
+    for step in range(20)
+    if train.clusters_are_due(
+      step, first_step=first_step, every_steps=every_steps
+    )
+  ]
+  assert due == expected
+
+
+def test_the_rate_follows_the_schedule_of_the_config():
+  config = default.get_config()
+  config.optimizer.learning_rate = 0.5
+  config.optimizer.drop_steps = (3, 6)
+  _, rate = train.build_optimizer(config)
+  rates = [float(rate(step)) for step in range(9)]
+  np.testing.assert_allclose(
+    rates, [0.5] * 4 + [0.05] * 3 + [0.005] * 2, rtol=1e-6
+  )
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = 2
+  config.num_steps = 8
+  _, rate = train.build_optimizer(config)
+  expected = [
+    min(step / 2, 1) * 0.25 * (1 + np.cos(np.pi * step / 8))
+    for step in range(9)
+  ]
+  np.testing.assert_allclose(
+    [float(rate(step)) for step in range(9)], expected, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('looks', ['log', 'eval', 'checkpoint'])
+def test_divergence_is_noticed_by_whatever_looks_first(
+  demo_dataset, tmp_path, looks
+):
+  every = {f'{name}_every_steps': 50 for name in ('log', 'eval', 'checkpoint')}
+  config = tiny_run.config(
+    demo_dataset,
+    optimizer__learning_rate=1e30,
+    num_devices=1,
+    **(every | {f'{looks}_every_steps': 2}),
+  )
+  with pytest.raises(train.DivergedError) as error:
+    train.train_and_evaluate(config, tmp_path)
+  message = str(error.value)
+  assert message.startswith('Training stopped at step 2: ')
+  assert 'not finite' in message or 'the loss is nan' in message
+  assert 'there is no checkpoint yet' in message
+  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.latest_step is None
+  # No figure of the step but the loss itself.
+  later = [line for line in metric_log.read(tmp_path) if line['step'] > 0]
+  assert all('same_video/top1' not in line for line in later)
