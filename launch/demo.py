@@ -19,6 +19,10 @@ import subprocess
 import sys
 import time
 
+# TensorFlow, which clu brings in, need not talk about itself.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
 import jax
 import numpy as np
 from PIL import Image
@@ -144,7 +148,7 @@ def curves(folder: pathlib.Path) -> list[gallery.Curve]:
   }
   pictures.append(
     gallery.Curve(
-      title='loss (first Instance Recognition, then Local Aggregation)',
+      title='training loss: IR, then LA',
       y_label='nats',
       series=loss,
     )
@@ -241,6 +245,11 @@ def write_page(folder: pathlib.Path, started: float) -> gallery.Page:
     queries=shown,
     label_columns=LABELS,
     facts=facts(folder, time.monotonic() - started),
+    curve_caption=(
+      'The same networks while they train. Here a training video is its row of '
+      'the memory bank; in the table it is the mean of its clips, because an '
+      'untrained network has no memory bank.'
+    ),
     query_caption=(
       'Test videos evenly spread over the list, not picked by hand. Beside '
       'each are the three training videos that each network places nearest, '

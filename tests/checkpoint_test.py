@@ -228,7 +228,7 @@ def test_damage_is_named_with_the_folder_and_the_remedy(tmp_path, damage):
   message = str(error.value)
   assert '\n' not in message
   assert f'The checkpoint {folder} cannot be restored' in message
-  assert f'Delete {folder} to go on from step 1.' in message
+  assert 'move it away to go on from step 1.' in message
   shutil.rmtree(tmp_path / 'checkpoints' / '1')
   with pytest.raises(checkpoint.CheckpointError, match='start anew'):
     go_on()

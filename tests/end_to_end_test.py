@@ -362,7 +362,7 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy_that_works(
   assert 'Traceback' not in finished.output
   assert finished.message == (
     f'The checkpoint {newest} cannot be restored: it has no memory_bank. '
-    f'Delete {newest} to go on from step 20.'
+    'If it is damaged, move it away to go on from step 20.'
   )
   workdir, finished = later('repaired')
   assert finished.code == 0, finished.output
@@ -455,7 +455,6 @@ def refused(demo_dataset, tmp_path_factory):
     'removed_shard': ['damaged/train/frames-', 'missing'],
     'empty_workdir': ['empty', '--config.init_from=random'],
     'bad_value': ["config.optimizer.name is 'sdg'", 'sgd, adam'],
-    'mistyped_field': ['batchsize', 'batch_size'],
     'no_arguments': ['data/prepared/kinetics400', 'data/prepare.py folder'],
   }.items(),
 )
@@ -468,6 +467,13 @@ def test_what_cannot_be_done_is_said_in_two_sentences(refused, name, parts):
   assert len(re.findall(r'[.?!](?: |$)', result.message)) <= 2
   for part in parts:
     assert part in result.message
+
+
+def test_a_mistyped_field_is_named_with_a_proposal(refused):
+  result = refused[1]['mistyped_field']
+  assert 'Traceback' not in result.output
+  assert result.code != 0
+  assert 'Did you mean "batch_size" instead of "batchsize"?' in result.output
 
 
 def test_what_cannot_be_done_leaves_nothing_behind(refused):

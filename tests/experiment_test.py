@@ -49,10 +49,17 @@ def test_a_batch_that_does_not_split_evenly_is_refused(demo_dataset, field):
     assert parts.mesh.size == 4
 
 
+def test_devices_that_the_bank_does_not_split_over_are_refused(demo_dataset):
+  config = tiny_run.config(demo_dataset, num_devices=3, batch_size=15)
+  message = refusal(config)
+  assert '3 devices' in message
+  assert 'config.num_devices' in message
+
+
 def test_a_batch_larger_than_the_data_set_is_refused(demo_dataset):
   message = refusal(tiny_run.config(demo_dataset, batch_size=40))
   assert 'config.batch_size is 40' in message
-  assert '36 training videos' in message
+  assert 'only 36 for training' in message
 
 
 def test_an_unknown_label_column_is_refused_with_those_there_are(demo_dataset):

@@ -195,3 +195,8 @@ def test_independent_clusterings_change_nearly_everything():
 def test_videos_that_were_and_stay_alone_have_not_changed():
   alone = np.arange(30, dtype=np.int32)[:, None]
   assert monitors.cluster_change(alone, alone[::-1]) == 0.0
+
+
+@pytest.mark.parametrize('shape', [(1, 5, 8), (6, 1, 8)])
+def test_same_video_retrieval_asks_nothing_of_one_video_or_one_clip(shape):
+  assert monitors.same_video_retrieval(np.ones(shape, np.float32)) == {}
