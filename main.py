@@ -47,11 +47,15 @@ def parse(argv):
   """Parses the command line; a mistake in the config is one line, too."""
   try:
     return flags.FLAGS(argv)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    reason = ' '.join(str(error).split())
-  except flags.Error as error:
-    reason = str(error)
-  sys.exit(f'{reason}\n{argv[0]} --help lists the flags.')
+  except (flags.Error, AttributeError, LookupError, OSError, ValueError) as e:
+    # ml_collections quotes the message of one error in another.
+    text = str(e).strip('"\'').replace('\\n', '\n').replace("\\'", "'")
+    lines = text.split('\n')
+    lines = [line.strip() for line in lines if line.strip()]
+    # A config file that fails brings its traceback along; its last line says it.
+    reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
+  print(f'Command line: {reason}', file=sys.stderr)
+  sys.exit(2)
 
 
 def main(unused_argv):
@@ -67,7 +71,7 @@ def main(unused_argv):
   try:
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    logging.error('%s', error)
+    logging.error('%s', ' '.join(str(error).split()))
     sys.exit(2)
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on from the last save.')

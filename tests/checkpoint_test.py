@@ -265,7 +265,7 @@ def test_a_folder_left_by_a_kill_while_saving_is_no_checkpoint(tmp_path):
   folder = tmp_path / 'checkpoints'
   left = folder / '2.orbax-checkpoint-tmp'
   shutil.copytree(folder / '1', left)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.latest_step == 1
   save(tmp_path, [2])
   assert sorted(path.name for path in folder.iterdir()) == ['1', '2']

@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -18,6 +16,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 
 import jax
 import pytest
+import tiny_run
 
 from vie_jax import sharding
 
@@ -46,7 +45,7 @@ def demo_dataset(tmp_path_factory):
   the video files are beside it, in `demo-videos`.
   """
   folder = tmp_path_factory.mktemp('prepared') / 'demo'
-  prepare(
+  tiny_run.prepare(
     'demo',
     '--num-videos=48',
     '--val-percent=25',
@@ -54,12 +53,3 @@ def demo_dataset(tmp_path_factory):
     f'--out={folder}',
   )
   return folder
-
-
-def prepare(*arguments):
-  """Runs data/prepare.py."""
-  subprocess.run(
-    [sys.executable, str(REPOSITORY / 'data' / 'prepare.py'), *arguments],
-    check=True,
-    capture_output=True,
-  )

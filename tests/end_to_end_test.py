@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from conftest import prepare
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
@@ -377,7 +376,7 @@ def flat_run(demo_dataset, tmp_path_factory):
   (folder / 'videos').mkdir()
   for path in (demo_dataset.parent / 'demo-videos').glob('*.mp4'):
     shutil.copy(path, folder / 'videos')
-  prepare(
+  tiny_run.prepare(
     'folder',
     f'--videos={folder / "videos"}',
     f'--out={folder / "prepared"}',

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from conftest import prepare
 
 from vie_jax import evaluate, experiment, train, train_state
 from vie_jax.evaluation import knn
@@ -136,7 +135,7 @@ def test_a_network_that_was_never_trained_is_compared_with_clips(
 def test_a_data_set_without_validation_videos_is_refused(
   demo_dataset, tmp_path
 ):
-  prepare(
+  tiny_run.prepare(
     'folder',
     f'--videos={demo_dataset.parent / "demo-videos"}',
     f'--out={tmp_path / "prepared"}',

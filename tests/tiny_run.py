@@ -115,3 +115,12 @@ def run(arguments, **options):
   output = output_of(process)
   assert process.returncode == 0, output
   return output
+
+
+def prepare(*arguments):
+  """Runs data/prepare.py."""
+  subprocess.run(
+    [sys.executable, str(REPOSITORY / 'data' / 'prepare.py'), *arguments],
+    check=True,
+    capture_output=True,
+  )
