@@ -6,7 +6,6 @@ accompanies the paper.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -25,7 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
   # A prepared data set, made by data/prepare.py.
   config.dataset.dir = 'data/prepared/kinetics400'
   # Label columns to evaluate on; () takes all that the data set has.
-  config.dataset.label_columns = config_dict.placeholder(tuple)
   config.dataset.label_columns = ()
 
   config.model = ml_collections.ConfigDict()

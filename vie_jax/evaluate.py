@@ -103,13 +103,15 @@ class Evaluator:
     return Reference(knn.as_bank(means, self._experiment.mesh), 'clips')
 
 
-def curves(evaluator: Evaluator, state: train_state.TrainState, run) -> dict:
+def curves(
+  evaluator: Evaluator, state: train_state.TrainState, run: Experiment
+) -> dict:
   """Figures of a state in training, by their names in TensorBoard.
 
   Args:
     evaluator: of the run.
     state: now.
-    run: the run's `Experiment`.
+    run: what is trained.
 
   Returns:
     kNN accuracy on each label column against the memory bank, agreement of
