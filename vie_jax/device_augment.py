@@ -8,8 +8,9 @@ Every picture operation gives whole grey levels, 0 to 255, as the 8-bit images
 of the official pipeline do (torchvision on PIL images).
 
 Source: pt_loader/transforms.py of the official code (neuroailab/VIE). Order
-there: resize, crop, colour noise, flip; the flip is done with the resize here,
-which gives the same pixels. Rounding rules as observed in Pillow 13.
+there: resize and crop or crop and resize, colour noise, flip; the flip is done
+with the resize here, which gives the same pixels. Rounding rules as observed
+in Pillow 13.
 """
 
 import jax
@@ -36,11 +37,12 @@ def augment(
   saturation,
   hue,
   grey_probability,
+  crops_before_resize=False,
   dtype=jnp.float32,
 ):
   """Crops, flips, recolours and normalises training clips.
 
-  Clip i uses the i-th of B keys split from `key`.
+  All frames of a clip share its parameters, see draw_parameters.
 
   Args:
     key: one JAX key for the global batch.
@@ -54,6 +56,7 @@ def augment(
     hue: largest shift, as a share of the colour circle, in [0, 0.5]; the
       shift is uniform in [-hue, hue]. 0 leaves the hue alone.
     grey_probability: of turning a clip grey, in [0, 1].
+    crops_before_resize: as in resize.
     dtype: of the result.
 
   Returns:
@@ -66,6 +69,63 @@ def augment(
     ValueError: if the shapes do not fit together.
   """
   _check(window, crop)
+  drawn = draw_parameters(
+    key,
+    window.shape[0],
+    flip_probability=flip_probability,
+    brightness=brightness,
+    contrast=contrast,
+    saturation=saturation,
+    hue=hue,
+    grey_probability=grey_probability,
+  )
+  frames = resize(
+    window,
+    crop,
+    size=size,
+    is_flipped=drawn.pop('is_flipped'),
+    crops_before_resize=crops_before_resize,
+  )
+  if not hue:
+    drawn['hue'] = None
+  if brightness or contrast or saturation or hue or grey_probability:
+    frames = color_noise(frames, **drawn)
+  return normalize(frames, dtype)
+
+
+def draw_parameters(
+  key,
+  num_clips,
+  *,
+  flip_probability,
+  brightness,
+  contrast,
+  saturation,
+  hue,
+  grey_probability,
+):
+  """Draws what happens to each clip.
+
+  Clip i uses the i-th of B keys split from `key`.
+
+  Args:
+    key: one JAX key for the global batch.
+    num_clips: B.
+    flip_probability: as in augment, like the strengths that follow.
+    brightness: strength.
+    contrast: strength.
+    saturation: strength.
+    hue: largest shift.
+    grey_probability: in [0, 1].
+
+  Returns:
+    dict of is_flipped bool [B] and the arguments of color_noise: brightness,
+    contrast, saturation and hue float32 [B], order int32 [B, 4], each of the
+    24 equally likely, is_grey bool [B].
+
+  Source: as the module; ranges and probabilities as there: torchvision's
+    ColorJitter, then grey with a probability, then the flip.
+  """
 
   def draw(clip_key):
     keys = jax.random.split(clip_key, 7)
@@ -85,22 +145,17 @@ def augment(
       'is_grey': jax.random.bernoulli(keys[6], grey_probability),
     }
 
-  drawn = jax.vmap(draw)(jax.random.split(key, window.shape[0]))
-  frames = resize(window, crop, size=size, is_flipped=drawn.pop('is_flipped'))
-  if not hue:
-    drawn['hue'] = None
-  if brightness or contrast or saturation or hue or grey_probability:
-    frames = color_noise(frames, **drawn)
-  return _normalize(frames, dtype)
+  return jax.vmap(draw)(jax.random.split(key, num_clips))
 
 
-def center(window, crop, *, size, dtype=jnp.float32):
+def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
   """Crops and normalises evaluation clips; nothing is random.
 
   Args:
     window: uint8 [B, T, W, W, 3], RGB.
     crop: float32 [B, 4], offset y, x, height, width in window pixels.
     size: side of the result, in pixels.
+    crops_before_resize: as in resize.
     dtype: of the result.
 
   Returns:
@@ -110,22 +165,30 @@ def center(window, crop, *, size, dtype=jnp.float32):
 
   Raises:
     ValueError: if the shapes do not fit together.
+
+  Source: as the module. Deviation: with multiscale crops the official code
+    flips half of the evaluation clips, too; here none is flipped.
   """
   _check(window, crop)
-  return _normalize(resize(window, crop, size=size), dtype)
+  frames = resize(
+    window, crop, size=size, crops_before_resize=crops_before_resize
+  )
+  return normalize(frames, dtype)
 
 
-def resize(window, crop, *, size, is_flipped=None):
+def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
   """Resamples the crop of each window to size x size, antialiased.
 
-  Bilinear, with the triangle stretched when shrinking. The window's border
-  counts as the border of the image.
+  Bilinear, with the triangle stretched when shrinking. The border of the image
+  is that of the crop if it is cropped first, else that of the window.
 
   Args:
     window: uint8 [B, T, W, W, 3].
     crop: float32 [B, 4], offset y, x, height, width in window pixels.
     size: side of the result, in pixels.
     is_flipped: bool [B], mirror left to right; None for no clip.
+    crops_before_resize: whether the image is cropped and then resized; False
+      for an image resized and then cropped. With it crops are whole pixels.
 
   Returns:
     float32 [B, T, size, size, 3], whole grey levels.
@@ -136,8 +199,16 @@ def resize(window, crop, *, size, is_flipped=None):
   (columns, then rows, rounding after each). Pillow's weights are fixed-point
   numbers, so single grey levels differ.
   """
-  rows = _resize_weights(crop[:, 0], crop[:, 2], size, window.shape[2])
-  columns = _resize_weights(crop[:, 1], crop[:, 3], size, window.shape[3])
+  rows, columns = (
+    _resize_weights(
+      crop[:, axis],
+      crop[:, 2 + axis],
+      size,
+      window.shape[2 + axis],
+      crops_before_resize,
+    )
+    for axis in range(2)
+  )
   if is_flipped is not None:
     columns = jnp.where(
       is_flipped[:, jnp.newaxis, jnp.newaxis], columns[:, ::-1], columns
@@ -212,7 +283,7 @@ def _check(window, crop):
     )
 
 
-def _resize_weights(offset, length, size, window):
+def _resize_weights(offset, length, size, window, crops_before_resize):
   """float32 [B, size, window]: share of each window pixel in each output."""
   scale = length / size
   middle = jnp.arange(size, dtype=jnp.float32) + 0.5
@@ -221,6 +292,10 @@ def _resize_weights(offset, length, size, window):
   distance = jnp.abs(pixel[jnp.newaxis, jnp.newaxis] - middle[..., jnp.newaxis])
   support = jnp.maximum(scale, 1.0)[:, jnp.newaxis, jnp.newaxis]
   weights = jnp.maximum(1.0 - distance / support, 0.0)
+  if crops_before_resize:
+    pixel, offset = pixel[jnp.newaxis], offset[:, jnp.newaxis]
+    is_inside = (pixel > offset) & (pixel < offset + length[:, jnp.newaxis])
+    weights = jnp.where(is_inside[:, jnp.newaxis], weights, 0.0)
   return weights / jnp.sum(weights, axis=2, keepdims=True)
 
 
@@ -293,7 +368,18 @@ def _shift_hue(frames, shift):
   )
 
 
-def _normalize(frames, dtype):
+def normalize(frames, dtype=jnp.float32):
+  """Subtracts the channels' mean and divides by their deviation.
+
+  Args:
+    frames: [B, T, H, W, 3], grey levels from 0 to 255.
+    dtype: of the result.
+
+  Returns:
+    dtype [B, T, H, W, 3].
+
+  Source: the ImageNet statistics, as in the official networks.
+  """
   mean = 255.0 * jnp.asarray(PIXEL_MEAN, jnp.float32)
   std = 255.0 * jnp.asarray(PIXEL_STD, jnp.float32)
   mean, std = (jnp.reshape(each, (1, 1, 1, 1, 3)) for each in (mean, std))

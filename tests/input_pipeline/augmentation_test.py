@@ -40,9 +40,12 @@ def pillow_crop(jpeg, box, size):
   return np.asarray(image.crop((x, y, x + size, y + size)))
 
 
-def device_crop(pixels, crop, size):
+def device_crop(pixels, crop, size, **options):
   frames = device_augment.resize(
-    np.asarray(pixels)[np.newaxis], jnp.asarray(crop)[np.newaxis], size=size
+    np.asarray(pixels)[np.newaxis],
+    jnp.asarray(crop)[np.newaxis],
+    size=size,
+    **options,
   )
   return np.asarray(frames[0])
 
@@ -165,6 +168,207 @@ def test_window_gives_what_resizing_the_whole_frame_gives(
     difference = np.abs(device_crop(pixels, crop, size) - expected)
     assert difference.mean() < 0.1
     assert difference.max() <= 1
+
+
+POSITIONS = {
+  'c': augmentation.CENTER,
+  'tl': augmentation.TOP_LEFT,
+  'tr': augmentation.TOP_RIGHT,
+  'bl': augmentation.BOTTOM_LEFT,
+  'br': augmentation.BOTTOM_RIGHT,
+}
+SCALES = (1.0, 0.84089641525, 0.7071067811803005, 0.5946035574934808, 0.5)
+
+
+def corners(box):
+  """Left, top, right, bottom, as Pillow has them, of a box."""
+  top, left, height, width = np.asarray(box)
+  return [left, top, left + width, top + height]
+
+
+def restated_corner_crop(height, width, scale, position):
+  """Left, top, right, bottom by integer arithmetic alone."""
+  side = int(min(height, width) * scale)
+  if position == 'c':
+    half, middle = side // 2, (width // 2, height // 2)
+    low = [place - half for place in middle]
+    return [*low, *(place + half for place in middle)]
+  left = width - side if 'r' in position else 0
+  top = height - side if 'b' in position else 0
+  return [left, top, left + side, top + side]
+
+
+@tf.function
+def corner_box(height, width, scale, position):
+  return augmentation.corner_box(height, width, scale=scale, position=position)
+
+
+def test_multiscale_crops_are_the_official_boxes():
+  official = OFFICIAL['corner_crop']
+  width, height = official['input_width_height']
+  assert sorted({case['scale'] for case in official['boxes']}) == sorted(SCALES)
+  for case in official['boxes']:
+    box = augmentation.corner_box(
+      tf.constant(height),
+      tf.constant(width),
+      scale=tf.constant(case['scale'], tf.float64),
+      position=tf.constant(POSITIONS[case['position']]),
+    )
+    assert box.dtype == tf.float64
+    assert corners(box) == case['left_top_right_bottom']
+  box = augmentation.multiscale_eval_box(
+    tf.constant(height), tf.constant(width)
+  )
+  assert corners(box) == OFFICIAL['corner_crop_validation']['box']
+
+
+def test_multiscale_crops_of_any_frame_follow_the_rule():
+  rng = np.random.default_rng(0)
+  for height, width in rng.integers(2, 700, (60, 2)).tolist():
+    scale = SCALES[rng.integers(5)]
+    for name, position in POSITIONS.items():
+      box = corner_box(
+        tf.constant(height),
+        tf.constant(width),
+        tf.constant(scale, tf.float64),
+        tf.constant(position),
+      )
+      expected = restated_corner_crop(height, width, scale, name)
+      if min(height, width) > 3:
+        assert corners(box) == expected
+
+
+@pytest.mark.parametrize('root', range(5))
+def test_rounding_of_the_scales_moves_no_side(root):
+  # The official numbers are not quite the fourth roots of powers of a half.
+  exact, official = 2 ** (-root / 4), SCALES[root]
+  assert exact == pytest.approx(official, abs=1e-10)
+  sides = np.arange(1, 8192)
+  np.testing.assert_array_equal(
+    np.trunc(sides * exact), np.trunc(sides * official)
+  )
+
+
+@pytest.mark.parametrize('sides', [(1, 1), (1, 7), (2, 2), (3, 2)])
+def test_multiscale_crops_of_tiny_frames_have_a_pixel(sides):
+  for scale in SCALES:
+    for position in POSITIONS.values():
+      box = corner_box(
+        tf.constant(sides[0]),
+        tf.constant(sides[1]),
+        tf.constant(scale, tf.float64),
+        tf.constant(position),
+      ).numpy()
+      assert np.all(box[2:] >= 1)
+      assert np.all(box[:2] >= 0)
+      assert np.all(box[:2] + box[2:] <= sides)
+
+
+def test_multiscale_crops_are_uniform_over_scales_and_places():
+  height, width = 96, 128
+
+  def draw(seed):
+    return augmentation.multiscale_train_box(
+      tf.constant(height),
+      tf.constant(width),
+      scales=SCALES,
+      seed=tf.stack([seed, 1]),
+    )
+
+  boxes = tf.data.Dataset.range(4000).map(draw).batch(4000)
+  boxes = next(boxes.as_numpy_iterator())
+  drawn, counts = np.unique(boxes, axis=0, return_counts=True)
+  # Five scales at five places; the largest square meets top and bottom.
+  expected = {}
+  for scale in SCALES:
+    for name in POSITIONS:
+      left, top, right, bottom = restated_corner_crop(
+        height, width, scale, name
+      )
+      box = (top, left, bottom - top, right - left)
+      expected[box] = expected.get(box, 0) + 4000 / 25
+  assert {tuple(box) for box in drawn} == set(expected)
+  for box, count in zip(drawn, counts, strict=True):
+    assert abs(count - expected[tuple(box)]) < 5 * expected[tuple(box)] ** 0.5
+
+
+@pytest.mark.parametrize(
+  'height, width, size, max_short_side',
+  [
+    (60, 83, 28, 60),  # smaller
+    (83, 60, 41, 60),  # upright; some smaller, some larger
+    (33, 40, 28, 60),  # frame smaller than the window
+    (61, 61, 90, 61),  # larger, odd sides
+  ],
+)
+def test_multiscale_windows_give_what_cropping_in_pillow_gives(
+  height, width, size, max_short_side
+):
+  rng = np.random.default_rng(height + width)
+  jpegs = [textured_jpeg(rng, height, width) for _ in range(2)]
+  images = [Image.open(io.BytesIO(jpeg)) for jpeg in jpegs]
+
+  def check(box, window):
+    pixels, crop = decode(box, window)
+    assert pixels.shape == (2, window, window, 3)
+    result = device_crop(pixels, crop, size, crops_before_resize=True)
+    expected = np.stack(
+      [
+        image.crop(corners(box)).resize((size, size), Image.BILINEAR)
+        for image in images
+      ]
+    )
+    difference = np.abs(result - expected)
+    # Enlarging 2:3 meets many halves, which fixed-point weights round at will.
+    assert difference.mean() < 0.15
+    assert difference.max() <= 2
+
+  @tf.function
+  def decode(box, window):
+    return augmentation.decode_window(
+      tf.constant(jpegs),
+      box,
+      height=tf.constant(height),
+      width=tf.constant(width),
+      size=size,
+      window=window,
+      crops_before_resize=True,
+    )
+
+  window = augmentation.multiscale_window_size(
+    scales=SCALES, max_short_side=max_short_side
+  )
+  assert window == max_short_side
+  for scale in SCALES:
+    for position in POSITIONS.values():
+      box = corner_box(
+        tf.constant(height),
+        tf.constant(width),
+        tf.constant(scale, tf.float64),
+        tf.constant(position),
+      )
+      check(box, window)
+  check(
+    augmentation.multiscale_eval_box(tf.constant(height), tf.constant(width)),
+    window,
+  )
+
+
+def test_multiscale_windows_are_as_large_as_the_largest_crop():
+  for scales, window in [((1.0, 0.5), 320), ((0.5, 0.3), 160), ((0.001,), 1)]:
+    assert window == augmentation.multiscale_window_size(
+      scales=scales, max_short_side=320
+    )
+  for scales in ((), (0.0, 0.5), (1.5,)):
+    with pytest.raises(ValueError, match=r'scales, shares .* in \(0, 1\]'):
+      augmentation.multiscale_window_size(scales=scales, max_short_side=320)
+
+
+def test_ways_to_crop_are_known_by_name():
+  assert not augmentation.crops_before_resize('short_side')
+  assert augmentation.crops_before_resize('multiscale')
+  with pytest.raises(ValueError, match="crop method 'none': choose one of"):
+    augmentation.crops_before_resize('none')
 
 
 def test_window_is_a_part_of_the_frame_as_pillow_decodes_it():

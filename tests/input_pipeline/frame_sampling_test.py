@@ -10,23 +10,26 @@ import tensorflow as tf
 
 from vie_jax.input_pipeline import frame_sampling
 
-OFFICIAL = json.loads(
+ORACLE = json.loads(
   (pathlib.Path(__file__).parents[1] / 'oracle/frame_sampling.json').read_text()
-)['families']
+)
+OFFICIAL = ORACLE['families']
 SETTINGS = {  # sampler, num_frames, frame_step, num_clips
   'single': ('single', 1, 0, 5),
   'slow': ('slow', 4, 16, 5),
   'slow_short': ('slow', 4, 16, 5),
+  'slow_looped': ('slow_looped', 4, 16, 5),
   'slowfast': ('slowfast', 16, 4, 5),
   'slowfast_3clips': ('slowfast', 16, 4, 3),
   '3dresnet': ('3dresnet', 16, 1, 5),
   '3dresnet_10clips': ('3dresnet', 16, 1, 10),
   'trn': ('trn', 4, 12, 5),
 }
-FAMILIES = ('single', 'slow', 'slowfast', '3dresnet', 'trn')
+FAMILIES = ('single', 'slow', 'slow_looped', 'slowfast', '3dresnet', 'trn')
 SMALL = {
   'single': (1, 0),
   'slow': (3, 4),
+  'slow_looped': (3, 4),
   'slowfast': (8, 2),
   '3dresnet': (5, 1),
   'trn': (3, 4),
@@ -34,7 +37,7 @@ SMALL = {
 LENGTHS = (1, 2, 3, 4, 7, 8, 12, 13, 15, 16, 17, 40, 100)
 
 
-def draw(length, sampler, num_frames, frame_step, count):
+def draw(length, sampler, num_frames, frame_step, count, start_range=None):
   """int [count, T], as many independent training clips of one video."""
 
   def sample(index):
@@ -44,6 +47,7 @@ def draw(length, sampler, num_frames, frame_step, count):
       num_frames=num_frames,
       frame_step=frame_step,
       seed=tf.stack([7, index]),
+      start_range=start_range,
     )
 
   clips = tf.data.Dataset.range(count).map(sample).batch(count)
@@ -105,12 +109,173 @@ def test_eval_clips_are_the_official_ones(family):
 def test_training_clips_start_where_the_official_ones_do(family):
   sampler, num_frames, frame_step, _ = SETTINGS[family]
   for length, expected in OFFICIAL[family]['train_first'].items():
-    if family == 'trn' and int(length) > 65:
-      continue  # too many clips to list
-    allowed = loop_train_clips(int(length), sampler, num_frames, frame_step)
-    first = {clip[0] for clip in allowed}
-    # The loop below stands for the rule; here it meets the official range.
+    count = 16 * expected[2]  # so many that none is missed by chance
+    clips = draw(int(length), sampler, num_frames, frame_step, count)
+    first = set(clips[:, 0].tolist())
     assert [min(first), max(first), len(first)] == expected, length
+    if sampler not in ('single', 'trn'):
+      steps = np.diff(clips, axis=1) % int(length)
+      assert np.all(steps == frame_step % int(length))
+
+
+@pytest.mark.parametrize(
+  'family', [name for name in SETTINGS if 'train_positions' in OFFICIAL[name]]
+)
+def test_training_frames_cover_the_official_ranges(family):
+  sampler, num_frames, frame_step, _ = SETTINGS[family]
+  for length, expected in OFFICIAL[family]['train_positions'].items():
+    count = 16 * expected[2]
+    clips = draw(int(length), sampler, num_frames, frame_step, count)
+    assert clips.min(axis=0).tolist() == expected[0], length
+    assert clips.max(axis=0).tolist() == expected[1], length
+    assert len(set(clips[:, 0].tolist())) == expected[2], length
+
+
+def restated_timeline(length, needed):
+  """Frames of the repeated video: the first multiple above the need."""
+  return length if length > needed else length * (needed // length + 1)
+
+
+def restated_starts(length, sampler, num_frames, step):
+  """Number of training starts, from the table of the method."""
+  if sampler == 'single':
+    return length
+  needed = num_frames * step
+  if sampler == 'slow' and length > needed:
+    return length - (num_frames - 1) * step
+  return restated_timeline(length, needed) - needed
+
+
+def restated_bins(length, num_frames, longest):
+  timeline = restated_timeline(length, num_frames)
+  width = min(longest, timeline // num_frames)
+  bins, low = [], 0
+  while low < timeline:
+    bins.append((low, min(low + width, timeline)))
+    low += width
+  return bins
+
+
+def restated_eval_clips(length, sampler, num_frames, step, num_clips):
+  """All evaluation clips, from the table of the method, number by number."""
+  if sampler == 'trn':
+    bins = restated_bins(length, num_frames, step)
+    stride = int((len(bins) - num_frames + 1) / (1 + num_clips))
+    return [
+      [
+        int(sum(bins[stride * (clip + 1) + j]) / 2) % length
+        for j in range(num_frames)
+      ]
+      for clip in range(num_clips)
+    ]
+  if sampler == 'single':
+    segment = length / num_clips
+    start = (length - (num_clips - 1) * segment) / 2
+    return [[int(start + segment * clip)] for clip in range(num_clips)]
+  needed = num_frames * step
+  if sampler in ('slowfast', '3dresnet'):
+    starts = max(length, needed * num_clips) - needed
+  else:
+    starts = restated_starts(length, sampler, num_frames, step)
+  if sampler == 'slow' and length > needed:
+    first = [starts / (num_clips + 1) * (g + 1) for g in range(num_clips)]
+  else:
+    first = [starts / (num_clips - 1) * g for g in range(num_clips)]
+  return [
+    [int(start + step * j) % length for j in range(num_frames)]
+    for start in first
+  ]
+
+
+@pytest.mark.parametrize('num_clips', [2, 3, 5, 8, 10])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_eval_clips_of_every_length_follow_the_rule(family, num_clips):
+  for num_frames, frame_step in (SETTINGS[family][1:3], SMALL[family]):
+    for length in range(1, 401):
+      clips = frame_sampling.eval_frame_numbers(
+        length,
+        sampler=family,
+        num_frames=num_frames,
+        frame_step=frame_step,
+        num_clips=num_clips,
+      )
+      assert clips.tolist() == restated_eval_clips(
+        length, family, num_frames, frame_step, num_clips
+      ), (length, num_frames)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_training_clips_of_every_length_follow_the_rule(family):
+  _, num_frames, frame_step, _ = SETTINGS[family]
+
+  def sample(length, seed):
+    return length, frame_sampling.train_frame_numbers(
+      tf.cast(length, tf.int32),
+      sampler=family,
+      num_frames=num_frames,
+      frame_step=frame_step,
+      seed=tf.stack([length, seed]),
+    )
+
+  lengths = np.repeat(np.arange(1, 401), 8)
+  clips = tf.data.Dataset.from_tensor_slices((lengths, np.arange(3200)))
+  for length, clip in clips.map(sample).as_numpy_iterator():
+    if family == 'trn':
+      bins = restated_bins(length, num_frames, frame_step)
+      assert any(
+        all(
+          frame in {number % length for number in range(*span)}
+          for frame, span in zip(clip, bins[first:], strict=False)
+        )
+        for first in range(len(bins) - num_frames + 1)
+      ), (length, clip)
+    else:
+      starts = restated_starts(length, family, num_frames, frame_step)
+      assert clip[0] in {start % length for start in range(starts)}
+      expected = (clip[0] + frame_step * np.arange(num_frames)) % length
+      assert clip.tolist() == expected.tolist(), length
+
+
+@pytest.mark.parametrize('family', [name for name in FAMILIES if name != 'trn'])
+def test_starts_of_every_length_are_counted(family):
+  _, num_frames, frame_step, _ = SETTINGS[family]
+  counts = frame_sampling.num_starts(
+    np.arange(1, 401),
+    sampler=family,
+    num_frames=num_frames,
+    frame_step=frame_step,
+  )
+  assert counts.dtype == np.int64
+  assert counts.tolist() == [
+    restated_starts(length, family, num_frames, frame_step)
+    for length in range(1, 401)
+  ]
+
+
+def test_clips_of_a_bin_start_where_the_official_ones_do():
+  for video in ORACLE['bins']['videos']:
+    for starts, expected in zip(
+      video['start_ranges'], video['first_frame_min_max'], strict=True
+    ):
+      clips = draw(video['num_frames'], 'single', 1, 0, 800, starts)
+      assert [clips.min(), clips.max()] == expected
+      assert len(np.unique(clips)) == expected[1] - expected[0] + 1
+
+
+@pytest.mark.parametrize('family', [name for name in FAMILIES if name != 'trn'])
+def test_a_range_of_starts_keeps_the_steps_of_the_clip(family):
+  num_frames, frame_step = SMALL[family]
+  for length in (1, 7, 40):
+    starts = frame_sampling.num_starts(
+      length, sampler=family, num_frames=num_frames, frame_step=frame_step
+    )
+    low = int(starts) // 2
+    clips = draw(length, family, num_frames, frame_step, 300, (low, starts))
+    expected = {
+      tuple((start + frame_step * j) % length for j in range(num_frames))
+      for start in range(low, int(starts))
+    }
+    assert {tuple(clip) for clip in clips.tolist()} == expected
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -199,3 +364,7 @@ def test_settings_that_fit_no_clip_are_refused():
     sample('single', 2, 0)
   with pytest.raises(ValueError, match='step of at least 1, got 0'):
     sample('slow', 4, 0)
+  with pytest.raises(ValueError, match=r"'trn' have no single start"):
+    draw(9, 'trn', 4, 2, 1, (0, 2))
+  with pytest.raises(ValueError, match=r"'trn' have no single start"):
+    frame_sampling.num_starts(9, sampler='trn', num_frames=4, frame_step=2)

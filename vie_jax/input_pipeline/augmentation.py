@@ -1,9 +1,16 @@
 """The geometry of a clip, and the decoding of no more than it needs.
 
-The official pipeline resizes whole frames and crops afterwards. Here the
-crop is drawn in the frame of that size, mapped back into the stored frame, and
-only the window around it is decoded. Resizing is left to
-`vie_jax.device_augment`.
+There are two ways to crop:
+
+  short_side    the frame is resized to a short side drawn at random, then a
+                square of fixed size is cropped; for evaluation from the middle
+  multiscale    a square of a drawn share of the short side is cropped in the
+                middle or a corner, then resized; for evaluation the largest
+                one in the middle
+
+Here either gives a box in the stored frame, and only the window around it is
+decoded. Resizing is left to `vie_jax.device_augment`, which must know the
+order of the two: the filter of a resize before the crop reads beyond the box.
 
 A box is float64 [4]: offset y, x, height, width in pixels of the stored
 frame. One box serves all frames of a clip.
@@ -15,6 +22,30 @@ import fractions
 import math
 
 import tensorflow as tf
+
+CROP_METHODS = ('short_side', 'multiscale')
+
+# Positions of a multiscale crop, in the order of the official code.
+CENTER, TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT = range(5)
+
+
+def crops_before_resize(method):
+  """Says whether a way to crop resizes nothing but the box.
+
+  Args:
+    method: one of CROP_METHODS.
+
+  Returns:
+    bool; decode_window and `vie_jax.device_augment` ask for it.
+
+  Raises:
+    ValueError: if there is no such way.
+  """
+  if method not in CROP_METHODS:
+    raise ValueError(
+      f'unknown crop method {method!r}: choose one of {CROP_METHODS}.'
+    )
+  return method == 'multiscale'
 
 
 def window_size(*, size, short_side, max_short_side, max_long_side):
@@ -113,7 +144,105 @@ def eval_box(height, width, *, size, short_side):
   return _stored_box(height, width, resized, offset, size)
 
 
-def decode_window(frames, box, *, height, width, size, window):
+def multiscale_window_size(*, scales, max_short_side):
+  """Side of the square window that holds every multiscale crop of a run.
+
+  Args:
+    scales: shares of the short side, each in (0, 1].
+    max_short_side: largest short side of a stored frame, in pixels.
+
+  Returns:
+    W: the largest crop, in pixels of the stored frame.
+
+  Raises:
+    ValueError: if there are no scales, or one is out of range.
+  """
+  if not scales or not all(0 < scale <= 1 for scale in scales):
+    raise ValueError(
+      'multiscale crops need scales, shares of the short side in (0, 1], '
+      f'got {scales}.'
+    )
+  return max(1, int(max_short_side * max(scales)))
+
+
+def multiscale_train_box(height, width, *, scales, seed):
+  """Draws a square of random size in the middle or a corner of a frame.
+
+  Args:
+    height: int32 scalar tensor, of the stored frame, in pixels.
+    width: int32 scalar tensor, likewise.
+    scales: shares of the short side to draw from, each as likely.
+    seed: integer [2], unique per clip.
+
+  Returns:
+    float64 [4], a box of whole pixels.
+  """
+  scale_seed, position_seed = tf.unstack(tf.random.split(seed, 2))
+
+  def below(limit, seed):
+    return tf.random.stateless_uniform(
+      (), seed=seed, maxval=limit, dtype=tf.int32
+    )
+
+  scale = tf.constant(scales, tf.float64)[below(len(scales), scale_seed)]
+  position = below(BOTTOM_RIGHT + 1, position_seed)
+  return corner_box(height, width, scale=scale, position=position)
+
+
+def multiscale_eval_box(height, width):
+  """Takes the largest square in the middle of a frame.
+
+  Args:
+    height: int32 scalar tensor, of the stored frame, in pixels.
+    width: int32 scalar tensor, likewise.
+
+  Returns:
+    float64 [4], a box of whole pixels.
+
+  Source: as corner_box, with the one scale and place of the official
+    evaluation. Deviation: there half of the clips are flipped afterwards, as
+    in training; here none is.
+  """
+  one = tf.constant(1.0, tf.float64)
+  return corner_box(height, width, scale=one, position=tf.constant(CENTER))
+
+
+def corner_box(height, width, *, scale, position):
+  """Places a square in the middle or a corner of a frame.
+
+  Its side is the share of the short side, truncated; in the middle an odd side
+  loses one pixel.
+
+  Args:
+    height: int32 scalar tensor, of the stored frame, in pixels.
+    width: int32 scalar tensor, likewise.
+    scale: float64 scalar tensor, share of the short side, in (0, 1].
+    position: int32 scalar tensor, CENTER, TOP_LEFT, ... or BOTTOM_RIGHT.
+
+  Returns:
+    float64 [4], a box of whole pixels.
+
+  Source: GroupRandomCornerCrop of the official code. Deviation: a side of no
+    pixel becomes one.
+  """
+  shorter = tf.cast(tf.minimum(height, width), tf.float64)
+  side = tf.cast(shorter * scale, tf.int32)
+  is_center = position == CENTER
+  side = tf.maximum(tf.where(is_center, side // 2 * 2, side), 1)
+  is_low = (position == BOTTOM_LEFT) | (position == BOTTOM_RIGHT)
+  is_right = (position == TOP_RIGHT) | (position == BOTTOM_RIGHT)
+
+  def offset(whole, is_end):
+    corner = tf.where(is_end, whole - side, 0)
+    return tf.where(is_center, whole // 2 - side // 2, corner)
+
+  box = [offset(height, is_low), offset(width, is_right), side, side]
+  return tf.cast(tf.stack(box), tf.float64)
+
+
+def decode_window(
+  frames, box, *, height, width, size, window, crops_before_resize=False
+):
   """Decodes the same window around the box from each frame of a clip.
 
   The window lies inside the frame. Where the frame is smaller, it is
@@ -125,7 +254,8 @@ def decode_window(frames, box, *, height, width, size, window):
     height: int32 scalar tensor, of the stored frames, in pixels.
     width: int32 scalar tensor, likewise.
     size: side of the crop after resizing, in pixels.
-    window: W, from window_size.
+    window: W, from window_size or multiscale_window_size.
+    crops_before_resize: whether nothing outside the box is needed.
 
   Returns:
     (pixels, crop): uint8 [T, W, W, 3], RGB, and float32 [4], offset y, x,
@@ -136,8 +266,12 @@ def decode_window(frames, box, *, height, width, size, window):
       this size or is damaged.
   """
   scale = box[2:] / size
-  top = _window_start(box[0], scale[0], height, window)
-  left = _window_start(box[1], scale[1], width, window)
+  # How far the filter reads over the border of the box.
+  reach = tf.maximum(scale, 1.0) - scale / 2
+  if crops_before_resize:
+    reach = tf.zeros_like(reach)
+  top = _window_start(box[0], reach[0], height, window)
+  left = _window_start(box[1], reach[1], width, window)
   rows, columns = tf.minimum(window, height), tf.minimum(window, width)
   pixels = _decode(
     tf.unstack(frames),
@@ -165,9 +299,8 @@ def _stored_box(height, width, resized, offset, size):
   return tf.concat([offset * scale, size * scale], axis=0)
 
 
-def _window_start(offset, scale, side, window):
-  """First pixel that the resize filter reads, moved into the frame."""
-  reach = tf.maximum(scale, 1.0) - scale / 2
+def _window_start(offset, reach, side, window):
+  """First pixel that is needed, moved so that the window is in the frame."""
   first = tf.cast(tf.floor(offset - reach + 0.5), tf.int32)
   return tf.clip_by_value(first, 0, tf.maximum(side - window, 0))
 

@@ -7,24 +7,36 @@ of L frames, the families are
   slow              T frames, s apart
   slowfast,         T frames, s apart, from a timeline that is at least T * s
   3dresnet          frames long because a short video is repeated
+  slow_looped       slow with the ranges that the official switch HMDB_sample
+                    gives: as slow for short videos; in a long one the last
+                    s starts are left out, and evaluation clips begin at the
+                    first frame
   trn               one frame from each of T neighbouring bins of at most s
                     frames
 
-A video too short for a clip is repeated in every family.
+A video too short for a clip, of T * s frames or fewer (trn: T), is repeated in
+every family.
 
-Source: the samplers of the official code (neuroailab/VIE, pt_loader).
-Deviation: there, slow and trn replace a short video by another one, unless
-asked to repeat it. Here they repeat it, as that switch does, so that each
-video keeps its own row of the memory bank.
+Source: the samplers of the official code (neuroailab/VIE, pt_loader/
+datasets.py). Deviation: there, slow and trn replace a short video by another
+one, unless asked to repeat it. Here they repeat it, as that switch does, so
+that each video keeps its own row of the memory bank.
 """
 
 import numpy as np
 import tensorflow as tf
 
-SAMPLERS = ('single', 'slow', 'slowfast', '3dresnet', 'trn')
+SAMPLERS = ('single', 'slow', 'slow_looped', 'slowfast', '3dresnet', 'trn')
+
+_NO_STARTS = (
+  "clips of the frame sampler 'trn' have no single start that could be kept "
+  'inside a part of the video: set no bins, or take another sampler.'
+)
 
 
-def train_frame_numbers(video_length, *, sampler, num_frames, frame_step, seed):
+def train_frame_numbers(
+  video_length, *, sampler, num_frames, frame_step, seed, start_range=None
+):
   """Picks the frames of one training clip at random.
 
   Args:
@@ -34,6 +46,9 @@ def train_frame_numbers(video_length, *, sampler, num_frames, frame_step, seed):
     frame_step: frames from one to the next; for 'trn' the longest bin; not
       used for 'single'.
     seed: integer [2], unique per clip; same seed, same clip.
+    start_range: (low, high), int32 scalar tensors with 0 <= low < high <=
+      num_starts: the clip starts at low, ... or high - 1, each equally
+      likely. None for all starts. Not for 'trn'.
 
   Returns:
     int32 [T], each in [0, L).
@@ -43,19 +58,42 @@ def train_frame_numbers(video_length, *, sampler, num_frames, frame_step, seed):
   """
   _check(sampler, num_frames, frame_step)
   video_length = tf.cast(video_length, tf.int32)
-  if sampler == 'single':
-    return _below(video_length, seed)[tf.newaxis]
   if sampler == 'trn':
+    if start_range is not None:
+      raise ValueError(_NO_STARTS)
     return _train_bins(video_length, num_frames, frame_step, seed)
-  span = num_frames * frame_step
-  repeated = video_length * (span // video_length + 1)
-  is_long = video_length > span
-  timeline = tf.where(is_long, video_length, repeated)
-  starts = timeline - span
-  if sampler == 'slow':
-    starts = tf.where(is_long, starts + frame_step, starts)
-  frames = _below(starts, seed) + frame_step * tf.range(num_frames)
-  return frames % video_length
+  if start_range is None:
+    start_range = (
+      0,
+      _num_starts(video_length, sampler, num_frames, frame_step, tf.where),
+    )
+  start = _between(*start_range, seed)
+  return (start + frame_step * tf.range(num_frames)) % video_length
+
+
+def num_starts(video_length, *, sampler, num_frames, frame_step):
+  """Counts the starts that a training clip may have: 0, 1, ... count - 1.
+
+  Args:
+    video_length: integer array [N] or scalar, frames in each video, at
+      least 1.
+    sampler: one of SAMPLERS, but not 'trn', whose clips have no one start.
+    num_frames: as in train_frame_numbers.
+    frame_step: as in train_frame_numbers.
+
+  Returns:
+    int64, of the shape of video_length.
+
+  Raises:
+    ValueError: if sampler is unknown or 'trn', or the numbers do not fit it.
+
+  Source: as the module.
+  """
+  _check(sampler, num_frames, frame_step)
+  if sampler == 'trn':
+    raise ValueError(_NO_STARTS)
+  video_length = np.asarray(video_length, np.int64)
+  return _num_starts(video_length, sampler, num_frames, frame_step, np.where)
 
 
 def eval_frame_numbers(
@@ -76,28 +114,32 @@ def eval_frame_numbers(
   Raises:
     ValueError: if sampler is unknown or the numbers do not fit it.
 
-  Source: as the module. Deviation: the official samplers that repeat videos
-  refuse a single clip; here it is taken from the middle.
+  Source: as the module; real-valued starts are computed in the order of the
+    official code, as their rounding decides where they are truncated.
+    Deviation: the official samplers that repeat videos refuse a single clip;
+    here it is taken from the middle.
   """
   _check(sampler, num_frames, frame_step)
   if num_clips < 1:
     raise ValueError(f'num_clips must be at least 1, got {num_clips}.')
-  if sampler == 'single':
-    segment = video_length / num_clips
-    frames = segment / 2 + segment * np.arange(num_clips)[:, np.newaxis]
-    return frames.astype(np.int32)
   if sampler == 'trn':
     return _eval_bins(video_length, num_frames, frame_step, num_clips)
+  if sampler == 'single':
+    # One clip of G frames, a G-th of the video apart, from the middle start.
+    segment = video_length / num_clips
+    start = (video_length - (num_clips - 1) * segment) / 2
+    frames = start + segment * np.arange(num_clips)[:, np.newaxis]
+    return frames.astype(np.int32)
   span = num_frames * frame_step
+  starts = int(
+    _num_starts(video_length, sampler, num_frames, frame_step, np.where)
+  )
   if sampler == 'slow' and video_length > span:
-    starts = video_length - span + frame_step
-    start = np.arange(1, num_clips + 1) * starts / (num_clips + 1)
+    start = starts / (num_clips + 1) * np.arange(1, num_clips + 1)
+  elif sampler in ('slow', 'slow_looped'):
+    start = _spread(starts, num_clips)
   else:
-    if sampler == 'slow':
-      timeline = video_length * (span // video_length + 1)
-    else:
-      timeline = max(video_length, span * num_clips)
-    start = _spread(timeline - span, num_clips)
+    start = _spread(max(video_length, span * num_clips) - span, num_clips)
   frames = start[:, np.newaxis] + frame_step * np.arange(num_frames)
   return (frames.astype(np.int64) % video_length).astype(np.int32)
 
@@ -118,10 +160,24 @@ def _check(sampler, num_frames, frame_step):
     )
 
 
-def _below(limit, seed):
-  """int32 scalar, uniform in [0, limit)."""
+def _num_starts(video_length, sampler, num_frames, frame_step, where):
+  """The one definition of the span of a clip, for tensors and arrays."""
+  if sampler == 'single':
+    return video_length
+  span = num_frames * frame_step
+  repeated = video_length * (span // video_length + 1)
+  is_long = video_length > span
+  starts = where(is_long, video_length, repeated) - span
+  if sampler == 'slow':
+    # Here the frame_step frames behind the last frame need not exist.
+    starts = where(is_long, starts + frame_step, starts)
+  return starts
+
+
+def _between(low, high, seed):
+  """int32 scalar, uniform in [low, high)."""
   return tf.random.stateless_uniform(
-    (), seed=seed, minval=0, maxval=limit, dtype=tf.int32
+    (), seed=seed, minval=low, maxval=high, dtype=tf.int32
   )
 
 
@@ -133,7 +189,7 @@ def _train_bins(video_length, num_frames, frame_step, seed):
   timeline = video_length * repeats
   width = tf.minimum(frame_step, timeline // num_frames)
   num_bins = -(-timeline // width)
-  first = _below(num_bins - num_frames + 1, bin_seed)
+  first = _between(0, num_bins - num_frames + 1, bin_seed)
   low = (first + tf.range(num_frames)) * width
   high = tf.minimum(low + width, timeline)
   share = tf.random.stateless_uniform((num_frames,), seed=frame_seed)
@@ -158,4 +214,4 @@ def _spread(last, num_clips):
   """float64 [G], from 0 to last in equal steps; the middle if G is 1."""
   if num_clips == 1:
     return np.array([last / 2])
-  return np.arange(num_clips) * last / (num_clips - 1)
+  return last / (num_clips - 1) * np.arange(num_clips)

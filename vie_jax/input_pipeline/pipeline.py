@@ -1,6 +1,6 @@
 """Batches of clips from a prepared data set.
 
-The batch at step t is a pure function of (seed, t): its videos, their frames
+The batch at step t is a pure function of (seed, t): its instances, their frames
 and their crops are computed, not remembered. So a run resumes at any step at
 once, with the batches it would have had, and one host or several see the
 same global batch.
@@ -24,7 +24,7 @@ _LAST_STEP = 2**40
 
 @contextlib.contextmanager
 def train_batches(
-  store,
+  instances,
   *,
   clip,
   crop,
@@ -39,17 +39,18 @@ def train_batches(
 ):
   """Gives an endless iterator over training batches.
 
-  An epoch has N // batch_size batches and visits no video twice. Each epoch
-  has an order of its own; the last N % batch_size videos of that order wait
+  An epoch has N // batch_size batches and visits no instance twice. Each epoch
+  has an order of its own; the last N % batch_size instances of that order wait
   for a later epoch.
 
   To be used in a with-statement, at the end of which reading stops.
 
   Args:
-    store: FrameStore of N videos.
+    instances: Instances, N of them: as a rule the videos of a split.
     clip: has num_frames (T), frame_step, sampler; see frame_sampling.
-    crop: has size, short_side_min, short_side_max, in pixels; see
-      augmentation.
+    crop: has size and method, see augmentation; 'short_side' needs
+      short_side_min and short_side_max, in pixels, 'multiscale' needs
+      multiscale_scales, shares of the short side.
     batch_size: B, clips in a global batch, at most N.
     seed: int >= 0, decides everything that is random.
     start_step: step of the first batch.
@@ -63,7 +64,8 @@ def train_batches(
     An iterator over dicts of NumPy arrays, b = B / host_count rows each:
       window: uint8 [b, T, W, W, 3], RGB.
       crop: float32 [b, 4], offset y, x, height, width in window pixels.
-      instance_index: int32 [b], no value twice in a global batch.
+      instance_index: int32 [b], rows of `instances`, no value twice in a
+        global batch.
       label: int32 [b], -1 where unknown.
     It raises frame_store.DatasetError, naming the video, when a frame cannot
     be read or decoded.
@@ -72,38 +74,39 @@ def train_batches(
     ValueError: if a number does not fit the others or the data set.
 
   Source: as the official loader (neuroailab/VIE), every epoch is shuffled
-  and its incomplete last batch dropped. Deviation: its random numbers depend
-  on the workers that draw them.
+  and its incomplete last batch dropped. Deviations: its random numbers depend
+  on the workers that draw them. Of a video in bins it takes the next bin at
+  each visit, in shuffled rounds, and an epoch visits each video once: so a
+  video's bins come equally often, but each the more rarely the more there are.
+  Here each bin is visited once an epoch, so that long videos are seen more
+  often, all bank rows are equally fresh, and a batch may hold two bins of a
+  video.
   """
   rows = _host_rows(batch_size, host_index, host_count)
-  if batch_size > store.num_videos:
+  store, num_instances = instances.store, instances.num_instances
+  if batch_size > num_instances:
     raise ValueError(
-      f'a batch of {batch_size} different videos cannot be made from '
-      f'{store.num_videos}, the videos of split {store.split!r} of '
+      f'a batch of {batch_size} different instances cannot be made from '
+      f'{num_instances}, made of the videos of split {store.split!r} of '
       f'{store.directory}: lower the batch size or add videos.'
     )
   if not 0 <= start_step < _LAST_STEP:
     raise ValueError(f'start_step must be at least 0, got {start_step}.')
   if seed < 0:
     raise ValueError(f'seed must be at least 0, got {seed}.')
-  window = augmentation.window_size(
-    size=crop.size,
-    short_side=crop.short_side_min,
-    max_short_side=store.max_short_side,
-    max_long_side=store.max_long_side,
-  )
+  window, draw_box = _train_crop(crop, store)
   _hide_accelerators()
-  videos = _Videos(store, label_column)
-  epoch_size = store.num_videos // batch_size * batch_size
+  table = _Table(instances, label_column)
+  epoch_size = num_instances // batch_size * batch_size
 
   def choose(position):
     """Which frames and which crop make the clip at a global position."""
     instance_index = _shuffled(
       position % epoch_size,
-      store.num_videos,
+      num_instances,
       seed=tf.stack([seed, position // epoch_size]),
     )
-    video_length, height, width = videos.shape(instance_index)
+    video_length, height, width = table.shape(instance_index)
     clip_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), position)
     frame_seed, box_seed = tf.unstack(tf.random.split(clip_seed, 2))
     frame_numbers = frame_sampling.train_frame_numbers(
@@ -112,18 +115,12 @@ def train_batches(
       num_frames=clip.num_frames,
       frame_step=clip.frame_step,
       seed=frame_seed,
+      start_range=table.start_range(instance_index),
     )
-    box = augmentation.train_box(
-      height,
-      width,
-      size=crop.size,
-      short_side_min=crop.short_side_min,
-      short_side_max=crop.short_side_max,
-      seed=box_seed,
-    )
+    box = draw_box(height, width, box_seed)
     return instance_index, frame_numbers, box, {}
 
-  clips = _Clips(store, videos, choose, clip.num_frames, crop.size, window)
+  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
   with _open(
     clips,
     steps=range(start_step, _LAST_STEP),
@@ -137,7 +134,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def eval_batches(
-  store,
+  instances,
   *,
   clip,
   crop,
@@ -148,14 +145,17 @@ def eval_batches(
   num_threads=None,
   num_prefetched=2,
 ):
-  """Gives an iterator over all evaluation clips of all videos, in order.
+  """Gives an iterator over all evaluation clips of all instances, in order.
+
+  They are those of the whole video: bins play no part.
 
   To be used in a with-statement, at the end of which reading stops.
 
   Args:
-    store: FrameStore of N videos.
+    instances: Instances, N of them: as a rule the videos of a split.
     clip: has num_frames (T), frame_step, sampler, num_eval_clips (G).
-    crop: has size, eval_short_side, in pixels; see augmentation.
+    crop: has size and method, see augmentation; 'short_side' needs
+      eval_short_side, in pixels.
     batch_size: B, clips in a global batch.
     host_index: which share of each global batch this host reads.
     host_count: number of hosts, a divisor of batch_size.
@@ -174,16 +174,12 @@ def eval_batches(
     ValueError: if a number does not fit the others or the data set.
   """
   rows = _host_rows(batch_size, host_index, host_count)
-  window = augmentation.window_size(
-    size=crop.size,
-    short_side=crop.eval_short_side,
-    max_short_side=store.max_short_side,
-    max_long_side=store.max_long_side,
-  )
+  store = instances.store
+  window, place_box = _eval_crop(crop, store)
   _hide_accelerators()
-  videos = _Videos(store, label_column)
+  table = _Table(instances, label_column)
   num_clips = clip.num_eval_clips
-  total = store.num_videos * num_clips
+  total = instances.num_instances * num_clips
 
   def all_frame_numbers(video_length):
     return frame_sampling.eval_frame_numbers(
@@ -203,20 +199,18 @@ def eval_batches(
     position = tf.minimum(position, total - 1)
     instance_index = position // num_clips
     clip_index = tf.cast(position % num_clips, tf.int32)
-    video_length, height, width = videos.shape(instance_index)
+    video_length, height, width = table.shape(instance_index)
     frame_numbers = tf.ensure_shape(
       tf.numpy_function(
         all_frame_numbers, [video_length], tf.int32, stateful=False
       ),
       (num_clips, clip.num_frames),
     )[clip_index]
-    box = augmentation.eval_box(
-      height, width, size=crop.size, short_side=crop.eval_short_side
-    )
+    box = place_box(height, width)
     extra = {'clip_index': clip_index, 'is_valid': is_valid}
     return instance_index, frame_numbers, box, extra
 
-  clips = _Clips(store, videos, choose, clip.num_frames, crop.size, window)
+  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
   with _open(
     clips,
     steps=range(-(-total // batch_size)),
@@ -228,35 +222,108 @@ def eval_batches(
     yield batches
 
 
-class _Videos:
-  """What the graph knows of each video, by instance index."""
+def _train_crop(crop, store):
+  """Gives W and a function (height, width, seed) -> box."""
+  if augmentation.crops_before_resize(crop.method):
+    scales = tuple(crop.multiscale_scales)
+    window = augmentation.multiscale_window_size(
+      scales=scales, max_short_side=store.max_short_side
+    )
 
-  def __init__(self, store, label_column):
+    def draw_box(height, width, seed):
+      return augmentation.multiscale_train_box(
+        height, width, scales=scales, seed=seed
+      )
+
+    return window, draw_box
+
+  def draw_box(height, width, seed):
+    return augmentation.train_box(
+      height,
+      width,
+      size=crop.size,
+      short_side_min=crop.short_side_min,
+      short_side_max=crop.short_side_max,
+      seed=seed,
+    )
+
+  return _window_size(crop, crop.short_side_min, store), draw_box
+
+
+def _eval_crop(crop, store):
+  """Gives W and a function (height, width) -> box."""
+  if augmentation.crops_before_resize(crop.method):
+    window = augmentation.multiscale_window_size(
+      scales=(1.0,), max_short_side=store.max_short_side
+    )
+    return window, augmentation.multiscale_eval_box
+
+  def place_box(height, width):
+    return augmentation.eval_box(
+      height, width, size=crop.size, short_side=crop.eval_short_side
+    )
+
+  return _window_size(crop, crop.eval_short_side, store), place_box
+
+
+def _window_size(crop, short_side, store):
+  return augmentation.window_size(
+    size=crop.size,
+    short_side=short_side,
+    max_short_side=store.max_short_side,
+    max_long_side=store.max_long_side,
+  )
+
+
+class _Table:
+  """What the graph knows of each instance."""
+
+  def __init__(self, instances, label_column):
+    store = instances.store
     if label_column is None:
       labels = np.full(store.num_videos, -1, np.int32)
     else:
       labels, _ = store.label(label_column)
+    self._video = tf.constant(instances.video, tf.int32)
+    # By video, so that several instances of a video share a row.
     columns = [store.num_frames, store.height, store.width, labels]
     self._columns = tf.constant(np.stack(columns, axis=1), tf.int32)
+    self._starts = None
+    if instances.start_low is not None:
+      starts = [instances.start_low, instances.start_high]
+      self._starts = tf.constant(np.stack(starts, axis=1), tf.int32)
+
+  def video(self, instance_index):
+    """int32 scalar: the row of the store."""
+    return self._video[instance_index]
 
   def shape(self, instance_index):
     """Three int32 scalars: number of frames, height, width."""
-    return tf.unstack(self._columns[instance_index, :3], num=3)
+    return tf.unstack(self._columns[self.video(instance_index), :3], num=3)
 
   def label(self, instance_index):
-    return self._columns[instance_index, 3]
+    return self._columns[self.video(instance_index), 3]
+
+  def start_range(self, instance_index):
+    """Two int32 scalars for train_frame_numbers, or None without bins."""
+    if self._starts is None:
+      return None
+    return tf.unstack(self._starts[instance_index], num=2)
 
 
 class _Clips:
   """Makes the clip of a position: choose, read, decode."""
 
-  def __init__(self, store, videos, choose, num_frames, size, window):
+  def __init__(self, store, table, choose, num_frames, crop, window):
     self._store = store
-    self._videos = videos
+    self._table = table
     self._choose = choose
     self._num_frames = num_frames
-    self._size = size
-    self._window = window
+    self._window_options = {
+      'size': crop.size,
+      'window': window,
+      'crops_before_resize': augmentation.crops_before_resize(crop.method),
+    }
 
   def make(self, position):
     """Gives one row of the batch, in a graph.
@@ -269,14 +336,16 @@ class _Clips:
     """
     instance_index, frame_numbers, box, extra = self._choose(position)
     frames = tf.numpy_function(
-      self._read, [instance_index, frame_numbers], tf.string
+      self._read,
+      [self._table.video(instance_index), frame_numbers],
+      tf.string,
     )
     pixels, crop = self._decode(instance_index, frames, box)
     return {
       'window': pixels,
       'crop': crop,
       'instance_index': tf.cast(instance_index, tf.int32),
-      'label': self._videos.label(instance_index),
+      'label': self._table.label(instance_index),
       **extra,
     }
 
@@ -291,33 +360,33 @@ class _Clips:
         decoded.
     """
     instance_index, frame_numbers, box, _ = self._choose(position)
+    video = int(self._table.video(instance_index))
     for number in frame_numbers.numpy():
       try:
-        frames = self._read(instance_index.numpy(), [number])
+        frames = self._read(video, [number])
         self._decode(instance_index, tf.constant(frames), box, num_frames=1)
       except (tf.errors.OpError, ValueError) as error:
         reason = getattr(error, 'message', str(error)).strip().split('\n')[0]
         raise frame_store.DatasetError(
           f'Frame {number} of video '
-          f'{self._store.paths[int(instance_index)]!r} (split '
+          f'{self._store.paths[video]!r} (split '
           f'{self._store.split!r} of {self._store.directory}) cannot be read '
           f'or decoded: {reason} Run "python data/prepare.py check '
           f'{self._store.directory}" to find all damaged frames.'
         ) from error
 
-  def _read(self, instance_index, frame_numbers):
-    frames = self._store.read_frames(instance_index, frame_numbers)
+  def _read(self, video, frame_numbers):
+    frames = self._store.read_frames(video, frame_numbers)
     return np.array(frames, dtype=object)
 
   def _decode(self, instance_index, frames, box, num_frames=None):
-    _, height, width = self._videos.shape(instance_index)
+    _, height, width = self._table.shape(instance_index)
     return augmentation.decode_window(
       tf.ensure_shape(frames, (num_frames or self._num_frames,)),
       box,
       height=height,
       width=width,
-      size=self._size,
-      window=self._window,
+      **self._window_options,
     )
 
 
