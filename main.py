@@ -2,6 +2,9 @@
 
   python main.py --config=configs/vie_slowfast.py --workdir=W
   python main.py --config=configs/vie_slowfast.py --workdir=W --mode=knn_eval
+  python main.py --config=configs/vie_slowfast.py --mode=describe
+  python main.py --config=configs/vie_slowfast.py --workdir=W --mode=embed \
+      --config.embed.clips=CLIPS.npz
 
 The same training command again goes on from the newest checkpoint.
 """
@@ -18,17 +21,30 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vie_jax import checkpoint, config_check, evaluate, run_log, train
+from vie_jax import (
+  checkpoint,
+  config_check,
+  describe,
+  embed,
+  evaluate,
+  run_log,
+  train,
+)
 from vie_jax.input_pipeline import frame_store
+from vie_jax.models import official_checkpoint
 
 MODES = {
   'train': train.train_and_evaluate,
+  'describe': describe.describe,
+  'embed': embed.embed,
   'knn_eval': evaluate.knn_eval,
 }
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
+  embed.ClipsError,
   frame_store.DatasetError,
+  official_checkpoint.OfficialCheckpointError,
   train.DivergedError,
 )
 

@@ -54,7 +54,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   license_files=['LICENSE'],
-  python_requires='>=3.11',
+  python_requires='>=3.11.4',  # tarfile's extraction filters
   packages=setuptools.find_packages(include=['vie_jax', 'vie_jax.*']),
   package_data={'vie_jax.evaluation': ['*.jinja']},
   install_requires=INSTALL_REQUIRES,

@@ -16,8 +16,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   # Devices to use; 0 takes all that JAX sees. Batches must split evenly.
   config.num_devices = 0
-  # Where the network's weights come from in evaluations: 'workdir' (newest
-  # checkpoint there), 'random' (a network that was never trained).
+  # Where the network's weights come from: 'workdir' (the newest checkpoint
+  # there), 'random' (a network that was never trained), 'official:PATH' (a
+  # checkpoint of the official code), or the workdir of another run. A
+  # training starts from them, and goes on from its own checkpoints.
   config.init_from = 'workdir'
 
   config.dataset = ml_collections.ConfigDict()
@@ -25,10 +27,25 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset.dir = 'data/prepared/kinetics400'
   # Label columns to evaluate on; () takes all that the data set has.
   config.dataset.label_columns = ()
+  # Share of the training videos to train on, in (0, 1]: 0.3 and 0.7 in the
+  # paper's Table 3. The draw is the same in every run.
+  config.dataset.share = 1.0
+  # Whether a share is drawn with replacement, repeats being videos of their
+  # own (official); else each video is in it once at most (paper).
+  config.dataset.with_replacement = False
+  # Frames in a bin of a video, each bin being an instance of its own: 130
+  # (2bin) and 52 (5bin) in the paper's Table 3; 0 takes whole videos.
+  config.dataset.bin_frames = 0
 
   config.model = ml_collections.ConfigDict()
-  # 'vie_single' or 'vie_slowfast'.
+  # 'vie_single', 'vie_3dresnet', 'vie_trn', 'vie_slow', 'vie_slowfast',
+  # 'vie_twostream_s' (Single and Slow) or 'vie_twostream_sf' (Single and
+  # SlowFast).
   config.model.name = 'vie_single'
+  # Two-stream networks: the two sources of weights, as in init_from, with a
+  # comma between, that of the single stream first (official). Empty: both
+  # streams are one network, trained together.
+  config.model.streams = ''
   # Channels of the first stage (slow pathway); 64 in the paper.
   config.model.width = 64
   # SlowFast: channels of the fast pathway's first stage; 8 in the paper.
@@ -45,7 +62,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.dtype = 'float32'
 
   config.clip = ml_collections.ConfigDict()
-  # How frames are picked: 'single', 'slow', 'slowfast', '3dresnet' or 'trn'.
+  # How frames are picked: 'single', 'slow', 'slow_looped' (slow as the
+  # official code samples in finetuning), 'slowfast', '3dresnet' or 'trn'.
   config.clip.sampler = 'single'
   # Frames in a clip.
   config.clip.num_frames = 1
@@ -57,6 +75,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip.num_eval_clips = 5
 
   config.crop = ml_collections.ConfigDict()
+  # 'short_side': the frame is resized, then cropped at random (official, in
+  # pretraining). 'multiscale': a square in the middle or a corner of the
+  # frame is resized (the paper's multi-scale augmentation, in finetuning;
+  # officially without colour noise, which the fields of augmentation set).
+  config.crop.method = 'short_side'
   # Side of the square that the network sees, in pixels.
   config.crop.size = 224
   # Training: the short side is resized to a whole number drawn from
@@ -65,6 +88,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.crop.short_side_max = 319
   # Evaluation: the short side before the centre crop (official).
   config.crop.eval_short_side = 256
+  # 'multiscale': sides of the square, as shares of the frame's short side
+  # (official). Evaluation takes the whole short side.
+  config.crop.multiscale_scales = (1.0, 2**-0.25, 2**-0.5, 2**-0.75, 0.5)
 
   # One draw per clip, shared by its frames (paper and official).
   config.augmentation = ml_collections.ConfigDict()
@@ -82,8 +108,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.memory_bank = ml_collections.ConfigDict()
   # Share of the old row kept at an update, in [0, 1); 0.5 (official).
   config.memory_bank.momentum = 0.5
-  # 'uniform' (official), or 'embeddings': one pass of the untrained network
-  # over the videos, which learns much sooner on small data sets.
+  # 'uniform' (official); 'embeddings': one pass of the untrained network over
+  # the videos, which learns much sooner on small data sets; 'init_from': the
+  # bank of the run that init_from names, of the same data set.
   config.memory_bank.init = 'uniform'
 
   config.objective = ml_collections.ConfigDict()
@@ -117,10 +144,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = ml_collections.ConfigDict()
   # 'sgd' with momentum (official), or 'adam'.
   config.optimizer.name = 'sgd'
+  # The rate before any drop; 0.03 (official).
   config.optimizer.learning_rate = 0.03
-  # SGD only.
+  # SGD only; 0.9 (official).
   config.optimizer.momentum = 0.9
-  # L2 penalty on everything but batch norm. Part of the gradient with 'sgd'
+  # L2 penalty on everything but batch norm; 1e-4 (official). Part of the gradient with 'sgd'
   # (official); decoupled with 'adam', as AdamW has it.
   config.optimizer.weight_decay = 1e-4
   # 'drops': a tenth after each of drop_steps (official); 'cosine': to zero at
@@ -147,11 +175,18 @@ def get_config() -> ml_collections.ConfigDict:
   # Neighbours that vote; 10 (official).
   config.knn.num_neighbors = 10
   # What --mode=knn_eval searches: 'bank' (official), or 'clips': the mean
-  # embedding of each training video's evaluation clips. A network that was
-  # never trained has no bank, so there 'clips' is the only one.
+  # embedding of each training video's evaluation clips. Untrained, official
+  # and side-by-side weights have no bank here, so for them it is 'clips'.
   config.knn.reference = 'bank'
   # Clips in an evaluation batch, over all devices.
   config.knn.batch_size = 64
+
+  config.embed = ml_collections.ConfigDict()
+  # What --mode=embed embeds: an .npz file with an array `clips`, uint8
+  # [n, T, H, W, 3], cropped already, of any size that the network accepts.
+  config.embed.clips = ''
+  # Clips at a time, over all devices.
+  config.embed.batch_size = 64
 
   config.input = ml_collections.ConfigDict()
   # Threads that read and decode; 0 is one per core.

@@ -1,4 +1,5 @@
 import ast
+import importlib
 import pathlib
 
 import pytest
@@ -49,7 +50,16 @@ BAD_VALUES = [
   ('crop.short_side_min', 320),
   ('crop.eval_short_side', 223),
   ('clip.num_frames', 2),
-  ('init_from', 'nowhere'),
+  ('init_from', ''),
+  ('init_from', 'official:'),
+  ('model.streams', 'one,two'),  # of a network with one stream
+  ('dataset.share', 0.0),
+  ('dataset.share', 1.5),
+  ('dataset.bin_frames', -1),
+  ('crop.method', 'scale'),
+  ('crop.multiscale_scales', ()),
+  ('crop.multiscale_scales', (1.0, 1.5)),
+  ('embed.batch_size', 0),
   ('model.name', 'vie_triple'),
   ('model.dtype', 'float16'),
   ('clip.sampler', 'fast'),
@@ -170,3 +180,46 @@ def test_every_field_is_read_somewhere():
     if field.rsplit('.', 1)[-1] not in names
   ]
   assert not unread
+
+
+VARIANTS = {
+  'demo': ('single', 'slowfast'),
+  'input_single': ('trn', 'slow', 'slowfast'),
+  'vie_single': ('la', 'ir'),
+  'vie_single_data': ('30', '70', '2bin', '5bin'),
+  'vie_trn': ('scratch', 'from_single'),
+}
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_the_variants_of_a_config_are_sound_and_others_are_refused(name):
+  module = importlib.import_module(f'configs.{name}')
+  for variant in VARIANTS[name]:
+    config = module.get_config(variant)
+    assert config.is_locked
+    config_check.check(config)
+  with pytest.raises(ValueError, match=f'{name}.py:other does not exist'):
+    module.get_config('other')
+
+
+def test_instance_recognition_to_the_end_follows_the_number_of_steps():
+  config = vie_single.get_config('ir')
+  config.num_steps = 2_000_000
+  assert config.objective.instance_recognition_steps == 2_000_000
+
+
+@pytest.mark.parametrize('streams', ['one', 'one,two,three', 'one,', ','])
+def test_streams_must_be_two(streams):
+  config = importlib.import_module('configs.vie_twostream_s').get_config()
+  config.model.streams = streams
+  message = refusal(config)
+  assert repr(streams) in message
+  assert 'vie_single and vie_slow' in message
+
+
+def test_short_sides_matter_to_their_own_method_only():
+  config = default.get_config()
+  config.crop.short_side_min = 1
+  assert 'short_side_min 1' in refusal(config)
+  config.crop.method = 'multiscale'
+  config_check.check(config)

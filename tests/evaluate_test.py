@@ -24,7 +24,7 @@ def state(parts):
 
 def test_every_clip_is_embedded_in_its_place(parts, state):
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  embeddings = evaluate.Evaluator(parts).embed(variables, parts.val_store)
+  embeddings = evaluate.Evaluator(parts).embed(variables, parts.val)
   assert embeddings.shape == (12, 5, 128)
 
   @jax.jit
@@ -34,7 +34,7 @@ def test_every_clip_is_embedded_in_its_place(parts, state):
 
   # One device, and clips in the order of the batches.
   rows = []
-  with experiment.eval_batches(parts, parts.val_store) as batches:
+  with experiment.eval_batches(parts, parts.val) as batches:
     for batch in batches:
       found = np.asarray(embed(batch['window'], batch['crop']))
       rows.extend(found[batch['is_valid']])
@@ -49,19 +49,19 @@ def one_hot(labels, num_clips=1):
 
 
 def test_videos_are_compared_with_the_training_labels_of_each_column(parts):
-  train_labels, names = parts.train_store.label('motion')
-  val_labels, _ = parts.val_store.label('motion')
+  train_labels, names = parts.train.label('motion')
+  val_labels, _ = parts.val.label('motion')
   bank = knn.as_bank(one_hot(train_labels)[:, 0], parts.mesh)
   accuracy = evaluate.Evaluator(parts).knn(
-    one_hot(val_labels, 5), evaluate.Reference(bank, 'bank')
+    one_hot(val_labels, 5), evaluate.Reference(bank, 'bank', parts.train)
   )
   assert set(accuracy) == {'appearance', 'motion'}
   known = np.isin(val_labels, train_labels)
   assert accuracy['motion']['top1'] == pytest.approx(known.mean())
   # The other column, by hand: those of the same motion vote with weight
   # exp(1 / t), the others with 1.
-  train_other, other_names = parts.train_store.label('appearance')
-  val_other, _ = parts.val_store.label('appearance')
+  train_other, other_names = parts.train.label('appearance')
+  val_other, _ = parts.val.label('appearance')
   hits = 0
   for motion, truth in zip(val_labels, val_other, strict=True):
     nearest = sorted(range(36), key=lambda i: train_labels[i] != motion)[:10]
@@ -107,19 +107,19 @@ def test_a_network_that_was_never_trained_is_compared_with_clips(
   assert json.loads((folder / 'result.json').read_text()) == result
   assert result['reference'] == 'clips'
   for column, chance in result['chance'].items():
-    labels = parts.train_store.label(column)[0].tolist()
+    labels = parts.train.label(column)[0].tolist()
     frequent = max(sorted(set(labels)), key=labels.count)
-    truth = parts.val_store.label(column)[0].tolist()
+    truth = parts.val.label(column)[0].tolist()
     assert chance == pytest.approx(truth.count(frequent) / 12)
   # The same weights as those that training starts with.
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   evaluator = evaluate.Evaluator(parts)
   means = [
     clips.mean(axis=0) / np.linalg.norm(clips.mean(axis=0))
-    for clips in evaluator.embed(variables, parts.train_store)
+    for clips in evaluator.embed(variables, parts.train)
   ]
   neighbors = np.load(folder / 'neighbors.npz')
-  for video, clips in enumerate(evaluator.embed(variables, parts.val_store)):
+  for video, clips in enumerate(evaluator.embed(variables, parts.val)):
     query = clips.mean(axis=0) / np.linalg.norm(clips.mean(axis=0))
     products = np.array([float(query @ mean) for mean in means])
     np.testing.assert_allclose(

@@ -82,16 +82,16 @@ def test_label_columns_are_those_asked_for_or_all(
 
 def test_the_data_set_is_closed_at_the_end(demo_dataset):
   with experiment.open_experiment(tiny_run.config(demo_dataset)) as parts:
-    parts.train_store.read_frames(0, [0])
+    parts.train.store.read_frames(0, [0])
   with pytest.raises(frame_store.DatasetError, match='closed'):
-    parts.train_store.read_frames(0, [0])
+    parts.train.store.read_frames(0, [0])
 
 
 def test_the_record_is_plain_json_with_every_field(demo_dataset):
   config = tiny_run.config(demo_dataset)
   with experiment.open_experiment(config) as parts:
     record = experiment.record(parts)
-    assert record['fingerprint'] == parts.train_store.fingerprint
+    assert record['fingerprint'] == parts.train.fingerprint
   assert json.loads(json.dumps(record)) == record
   assert set(record['config']) == set(config)
   assert record['config']['model']['width'] == 4
@@ -126,7 +126,7 @@ def test_clips_of_a_batch_have_the_shape_that_the_network_sees(
       parts.augment, jax.random.key(0), batch['window'], batch['crop']
     )
     assert clips.shape == (16, *parts.clip_shape)
-    with experiment.eval_batches(parts, parts.val_store) as batches:
+    with experiment.eval_batches(parts, parts.val) as batches:
       all_batches = list(batches)
     assert len(all_batches) == 2  # 12 videos of 5 clips, 32 at a time
     clips = jax.eval_shape(

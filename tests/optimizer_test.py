@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 from oracle import official
 
 from vie_jax import optimizer
+from vie_jax.models import networks, official_checkpoint
 
 
 def test_drops_equal_the_official_schedule():
@@ -34,7 +36,7 @@ def test_cosine_ends_at_zero_and_warmup_rises_from_it():
 def params():
   return {
     'conv': {'kernel': jnp.asarray([1.0, -2.0])},
-    'norm1': {'batch_norm': {'scale': jnp.ones(2), 'bias': jnp.ones(2)}},
+    'norm1': {'scale': jnp.ones(2), 'bias': jnp.ones(2)},
     'projection': {'bias': jnp.asarray([3.0])},
   }
 
@@ -42,9 +44,25 @@ def params():
 def test_decay_spares_batch_norm_only(params):
   assert optimizer.decayed(params) == {
     'conv': {'kernel': True},
-    'norm1': {'batch_norm': {'scale': False, 'bias': False}},
+    'norm1': {'scale': False, 'bias': False},
     'projection': {'bias': True},
   }
+
+
+def test_decay_applies_to_the_official_variables():
+  model = networks.build('vie_3dresnet', width=4)
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, jnp.zeros((1, 16, 32, 32, 3)), train=False),
+    jax.random.key(0),
+  )
+  is_decayed = traverse_util.flatten_dict(optimizer.decayed(shapes['params']))
+  found = [
+    variable.name
+    for variable in official_checkpoint.variables_of('vie_3dresnet')
+    if variable.collection == 'params' and is_decayed[variable.path]
+  ]
+  listing = official.load('checkpoint_3dresnet_LA.json')
+  assert found == listing['variables_under_weight_decay']
 
 
 def test_sgd_equals_a_loop_with_coupled_decay(params):
@@ -66,9 +84,7 @@ def test_sgd_equals_a_loop_with_coupled_decay(params):
       speed[name] = 0.9 * speed[name] + 0.5 + step + decay * plain[name]
       plain[name] = plain[name] - 0.1 * speed[name]
   np.testing.assert_allclose(ours['conv']['kernel'], plain['kernel'], rtol=1e-5)
-  np.testing.assert_allclose(
-    ours['norm1']['batch_norm']['scale'], plain['scale'], rtol=1e-5
-  )
+  np.testing.assert_allclose(ours['norm1']['scale'], plain['scale'], rtol=1e-5)
 
 
 def test_adam_decays_apart_from_the_gradient(params):
@@ -78,9 +94,7 @@ def test_adam_decays_apart_from_the_gradient(params):
   zero = jax.tree.map(jnp.zeros_like, params)
   updates, _ = rule.update(zero, rule.init(params), params)
   np.testing.assert_allclose(updates['conv']['kernel'], [-0.05, 0.1], rtol=1e-5)
-  np.testing.assert_array_equal(
-    updates['norm1']['batch_norm']['scale'], [0.0, 0.0]
-  )
+  np.testing.assert_array_equal(updates['norm1']['scale'], [0.0, 0.0])
 
 
 def test_unknown_names_are_refused():

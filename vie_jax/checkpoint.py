@@ -7,12 +7,14 @@ the data set). Evaluations read only what they need.
 """
 
 import pathlib
+from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from vie_jax import train_state
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ITEMS = {
   'model': ('params', 'batch_stats'),
   'memory_bank': ('bank', 'bank_step', 'cluster_labels'),
@@ -55,6 +57,10 @@ class Checkpoints:
         read_only=read_only,
         save_interval_steps=0 if read_only else 1,
       ),
+      item_handlers={
+        **{name: ocp.StandardCheckpointHandler() for name in ITEMS},
+        'record': ocp.JsonCheckpointHandler(),
+      },
     )
 
   def __enter__(self):
@@ -136,6 +142,38 @@ class Checkpoints:
       fields |= restored[name]
     return shapes.replace(**fields)
 
+  def restore_as_saved(
+    self, step: int, item: str, placements: dict[str, jax.sharding.Sharding]
+  ) -> dict[str, Any]:
+    """Restores an item without knowing its shapes.
+
+    Args:
+      step: one that was saved.
+      item: a key of `ITEMS`.
+      placements: for each field of the item, that of its arrays.
+
+    Returns:
+      The fields of the item, in the shapes that they were saved with.
+
+    Raises:
+      CheckpointError: naming the folder and the remedy.
+    """
+
+    def shapes_of(field):
+      return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=placements[field]
+        ),
+        saved[field],
+      )
+
+    try:
+      saved = self._manager.item_metadata(step)[item].tree
+      shapes = {field: shapes_of(field) for field in ITEMS[item]}
+    except Exception as error:  # orbax raises whatever its parts raise
+      raise self._unreadable(step, ' '.join(str(error).split())[:300]) from None
+    return self._restore(step, **{item: ocp.args.StandardRestore(shapes)})[item]
+
   def _restore(self, step, **args):
     folder = self._directory / str(step)
     missing = [item for item in args if not (folder / item).is_dir()]
@@ -145,14 +183,18 @@ class Checkpoints:
       reason = f'it has no {" and no ".join(missing)}'
     except Exception as error:  # orbax raises whatever its parts raise
       reason = ' '.join(str(error).split())[:300]
+    raise self._unreadable(step, reason)
+
+  def _unreadable(self, step: int, reason: str) -> CheckpointError:
     others = [s for s in self._manager.all_steps() if s != step]
     remedy = (
       f'If it is damaged, move it away to go on from step {max(others)}.'
       if others
       else 'It is the only one: if it is damaged, move it away to start anew.'
     )
-    raise CheckpointError(
-      f'The checkpoint {folder} cannot be restored: {reason}. {remedy}'
+    return CheckpointError(
+      f'The checkpoint {self._directory / str(step)} cannot be restored: '
+      f'{reason}. {remedy}'
     )
 
 
@@ -172,6 +214,35 @@ def differing_fields(old: dict, new: dict, prefix: str = '') -> dict:
   return differing
 
 
+def check_dataset(record: dict, fingerprint: str) -> None:
+  """Refuses a memory bank whose rows stand for other videos.
+
+  Raises:
+    CheckpointError: with both fingerprints and the remedy.
+  """
+  if record['fingerprint'] != fingerprint:
+    raise CheckpointError(
+      'The checkpoint was trained on another data set: its fingerprint is '
+      f'{record["fingerprint"][:16]}, that of config.dataset is '
+      f'{fingerprint[:16]}. Use a new --workdir, or the data set of old.'
+    )
+
+
+def check_network(record: dict, model: dict) -> None:
+  """Refuses the weights of another network.
+
+  Args:
+    record: of the checkpoint.
+    model: the fields of `config.model` that matter, as they are expected.
+
+  Raises:
+    CheckpointError: listing the fields that differ.
+  """
+  saved = record['config']['model']
+  saved = {name: saved.get(name) for name in model}
+  _refuse(differing_fields(saved, model, 'model.'))
+
+
 def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
   """Checks that a run may go on from a checkpoint.
 
@@ -187,25 +258,26 @@ def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
     CheckpointError: if the videos are others, so that bank rows would belong
       to the wrong ones, or a field that shapes the state has changed.
   """
-  if record['fingerprint'] != fingerprint:
-    raise CheckpointError(
-      'The checkpoint was trained on another data set: its fingerprint is '
-      f'{record["fingerprint"][:16]}, that of config.dataset.dir is '
-      f'{fingerprint[:16]}. Use a new --workdir, or the data set of old.'
-    )
+  check_dataset(record, fingerprint)
   changed = differing_fields(record['config'], config)
-  fixed = {
-    name: values
-    for name, values in changed.items()
-    if name.startswith('model.')
-    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
-  }
-  if fixed:
+  _refuse(
+    {
+      name: values
+      for name, values in changed.items()
+      if (name.startswith('model.') and name != 'model.streams')
+      or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
+    }
+  )
+  return changed
+
+
+def _refuse(differing: dict) -> None:
+  if differing:
     listing = '; '.join(
-      f'{name} was {old!r}, is {new!r}' for name, (old, new) in fixed.items()
+      f'{name} was {old!r}, is {new!r}'
+      for name, (old, new) in differing.items()
     )
     raise CheckpointError(
       f'The checkpoint was trained with another config: {listing}. Use a '
       'new --workdir, or the values of old.'
     )
-  return changed

@@ -4,6 +4,8 @@ import math
 
 import ml_collections
 
+from vie_jax.models import networks
+
 
 class ConfigError(ValueError):
   """A config field has a value that cannot work."""
@@ -32,6 +34,7 @@ _AT_LEAST_ONE = (
   'keep_checkpoints',
   'knn.num_neighbors',
   'knn.batch_size',
+  'embed.batch_size',
   'input.prefetch_batches',
 )
 _NOT_NEGATIVE = (
@@ -42,6 +45,7 @@ _NOT_NEGATIVE = (
   'optimizer.learning_rate',
   'optimizer.weight_decay',
   'optimizer.warmup_steps',
+  'dataset.bin_frames',
   'input.num_threads',
 )
 _SHARES = (
@@ -52,11 +56,18 @@ _SHARES = (
   'augmentation.saturation',
 )
 _CHOICES = {
-  'init_from': ('workdir', 'random'),
-  'model.name': ('vie_single', 'vie_slowfast'),
+  'model.name': networks.NAMES,
   'model.dtype': ('float32', 'bfloat16'),
-  'clip.sampler': ('single', 'slow', 'slowfast', '3dresnet', 'trn'),
-  'memory_bank.init': ('uniform', 'embeddings'),
+  'clip.sampler': (
+    'single',
+    'slow',
+    'slow_looped',
+    'slowfast',
+    '3dresnet',
+    'trn',
+  ),
+  'crop.method': ('short_side', 'multiscale'),
+  'memory_bank.init': ('uniform', 'embeddings', 'init_from'),
   'instance_recognition.loss': ('nce', 'softmax'),
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),
@@ -89,15 +100,11 @@ def _problems(config):
       known = ', '.join(choices)
       yield f'{field} is {_value(config, field)!r}; it must be one of {known}'
   yield from _relations(config)
+  yield from _sources(config)
+  yield from _selection(config)
 
 
-def _relations(config):
-  crop, clip, model = config.crop, config.clip, config.model
-  if not 0 <= config.augmentation.hue <= 0.5:
-    yield (
-      f'augmentation.hue is {config.augmentation.hue}; it must lie in '
-      '[0, 0.5], half the hue circle'
-    )
+def _short_sides(crop):
   if not crop.size <= crop.short_side_min <= crop.short_side_max:
     yield (
       f'crop.size {crop.size}, short_side_min {crop.short_side_min} and '
@@ -108,7 +115,54 @@ def _relations(config):
       f'crop.eval_short_side is {crop.eval_short_side}; it must be at least '
       f'crop.size, {crop.size}'
     )
-  if model.name == 'vie_slowfast' and clip.num_frames % model.alpha:
+
+
+def _sources(config):
+  sources = [config.init_from, *config.model.streams.split(',')]
+  for source in sources:
+    if source.strip() == 'official:':
+      yield 'init_from or model.streams has official: without a path behind it'
+  if not config.init_from:
+    yield "init_from is empty; 'workdir' takes the run's own checkpoint"
+  if not config.model.streams:
+    return
+  if config.model.name not in networks.STREAMS:
+    yield (
+      f'model.streams is {config.model.streams!r}; only two-stream networks '
+      f'have streams, and model.name is {config.model.name}'
+    )
+  elif len(sources) != 3 or not all(source.strip() for source in sources):
+    names = ' and '.join(networks.STREAMS[config.model.name].values())
+    yield (
+      f'model.streams is {config.model.streams!r}; it must name two sources, '
+      f'of {names}, with a comma between'
+    )
+
+
+def _selection(config):
+  dataset, scales = config.dataset, config.crop.multiscale_scales
+  if not 0 < dataset.share <= 1:
+    yield f'dataset.share is {dataset.share}; it must lie in (0, 1]'
+  if dataset.bin_frames and config.clip.sampler == 'trn':
+    yield (
+      f'dataset.bin_frames is {dataset.bin_frames}; the sampler trn has bins '
+      'of its own, so that it must be 0'
+    )
+  if not scales or not all(0 < scale <= 1 for scale in scales):
+    yield f'crop.multiscale_scales is {scales}; each must lie in (0, 1]'
+
+
+def _relations(config):
+  crop, clip, model = config.crop, config.clip, config.model
+  if not 0 <= config.augmentation.hue <= 0.5:
+    yield (
+      f'augmentation.hue is {config.augmentation.hue}; it must lie in '
+      '[0, 0.5], half the hue circle'
+    )
+  if crop.method == 'short_side':
+    yield from _short_sides(crop)
+  has_alpha = model.name in ('vie_slowfast', 'vie_twostream_sf')
+  if has_alpha and clip.num_frames % model.alpha:
     yield (
       f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '
       f'model.alpha, {model.alpha}'

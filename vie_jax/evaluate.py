@@ -7,13 +7,12 @@ import pathlib
 import jax
 import ml_collections
 import numpy as np
-import optax
 from absl import logging
 
-from vie_jax import checkpoint, experiment, train_state
+from vie_jax import experiment, train_state, weights
 from vie_jax.evaluation import features, knn, monitors
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import frame_store, instances
 
 NEIGHBORS_FILE = 'neighbors.npz'
 RESULT_FILE = 'result.json'
@@ -25,12 +24,14 @@ class Reference:
   """What queries are compared with.
 
   Attributes:
-    bank: float32 [rows, D], one row per training video.
+    bank: float32 [rows, D], one row per instance.
     kind: 'bank' or 'clips', see `config.knn.reference`.
+    rows: what its rows stand for.
   """
 
   bank: jax.Array
   kind: str
+  rows: instances.Instances
 
 
 class Evaluator:
@@ -46,15 +47,15 @@ class Evaluator:
       experiment.model, center=experiment.center, mesh=experiment.mesh
     )
 
-  def embed(self, variables: dict, store: frame_store.FrameStore) -> np.ndarray:
-    """Embeds all evaluation clips of a split: float32 [V, G, D]."""
+  def embed(self, variables: dict, videos: instances.Instances) -> np.ndarray:
+    """Embeds all evaluation clips of some videos: float32 [V, G, D]."""
     config = self._experiment.config
-    with experiment.eval_batches(self._experiment, store) as batches:
+    with experiment.eval_batches(self._experiment, videos) as batches:
       return features.embed_videos(
         batches,
         self._embed,
         variables,
-        num_videos=store.num_videos,
+        num_videos=videos.num_instances,
         num_clips=config.clip.num_eval_clips,
         embedding_size=config.model.embedding_size,
         mesh=self._experiment.mesh,
@@ -72,17 +73,17 @@ class Evaluator:
       in the validation videos is left out.
     """
     config, mesh = self._experiment.config, self._experiment.mesh
-    train, val = self._experiment.train_store, self._experiment.val_store
+    rows, val = reference.rows, self._experiment.val
     neighbors = knn.search(
       reference.bank,
       embeddings.reshape(-1, embeddings.shape[-1]),
-      k=min(config.knn.num_neighbors, train.num_videos),
-      num_videos=train.num_videos,
+      k=min(config.knn.num_neighbors, rows.num_instances),
+      num_videos=rows.num_instances,
       mesh=mesh,
     )
     results = {}
     for column in self._experiment.label_columns:
-      labels, class_names = train.label(column)
+      labels, class_names = rows.label(column)
       scores = knn.class_scores(
         neighbors,
         labels,
@@ -98,9 +99,10 @@ class Evaluator:
 
   def clip_reference(self, variables: dict) -> Reference:
     """Embeds the training videos: the mean of their evaluation clips."""
-    embeddings = self.embed(variables, self._experiment.train_store)
-    means = features.video_means(embeddings)
-    return Reference(knn.as_bank(means, self._experiment.mesh), 'clips')
+    videos = self._experiment.train.distinct_videos()
+    means = features.video_means(self.embed(variables, videos))
+    bank = knn.as_bank(means, self._experiment.mesh)
+    return Reference(bank, 'clips', videos)
 
 
 def curves(
@@ -117,7 +119,7 @@ def curves(
     kNN accuracy on each label column against the memory bank, agreement of
     the clips of a video, health of the bank.
   """
-  num_videos = run.train_store.num_videos
+  num_videos = run.train.num_instances
   figures = monitors.bank_ages(
     state.bank_step,
     state.step,
@@ -130,51 +132,23 @@ def curves(
   for column in run.label_columns:
     figures[f'health/neighbors_same_{column}'] = monitors.label_share(
       state.bank,
-      run.train_store.label(column)[0],
+      run.train.label(column)[0],
       k=run.config.knn.num_neighbors,
       num_videos=num_videos,
       mesh=run.mesh,
     )
-  if not run.val_store.num_videos:
+  if not run.val.num_instances:
     return figures
-  embeddings = evaluator.embed(_variables(state), run.val_store)
-  accuracies = evaluator.knn(embeddings, Reference(state.bank, 'bank'))
+  embeddings = evaluator.embed(_variables(state), run.val)
+  accuracies = evaluator.knn(
+    embeddings, Reference(state.bank, 'bank', run.train)
+  )
   for column, accuracy in accuracies.items():
     for name, value in accuracy.items():
       figures[f'knn/{column}_{name}'] = value
   for name, value in monitors.same_video_retrieval(embeddings).items():
     figures[f'same_video/{name}'] = value
   return figures
-
-
-def _network(
-  run: Experiment, workdir: pathlib.Path
-) -> tuple[dict, int, jax.Array | None]:
-  """The variables to evaluate, their step, and the bank if there is one.
-
-  Raises:
-    checkpoint.CheckpointError: if the checkpoint is missing, damaged, or
-      belongs to other videos or another network.
-  """
-  rule = optax.identity()  # evaluations need no optimiser's state
-  if run.config.init_from == 'random':
-    initialize = experiment.state_initializer(run, rule)
-    state = initialize(jax.random.key(run.config.seed))
-    return _variables(state), 0, None
-  with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-    step = checkpoints.latest_step
-    if step is None:
-      raise checkpoint.CheckpointError(
-        f'{workdir} has no checkpoint to evaluate. Train there first, or '
-        'evaluate an untrained network with --config.init_from=random.'
-      )
-    checkpoint.check_record(checkpoints.record(step), **experiment.record(run))
-    state = checkpoints.restore(
-      step,
-      experiment.state_shapes(run, rule),
-      items=('model', 'memory_bank'),
-    )
-  return _variables(state), step, state.bank
 
 
 def _variables(state: train_state.TrainState) -> dict:
@@ -201,31 +175,41 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     'knn_eval_random' if is_random else 'knn_eval'
   )
   with experiment.open_experiment(config) as run:
-    if not run.val_store.num_videos:
+    if not run.val.num_instances:
       raise frame_store.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
         'it again with a larger --val-percent.'
       )
-    variables, step, bank = _network(run, pathlib.Path(workdir))
+    found = weights.load(
+      config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
+    )
     evaluator = Evaluator(run)
-    embeddings = evaluator.embed(variables, run.val_store)
-    if config.knn.reference == 'bank' and bank is not None:
-      reference = Reference(bank, 'bank')
+    if config.knn.reference == 'bank' and found.workdir:
+      bank = weights.load_bank(
+        found.workdir,
+        fingerprint=run.train.fingerprint,
+        mesh=run.mesh,
+      )
+      reference = Reference(bank, 'bank', run.train)
     else:
-      reference = evaluator.clip_reference(variables)
+      if config.knn.reference == 'bank':
+        logging.info('These weights have no memory bank: comparing with clips.')
+      reference = evaluator.clip_reference(found.variables)
+    embeddings = evaluator.embed(found.variables, run.val)
     result = {
       'accuracy': evaluator.knn(embeddings, reference),
       'chance': _chance(run),
       'same_video': monitors.same_video_retrieval(embeddings),
       'reference': reference.kind,
       'init_from': config.init_from,
-      'step': step,
+      'streams': config.model.streams,
+      'step': found.step,
       'num_neighbors': config.knn.num_neighbors,
       'num_clips': config.clip.num_eval_clips,
       'dataset': {
-        'fingerprint': run.train_store.fingerprint,
-        'train_videos': run.train_store.num_videos,
-        'val_videos': run.val_store.num_videos,
+        'fingerprint': run.train.fingerprint,
+        'train_videos': run.train.distinct_videos().num_instances,
+        'val_videos': run.val.num_instances,
       },
       'config': experiment.record(run)['config'],
     }
@@ -245,11 +229,11 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
 def _chance(run: Experiment) -> dict[str, float]:
   """Accuracy of always naming the training videos' most frequent class."""
-  chance = {}
+  chance, videos = {}, run.train.distinct_videos()
   for column in run.label_columns:
-    train, class_names = run.train_store.label(column)
+    train, class_names = videos.label(column)
     counts = np.bincount(train[train >= 0], minlength=len(class_names))
-    val = run.val_store.label(column)[0]
+    val = run.val.label(column)[0]
     val = val[val >= 0]
     if val.size:
       chance[column] = float((val == counts.argmax()).mean())
@@ -261,14 +245,14 @@ def _write(folder, result, run, embeddings, reference):
   nearest = knn.search(
     reference.bank,
     features.video_means(embeddings),
-    k=min(NEIGHBORS_KEPT, run.train_store.num_videos),
-    num_videos=run.train_store.num_videos,
+    k=min(NEIGHBORS_KEPT, reference.rows.num_instances),
+    num_videos=reference.rows.num_instances,
     mesh=run.mesh,
   )
   folder.mkdir(parents=True, exist_ok=True)
   np.savez(
     folder / NEIGHBORS_FILE,
-    index=nearest.index,
+    index=reference.rows.video[nearest.index],
     similarity=nearest.similarity,
   )
   (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + '\n')

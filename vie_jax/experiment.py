@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import operator
 from collections.abc import Callable, Iterator
 
 import jax
@@ -17,8 +18,13 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import config_check, device_augment, sharding, train_state
-from vie_jax.input_pipeline import frame_store, pipeline
-from vie_jax.models import embedding
+from vie_jax.input_pipeline import (
+  augmentation,
+  frame_store,
+  instances,
+  pipeline,
+)
+from vie_jax.models import networks
 from vie_jax.objective import memory_bank
 
 
@@ -29,8 +35,8 @@ class Experiment:
   Attributes:
     config: checked.
     mesh: of all devices in use.
-    train_store: the training videos.
-    val_store: the validation videos, perhaps none.
+    train: what is trained on, the rows of the memory bank.
+    val: the validation videos, perhaps none.
     model: from clips to embeddings.
     clip_shape: (T, H, W, 3) that the model sees.
     augment: (key, window, crop) -> normalised training clips.
@@ -39,8 +45,8 @@ class Experiment:
 
   config: ml_collections.ConfigDict
   mesh: Mesh
-  train_store: frame_store.FrameStore
-  val_store: frame_store.FrameStore
+  train: instances.Instances
+  val: instances.Instances
   model: nn.Module
   clip_shape: tuple[int, int, int, int]
   augment: Callable[..., jax.Array]
@@ -50,7 +56,7 @@ class Experiment:
   def label_columns(self) -> list[str]:
     """The label columns that evaluations look at."""
     wanted = list(self.config.dataset.label_columns)
-    return wanted or self.train_store.label_columns
+    return wanted or self.train.label_columns
 
 
 @contextlib.contextmanager
@@ -62,7 +68,8 @@ def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
     frame_store.DatasetError: if there is no such prepared data set.
   """
   config_check.check(config)
-  mesh = _mesh(config)
+  mesh = make_mesh(config, 'batch_size', 'knn.batch_size')
+  _check_bank(mesh)
   with contextlib.ExitStack() as stack:
     stores = {
       split: stack.enter_context(
@@ -70,18 +77,31 @@ def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
       )
       for split in ('train', 'val')
     }
-    size = config.crop.size
+    crops_before_resize = augmentation.crops_before_resize(config.crop.method)
     parts = Experiment(
       config=config,
       mesh=mesh,
-      train_store=stores['train'],
-      val_store=stores['val'],
-      model=build_model(config),
-      clip_shape=(config.clip.num_frames, size, size, 3),
-      augment=functools.partial(
-        device_augment.augment, size=size, **config.augmentation
+      train=instances.select(
+        stores['train'],
+        clip=config.clip,
+        share=config.dataset.share,
+        with_replacement=config.dataset.with_replacement,
+        bin_frames=config.dataset.bin_frames,
       ),
-      center=functools.partial(device_augment.center, size=size),
+      val=instances.all_videos(stores['val']),
+      model=build_model(config),
+      clip_shape=clip_shape(config),
+      augment=functools.partial(
+        device_augment.augment,
+        size=config.crop.size,
+        crops_before_resize=crops_before_resize,
+        **config.augmentation,
+      ),
+      center=functools.partial(
+        device_augment.center,
+        size=config.crop.size,
+        crops_before_resize=crops_before_resize,
+      ),
     )
     _check_videos(parts)
     logging.info(
@@ -91,6 +111,12 @@ def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
       stores['val'].num_videos,
       ', '.join(parts.label_columns) or 'none',
     )
+    if parts.train.fingerprint != stores['train'].fingerprint:
+      logging.info(
+        'Trained on: %d instances of %d of the training videos.',
+        parts.train.num_instances,
+        parts.train.distinct_videos().num_instances,
+      )
     yield parts
 
 
@@ -98,14 +124,14 @@ def record(parts: Experiment) -> dict:
   """What a checkpoint says of its run: `config` and `fingerprint`."""
   return {
     'config': json.loads(parts.config.to_json_best_effort()),
-    'fingerprint': parts.train_store.fingerprint,
+    'fingerprint': parts.train.fingerprint,
   }
 
 
 def build_model(config: ml_collections.ConfigDict) -> nn.Module:
   """Builds the network that `config.model` describes."""
   model = config.model
-  return embedding.build(
+  return networks.build(
     model.name,
     embedding_size=model.embedding_size,
     width=model.width,
@@ -116,8 +142,23 @@ def build_model(config: ml_collections.ConfigDict) -> nn.Module:
   )
 
 
-def _mesh(config: ml_collections.ConfigDict) -> Mesh:
-  """The mesh of all devices in use; batches must split evenly over it."""
+def clip_shape(
+  config: ml_collections.ConfigDict,
+) -> tuple[int, int, int, int]:
+  """The clips that the network is made for: (T, H, W, 3)."""
+  return (config.clip.num_frames, config.crop.size, config.crop.size, 3)
+
+
+def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
+  """The mesh of all devices in use.
+
+  Args:
+    config: `num_devices` says how many.
+    *batch_sizes: fields of batch sizes, which must split evenly over them.
+
+  Raises:
+    config_check.ConfigError: if one does not, or there are too few devices.
+  """
   visible = jax.device_count()
   if config.num_devices > visible:
     raise config_check.ConfigError(
@@ -125,15 +166,8 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
       'visible; 0 takes all of them.'
     )
   mesh = sharding.make_mesh(config.num_devices)
-  if memory_bank.ROW_MULTIPLE % mesh.size:
-    raise config_check.ConfigError(
-      f'{mesh.size} devices are in use, and the rows of a memory bank split '
-      'evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
-    )
-  for field, size in (
-    ('batch_size', config.batch_size),
-    ('knn.batch_size', config.knn.batch_size),
-  ):
+  for field in batch_sizes:
+    size = operator.attrgetter(field)(config)
     if size % mesh.size:
       raise config_check.ConfigError(
         f'config.{field} is {size}, which does not split evenly over '
@@ -143,16 +177,25 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
   return mesh
 
 
+def _check_bank(mesh: Mesh) -> None:
+  """Refuses a number of devices that a memory bank does not split over."""
+  if memory_bank.ROW_MULTIPLE % mesh.size:
+    raise config_check.ConfigError(
+      f'{mesh.size} devices are in use, and the rows of a memory bank split '
+      'evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
+    )
+
+
 def _check_videos(parts: Experiment) -> None:
   """Refuses a data set that the config cannot be trained on."""
-  config, store = parts.config, parts.train_store
+  config, train = parts.config, parts.train
   for column in parts.label_columns:
-    store.label(column)
-  if store.num_videos < config.batch_size:
+    train.label(column)
+  if train.num_instances < config.batch_size:
     raise config_check.ConfigError(
       f'config.batch_size is {config.batch_size}, but {config.dataset.dir} '
-      f'has only {store.num_videos} for training, and a batch holds no video '
-      'twice; lower it, or add videos.'
+      f'has only {train.num_instances} for training, and a batch holds no '
+      'video twice; lower it, or add videos.'
     )
 
 
@@ -164,7 +207,7 @@ def state_initializer(
     parts.model,
     rule,
     clip_shape=parts.clip_shape,
-    num_videos=parts.train_store.num_videos,
+    num_videos=parts.train.num_instances,
     embedding_size=parts.config.model.embedding_size,
     num_clusterings=parts.config.local_aggregation.num_clusterings,
     mesh=parts.mesh,
@@ -202,7 +245,7 @@ def input_options(config: ml_collections.ConfigDict) -> dict:
 def train_batches(experiment: Experiment, *, start_step: int, seed: int):
   """Opens the training batches from a step on: a context manager."""
   return pipeline.train_batches(
-    experiment.train_store,
+    experiment.train,
     batch_size=experiment.config.batch_size,
     seed=seed,
     start_step=start_step,
@@ -210,10 +253,10 @@ def train_batches(experiment: Experiment, *, start_step: int, seed: int):
   )
 
 
-def eval_batches(experiment: Experiment, store: frame_store.FrameStore):
-  """Opens the evaluation clips of a split: a context manager."""
+def eval_batches(experiment: Experiment, videos: instances.Instances):
+  """Opens the evaluation clips of some videos: a context manager."""
   return pipeline.eval_batches(
-    store,
+    videos,
     batch_size=experiment.config.knn.batch_size,
     **input_options(experiment.config),
   )

@@ -1,12 +1,10 @@
 """The optimiser: learning rate, momentum, weight decay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
 
-BATCH_NORM_NAME = 'batch_norm'
 DROP_FACTOR = 0.1
 
 
@@ -54,18 +52,22 @@ def schedule(
   return with_warmup
 
 
-def decayed(params) -> dict:
+def decayed(params: Mapping) -> dict:
   """Which parameters weight decay applies to.
+
+  Args:
+    params: nested by module; the modules with a `scale` are batch norms.
 
   Returns:
     A tree like params of bools: all but batch norm's scale and bias; the
-    dense bias is included (official).
+    projection's bias is included (official).
   """
-
-  def is_decayed(path, _):
-    return all(key.key != BATCH_NORM_NAME for key in path)
-
-  return jax.tree_util.tree_map_with_path(is_decayed, params)
+  return {
+    name: decayed(value)
+    if isinstance(value, Mapping)
+    else 'scale' not in params
+    for name, value in params.items()
+  }
 
 
 def build(

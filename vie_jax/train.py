@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
+  config_check,
   evaluate,
   experiment,
   metric_log,
@@ -26,6 +27,7 @@ from vie_jax import (
   sharding,
   train_state,
   train_step,
+  weights,
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
@@ -128,9 +130,15 @@ def _start(
   if step is None:
     initialize = experiment.state_initializer(parts, rule)
     state = initialize(jax.random.key(parts.config.seed))
-    if parts.config.memory_bank.init == 'embeddings':
-      state = _fill_bank(parts, state, steps['fill_bank'])
-    return state
+    variables = weights.warm_start(
+      parts.config,
+      parts.model,
+      {'params': state.params, 'batch_stats': state.batch_stats},
+      clip_shape=parts.clip_shape,
+      mesh=parts.mesh,
+    )
+    state = state.replace(**variables)
+    return _first_bank(parts, state, steps['fill_bank'])
   changed = checkpoint.check_record(
     checkpoints.record(step), **experiment.record(parts)
   )
@@ -138,6 +146,28 @@ def _start(
     logging.warning('config.%s was %r, is now %r.', name, old, new)
   state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
   logging.info('Going on from the checkpoint of step %d.', step)
+  return state
+
+
+def _first_bank(
+  parts: Experiment, state: train_state.TrainState, fill: Callable
+) -> train_state.TrainState:
+  """Gives a new run the memory bank that `memory_bank.init` asks for."""
+  kind = parts.config.memory_bank.init
+  if kind == 'embeddings':
+    return _fill_bank(parts, state, fill)
+  if kind == 'init_from':
+    if not weights.is_run(parts.config.init_from):
+      raise config_check.ConfigError(
+        'config.memory_bank.init is init_from, and config.init_from is '
+        f'{parts.config.init_from!r}; it must be the workdir of another run.'
+      )
+    bank = weights.load_bank(
+      parts.config.init_from,
+      fingerprint=parts.train.fingerprint,
+      mesh=parts.mesh,
+    )
+    return state.replace(bank=bank)
   return state
 
 
@@ -149,7 +179,7 @@ def _fill_bank(
   The videos that an epoch leaves out, fewer than a batch, keep their random
   rows until they are first visited.
   """
-  num_batches = parts.train_store.num_videos // parts.config.batch_size
+  num_batches = parts.train.num_instances // parts.config.batch_size
   logging.info('Filling the memory bank with the embeddings of an epoch.')
   # The seed's neighbour, so that training does not repeat these clips.
   seed = parts.config.seed + 1
@@ -311,7 +341,7 @@ def train_and_evaluate(
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
     )
-    method = method_of(config, parts.train_store.num_videos)
+    method = method_of(config, parts.train.num_instances)
     rule, rate = build_optimizer(config)
     steps = train_step.compile_steps(
       experiment.state_shapes(parts, rule),
@@ -336,7 +366,7 @@ def _loop(parts, state, steps, method, rate, reporter):
     logging.info('Training is complete: step %d.', first_step)
     return state
   warm_start = config.objective.instance_recognition_steps
-  epoch = parts.train_store.num_videos // config.batch_size
+  epoch = parts.train.num_instances // config.batch_size
   every_steps = config.local_aggregation.recluster_every_steps or epoch
   progress = periodic_actions.ReportProgress(
     num_train_steps=config.num_steps,

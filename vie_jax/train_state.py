@@ -62,6 +62,38 @@ def layout(state: TrainState, mesh: Mesh) -> TrainState:
   )
 
 
+def network_initializer(
+  model: nn.Module, *, clip_shape: tuple[int, int, int, int], mesh: Mesh
+) -> Callable[[jax.Array], dict]:
+  """Makes the function that draws a network's first weights.
+
+  Args:
+    model: from clips to embeddings.
+    clip_shape: (T, H, W, 3).
+    mesh: the mesh of the run.
+
+  Returns:
+    A jitted function from a run's random key to `params` and `batch_stats`,
+    whole on each device: those that `initializer` gives for this key.
+  """
+
+  def init(key):
+    return _init_network(model, clip_shape, jax.random.split(key, 3)[0])
+
+  return _jit_once(init, sharding.replicated(mesh), mesh)
+
+
+def _init_network(model, clip_shape, key):
+  return model.init(key, jnp.zeros((1, *clip_shape), jnp.float32), train=False)
+
+
+def _jit_once(init: Callable, placement: Any, mesh: Mesh) -> Callable:
+  """Jits what runs once: on CPUs, optimising it takes longer than running."""
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  options = {'xla_backend_optimization_level': 0} if is_cpu else None
+  return jax.jit(init, out_shardings=placement, compiler_options=options)
+
+
 def initializer(
   model: nn.Module,
   optimizer: optax.GradientTransformation,
@@ -91,9 +123,7 @@ def initializer(
 
   def init(key):
     params_key, bank_key, run_key = jax.random.split(key, 3)
-    variables = model.init(
-      params_key, jnp.zeros((1, *clip_shape), jnp.float32), train=False
-    )
+    variables = _init_network(model, clip_shape, params_key)
     own_cluster = jnp.arange(rows, dtype=jnp.int32)[None, :]
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -107,9 +137,4 @@ def initializer(
     )
 
   shapes = jax.eval_shape(init, jax.random.key(0))
-  # It runs once: on CPUs, optimising it takes longer than running it.
-  is_cpu = mesh.devices.flat[0].platform == 'cpu'
-  options = {'xla_backend_optimization_level': 0} if is_cpu else None
-  return jax.jit(
-    init, out_shardings=layout(shapes, mesh), compiler_options=options
-  )
+  return _jit_once(init, layout(shapes, mesh), mesh)

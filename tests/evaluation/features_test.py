@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from vie_jax import device_augment
 from vie_jax.evaluation import features
-from vie_jax.models import embedding
+from vie_jax.models import networks
 
 NUM_VIDEOS, NUM_CLIPS, SIZE = 5, 3, 8
 BATCH = 8
@@ -81,7 +81,7 @@ def test_clips_that_no_batch_brought_are_not_numbers(mesh8):
 
 
 def test_a_network_embeds_the_same_on_any_number_of_devices(mesh):
-  model = embedding.build(
+  model = networks.build(
     'vie_single',
     embedding_size=16,
     width=4,

@@ -57,24 +57,35 @@ def test_kernel_is_initialised_over_its_full_fan_in():
   assert float(kernel.std()) == pytest.approx((27 * 32) ** -0.5, rel=0.02)
 
 
-@pytest.mark.parametrize('side', [8, 7])
-def test_max_pool_pads_at_the_end_only(side):
-  x = np.random.default_rng(0).standard_normal((1, 2, side, side, 1))
+def positions(output, stride, size):
+  """What a window of 3 covers, padded as TensorFlow's 'SAME'."""
+  padding = max((-(-size // stride) - 1) * stride + 3 - size, 0)
+  first = output * stride - padding // 2
+  return range(max(first, 0), min(first + 3, size))
+
+
+@pytest.mark.parametrize('time', [(1, 1), (3, 2)])
+@pytest.mark.parametrize('size', [(4, 8, 8), (5, 7, 8), (1, 2, 3)])
+def test_max_pool_is_the_maximum_of_its_window(time, size):
+  x = np.random.default_rng(0).standard_normal((1, *size, 2)) - 5.0
   x = x.astype(np.float32)
-  pooled = folded_conv.max_pool(x, window=(1, 3, 3), strides=(1, 2, 2))
-  out = -(-side // 2)
-  first = 0 if side % 2 == 0 else -1
-  for t in range(2):
-    for i in range(out):
-      for j in range(out):
-        rows = range(max(first + 2 * i, 0), min(first + 2 * i + 3, side))
-        columns = range(max(first + 2 * j, 0), min(first + 2 * j + 3, side))
-        patch = x[0, t][np.ix_(rows, columns)]
-        assert pooled[0, t, i, j, 0] == patch.max()
+  window, stride = time
+  pooled = folded_conv.max_pool(
+    x, window=(window, 3, 3), strides=(stride, 2, 2)
+  )
+  expected = np.empty(
+    (1, -(-size[0] // stride), -(-size[1] // 2), -(-size[2] // 2), 2)
+  )
+  for t, i, j in np.ndindex(expected.shape[1:4]):
+    frames = positions(t, stride, size[0]) if window == 3 else [t]
+    patch = x[0][
+      np.ix_(frames, positions(i, 2, size[1]), positions(j, 2, size[2]))
+    ]
+    expected[0, t, i, j] = patch.max(axis=(0, 1, 2))
+  np.testing.assert_array_equal(pooled, expected.astype(np.float32))
 
 
-def test_pooling_over_time_is_refused():
-  with pytest.raises(ValueError, match='over time'):
-    folded_conv.max_pool(
-      jnp.zeros((1, 4, 8, 8, 1)), window=(3, 3, 3), strides=(1, 2, 2)
-    )
+def test_max_pool_pads_even_sizes_at_the_end_only():
+  x = jnp.arange(4.0).reshape(1, 4, 1, 1, 1)
+  pooled = folded_conv.max_pool(x, window=(3, 1, 1), strides=(2, 1, 1))
+  np.testing.assert_array_equal(pooled.ravel(), [2.0, 3.0])

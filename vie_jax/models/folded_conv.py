@@ -5,6 +5,7 @@ two dimensions, on CPUs above all in their gradients. So frames are folded into
 the batch, and the taps of a temporal kernel into the channels.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,24 +16,27 @@ from flax import linen as nn
 Size = tuple[int, int, int]  # time, height, width
 
 
-def temporal_taps(x: jax.Array, kernel: int, stride: int, fill: float):
+def temporal_taps(
+  x: jax.Array,
+  kernel: int,
+  stride: int,
+  padding: tuple[int, int],
+  fill: float,
+) -> list[jax.Array]:
   """Shifted copies of a clip, one per tap of a temporal kernel.
 
   Args:
     x: [B, T, H, W, C].
-    kernel: taps in time; odd, so that the padding is (kernel - 1) / 2 frames
-      on each side.
+    kernel: taps in time.
     stride: distance in frames between outputs.
-    fill: value of the frames before the first and after the last.
+    padding: frames added before the first and after the last.
+    fill: value of the frames added.
 
   Returns:
-    A list of `kernel` arrays [B, ceil(T / stride), H, W, C].
+    A list of `kernel` arrays [B, T', H, W, C].
   """
-  pad = (kernel - 1) // 2
-  num_outputs = (x.shape[1] - 1) // stride + 1
-  x = jnp.pad(
-    x, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0)), constant_values=fill
-  )
+  x = jnp.pad(x, ((0, 0), padding, *((0, 0),) * 3), constant_values=fill)
+  num_outputs = (x.shape[1] - kernel) // stride + 1
   last = (num_outputs - 1) * stride + 1
   return [x[:, tap : tap + last : stride] for tap in range(kernel)]
 
@@ -67,7 +71,10 @@ class FoldedConv(nn.Module):
     time, height, width = self.kernel_size
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    taps = temporal_taps(x.astype(self.dtype), time, self.strides[0], 0.0)
+    padding = ((time - 1) // 2,) * 2
+    taps = temporal_taps(
+      x.astype(self.dtype), time, self.strides[0], padding, 0.0
+    )
     x = jnp.concatenate(taps, axis=-1) if time > 1 else taps[0]
     # Channels of the concatenation run over (tap, in).
     kernel = jnp.moveaxis(kernel.astype(self.dtype), 0, 2)
@@ -85,20 +92,26 @@ class FoldedConv(nn.Module):
 def max_pool(x: jax.Array, *, window: Size, strides: Size) -> jax.Array:
   """Maximum over space and time, padded as TensorFlow's 'SAME'.
 
+  Space is pooled frame by frame; what is left of time is the maximum of
+  shifted copies.
+
   Args:
     x: [B, T, H, W, C].
-    window: (time, height, width); time must be 1.
-    strides: (time, height, width); time must be 1.
+    window: (time, height, width).
+    strides: (time, height, width).
 
   Returns:
-    [B, T, H', W', C], H' = ceil(H / stride). At even sizes the padding of
-    minus infinity lies at the end only, unlike PyTorch's (official code).
-
-  Raises:
-    ValueError: if the pooling reaches over time.
+    [B, T', H', W', C], each axis ceil-divided by its stride. At even sizes
+    the padding of minus infinity lies at the end only, unlike PyTorch's
+    (official code).
   """
-  if window[0] != 1 or strides[0] != 1:
-    raise ValueError(f'pooling over time, {window} by {strides}, is not built.')
   frames = x.reshape(-1, *x.shape[2:])
   pooled = nn.max_pool(frames, window[1:], strides[1:], padding='SAME')
-  return pooled.reshape(*x.shape[:2], *pooled.shape[1:])
+  x = pooled.reshape(*x.shape[:2], *pooled.shape[1:])
+  if window[0] == strides[0] == 1:
+    return x
+  (padding,) = jax.lax.padtype_to_pads(
+    x.shape[1:2], window[:1], strides[:1], 'SAME'
+  )
+  taps = temporal_taps(x, window[0], strides[0], padding, -jnp.inf)
+  return functools.reduce(jnp.maximum, taps)

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import folded_conv, resnet
+from vie_jax.models import batch_norm, folded_conv, resnet
 
-SLOW_TEMPORAL_KERNELS = ((1, 1), (1, 1), (3, 1), (3, 1))
 FAST_TEMPORAL_KERNELS = ((3, 1),) * resnet.NUM_STAGES
 FAST_STEM_TEMPORAL_KERNEL = 5
 LATERAL_TEMPORAL_KERNEL = 5
@@ -33,20 +32,20 @@ class SlowFast(nn.Module):
   width: int = 64
   fast_width: int = 8
   alpha: int = 4
-  decay: float = resnet.OFFICIAL_DECAY
+  decay: float = batch_norm.OFFICIAL_DECAY
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, clip: jax.Array, *, train: bool) -> jax.Array:
-    """Maps normalised clips [B, T, H, W, 3] to pooled features.
+  def __call__(self, clip: jax.Array, *, train: bool) -> resnet.Features:
+    """Maps normalised clips [B, T, H, W, 3] to features.
 
     Args:
       clip: [B, T, H, W, 3], T a multiple of alpha.
       train: whether batch norm uses and updates batch statistics.
 
     Returns:
-      float32 [B, (8 + 2 * 8 * fast_width / width) * width + 8 * fast_width]:
-      slow features, then fast ones; 704 in the paper.
+      Features: slow ones, then fast ones, F = 704 in the paper; the maps are
+      the slow pathway's, to which the fast one's are joined (official).
 
     Raises:
       ValueError: if T is not a multiple of alpha.
@@ -56,14 +55,10 @@ class SlowFast(nn.Module):
         f'clips of {clip.shape[1]} frames do not split into steps of '
         f'alpha = {self.alpha}.'
       )
-    slow_pathway = resnet.Pathway(
-      self.width,
-      temporal_kernels=SLOW_TEMPORAL_KERNELS,
-      decay=self.decay,
-      dtype=self.dtype,
-      name='slow',
+    slow_pathway = resnet.slow(
+      self.width, decay=self.decay, dtype=self.dtype, name='slow'
     )
-    fast_pathway = resnet.Pathway(
+    fast_pathway = resnet.ResNet18(
       self.fast_width,
       stem_temporal_kernel=FAST_STEM_TEMPORAL_KERNEL,
       temporal_kernels=FAST_TEMPORAL_KERNELS,
@@ -74,13 +69,16 @@ class SlowFast(nn.Module):
     slow = slow_pathway.run_stem(clip[:, :: self.alpha])
     fast = fast_pathway.run_stem(clip)
     slow = self._fuse(slow, fast, 'lateral_stem')
+    maps = {}
     for number in range(resnet.NUM_STAGES):
-      slow = slow_pathway.run_stage(number, slow, train=train)
-      fast = fast_pathway.run_stage(number, fast, train=train)
+      slow, active = slow_pathway.run_stage(number, slow, train=train)
+      maps[f'conv{number + 1}'] = active
+      fast, _ = fast_pathway.run_stage(number, fast, train=train)
       slow = self._fuse(slow, fast, f'lateral_stage{number + 1}')
-    slow = slow_pathway.pool(slow, train=train)
-    fast = fast_pathway.pool(fast, train=train)
-    return jnp.concatenate([slow, fast], axis=-1)
+    maps['conv5'] = slow_pathway.run_final_norm(slow, train=train)
+    fast = fast_pathway.run_final_norm(fast, train=train)
+    pooled = [slow_pathway.pool(maps['conv5']), fast_pathway.pool(fast)]
+    return resnet.Features(jnp.concatenate(pooled, axis=-1), maps)
 
   def _fuse(self, slow: jax.Array, fast: jax.Array, name: str) -> jax.Array:
     """Appends the fast maps, strided to the slow frame rate, to the slow."""

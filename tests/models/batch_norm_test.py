@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vie_jax.models import batch_norm
+
+SHAPE = (3, 2, 4, 5, 6)
+
+
+@pytest.fixture
+def x():
+  return 2.0 * jax.random.normal(jax.random.key(0), SHAPE) + 1.0
+
+
+@pytest.fixture
+def variables():
+  keys = jax.random.split(jax.random.key(1), 4)
+  scale, bias, mean, var = (jax.random.normal(key, (6,)) for key in keys)
+  return {
+    'params': {'scale': scale, 'bias': bias},
+    'batch_stats': {'mean': mean, 'var': jnp.exp(var)},
+  }
+
+
+def test_equals_flax_batch_norm_in_values_and_gradients(x, variables):
+  ours = batch_norm.BatchNormRelu(0.9)
+  theirs = nn.BatchNorm(momentum=0.9, use_fast_variance=False)
+
+  def results(apply):
+    def total(params, x):
+      y, updated = apply(params, x)
+      return jnp.sum(jnp.sin(y)), (y, updated)
+
+    gradients, (y, updated) = jax.grad(total, argnums=(0, 1), has_aux=True)(
+      variables['params'], x
+    )
+    return gradients, y, updated
+
+  for train in (True, False):
+
+    def flax(params, x, train=train):
+      y, updated = theirs.apply(
+        {**variables, 'params': params},
+        x,
+        use_running_average=not train,
+        mutable='batch_stats',
+      )
+      return nn.relu(y), updated['batch_stats']['mean']
+
+    def own(params, x, train=train):
+      y, updated = ours.apply(
+        {**variables, 'params': params}, x, train=train, mutable='batch_stats'
+      )
+      return y, updated['batch_stats']['mean']
+
+    for one, other in zip(
+      jax.tree.leaves(results(own)),
+      jax.tree.leaves(results(flax)),
+      strict=True,
+    ):
+      np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_running_variance_is_the_unbiased_one(x, variables):
+  _, updated = batch_norm.BatchNormRelu(0.75).apply(
+    variables, x, train=True, mutable='batch_stats'
+  )
+  flat = np.asarray(x, np.float64).reshape(-1, 6)
+  old = variables['batch_stats']
+  np.testing.assert_allclose(
+    updated['batch_stats']['var'],
+    0.75 * np.asarray(old['var']) + 0.25 * flat.var(axis=0, ddof=1),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    updated['batch_stats']['mean'],
+    0.75 * np.asarray(old['mean']) + 0.25 * flat.mean(axis=0),
+    rtol=1e-5,
+  )
+
+
+def test_a_single_value_leaves_the_variance_finite(variables):
+  y, updated = batch_norm.BatchNormRelu().apply(
+    variables, jnp.ones((1, 1, 1, 1, 6)), train=True, mutable='batch_stats'
+  )
+  assert jnp.all(jnp.isfinite(y))
+  assert jnp.all(jnp.isfinite(updated['batch_stats']['var']))
+
+
+def test_initialisation_leaves_the_statistics_alone(x):
+  variables = batch_norm.BatchNormRelu().init(jax.random.key(0), x, train=True)
+  np.testing.assert_array_equal(variables['batch_stats']['mean'], 0.0)
+  np.testing.assert_array_equal(variables['batch_stats']['var'], 1.0)
+
+
+def test_bfloat16_keeps_statistics_in_float32(x, variables):
+  y, updated = batch_norm.BatchNormRelu(dtype=jnp.bfloat16).apply(
+    variables, x, train=True, mutable='batch_stats'
+  )
+  assert y.dtype == jnp.bfloat16
+  kinds = {leaf.dtype for leaf in jax.tree.leaves(updated)}
+  assert kinds == {jnp.dtype('float32')}

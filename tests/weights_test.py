@@ -1,0 +1,275 @@
+"""Weights from every source, and what is said where there are none."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny_run
+
+from vie_jax import (
+  checkpoint,
+  experiment,
+  sharding,
+  train_state,
+  weights,
+)
+from vie_jax.models import official_checkpoint
+
+NUM_VIDEOS = 20
+FINGERPRINT = 'f' * 64
+
+
+def tiny(name='vie_single', **changes):
+  """A config of a network that is built in no time."""
+  frames = {'vie_single': 1, 'vie_slowfast': 8, 'vie_twostream_sf': 8}
+  num_frames = frames.get(name, 4)
+  settings = {
+    'model__name': name,
+    'clip__num_frames': num_frames,
+    'clip__sampler': 'single' if num_frames == 1 else 'slow',
+  }
+  return tiny_run.config('nowhere', **settings | changes)
+
+
+@functools.cache
+def mesh():
+  return sharding.make_mesh(8)
+
+
+@functools.cache
+def first_state(name, seed):
+  """The first state of a run; nothing changes it."""
+  config = tiny(name)
+  initialize = train_state.initializer(
+    experiment.build_model(config),
+    optax.identity(),
+    clip_shape=experiment.clip_shape(config),
+    num_videos=NUM_VIDEOS,
+    embedding_size=config.model.embedding_size,
+    num_clusterings=1,
+    mesh=mesh(),
+  )
+  return initialize(jax.random.key(seed))
+
+
+def save(workdir, name='vie_single', seed=0, step=7, **changes):
+  """Makes a workdir with a checkpoint; returns the variables saved."""
+  state = first_state(name, seed).replace(step=jax.numpy.int32(step))
+  config = tiny(name, **changes)
+  record = {
+    'config': {'model': dict(config.model)},
+    'fingerprint': FINGERPRINT,
+  }
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state, record)
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def load(config, workdir='nowhere'):
+  return weights.load(
+    config,
+    workdir,
+    experiment.build_model(config),
+    clip_shape=experiment.clip_shape(config),
+    mesh=mesh(),
+  )
+
+
+def assert_equal(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for left, right in zip(
+    jax.tree.leaves(one), jax.tree.leaves(other), strict=True
+  ):
+    np.testing.assert_array_equal(left, right)
+
+
+def refusal(config, workdir='nowhere'):
+  with pytest.raises(
+    (checkpoint.CheckpointError, official_checkpoint.OfficialCheckpointError)
+  ) as error:
+    load(config, workdir)
+  return str(error.value)
+
+
+def test_of_the_workdir_whole_on_each_device(tmp_path):
+  saved = save(tmp_path)
+  found = load(tiny(), tmp_path)
+  assert_equal(found.variables, saved)
+  assert (found.step, found.workdir) == (7, tmp_path)
+  leaf = found.variables['params']['projection']['kernel']
+  assert leaf.sharding.is_fully_replicated
+
+
+def test_of_another_workdir(tmp_path):
+  saved = save(tmp_path / 'other')
+  found = load(tiny(init_from=str(tmp_path / 'other')), tmp_path / 'own')
+  assert_equal(found.variables, saved)
+  assert not (tmp_path / 'own').exists()
+
+
+def test_random_ones_are_those_that_training_starts_with():
+  state = first_state('vie_single', 3)
+  found = load(tiny(init_from='random', seed=3))
+  assert_equal(found.variables['params'], state.params)
+  assert (found.step, found.workdir) == (0, None)
+
+
+def official_file(path, name, seed=0, **more):
+  """Writes a network's first weights under their official names."""
+  state = first_state(name, seed)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  arrays = official_checkpoint.to_official(jax.device_get(variables), name)
+  np.savez(path, **arrays, **more)
+  return variables
+
+
+@pytest.mark.parametrize(
+  'name', ['vie_single', 'vie_3dresnet', 'vie_twostream_s']
+)
+def test_of_an_official_checkpoint(tmp_path, name):
+  path = tmp_path / 'official.npz'
+  saved = official_file(path, name, global_step=np.int64(1_450_000))
+  found = load(tiny(name, init_from=f'official:{path}'))
+  assert_equal(found.variables, jax.tree.map(np.asarray, saved))
+  assert (found.step, found.workdir) == (1_450_000, None)
+
+
+def test_of_two_streams(tmp_path):
+  single = save(tmp_path / 'single')
+  path = tmp_path / 'slow.npz'
+  slow = official_file(path, 'vie_slow', seed=1)
+  found = load(
+    tiny(
+      'vie_twostream_s',
+      model__streams=f'{tmp_path / "single"}, official:{path}',
+    )
+  )
+  for group in ('params', 'batch_stats'):
+    assert_equal(found.variables[group]['single'], single[group])
+    assert_equal(found.variables[group]['motion'], slow[group])
+  assert found.step == 7
+
+
+@pytest.mark.parametrize('missing', ['single', 'motion'])
+def test_a_missing_stream_is_named(tmp_path, missing):
+  names = {'single': 'vie_single', 'motion': 'vie_slow'}
+  for stream, name in names.items():
+    if stream != missing:
+      save(tmp_path / stream, name)
+  streams = f'{tmp_path / "single"},{tmp_path / "motion"}'
+  message = refusal(tiny('vie_twostream_s', model__streams=streams))
+  assert f"stream '{missing}' of config.model.streams" in message
+  assert str(tmp_path / missing) in message
+  assert names[missing] in message
+
+
+def test_streams_in_the_wrong_order_are_refused(tmp_path):
+  save(tmp_path / 'single')
+  save(tmp_path / 'slow', 'vie_slow')
+  streams = f'{tmp_path / "slow"},{tmp_path / "single"}'
+  message = refusal(tiny('vie_twostream_s', model__streams=streams))
+  assert "model.name was 'vie_slow', is 'vie_single'" in message
+
+
+def test_a_folder_without_a_checkpoint_is_named_with_the_remedy(tmp_path):
+  message = refusal(tiny(), tmp_path)
+  assert str(tmp_path) in message
+  assert '--config.init_from=random' in message
+  assert 'no workdir nowhere' in refusal(tiny(init_from='nowhere'))
+
+
+def test_another_network_is_refused_with_what_differs(tmp_path):
+  save(tmp_path)
+  message = refusal(tiny('vie_slow'), tmp_path)
+  assert "model.name was 'vie_single', is 'vie_slow'" in message
+  message = refusal(tiny(model__width=8), tmp_path)
+  assert 'model.width was 4, is 8' in message
+
+
+def test_fields_that_weights_do_not_depend_on_may_differ(tmp_path):
+  save(tmp_path)
+  load(tiny(model__dtype='bfloat16', model__alpha=2), tmp_path)
+
+
+def test_trn_of_another_number_of_frames_is_refused(tmp_path):
+  save(tmp_path, 'vie_trn')
+  message = refusal(tiny('vie_trn', clip__num_frames=3), tmp_path)
+  assert 'params/projection/kernel' in message
+
+
+def warm_start(config, variables):
+  return weights.warm_start(
+    config,
+    experiment.build_model(config),
+    variables,
+    clip_shape=experiment.clip_shape(config),
+    mesh=mesh(),
+  )
+
+
+def fresh(name, seed=9):
+  state = first_state(name, seed)
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+@pytest.mark.parametrize('source', ['workdir', 'random'])
+def test_training_starts_from_its_own_weights_by_default(source):
+  drawn = fresh('vie_single')
+  assert_equal(warm_start(tiny(init_from=source), drawn), drawn)
+
+
+def test_trn_starts_from_single_but_for_the_projection(tmp_path):
+  single = save(tmp_path)
+  drawn = fresh('vie_trn')
+  found = warm_start(tiny('vie_trn', init_from=str(tmp_path)), drawn)
+  assert_equal(found['batch_stats'], single['batch_stats'])
+  assert_equal(found['params']['backbone'], single['params']['backbone'])
+  projection = found['params']['projection']
+  # As officially: the kernel has another shape, the bias has not.
+  np.testing.assert_array_equal(
+    projection['kernel'], drawn['params']['projection']['kernel']
+  )
+  np.testing.assert_array_equal(
+    projection['bias'], single['params']['projection']['bias']
+  )
+
+
+def test_training_starts_from_an_official_checkpoint(tmp_path):
+  path = tmp_path / 'official.npz'
+  saved = official_file(path, 'vie_single', seed=0)
+  config = tiny(init_from=f'official:{path}')
+  assert_equal(warm_start(config, fresh('vie_single')), saved)
+
+
+def test_training_starts_from_two_streams(tmp_path):
+  single = save(tmp_path / 'single')
+  slow = save(tmp_path / 'slow', 'vie_slow')
+  config = tiny(
+    'vie_twostream_s',
+    model__streams=f'{tmp_path / "single"},{tmp_path / "slow"}',
+  )
+  found = warm_start(config, fresh('vie_twostream_s'))
+  assert_equal(found['params']['single'], single['params'])
+  assert_equal(found['params']['motion'], slow['params'])
+
+
+def test_weights_of_which_none_fits_are_refused(tmp_path):
+  save(tmp_path, 'vie_slowfast')
+  config = tiny('vie_twostream_s', init_from=str(tmp_path))
+  with pytest.raises(checkpoint.CheckpointError, match='No weight of'):
+    warm_start(config, fresh('vie_twostream_s'))
+
+
+def test_the_bank_is_that_of_the_run(tmp_path):
+  save(tmp_path)
+  bank = weights.load_bank(tmp_path, fingerprint=FINGERPRINT, mesh=mesh())
+  np.testing.assert_array_equal(bank, first_state('vie_single', 0).bank)
+  assert not bank.sharding.is_fully_replicated
+
+
+def test_the_bank_of_other_videos_is_refused(tmp_path):
+  save(tmp_path)
+  with pytest.raises(checkpoint.CheckpointError, match='another data set'):
+    weights.load_bank(tmp_path, fingerprint='0' * 64, mesh=mesh())

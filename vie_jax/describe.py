@@ -1,0 +1,63 @@
+"""What a config describes, as one line of JSON: `--mode=describe`."""
+
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vie_jax import config_check, experiment
+from vie_jax.models import operations
+
+
+def description(config: ml_collections.ConfigDict) -> dict:
+  """Describes the network of a config; nothing is computed.
+
+  Args:
+    config: see configs/default.py.
+
+  Returns:
+    JSON-compatible facts:
+      model: its name.
+      parameters: number of trainable ones.
+      forward_flops_per_clip: two per multiply-add of the convolutions and
+        the projection.
+      clip: [T, H, W].
+      embedding_size: D.
+      readouts: layer -> number of features, see `models.readout`.
+      dtype: of the convolutions.
+
+  Raises:
+    config_check.ConfigError: if a field cannot work.
+  """
+  config_check.check(config)
+  model = experiment.build_model(config)
+  shape = experiment.clip_shape(config)
+  clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  variables = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), clip
+  )
+  embed = functools.partial(model.apply, train=False)
+  readouts = jax.eval_shape(
+    functools.partial(model.apply, method='readouts'), variables, clip
+  )
+  return {
+    'model': config.model.name,
+    'parameters': sum(
+      math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params'])
+    ),
+    'forward_flops_per_clip': operations.count_flops(embed, variables, clip),
+    'clip': list(shape[:3]),
+    'embedding_size': config.model.embedding_size,
+    'readouts': {layer: found.shape[1] for layer, found in readouts.items()},
+    'dtype': config.model.dtype,
+  }
+
+
+def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
+  """Prints `description` as one line on standard output, and returns it."""
+  facts = description(config)
+  print(json.dumps(facts))
+  return facts
