@@ -12,7 +12,7 @@ from vie_jax import checkpoint, evaluate, train, train_state
 
 STEPS = {
   'num_steps': 4,
-  'objective__instance_recognition_steps': 2,
+  'objective__instance_recognition_steps': 4,
   'eval_every_steps': 4,
   'checkpoint_every_steps': 4,
   'batch_size': 8,
@@ -62,6 +62,7 @@ def test_bins_of_a_share_of_the_videos_are_rows_of_the_bank(
     dataset__share=0.5,
     dataset__bin_frames=20,
     crop__method='multiscale',
+    objective__instance_recognition_steps=2,
   )
   with caplog.at_level('INFO'):
     state = train.train_and_evaluate(settings, str(tmp_path))
