@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Files of tests are shared out to two processes.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-all lint format clean
 
@@ -10,10 +12,10 @@ demo: $(INSTALLED)
 	$(BIN)/python launch/demo.py
 
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -25,8 +27,8 @@ format: $(INSTALLED)
 
 # The marker is written last: a set-up that was cut short is done again.
 $(INSTALLED): setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "vie_jax needs Python 3.11 or later; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo "vie_jax needs Python 3.11.4 or later; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[test]'

@@ -41,7 +41,12 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
   'tpu': ['jax[tpu]'],
   'cuda': ['jax[cuda12]'],
-  'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9'],
+  'test': [
+    'pytest>=8',
+    'pytest-timeout>=2.3',
+    'pytest-xdist>=3.6',
+    'ruff>=0.9',
+  ],
   # Beam pins an older protobuf: give it an environment of its own.
   'beam': ['apache-beam>=2.60'],
 }
