@@ -24,6 +24,7 @@ from ml_collections import config_flags
 from vie_jax import (
   checkpoint,
   config_check,
+  convert,
   describe,
   embed,
   evaluate,
@@ -35,6 +36,7 @@ from vie_jax.models import official_checkpoint
 
 MODES = {
   'train': train.train_and_evaluate,
+  'convert': convert.convert,
   'describe': describe.describe,
   'embed': embed.embed,
   'knn_eval': evaluate.knn_eval,
@@ -68,7 +70,7 @@ def parse(argv):
     text = str(e).strip('"\'').replace('\\n', '\n').replace("\\'", "'")
     lines = text.split('\n')
     lines = [line.strip() for line in lines if line.strip()]
-    # A config file that fails brings its traceback along; its last line says it.
+    # A config file that fails brings its traceback; its last line says it.
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
   print(f'Command line: {reason}', file=sys.stderr)
   sys.exit(2)

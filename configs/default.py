@@ -43,8 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
   # SlowFast).
   config.model.name = 'vie_single'
   # Two-stream networks: the two sources of weights, as in init_from, with a
-  # comma between, that of the single stream first (official). Empty: both
-  # streams are one network, trained together.
+  # comma between (so no path may have one), that of the single stream first
+  # (official). Empty: both streams are one network, trained together.
   config.model.streams = ''
   # Channels of the first stage (slow pathway); 64 in the paper.
   config.model.width = 64
@@ -148,8 +148,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.learning_rate = 0.03
   # SGD only; 0.9 (official).
   config.optimizer.momentum = 0.9
-  # L2 penalty on everything but batch norm; 1e-4 (official). Part of the gradient with 'sgd'
-  # (official); decoupled with 'adam', as AdamW has it.
+  # L2 penalty on everything but batch norm; 1e-4 (official). Part of the
+  # gradient with 'sgd' (official); decoupled with 'adam', as AdamW has it.
   config.optimizer.weight_decay = 1e-4
   # 'drops': a tenth after each of drop_steps (official); 'cosine': to zero at
   # num_steps.

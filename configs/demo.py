@@ -22,8 +22,8 @@ def get_config(network='slowfast'):
   What differs from the paper besides size, and why. A few hundred steps on
   1,000 videos learn nothing from a random bank with SGD, so the bank starts as
   the network's own embeddings, and Adam takes over. With so few videos the
-  constants of NCE do not fit, and the exact softmax is cheap. The temperature is
-  higher, and batch norm's running statistics follow sooner. No clip is
+  constants of NCE do not fit, and the exact softmax is cheap. The temperature
+  is higher, and batch norm's running statistics follow sooner. No clip is
   mirrored, because the labels tell left from right.
   """
   if network not in BASES:

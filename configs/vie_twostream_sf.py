@@ -2,8 +2,9 @@
 
 As in the paper, from two trained networks; no training is needed:
 
-  python main.py --config=configs/vie_twostream_sf.py --workdir=W --mode=knn_eval \
-      --config.dataset.dir=PREPARED --config.knn.reference=clips \
+  python main.py --config=configs/vie_twostream_sf.py --workdir=W \
+      --mode=knn_eval --config.dataset.dir=PREPARED \
+      --config.knn.reference=clips \
       --config.model.streams=WORKDIR_OF_VIE_SINGLE,WORKDIR_OF_VIE_SLOWFAST
 
 Beyond the paper, both streams trained together, 16 frames, 4 apart:

@@ -64,6 +64,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models sharding train_state',
     'jax flax ml_collections',
   ),
+  'convert': (
+    'checkpoint config_check experiment models weights',
+    'numpy ml_collections',
+  ),
   'describe': (
     'config_check experiment models',
     'jax ml_collections',

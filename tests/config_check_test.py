@@ -59,6 +59,7 @@ BAD_VALUES = [
   ('crop.method', 'scale'),
   ('crop.multiscale_scales', ()),
   ('crop.multiscale_scales', (1.0, 1.5)),
+  ('crop.multiscale_scales', ('a',)),
   ('embed.batch_size', 0),
   ('model.name', 'vie_triple'),
   ('model.dtype', 'float16'),
@@ -215,6 +216,16 @@ def test_streams_must_be_two(streams):
   message = refusal(config)
   assert repr(streams) in message
   assert 'vie_single and vie_slow' in message
+
+
+def test_streams_and_another_source_exclude_each_other():
+  config = importlib.import_module('configs.vie_twostream_s').get_config()
+  config.model.streams = 'one,two'
+  config_check.check(config)
+  config.init_from = 'random'
+  message = refusal(config)
+  assert "init_from is 'random'" in message
+  assert "model.streams is 'one,two'" in message
 
 
 def test_short_sides_matter_to_their_own_method_only():

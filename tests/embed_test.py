@@ -106,7 +106,7 @@ def test_no_file_is_refused_by_the_field_that_names_it(tmp_path):
     (np.zeros((2, 32, 32, 3), np.uint8), r'\[2, 32, 32, 3\]'),
     (np.zeros((2, 1, 32, 32, 4), np.uint8), r'\[2, 1, 32, 32, 4\]'),
     (np.zeros((0, 1, 32, 32, 3), np.uint8), 'no clips'),
-    (np.array([None]), 'no readable'),
+    (np.array([None]), 'plain arrays'),
   ],
 )
 def test_other_arrays_are_refused(tmp_path, array, words):
@@ -129,6 +129,12 @@ def test_files_of_another_kind_are_refused(tmp_path):
   assert str(path) in refusal(config, tmp_path)
   write_clips(tmp_path, 2, 1, 32, 32, 3)
   path.write_bytes(path.read_bytes()[:-500])
+  assert str(path) in refusal(config, tmp_path)
+  np.savez_compressed(path, clips=np.zeros((2, 1, 32, 32, 3), np.uint8))
+  content = bytearray(path.read_bytes())
+  middle = len(content) // 3
+  content[middle : middle + 4] = b'\xff\xff\xff\xff'
+  path.write_bytes(content)
   assert str(path) in refusal(config, tmp_path)
 
 

@@ -199,9 +199,10 @@ def test_trn_of_another_number_of_frames_is_refused(tmp_path):
   assert 'params/projection/kernel' in message
 
 
-def warm_start(config, variables):
+def warm_start(config, variables, workdir='nowhere'):
   return weights.warm_start(
     config,
+    workdir,
     experiment.build_model(config),
     variables,
     clip_shape=experiment.clip_shape(config),
@@ -255,16 +256,91 @@ def test_training_starts_from_two_streams(tmp_path):
   assert_equal(found['params']['motion'], slow['params'])
 
 
-def test_weights_of_which_none_fits_are_refused(tmp_path):
-  save(tmp_path, 'vie_slowfast')
-  config = tiny('vie_twostream_s', init_from=str(tmp_path))
-  with pytest.raises(checkpoint.CheckpointError, match='No weight of'):
-    warm_start(config, fresh('vie_twostream_s'))
+@pytest.mark.parametrize(
+  'name,changes,words',
+  [
+    ('vie_slow', {}, "config.model.name was 'vie_single', is 'vie_slow'"),
+    ('vie_single', {'model__embedding_size': 64}, 'embedding_size was 128'),
+    ('vie_trn', {'model__width': 8}, 'config.model.width was 4, is 8'),
+  ],
+)
+def test_training_does_not_start_from_another_network(
+  tmp_path, name, changes, words
+):
+  save(tmp_path)
+  config = tiny(name, init_from=str(tmp_path), **changes)
+  with pytest.raises(checkpoint.CheckpointError, match=words) as error:
+    warm_start(config, fresh(name))
+  assert str(tmp_path) in str(error.value)
+
+
+def test_trn_starts_from_a_trn_of_another_number_of_frames(tmp_path):
+  saved = save(tmp_path, 'vie_trn')
+  config = tiny('vie_trn', init_from=str(tmp_path), clip__num_frames=3)
+  drawn = fresh('vie_trn')
+  drawn['params'] = {
+    **drawn['params'],
+    'projection': {
+      'kernel': np.zeros((3 * 32, 128), np.float32),
+      'bias': np.ones(128, np.float32),
+    },
+  }
+  found = warm_start(config, drawn)['params']
+  assert found['projection']['kernel'].shape == (96, 128)
+  assert_equal(found['backbone'], saved['params']['backbone'])
+
+
+def test_own_checkpoints_that_are_not_used_are_mentioned(tmp_path, caplog):
+  save(tmp_path)
+  with caplog.at_level('WARNING'):
+    load(tiny(), tmp_path)
+    assert 'of its own' not in caplog.text
+    load(tiny(init_from='random'), tmp_path)
+  assert f'{tmp_path} has checkpoints of its own' in caplog.text
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+  path = tmp_path / 'official.npz'
+  official_file(path, 'vie_single')
+  arrays = dict(np.load(path))
+  arrays['resnet_model/dense/kernel'][3, 5] = np.nan
+  np.savez(path, **arrays)
+  message = refusal(tiny(init_from=f'official:{path}'))
+  assert '1 not finite: resnet_model/dense/kernel' in message
+
+
+@pytest.mark.parametrize('step', [np.zeros(2, np.int64), np.float32(1.5)])
+def test_a_step_that_is_no_whole_number_is_refused(tmp_path, step):
+  path = tmp_path / 'official.npz'
+  official_file(path, 'vie_single', global_step=step)
+  message = refusal(tiny(init_from=f'official:{path}'))
+  assert 'global_step' in message
+
+
+def test_names_with_an_output_number_give_the_step_too(tmp_path):
+  path = tmp_path / 'official.npz'
+  official_file(path, 'vie_single', **{'global_step:0': np.int64(77)})
+  assert load(tiny(init_from=f'official:{path}')).step == 77
+
+
+def load_bank(workdir, fingerprint=FINGERPRINT, embedding_size=128):
+  return weights.load_bank(
+    workdir,
+    fingerprint=fingerprint,
+    embedding_size=embedding_size,
+    mesh=mesh(),
+  )
+
+
+def test_a_bank_of_other_dimensions_is_refused(tmp_path):
+  save(tmp_path)
+  with pytest.raises(checkpoint.CheckpointError, match='128 dimensions'):
+    load_bank(tmp_path, embedding_size=64)
 
 
 def test_the_bank_is_that_of_the_run(tmp_path):
   save(tmp_path)
-  bank = weights.load_bank(tmp_path, fingerprint=FINGERPRINT, mesh=mesh())
+  bank = load_bank(tmp_path)
   np.testing.assert_array_equal(bank, first_state('vie_single', 0).bank)
   assert not bank.sharding.is_fully_replicated
 
@@ -272,4 +348,4 @@ def test_the_bank_is_that_of_the_run(tmp_path):
 def test_the_bank_of_other_videos_is_refused(tmp_path):
   save(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='another data set'):
-    weights.load_bank(tmp_path, fingerprint='0' * 64, mesh=mesh())
+    load_bank(tmp_path, fingerprint='0' * 64)

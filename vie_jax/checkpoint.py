@@ -3,7 +3,8 @@
 A checkpoint has four items: `model` (parameters and batch statistics),
 `memory_bank` (with the age and the clusters of its rows), `training` (the rest
 of the `TrainState`) and `record` (JSON: format version, config, fingerprint of
-the data set). Evaluations read only what they need.
+the data set). Evaluations read only what they need. A converted checkpoint has
+`model` and `record` only.
 """
 
 import pathlib
@@ -95,6 +96,31 @@ class Checkpoints:
         f'{self._directory} holds step {self.latest_step}, so that step '
         f'{step} was not saved; does another run use this workdir?'
       )
+
+  def save_converted(self, variables: dict, record: dict) -> None:
+    """Saves weights that no training here has made, as step 0.
+
+    Args:
+      variables: `params` and `batch_stats`.
+      record: JSON-compatible facts: `config`, `converted_from` and
+        `official_step`.
+
+    Raises:
+      CheckpointError: if there are checkpoints already.
+    """
+    if self.latest_step is not None:
+      raise CheckpointError(
+        f'{self._directory} has a checkpoint of step {self.latest_step} '
+        'already. Convert into a new --workdir.'
+      )
+    self._manager.save(
+      0,
+      args=ocp.args.Composite(
+        model=ocp.args.StandardSave(variables),
+        record=ocp.args.JsonSave({'format_version': FORMAT_VERSION, **record}),
+      ),
+    )
+    self.wait()
 
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
@@ -220,6 +246,11 @@ def check_dataset(record: dict, fingerprint: str) -> None:
   Raises:
     CheckpointError: with both fingerprints and the remedy.
   """
+  if 'converted_from' in record:
+    raise CheckpointError(
+      f'The checkpoint was converted from {record["converted_from"]} and has no '
+      'memory bank of these videos.'
+    )
   if record['fingerprint'] != fingerprint:
     raise CheckpointError(
       'The checkpoint was trained on another data set: its fingerprint is '
@@ -228,19 +259,18 @@ def check_dataset(record: dict, fingerprint: str) -> None:
     )
 
 
-def check_network(record: dict, model: dict) -> None:
-  """Refuses the weights of another network.
+def differing_model(record: dict, model: dict) -> dict:
+  """Compares fields of `config.model` with those of a checkpoint.
 
   Args:
     record: of the checkpoint.
-    model: the fields of `config.model` that matter, as they are expected.
+    model: the fields that matter, as they are expected.
 
-  Raises:
-    CheckpointError: listing the fields that differ.
+  Returns:
+    field -> (its value there, the value expected), of those that differ.
   """
   saved = record['config']['model']
-  saved = {name: saved.get(name) for name in model}
-  _refuse(differing_fields(saved, model, 'model.'))
+  return differing_fields({name: saved.get(name) for name in model}, model)
 
 
 def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
@@ -260,24 +290,19 @@ def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
   """
   check_dataset(record, fingerprint)
   changed = differing_fields(record['config'], config)
-  _refuse(
-    {
-      name: values
-      for name, values in changed.items()
-      if (name.startswith('model.') and name != 'model.streams')
-      or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
-    }
-  )
-  return changed
-
-
-def _refuse(differing: dict) -> None:
-  if differing:
+  fixed = {
+    name: values
+    for name, values in changed.items()
+    if (name.startswith('model.') and name != 'model.streams')
+    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
+    or (name == 'clip.num_frames' and config['model']['name'] == 'vie_trn')
+  }
+  if fixed:
     listing = '; '.join(
-      f'{name} was {old!r}, is {new!r}'
-      for name, (old, new) in differing.items()
+      f'{name} was {old!r}, is {new!r}' for name, (old, new) in fixed.items()
     )
     raise CheckpointError(
       f'The checkpoint was trained with another config: {listing}. Use a '
       'new --workdir, or the values of old.'
     )
+  return changed

@@ -126,6 +126,11 @@ def _sources(config):
     yield "init_from is empty; 'workdir' takes the run's own checkpoint"
   if not config.model.streams:
     return
+  if config.init_from != 'workdir':
+    yield (
+      f'init_from is {config.init_from!r} and model.streams is '
+      f'{config.model.streams!r}; only one of them can give the weights'
+    )
   if config.model.name not in networks.STREAMS:
     yield (
       f'model.streams is {config.model.streams!r}; only two-stream networks '
@@ -139,6 +144,10 @@ def _sources(config):
     )
 
 
+def _is_share(value):
+  return isinstance(value, int | float) and 0 < value <= 1
+
+
 def _selection(config):
   dataset, scales = config.dataset, config.crop.multiscale_scales
   if not 0 < dataset.share <= 1:
@@ -148,7 +157,7 @@ def _selection(config):
       f'dataset.bin_frames is {dataset.bin_frames}; the sampler trn has bins '
       'of its own, so that it must be 0'
     )
-  if not scales or not all(0 < scale <= 1 for scale in scales):
+  if not scales or not all(_is_share(scale) for scale in scales):
     yield f'crop.multiscale_scales is {scales}; each must lie in (0, 1]'
 
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,15 @@ FOLDER = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
 RESULT_FILE = 'result.json'
 ARRAY = 'clips'
+# What NumPy raises for damaged archives, and for files of another kind.
+UNREADABLE = (
+  EOFError,
+  OSError,
+  RuntimeError,
+  ValueError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 class ClipsError(ValueError):
@@ -49,9 +59,9 @@ def read_clips(path: str | pathlib.Path) -> np.ndarray:
       clips = archive[ARRAY] if is_archive else None
   except FileNotFoundError:
     raise ClipsError(f'There is no file {path} (config.embed.clips).') from None
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except UNREADABLE as error:
     raise ClipsError(
-      f'{path} (config.embed.clips) is no readable .npz file: {error}'
+      f'{path} (config.embed.clips) is damaged, or no .npz file of plain arrays.'
     ) from error
   if clips is None:
     raise ClipsError(

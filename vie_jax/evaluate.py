@@ -188,6 +188,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
       bank = weights.load_bank(
         found.workdir,
         fingerprint=run.train.fingerprint,
+        embedding_size=config.model.embedding_size,
         mesh=run.mesh,
       )
       reference = Reference(bank, 'bank', run.train)

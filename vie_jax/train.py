@@ -121,23 +121,16 @@ def _is_finite(state: train_state.TrainState) -> jax.Array:
 
 def _start(
   parts: Experiment,
+  workdir: pathlib.Path,
   checkpoints: checkpoint.Checkpoints,
   rule: optax.GradientTransformation,
   steps: dict[str, Callable],
 ) -> train_state.TrainState:
   """The newest checkpoint's state, or a new one."""
   step = checkpoints.latest_step
-  if step is None:
-    initialize = experiment.state_initializer(parts, rule)
-    state = initialize(jax.random.key(parts.config.seed))
-    variables = weights.warm_start(
-      parts.config,
-      parts.model,
-      {'params': state.params, 'batch_stats': state.batch_stats},
-      clip_shape=parts.clip_shape,
-      mesh=parts.mesh,
-    )
-    state = state.replace(**variables)
+  is_converted = step == 0 and 'converted_from' in checkpoints.record(step)
+  if step is None or is_converted:
+    state = _first_state(parts, workdir, rule, is_converted=is_converted)
     return _first_bank(parts, state, steps['fill_bank'])
   changed = checkpoint.check_record(
     checkpoints.record(step), **experiment.record(parts)
@@ -147,6 +140,26 @@ def _start(
   state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
   logging.info('Going on from the checkpoint of step %d.', step)
   return state
+
+
+def _first_state(
+  parts: Experiment,
+  workdir: pathlib.Path,
+  rule: optax.GradientTransformation,
+  *,
+  is_converted: bool,
+) -> train_state.TrainState:
+  """The state of a run that begins, with the weights it is to begin with."""
+  initialize = experiment.state_initializer(parts, rule)
+  state = initialize(jax.random.key(parts.config.seed))
+  where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
+  if is_converted and parts.config.init_from == 'workdir':
+    found = weights.load(parts.config, workdir, parts.model, **where)
+    return state.replace(**found.variables)
+  drawn = {'params': state.params, 'batch_stats': state.batch_stats}
+  return state.replace(
+    **weights.warm_start(parts.config, workdir, parts.model, drawn, **where)
+  )
 
 
 def _first_bank(
@@ -165,6 +178,7 @@ def _first_bank(
     bank = weights.load_bank(
       parts.config.init_from,
       fingerprint=parts.train.fingerprint,
+      embedding_size=parts.config.model.embedding_size,
       mesh=parts.mesh,
     )
     return state.replace(bank=bank)
@@ -351,7 +365,7 @@ def train_and_evaluate(
       method=method,
       mesh=parts.mesh,
     )
-    state = _start(parts, checkpoints, rule, steps)
+    state = _start(parts, folder, checkpoints, rule, steps)
     reporter = _Reporter(parts, folder, checkpoints)
     stack.callback(reporter.writer.close)
     _describe(parts, state, reporter, folder)

@@ -24,6 +24,8 @@ from vie_jax import checkpoint, sharding, train_state
 from vie_jax.models import networks, official_checkpoint
 
 OFFICIAL_PREFIX = 'official:'
+# What of VIE-TRN depends on the number of frames.
+TRN_ANEW = frozenset({'params/projection/kernel'})
 Variables = dict
 
 
@@ -34,7 +36,8 @@ class Weights:
   Attributes:
     variables: `params` and `batch_stats`, float32, whole on each device.
     step: training steps behind them; 0 if they were never trained.
-    workdir: of the run that saved them; None if they are not a run's own.
+    workdir: of the run that saved them along with its memory bank; None if
+      they are official, untrained, or of two runs.
   """
 
   variables: Variables
@@ -45,6 +48,31 @@ class Weights:
 def stream_sources(config: ml_collections.ConfigDict) -> list[str]:
   """The entries of `config.model.streams`, a list with commas between."""
   return [name.strip() for name in config.model.streams.split(',') if name]
+
+
+def load_official(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  *,
+  clip_shape: tuple[int, int, int, int],
+  mesh: Mesh,
+) -> tuple[Weights, official_checkpoint.Memory | None]:
+  """Loads an official checkpoint with what it remembers of its videos.
+
+  Args:
+    config: checked; `init_from` is 'official:PATH'.
+    model: built from the config.
+    clip_shape: (T, H, W, 3).
+    mesh: the mesh of the run.
+
+  Returns:
+    Weights, and the memory, or None if the checkpoint has none.
+
+  Raises:
+    official_checkpoint.OfficialCheckpointError: as its `read` and `to_flax`.
+  """
+  loader = _Loader(config, pathlib.Path(), clip_shape, mesh)
+  return loader.load_official(config.init_from, config.model.name, model)
 
 
 def is_run(source: str) -> bool:
@@ -80,6 +108,7 @@ def load(
   """
   loader = _Loader(config, pathlib.Path(workdir), clip_shape, mesh)
   sources = stream_sources(config)
+  _warn_of_own(config, pathlib.Path(workdir))
   if not sources:
     return loader.load(config.init_from, config.model.name, model)
   streams = networks.STREAMS[config.model.name]
@@ -103,6 +132,7 @@ def load(
 
 def warm_start(
   config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
   model: nn.Module,
   variables: Variables,
   *,
@@ -111,12 +141,13 @@ def warm_start(
 ) -> Variables:
   """Gives a training that begins the weights that the config asks for.
 
-  From another run it takes what fits by name and shape: VIE-TRN can start
-  from VIE-Single; the kernel of its projection, which has another shape, starts
-  anew (official).
+  The network must be the same, but for one case: VIE-TRN can start from
+  VIE-Single, or from a VIE-TRN of another number of frames. The kernel of its
+  projection, which has another shape, then starts anew (official).
 
   Args:
     config: checked.
+    workdir: of this run.
     model: built from the config.
     variables: the weights as they were drawn.
     clip_shape: (T, H, W, 3).
@@ -126,29 +157,41 @@ def warm_start(
     `params` and `batch_stats`; those given, where nothing else is asked for.
 
   Raises:
-    As `load`; of another run only if nothing fits.
+    As `load`.
   """
   source = config.init_from
   if stream_sources(config) or source.startswith(OFFICIAL_PREFIX):
-    found = load(config, '', model, clip_shape=clip_shape, mesh=mesh)
+    found = load(config, workdir, model, clip_shape=clip_shape, mesh=mesh)
     logging.info(
       'Starting from the weights of %s.', config.model.streams or source
     )
     return found.variables
   if not is_run(source):
     return variables
-  found, _ = _read_checkpoint(pathlib.Path(source), mesh)
-  return _merge(variables, found, source)
+  found, record = _read_checkpoint(_folder(source), mesh)
+  fields = _network_fields(config, config.model.name)
+  is_trn = config.model.name == 'vie_trn'
+  if is_trn and record['config']['model'].get('name') == 'vie_single':
+    fields['name'] = 'vie_single'
+  _check_network(record, _folder(source), fields)
+  return _merge(
+    variables, found, source, anew=TRN_ANEW if is_trn else frozenset()
+  )
 
 
 def load_bank(
-  workdir: str | pathlib.Path, *, fingerprint: str, mesh: Mesh
+  workdir: str | pathlib.Path,
+  *,
+  fingerprint: str,
+  embedding_size: int,
+  mesh: Mesh,
 ) -> jax.Array:
   """Loads the memory bank of a run's newest checkpoint.
 
   Args:
     workdir: of the run.
     fingerprint: of the videos that its rows must stand for.
+    embedding_size: D that it must have.
     mesh: the mesh of the run.
 
   Returns:
@@ -156,9 +199,9 @@ def load_bank(
 
   Raises:
     checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
-      of other videos.
+      of other videos or another D.
   """
-  with _open(pathlib.Path(workdir)) as (checkpoints, step):
+  with _open(_folder(workdir)) as (checkpoints, step):
     checkpoint.check_dataset(checkpoints.record(step), fingerprint)
     split = sharding.rows(mesh)
     restored = checkpoints.restore_as_saved(
@@ -170,7 +213,27 @@ def load_bank(
         'cluster_labels': sharding.columns(mesh),
       },
     )
+  found = restored['bank'].shape[1]
+  if found != embedding_size:
+    raise checkpoint.CheckpointError(
+      f'The memory bank of {workdir} has {found} dimensions, and '
+      f'config.model.embedding_size is {embedding_size}.'
+    )
   return restored['bank']
+
+
+def _warn_of_own(config, workdir):
+  """Says so if a workdir's own checkpoints are not what is loaded."""
+  if config.init_from == 'workdir' and not config.model.streams:
+    return
+  if any((workdir / 'checkpoints').glob('[0-9]*')):
+    logging.warning(
+      '%s has checkpoints of its own, which are not used: the weights are '
+      'those of %s. Leave out config.init_from and config.model.streams to use '
+      'them.',
+      workdir,
+      config.model.streams or config.init_from,
+    )
 
 
 class _Loader:
@@ -184,17 +247,15 @@ class _Loader:
 
   def load(self, source: str, name: str, model: nn.Module) -> Weights:
     """Loads the network `name`, built as `model`, from one source."""
-    initialize = train_state.network_initializer(
-      model, clip_shape=self._clip_shape, mesh=self._mesh
-    )
+    if source.startswith(OFFICIAL_PREFIX):
+      return self.load_official(source, name, model)[0]
+    initialize = self._initializer(model)
     if source == 'random':
       return Weights(initialize(jax.random.key(self._config.seed)), 0)
     shapes = jax.eval_shape(initialize, jax.random.key(0))
-    if source.startswith(OFFICIAL_PREFIX):
-      return self._official(source, name, shapes)
-    folder = self._workdir if source == 'workdir' else pathlib.Path(source)
+    folder = self._workdir if source == 'workdir' else _folder(source)
     variables, record = _read_checkpoint(folder, self._mesh)
-    checkpoint.check_network(record, self._fields(name))
+    _check_network(record, folder, _network_fields(self._config, name))
     differing = _differing(variables, shapes)
     if differing:
       raise checkpoint.CheckpointError(
@@ -203,25 +264,46 @@ class _Loader:
         f'{" and so on" if len(differing) > 5 else ""}. Use the config that it '
         'was trained with.'
       )
+    if 'converted_from' in record:
+      return Weights(variables, record['official_step'])
     return Weights(variables, record['step'], folder)
 
-  def _fields(self, name):
-    """The fields of `config.model` that make the network `name` what it is."""
-    fields = ['width', 'embedding_size']
-    if 'vie_slowfast' in (name, *networks.STREAMS.get(name, {}).values()):
-      fields += ['fast_width', 'alpha']
-    model = self._config.model
-    return {'name': name, **{field: model[field] for field in fields}}
-
-  def _official(self, source, name, shapes):
+  def load_official(
+    self, source: str, name: str, model: nn.Module
+  ) -> tuple[Weights, official_checkpoint.Memory | None]:
+    """Loads the network `name` from 'official:PATH', with its memory."""
+    shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
     arrays = official_checkpoint.read(source.removeprefix(OFFICIAL_PREFIX))
-    variables, _ = official_checkpoint.to_flax(arrays, name, shapes)
-    step = int(arrays.get('global_step', 0))
-    return Weights(_place(variables, self._mesh), step)
+    variables, memory = official_checkpoint.to_flax(arrays, name, shapes)
+    placed = jax.device_put(variables, sharding.replicated(self._mesh))
+    return Weights(placed, official_checkpoint.step_of(arrays)), memory
+
+  def _initializer(self, model):
+    return train_state.network_initializer(
+      model, clip_shape=self._clip_shape, mesh=self._mesh
+    )
 
 
-def _place(variables, mesh):
-  return jax.device_put(variables, sharding.replicated(mesh))
+def _network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
+  """The fields of `config.model` that make the network `name` what it is."""
+  fields = ['width', 'embedding_size']
+  if 'vie_slowfast' in (name, *networks.STREAMS.get(name, {}).values()):
+    fields += ['fast_width', 'alpha']
+  return {'name': name, **{field: config.model[field] for field in fields}}
+
+
+def _check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
+  """Refuses a checkpoint of another network than these fields describe."""
+  differing = checkpoint.differing_model(record, fields)
+  if differing:
+    listing = '; '.join(
+      f'config.model.{name} was {old!r}, is {new!r}'
+      for name, (old, new) in differing.items()
+    )
+    raise checkpoint.CheckpointError(
+      f'{folder} holds the weights of another network: {listing}. Use its '
+      'config, or other weights (config.init_from).'
+    )
 
 
 @contextlib.contextmanager
@@ -253,6 +335,10 @@ def _read_checkpoint(folder, mesh):
   return variables, {**record, 'step': step}
 
 
+def _folder(source: str | pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(source).expanduser()
+
+
 def _paths(tree) -> dict[str, jax.Array]:
   """Leaves by their path, such as 'params/projection/kernel'."""
   leaves = jax.tree.leaves_with_path(tree)
@@ -275,29 +361,28 @@ def _differing(found, expected) -> list[str]:
   return differing
 
 
-def _merge(variables, found, source):
-  """Takes from `found` what has the name and shape of a variable."""
+def _merge(variables, found, source, *, anew):
+  """Takes what was found, but for what may start anew if it does not fit."""
   by_path = _paths(found)
-  fresh = []
+  differing = _differing(found, variables)
+  fresh = {
+    name
+    for name in anew
+    if by_path[name].shape != _paths(variables)[name].shape
+  }
+  if len(differing) > len(fresh):
+    raise checkpoint.CheckpointError(
+      f'The weights of {source} (config.init_from) do not fit: '
+      f'{"; ".join(differing[:5])}.'
+    )
+  logging.info(
+    'Starting from the weights of %s%s.',
+    source,
+    f'; anew: {", ".join(sorted(fresh))}' if fresh else '',
+  )
 
   def pick(path, leaf):
     name = '/'.join(str(key.key) for key in path)
-    if name in by_path and by_path[name].shape == leaf.shape:
-      return by_path[name]
-    fresh.append(name)
-    return leaf
+    return leaf if name in fresh else by_path[name]
 
-  merged = jax.tree.map_with_path(pick, variables)
-  total = len(jax.tree.leaves(variables))
-  if len(fresh) == total:
-    raise checkpoint.CheckpointError(
-      f'No weight of {source} (config.init_from) fits this network.'
-    )
-  logging.info(
-    'Starting from %d of %d weights of %s%s.',
-    total - len(fresh),
-    total,
-    source,
-    f'; anew: {", ".join(fresh)}' if fresh else '',
-  )
-  return merged
+  return jax.tree.map_with_path(pick, variables)

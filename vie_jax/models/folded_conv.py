@@ -67,7 +67,7 @@ class FoldedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, T, H, W, in] to [B, T', H', W', out], ceil-divided by strides."""
+    """Maps [B, T, H, W, in] to [B, T', H', W', out], divided by strides."""
     time, height, width = self.kernel_size
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)

@@ -48,6 +48,7 @@ BATCH_NORM_LEAVES = {
 LABELS = 'instance/all_labels'
 BANK = 'instance/memory_bank'
 CLUSTER_LABELS = 'instance/cluster_labels'
+STEP = 'global_step'
 
 _FILE_OF_CHECKPOINT = re.compile(r'(?<=.)\.(index|meta|data-\d+-of-\d+)$')
 _NEEDED_IN_TAR = re.compile(r'(^|/)[^/.][^/]*\.(index|data-\d+-of-\d+)$')
@@ -380,7 +381,7 @@ def _read_npz(path):
 def _is_ignored(name):
   """Whether a variable is needed for no embedding and no memory."""
   return (
-    name == 'global_step'
+    name == STEP
     or name.startswith('instance/transfer_dense')
     or _is_bookkeeping(name)
   )
@@ -462,7 +463,7 @@ def _problems(given, expected, memory):
     missing.append(BANK)
   known = {**expected, **memory}
   unknown = [name for name in given if name not in known]
-  misshapen = []
+  misshapen, not_finite = [], []
   for name, shape in known.items():
     array = given.get(name)
     if array is None:
@@ -472,7 +473,14 @@ def _problems(given, expected, memory):
       misshapen.append(f'{name} is {_text(array.shape)}, not {_text(shape)}')
     elif not jnp.issubdtype(array.dtype, kind):
       misshapen.append(f'{name} is {array.dtype}, not {kind.__name__}')
-  return {'missing': missing, 'unknown': unknown, 'misshapen': misshapen}
+    elif not np.isfinite(array).all():
+      not_finite.append(name)
+  return {
+    'missing': missing,
+    'unknown': unknown,
+    'misshapen': misshapen,
+    'not finite': not_finite,
+  }
 
 
 def _listing(problems, model_name, given):
@@ -485,6 +493,26 @@ def _listing(problems, model_name, given):
     if entries:
       lines.append(f'{len(entries)} {kind}: {"; ".join(entries)}.')
   return '\n'.join(lines)
+
+
+def step_of(arrays: Mapping[str, Any]) -> int:
+  """Training steps behind a checkpoint: its `global_step`, or 0 without one.
+
+  Args:
+    arrays: official name, with or without ':0', -> array.
+
+  Raises:
+    OfficialCheckpointError: if it is not one whole number.
+  """
+  for name in (STEP, f'{STEP}:0'):
+    if name in arrays:
+      step = np.asarray(arrays[name])
+      if step.size != 1 or not np.issubdtype(step.dtype, np.integer):
+        raise OfficialCheckpointError(
+          f'{name} is {step.dtype} {_text(step.shape)}, not one whole number.'
+        )
+      return int(step.item())
+  return 0
 
 
 def to_flax(
@@ -506,7 +534,8 @@ def to_flax(
 
   Raises:
     OfficialCheckpointError: listing by name all arrays that are missing,
-      unknown or misshapen, and saying which network they look like.
+      unknown, misshapen or not finite, and saying which network they look
+      like.
   """
   leaves = _leaves(shapes, model_name)
   given, twice = {}, []

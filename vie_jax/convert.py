@@ -1,0 +1,70 @@
+"""Official weights as a checkpoint of a workdir: `--mode=convert`."""
+
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from vie_jax import checkpoint, config_check, experiment, weights
+from vie_jax.models import official_checkpoint
+
+MEMORY_FILE = 'official_memory.npz'
+
+
+def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
+  """Writes a checkpoint that every mode takes for the workdir's own.
+
+  Training starts from it, with a memory bank of its own: the official bank's
+  rows stand for videos that no prepared data set has in that order. What the
+  official checkpoint remembers of them is written to `official_memory.npz`:
+  `bank`, and `labels` and `cluster_labels` if there are any.
+
+  Args:
+    config: `init_from` is 'official:PATH'.
+    workdir: must not have checkpoints yet.
+
+  Raises:
+    config_check.ConfigError: if `init_from` is something else.
+    checkpoint.CheckpointError: if the workdir has checkpoints.
+    official_checkpoint.OfficialCheckpointError: if the official one cannot be
+      read, or is of another network.
+  """
+  config_check.check(config)
+  if not config.init_from.startswith(weights.OFFICIAL_PREFIX):
+    raise config_check.ConfigError(
+      f'config.init_from is {config.init_from!r}; --mode=convert needs '
+      'official:PATH.'
+    )
+  folder = pathlib.Path(workdir)
+  model = experiment.build_model(config)
+  found, memory = weights.load_official(
+    config,
+    model,
+    clip_shape=experiment.clip_shape(config),
+    mesh=experiment.make_mesh(config),
+  )
+  folder.mkdir(parents=True, exist_ok=True)
+  with checkpoint.Checkpoints(folder) as checkpoints:
+    checkpoints.save_converted(
+      found.variables,
+      {
+        'config': json.loads(config.to_json_best_effort()),
+        'converted_from': config.init_from,
+        'official_step': found.step,
+      },
+    )
+  logging.info(
+    'Written: %s, of official step %d.', folder / 'checkpoints', found.step
+  )
+  if memory:
+    _write_memory(folder / MEMORY_FILE, memory)
+
+
+def _write_memory(path: pathlib.Path, memory: official_checkpoint.Memory):
+  arrays = {
+    name: array for name, array in vars(memory).items() if array is not None
+  }
+  np.savez(path, **arrays)
+  logging.info('Written: %s, %d rows.', path, len(memory.bank))
