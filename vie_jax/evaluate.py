@@ -190,6 +190,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         fingerprint=run.train.fingerprint,
         embedding_size=config.model.embedding_size,
         mesh=run.mesh,
+        step=found.step,
       )
       reference = Reference(bank, 'bank', run.train)
     else:

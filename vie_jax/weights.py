@@ -185,14 +185,16 @@ def load_bank(
   fingerprint: str,
   embedding_size: int,
   mesh: Mesh,
+  step: int | None = None,
 ) -> jax.Array:
-  """Loads the memory bank of a run's newest checkpoint.
+  """Loads the memory bank of a run's checkpoint.
 
   Args:
     workdir: of the run.
     fingerprint: of the videos that its rows must stand for.
     embedding_size: D that it must have.
     mesh: the mesh of the run.
+    step: of the checkpoint; None for the newest.
 
   Returns:
     float32 [rows, D], rows split over `data`.
@@ -201,7 +203,8 @@ def load_bank(
     checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
       of other videos or another D.
   """
-  with _open(_folder(workdir)) as (checkpoints, step):
+  with _open(_folder(workdir)) as (checkpoints, newest):
+    step = newest if step is None else step
     checkpoint.check_dataset(checkpoints.record(step), fingerprint)
     split = sharding.rows(mesh)
     restored = checkpoints.restore_as_saved(
