@@ -6,7 +6,9 @@ INSTALLED := $(VENV)/.installed
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test test-all lint format clean
+.PHONY: setup demo test test-all lint format clean
+
+setup: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python launch/demo.py

@@ -56,7 +56,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Folder of the run. Default: workdir/ and the name of the config file.',
+  'Folder of the run. Default: workdir/ and the name of the config.',
 )
 _MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
 
@@ -67,21 +67,29 @@ def parse(argv):
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, LookupError, OSError, ValueError) as e:
     # ml_collections quotes the message of one error in another.
-    text = str(e).strip('"\'').replace('\\n', '\n').replace("\\'", "'")
+    text = str(e).replace('\\n', '\n').replace("\\'", "'")
+    while text[:1] == text[-1:] in ('"', "'"):
+      text = text[1:-1]
     lines = text.split('\n')
     lines = [line.strip() for line in lines if line.strip()]
     # A config file that fails brings its traceback; its last line says it.
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
+    if reason.isidentifier():
+      reason = f'the config has no field {reason!r}.'
   print(f'Command line: {reason}', file=sys.stderr)
   sys.exit(2)
 
 
 def main(unused_argv):
   """Runs one mode; expected errors are one line, not a traceback."""
-  config_file = pathlib.Path(
-    config_flags.get_config_filename(flags.FLAGS['config'])
-  )
-  workdir = _WORKDIR.value or os.path.join('workdir', config_file.stem)
+  config_file, _, variant = config_flags.get_config_filename(
+    flags.FLAGS['config']
+  ).partition(':')
+  if not os.path.isfile(config_file):
+    print(f'Command line: there is no config {config_file}.', file=sys.stderr)
+    sys.exit(2)
+  name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
+  workdir = _WORKDIR.value or os.path.join('workdir', name)
   cache = os.path.join('~', '.cache', 'vie_jax', 'xla')
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
@@ -89,7 +97,9 @@ def main(unused_argv):
   try:
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    logging.error('%s', ' '.join(str(error).split()))
+    lines = [' '.join(line.split()) for line in str(error).splitlines()]
+    is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
+    logging.error('%s', ('\n' if is_list else ' ').join(lines))
     sys.exit(2)
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on from the last save.')

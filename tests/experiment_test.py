@@ -62,6 +62,12 @@ def test_a_batch_larger_than_the_data_set_is_refused(demo_dataset):
   assert 'only 36 for training' in message
 
 
+def test_an_evaluation_needs_no_training_batch(demo_dataset):
+  config = tiny_run.config(demo_dataset, batch_size=1000)
+  with experiment.open_experiment(config, trains=False) as parts:
+    assert parts.train.num_instances == 36
+
+
 def test_an_unknown_label_column_is_refused_with_those_there_are(demo_dataset):
   config = tiny_run.config(demo_dataset, dataset__label_columns=('colour',))
   message = refusal(config)

@@ -33,6 +33,16 @@ def test_the_method_fits_the_size_of_the_data_set(
     assert (sentence in caplog.text) == (value < wanted)
 
 
+@pytest.mark.parametrize('loss', ['nce', 'softmax'])
+def test_more_noise_than_videos_is_warned_of(loss, caplog):
+  config = default.get_config()
+  config.instance_recognition.loss = loss
+  train.method_of(config, 4096)
+  assert 'num_noise' not in caplog.text
+  train.method_of(config, 4095)
+  assert ('num_noise is 4096' in caplog.text) == (loss == 'nce')
+
+
 def test_the_method_has_the_numbers_of_the_config():
   config = default.get_config()
   config.objective.temperature = 0.2

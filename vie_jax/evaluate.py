@@ -174,7 +174,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
   folder = pathlib.Path(workdir) / (
     'knn_eval_random' if is_random else 'knn_eval'
   )
-  with experiment.open_experiment(config) as run:
+  with experiment.open_experiment(config, trains=False) as run:
     if not run.val.num_instances:
       raise frame_store.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
@@ -219,7 +219,8 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
       _write(folder, result, run, embeddings, reference)
   for column, accuracy in result['accuracy'].items():
     logging.info(
-      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (chance %.1f %%).',
+      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (most frequent class '
+      '%.1f %%).',
       column,
       100 * accuracy['top1'],
       100 * accuracy['clip_top1'],

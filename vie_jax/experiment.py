@@ -60,15 +60,22 @@ class Experiment:
 
 
 @contextlib.contextmanager
-def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
+def open_experiment(
+  config: ml_collections.ConfigDict, *, trains: bool = True
+) -> Iterator[Experiment]:
   """Builds what the config describes; closes the data set at the end.
+
+  Args:
+    config: see configs/default.py.
+    trains: whether training batches will be asked for.
 
   Raises:
     config_check.ConfigError: if a field cannot work.
     frame_store.DatasetError: if there is no such prepared data set.
   """
   config_check.check(config)
-  mesh = make_mesh(config, 'batch_size', 'knn.batch_size')
+  batch_sizes = ('batch_size', 'knn.batch_size')
+  mesh = make_mesh(config, *(batch_sizes if trains else batch_sizes[1:]))
   _check_bank(mesh)
   with contextlib.ExitStack() as stack:
     stores = {
@@ -103,7 +110,9 @@ def open_experiment(config: ml_collections.ConfigDict) -> Iterator[Experiment]:
         crops_before_resize=crops_before_resize,
       ),
     )
-    _check_videos(parts)
+    _check_labels(parts)
+    if trains:
+      _check_batch(parts)
     logging.info(
       'Data set %s: %d training videos, %d validation videos, labels %s.',
       config.dataset.dir,
@@ -186,11 +195,15 @@ def _check_bank(mesh: Mesh) -> None:
     )
 
 
-def _check_videos(parts: Experiment) -> None:
-  """Refuses a data set that the config cannot be trained on."""
-  config, train = parts.config, parts.train
+def _check_labels(parts: Experiment) -> None:
+  """Refuses label columns that the data set does not have."""
   for column in parts.label_columns:
-    train.label(column)
+    parts.train.label(column)
+
+
+def _check_batch(parts: Experiment) -> None:
+  """Refuses a data set that is too small for the training batches."""
+  config, train = parts.config, parts.train
   if train.num_instances < config.batch_size:
     raise config_check.ConfigError(
       f'config.batch_size is {config.batch_size}, but {config.dataset.dir} '

@@ -66,6 +66,14 @@ def method_of(
         wanted,
         num_videos,
       )
+  noise = config.instance_recognition
+  if noise.loss == 'nce' and noise.num_noise > num_videos:
+    logging.warning(
+      'instance_recognition.num_noise is %d, with only %d videos: NCE tends to '
+      'diverge then. The loss softmax is exact; see configs/demo.py.',
+      noise.num_noise,
+      num_videos,
+    )
   return train_step.Method(
     num_videos=num_videos,
     temperature=config.objective.temperature,
@@ -155,6 +163,7 @@ def _first_state(
   where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
   if is_converted and parts.config.init_from == 'workdir':
     found = weights.load(parts.config, workdir, parts.model, **where)
+    logging.info('Steps, learning rate and memory bank start anew.')
     return state.replace(**found.variables)
   drawn = {'params': state.params, 'batch_stats': state.batch_stats}
   return state.replace(
@@ -409,6 +418,11 @@ def _loop(parts, state, steps, method, rate, reporter):
             num_videos=method.num_videos,
             mesh=parts.mesh,
           )
+      if step in (first_step, warm_start):
+        logging.info(
+          'Compiling the step of %s. This can take minutes.',
+          objective.replace('_', ' '),
+        )
       state, metrics = steps[objective](state, batch)
       # Never more than one step ahead of the device: batches take memory.
       jax.block_until_ready(previous)

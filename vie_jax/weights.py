@@ -110,7 +110,11 @@ def load(
   sources = stream_sources(config)
   _warn_of_own(config, pathlib.Path(workdir))
   if not sources:
-    return loader.load(config.init_from, config.model.name, model)
+    found = loader.load(config.init_from, config.model.name, model)
+    logging.info(
+      'Weights: step %d of %s.', found.step, found.workdir or config.init_from
+    )
+    return found
   streams = networks.STREAMS[config.model.name]
   found = {}
   for (stream, name), source in zip(streams.items(), sources, strict=True):
@@ -268,6 +272,11 @@ class _Loader:
         'was trained with.'
       )
     if 'converted_from' in record:
+      logging.info(
+        'The weights of %s are converted from %s.',
+        folder,
+        record['converted_from'],
+      )
       return Weights(variables, record['official_step'])
     return Weights(variables, record['step'], folder)
 
@@ -316,7 +325,8 @@ def _open(
   """Opens a workdir's checkpoints to read, and finds the newest."""
   if not folder.is_dir():
     raise checkpoint.CheckpointError(
-      f'There is no workdir {folder} to take weights from.'
+      f'There is no workdir {folder} to take weights from. Train there first; '
+      'a checkpoint of the official code is named official:PATH.'
     )
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
     if checkpoints.latest_step is None:

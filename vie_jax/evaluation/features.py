@@ -1,14 +1,17 @@
 """Embeddings of the evaluation clips of a data set."""
 
+import time
 from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import sharding
 
+REPORT_EVERY_SECONDS = 30
 Variables = dict
 Embed = Callable[[Variables, dict], dict]
 
@@ -63,6 +66,7 @@ def embed_videos(
     float32 [V, G, D], on every host. Clips that no batch brought are NaN.
   """
   result = np.full((num_videos, num_clips, embedding_size), np.nan, np.float32)
+  num_done, reported = 0, time.monotonic()
   for batch in batches:
     output = embed(variables, sharding.global_batch(batch, mesh))
     output = jax.tree.map(np.asarray, output)
@@ -70,6 +74,10 @@ def embed_videos(
     video = output['instance_index'][valid]
     clip = output['clip_index'][valid]
     result[video, clip] = output['embedding'][valid]
+    num_done += len(video)
+    if time.monotonic() > reported + REPORT_EVERY_SECONDS:
+      reported = time.monotonic()
+      logging.info('Embedded %d of %d clips.', num_done, num_videos * num_clips)
   return result
 
 

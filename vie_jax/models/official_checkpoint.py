@@ -486,12 +486,14 @@ def _problems(given, expected, memory):
 def _listing(problems, model_name, given):
   """The message about arrays that are not a network's."""
   lines = [f'These are not the official variables of {model_name}.']
-  resembled = _resembled(given)
-  if resembled not in (None, model_name):
-    lines.append(f'They look like those of {resembled}: use its config.')
   for kind, entries in problems.items():
     if entries:
       lines.append(f'{len(entries)} {kind}: {"; ".join(entries)}.')
+  resembled = _resembled(given)
+  if resembled not in (None, model_name):
+    lines.append(f'They look like those of {resembled}: use its config.')
+  elif resembled and not problems['missing'] and problems['misshapen']:
+    lines.append('If the network is narrower or wider, set config.model.width.')
   return '\n'.join(lines)
 
 
