@@ -73,7 +73,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections',
   ),
   'embed': (
-    'config_check device_augment experiment sharding weights',
+    'config_check device_augment experiment models.networks sharding weights',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (

@@ -146,10 +146,15 @@ def test_single_items_are_restored_without_the_others(tmp_path):
   for name in ('memory_bank', 'training'):
     shutil.rmtree(tmp_path / 'checkpoints' / '1' / name)
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    state = checkpoints.restore(1, shapes(1), items=('model',))
-  assert_equal(state.params, copies[1].params)
-  assert_equal(state.batch_stats, copies[1].batch_stats)
-  assert isinstance(state.bank, jax.ShapeDtypeStruct)
+    whole = sharding.replicated(sharding.make_mesh(8))
+    restored = checkpoints.restore_as_saved(
+      1, 'model', {'params': whole, 'batch_stats': whole}
+    )
+  assert set(restored) == {'params', 'batch_stats'}
+  assert_equal(restored['params'], copies[1].params)
+  assert_equal(restored['batch_stats'], copies[1].batch_stats)
+  for leaf in jax.tree.leaves(restored):
+    assert len(leaf.sharding.device_set) == 8
 
 
 def test_only_the_newest_are_kept(tmp_path):

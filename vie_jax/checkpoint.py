@@ -85,17 +85,8 @@ class Checkpoints:
     Raises:
       CheckpointError: if the step, or a later one, is saved already.
     """
-    step = int(state.step)
-    items = {name: ocp.args.StandardSave(_item(name, state)) for name in ITEMS}
-    items['record'] = ocp.args.JsonSave(
-      {'format_version': FORMAT_VERSION, **record}
-    )
-    is_saved = self._manager.save(step, args=ocp.args.Composite(**items))
-    if not is_saved:
-      raise CheckpointError(
-        f'{self._directory} holds step {self.latest_step}, so that step '
-        f'{step} was not saved; does another run use this workdir?'
-      )
+    items = {name: _item(name, state) for name in ITEMS}
+    self._save(int(state.step), items, record)
 
   def save_converted(self, variables: dict, record: dict) -> None:
     """Saves weights that no training here has made, as step 0.
@@ -106,21 +97,23 @@ class Checkpoints:
         `official_step`.
 
     Raises:
-      CheckpointError: if there are checkpoints already.
+      CheckpointError: if there is a checkpoint already.
     """
-    if self.latest_step is not None:
-      raise CheckpointError(
-        f'{self._directory} has a checkpoint of step {self.latest_step} '
-        'already. Convert into a new --workdir.'
-      )
-    self._manager.save(
-      0,
-      args=ocp.args.Composite(
-        model=ocp.args.StandardSave(variables),
-        record=ocp.args.JsonSave({'format_version': FORMAT_VERSION, **record}),
-      ),
+    self._save(0, {'model': variables}, record)
+
+  def _save(self, step: int, items: dict, record: dict) -> None:
+    arguments = {
+      name: ocp.args.StandardSave(item) for name, item in items.items()
+    }
+    arguments['record'] = ocp.args.JsonSave(
+      {'format_version': FORMAT_VERSION, **record}
     )
-    self.wait()
+    is_saved = self._manager.save(step, args=ocp.args.Composite(**arguments))
+    if not is_saved:
+      raise CheckpointError(
+        f'{self._directory} holds step {self.latest_step}, so that step '
+        f'{step} was not saved; does another run use this workdir?'
+      )
 
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
@@ -142,36 +135,31 @@ class Checkpoints:
     return record
 
   def restore(
-    self,
-    step: int,
-    shapes: train_state.TrainState,
-    *,
-    items: tuple[str, ...] = tuple(ITEMS),
+    self, step: int, shapes: train_state.TrainState
   ) -> train_state.TrainState:
-    """Restores a state, or those of its fields that are needed.
+    """Restores a state.
 
     Args:
       step: one that was saved.
       shapes: ShapeDtypeStructs with shardings, which need not be those that
         the state was saved with.
-      items: keys of `ITEMS`; the fields of the others keep their shapes.
 
     Raises:
       CheckpointError: naming the folder and the remedy.
     """
     wanted = {
-      name: ocp.args.StandardRestore(_item(name, shapes)) for name in items
+      name: ocp.args.StandardRestore(_item(name, shapes)) for name in ITEMS
     }
     restored = self._restore(step, **wanted)
     fields = {}
-    for name in items:
+    for name in ITEMS:
       fields |= restored[name]
     return shapes.replace(**fields)
 
   def restore_as_saved(
     self, step: int, item: str, placements: dict[str, jax.sharding.Sharding]
   ) -> dict[str, Any]:
-    """Restores an item without knowing its shapes.
+    """Restores one item, without knowing its shapes.
 
     Args:
       step: one that was saved.

@@ -118,9 +118,9 @@ def _short_sides(crop):
 
 
 def _sources(config):
-  sources = [config.init_from, *config.model.streams.split(',')]
-  for source in sources:
-    if source.strip() == 'official:':
+  streams = [source.strip() for source in config.model.streams.split(',')]
+  for source in (config.init_from, *streams):
+    if source == 'official:':
       yield 'init_from or model.streams has official: without a path behind it'
   if not config.init_from:
     yield "init_from is empty; 'workdir' takes the run's own checkpoint"
@@ -136,7 +136,7 @@ def _sources(config):
       f'model.streams is {config.model.streams!r}; only two-stream networks '
       f'have streams, and model.name is {config.model.name}'
     )
-  elif len(sources) != 3 or not all(source.strip() for source in sources):
+  elif len(streams) != 2 or not all(streams):
     names = ' and '.join(networks.STREAMS[config.model.name].values())
     yield (
       f'model.streams is {config.model.streams!r}; it must name two sources, '
@@ -170,8 +170,7 @@ def _relations(config):
     )
   if crop.method == 'short_side':
     yield from _short_sides(crop)
-  has_alpha = model.name in ('vie_slowfast', 'vie_twostream_sf')
-  if has_alpha and clip.num_frames % model.alpha:
+  if networks.has_slowfast(model.name) and clip.num_frames % model.alpha:
     yield (
       f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '
       f'model.alpha, {model.alpha}'

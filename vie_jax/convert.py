@@ -47,6 +47,14 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
   )
   folder.mkdir(parents=True, exist_ok=True)
   with checkpoint.Checkpoints(folder) as checkpoints:
+    if checkpoints.latest_step is not None:
+      raise checkpoint.CheckpointError(
+        f'{folder} has a checkpoint of step {checkpoints.latest_step} already. '
+        'Convert into a new --workdir.'
+      )
+    # The checkpoint comes last: a conversion that was cut short is done again.
+    if memory:
+      _write_memory(folder / MEMORY_FILE, memory)
     checkpoints.save_converted(
       found.variables,
       {
@@ -58,8 +66,6 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
   logging.info(
     'Written: %s, of official step %d.', folder / 'checkpoints', found.step
   )
-  if memory:
-    _write_memory(folder / MEMORY_FILE, memory)
 
 
 def _write_memory(path: pathlib.Path, memory: official_checkpoint.Memory):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vie_jax import config_check, experiment
-from vie_jax.models import operations
+from vie_jax.models import flops
 
 
 def description(config: ml_collections.ConfigDict) -> dict:
@@ -48,7 +48,7 @@ def description(config: ml_collections.ConfigDict) -> dict:
     'parameters': sum(
       math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params'])
     ),
-    'forward_flops_per_clip': operations.count_flops(embed, variables, clip),
+    'forward_flops_per_clip': flops.count(embed, variables, clip),
     'clip': list(shape[:3]),
     'embedding_size': config.model.embedding_size,
     'readouts': {layer: found.shape[1] for layer, found in readouts.items()},

@@ -20,6 +20,7 @@ from vie_jax import (
   sharding,
   weights,
 )
+from vie_jax.models import networks
 
 FOLDER = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
@@ -125,8 +126,7 @@ def _check_frames(config: ml_collections.ConfigDict, num_frames: int) -> None:
       f'The clips of config.embed.clips have {num_frames} frames; this '
       f'vie_trn is made for {wanted} (config.clip.num_frames).'
     )
-  has_alpha = name in ('vie_slowfast', 'vie_twostream_sf')
-  if has_alpha and num_frames % config.model.alpha:
+  if networks.has_slowfast(name) and num_frames % config.model.alpha:
     raise ClipsError(
       f'The clips of config.embed.clips have {num_frames} frames; {name} '
       f'needs a multiple of config.model.alpha, {config.model.alpha}.'

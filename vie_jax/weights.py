@@ -172,14 +172,15 @@ def warm_start(
     return found.variables
   if not is_run(source):
     return variables
-  found, record = _read_checkpoint(_folder(source), mesh)
+  folder = _folder(source)
+  found, record = _read_checkpoint(folder, mesh)
   fields = _network_fields(config, config.model.name)
   is_trn = config.model.name == 'vie_trn'
   if is_trn and record['config']['model'].get('name') == 'vie_single':
     fields['name'] = 'vie_single'
-  _check_network(record, _folder(source), fields)
+  _check_network(record, folder, fields)
   return _merge(
-    variables, found, source, anew=TRN_ANEW if is_trn else frozenset()
+    variables, found, folder, anew=TRN_ANEW if is_trn else frozenset()
   )
 
 
@@ -263,14 +264,7 @@ class _Loader:
     folder = self._workdir if source == 'workdir' else _folder(source)
     variables, record = _read_checkpoint(folder, self._mesh)
     _check_network(record, folder, _network_fields(self._config, name))
-    differing = _differing(variables, shapes)
-    if differing:
-      raise checkpoint.CheckpointError(
-        f'The newest checkpoint of {folder} holds another network: '
-        f'{"; ".join(differing[:5])}'
-        f'{" and so on" if len(differing) > 5 else ""}. Use the config that it '
-        'was trained with.'
-      )
+    _refuse(_differing(variables, shapes), folder)
     if 'converted_from' in record:
       logging.info(
         'The weights of %s are converted from %s.',
@@ -299,7 +293,7 @@ class _Loader:
 def _network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
   """The fields of `config.model` that make the network `name` what it is."""
   fields = ['width', 'embedding_size']
-  if 'vie_slowfast' in (name, *networks.STREAMS.get(name, {}).values()):
+  if networks.has_slowfast(name):
     fields += ['fast_width', 'alpha']
   return {'name': name, **{field: config.model[field] for field in fields}}
 
@@ -352,50 +346,58 @@ def _folder(source: str | pathlib.Path) -> pathlib.Path:
   return pathlib.Path(source).expanduser()
 
 
-def _paths(tree) -> dict[str, jax.Array]:
-  """Leaves by their path, such as 'params/projection/kernel'."""
-  leaves = jax.tree.leaves_with_path(tree)
-  return {'/'.join(str(key.key) for key in path): leaf for path, leaf in leaves}
+def _name(path) -> str:
+  """The path of a leaf in words, such as 'params/projection/kernel'."""
+  return '/'.join(str(key.key) for key in path)
 
 
-def _differing(found, expected) -> list[str]:
-  """One phrase for each array that is missing, extra or misshapen."""
-  found, expected = _paths(found), _paths(expected)
-  differing = []
+def _by_name(tree) -> dict[str, jax.Array]:
+  return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _differing(found, expected) -> dict[str, str]:
+  """Name -> what is wrong, of arrays that are missing, extra or misshapen."""
+  found, expected = _by_name(found), _by_name(expected)
+  differing = {}
   for name in sorted({*found, *expected}):
     if name not in found:
-      differing.append(f'it lacks {name}')
+      differing[name] = f'it lacks {name}'
     elif name not in expected:
-      differing.append(f'{name} is not part of the network')
+      differing[name] = f'{name} is not part of the network'
     elif found[name].shape != expected[name].shape:
-      differing.append(
+      differing[name] = (
         f'{name} is {found[name].shape}, not {expected[name].shape}'
       )
   return differing
 
 
-def _merge(variables, found, source, *, anew):
-  """Takes what was found, but for what may start anew if it does not fit."""
-  by_path = _paths(found)
-  differing = _differing(found, variables)
-  fresh = {
-    name
-    for name in anew
-    if by_path[name].shape != _paths(variables)[name].shape
-  }
-  if len(differing) > len(fresh):
+def _refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
+  """Refuses weights of which any differ, naming the first five."""
+  if differing:
+    more = ' and so on' if len(differing) > 5 else ''
     raise checkpoint.CheckpointError(
-      f'The weights of {source} (config.init_from) do not fit: '
-      f'{"; ".join(differing[:5])}.'
+      f'The newest checkpoint of {folder} holds another network: '
+      f'{"; ".join([*differing.values()][:5])}{more}. Use the config that it was '
+      'trained with.'
     )
+
+
+def _merge(variables, found, folder, *, anew):
+  """Takes what was found, but for what may start anew if it does not fit."""
+  differing = _differing(found, variables)
+  fresh = sorted(differing.keys() & anew)
+  _refuse(
+    {name: differing[name] for name in sorted(differing.keys() - anew)}, folder
+  )
   logging.info(
     'Starting from the weights of %s%s.',
-    source,
-    f'; anew: {", ".join(sorted(fresh))}' if fresh else '',
+    folder,
+    f'; anew: {", ".join(fresh)}' if fresh else '',
   )
+  by_name = _by_name(found)
 
   def pick(path, leaf):
-    name = '/'.join(str(key.key) for key in path)
-    return leaf if name in fresh else by_path[name]
+    name = _name(path)
+    return leaf if name in fresh else by_name[name]
 
   return jax.tree.map_with_path(pick, variables)

@@ -30,6 +30,11 @@ STREAMS = {
 """Two-stream networks -> stream -> the network that it is."""
 
 
+def has_slowfast(name: str) -> bool:
+  """Whether a network is, or has as a stream, VIE-SlowFast."""
+  return 'vie_slowfast' in (name, *STREAMS.get(name, {}).values())
+
+
 def build(
   name: str,
   *,

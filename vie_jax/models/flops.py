@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 
 
-def count_flops(function: Callable, *arguments) -> int:
+def count(function: Callable, *arguments) -> int:
   """Counts the operations of convolutions and matrix products.
 
   A multiplication and an addition are two operations; what falls on padding

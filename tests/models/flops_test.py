@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vie_jax.models import networks, operations
+from vie_jax.models import flops, networks
 
 
 def test_matrix_products_are_counted_in_two_per_multiply_add():
@@ -10,9 +10,7 @@ def test_matrix_products_are_counted_in_two_per_multiply_add():
     inner = jax.jit(lambda x: jnp.einsum('bij,bjk->bik', x, y))
     return jax.nn.relu(inner(x)) + 1.0
 
-  count = operations.count_flops(
-    function, jnp.zeros((5, 2, 3)), jnp.zeros((5, 3, 4))
-  )
+  count = flops.count(function, jnp.zeros((5, 2, 3)), jnp.zeros((5, 3, 4)))
   assert count == 2 * 5 * 2 * 3 * 4
 
 
@@ -26,7 +24,7 @@ def test_convolutions_are_counted_with_their_padding():
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
 
-  count = operations.count_flops(
+  count = flops.count(
     function, jnp.zeros((2, 8, 8, 3)), jnp.zeros((5, 5, 3, 7))
   )
   assert count == 2 * 2 * 4 * 4 * 7 * 5 * 5 * 3
@@ -45,7 +43,7 @@ def test_networks_count_as_by_hand(name, shape, stem_and_head):
   variables = jax.eval_shape(
     lambda key: model.init(key, clip, train=False), jax.random.key(0)
   )
-  count = operations.count_flops(
+  count = flops.count(
     lambda variables, clip: model.apply(variables, clip, train=False),
     variables,
     clip,
