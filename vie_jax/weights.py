@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import checkpoint, sharding, train_state
-from vie_jax.models import networks, official_checkpoint
+from vie_jax.models import networks, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
 # What of VIE-TRN depends on the number of frames.
@@ -69,7 +69,8 @@ def load_official(
     Weights, and the memory, or None if the checkpoint has none.
 
   Raises:
-    official_checkpoint.OfficialCheckpointError: as its `read` and `to_flax`.
+    official_checkpoint.OfficialCheckpointError: as `official_files.read` and
+      `official_checkpoint.to_flax`.
   """
   loader = _Loader(config, pathlib.Path(), clip_shape, mesh)
   return loader.load_official(config.init_from, config.model.name, model)
@@ -279,7 +280,7 @@ class _Loader:
   ) -> tuple[Weights, official_checkpoint.Memory | None]:
     """Loads the network `name` from 'official:PATH', with its memory."""
     shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
-    arrays = official_checkpoint.read(source.removeprefix(OFFICIAL_PREFIX))
+    arrays = official_files.read(source.removeprefix(OFFICIAL_PREFIX))
     variables, memory = official_checkpoint.to_flax(arrays, name, shapes)
     placed = jax.device_put(variables, sharding.replicated(self._mesh))
     return Weights(placed, official_checkpoint.step_of(arrays)), memory
