@@ -83,7 +83,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Side of the square that the network sees, in pixels.
   config.crop.size = 224
   # Training: the short side is resized to a whole number drawn from
-  # [short_side_min, short_side_max], then cropped at random (official).
+  # [short_side_min, short_side_max], then cropped at random (official). Like
+  # eval_short_side not read by 'multiscale'.
   config.crop.short_side_min = 256
   config.crop.short_side_max = 319
   # Evaluation: the short side before the centre crop (official).

@@ -10,13 +10,16 @@ anything is decoded.
 """
 
 import contextlib
-import os
-import weakref
 
 import numpy as np
 import tensorflow as tf
 
-from vie_jax.input_pipeline import augmentation, frame_sampling, frame_store
+from vie_jax.input_pipeline import (
+  augmentation,
+  batch_iterator,
+  frame_sampling,
+  frame_store,
+)
 
 # Training has no end of its own; steps * batch size must fit into int64.
 _LAST_STEP = 2**40
@@ -121,7 +124,7 @@ def train_batches(
     return instance_index, frame_numbers, box, {}
 
   clips = _Clips(store, table, choose, clip.num_frames, crop, window)
-  with _open(
+  with batch_iterator.open_batches(
     clips,
     steps=range(start_step, _LAST_STEP),
     batch_size=batch_size,
@@ -211,7 +214,7 @@ def eval_batches(
     return instance_index, frame_numbers, box, extra
 
   clips = _Clips(store, table, choose, clip.num_frames, crop, window)
-  with _open(
+  with batch_iterator.open_batches(
     clips,
     steps=range(-(-total // batch_size)),
     batch_size=batch_size,
@@ -388,80 +391,6 @@ class _Clips:
       width=width,
       **self._window_options,
     )
-
-
-class _Batches:
-  """An iterator over batches that can be closed.
-
-  A TensorFlow iterator that calls Python must be gone before the interpreter
-  ends, or the process hangs or aborts. So it has one owner, which drops it
-  when closed, when collected, and at the latest before the interpreter ends.
-  """
-
-  def __init__(
-    self, clips, *, steps, batch_size, rows, num_threads, num_prefetched
-  ):
-    def positions(step):
-      first = step * batch_size
-      return tf.data.Dataset.range(first + rows.start, first + rows.stop)
-
-    batches = tf.data.Dataset.range(steps.start, steps.stop)
-    batches = batches.flat_map(positions)
-    batches = batches.map(
-      tf.autograph.experimental.do_not_convert(clips.make),
-      num_parallel_calls=num_threads,
-      deterministic=True,
-    )
-    batches = batches.batch(len(rows), drop_remainder=True)
-    batches = batches.prefetch(num_prefetched)
-    batches = batches.with_options(_options(num_threads))
-    self._clips = clips
-    self._positions = positions
-    self._step = steps.start
-    self._owned = {'iterator': batches.as_numpy_iterator()}
-    self.close = weakref.finalize(self, self._owned.clear)
-
-  def __iter__(self):
-    return self
-
-  def __next__(self):
-    if not self._owned:
-      raise RuntimeError(
-        'These batches are closed: take them inside the with-statement.'
-      )
-    try:
-      batch = next(self._owned['iterator'])
-    except tf.errors.OpError:
-      # TensorFlow does not say which file it stumbled over.
-      for position in self._positions(self._step):
-        self._clips.find_damage(position)
-      raise
-    self._step += 1
-    return batch
-
-
-@contextlib.contextmanager
-def _open(clips, *, num_threads, **settings):
-  batches = _Batches(clips, num_threads=num_threads or _num_cores(), **settings)
-  try:
-    yield batches
-  finally:
-    batches.close()
-
-
-def _options(num_threads):
-  options = tf.data.Options()
-  options.deterministic = True
-  options.autotune.enabled = False
-  options.threading.private_threadpool_size = num_threads
-  options.threading.max_intra_op_parallelism = 1
-  return options
-
-
-def _num_cores():
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _shuffled(index, count, *, seed):

@@ -1,0 +1,113 @@
+"""The machinery of tf.data behind the pipeline: threads, prefetch, closing.
+
+What a clip is, is the pipeline's business; here clips are made in parallel, in
+the order of their positions, and put together to batches.
+"""
+
+import contextlib
+import os
+import weakref
+
+import tensorflow as tf
+
+
+class _Batches:
+  """An iterator over batches that can be closed.
+
+  A TensorFlow iterator that calls Python must be gone before the interpreter
+  ends, or the process hangs or aborts. So it has one owner, which drops it
+  when closed, when collected, and at the latest before the interpreter ends.
+
+  The arguments are those of `open_batches`.
+  """
+
+  def __init__(
+    self, clips, *, steps, batch_size, rows, num_threads, num_prefetched
+  ):
+    def positions(step):
+      first = step * batch_size
+      return tf.data.Dataset.range(first + rows.start, first + rows.stop)
+
+    batches = tf.data.Dataset.range(steps.start, steps.stop)
+    batches = batches.flat_map(positions)
+    batches = batches.map(
+      tf.autograph.experimental.do_not_convert(clips.make),
+      num_parallel_calls=num_threads,
+      deterministic=True,
+    )
+    batches = batches.batch(len(rows), drop_remainder=True)
+    batches = batches.prefetch(num_prefetched)
+    batches = batches.with_options(_options(num_threads))
+    self._clips = clips
+    self._positions = positions
+    self._step = steps.start
+    self._owned = {'iterator': batches.as_numpy_iterator()}
+    self.close = weakref.finalize(self, self._owned.clear)
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    if not self._owned:
+      raise RuntimeError(
+        'These batches are closed: take them inside the with-statement.'
+      )
+    try:
+      batch = next(self._owned['iterator'])
+    except tf.errors.OpError:
+      # TensorFlow does not say which file it stumbled over.
+      for position in self._positions(self._step):
+        self._clips.find_damage(position)
+      raise
+    self._step += 1
+    return batch
+
+
+@contextlib.contextmanager
+def open_batches(
+  clips, *, steps, batch_size, rows, num_threads=None, num_prefetched=2
+):
+  """Gives an iterator over the batches of a range of steps.
+
+  To be used in a with-statement, at the end of which reading stops.
+
+  Args:
+    clips: has make(position) -> dict of tensors, the clip at a global position
+      (step * batch_size + row), and find_damage(position), which raises
+      frame_store.DatasetError for what cannot be read or decoded.
+    steps: range of steps, one batch each.
+    batch_size: B, clips in a global batch.
+    rows: range within [0, B), this host's rows of each batch.
+    num_threads: for reading and decoding; None for one per core.
+    num_prefetched: batches made ahead of time.
+
+  Yields:
+    An iterator over dicts of NumPy arrays [len(rows), ...].
+  """
+  batches = _Batches(
+    clips,
+    steps=steps,
+    batch_size=batch_size,
+    rows=rows,
+    num_threads=num_threads or _num_cores(),
+    num_prefetched=num_prefetched,
+  )
+  try:
+    yield batches
+  finally:
+    batches.close()
+
+
+def _options(num_threads):
+  options = tf.data.Options()
+  options.deterministic = True
+  options.autotune.enabled = False
+  options.threading.private_threadpool_size = num_threads
+  options.threading.max_intra_op_parallelism = 1
+  return options
+
+
+def _num_cores():
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
