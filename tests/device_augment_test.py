@@ -27,10 +27,18 @@ NO_NOISE = dict.fromkeys(STRENGTHS, 0.0)
 resize = jax.jit(
   device_augment.resize, static_argnames=('size', 'crops_before_resize')
 )
-color_noise = jax.jit(device_augment.color_noise)
+color_noise = jax.jit(
+  device_augment.color_noise, static_argnames=('grey_first',)
+)
 augment = jax.jit(
   device_augment.augment,
-  static_argnames=('size', 'crops_before_resize', 'dtype', *STRENGTHS),
+  static_argnames=(
+    'size',
+    'crops_before_resize',
+    'dtype',
+    'grey_first',
+    *STRENGTHS,
+  ),
 )
 center = jax.jit(
   device_augment.center, static_argnames=('size', 'crops_before_resize')
@@ -378,3 +386,48 @@ def test_shapes_that_do_not_fit_are_refused():
     device_augment.center(window, jnp.zeros((3, 4)), size=4)
   with pytest.raises(ValueError, match=r'must be uint8 .* got float32'):
     device_augment.center(window.astype(np.float32), jnp.zeros((2, 4)), size=4)
+
+
+@pytest.mark.parametrize('make_frames', [textured, noise])
+def test_grey_can_come_before_every_order(make_frames):
+  rng = np.random.default_rng(10)
+  frames = make_frames(rng, 24, 1, 20, 30)
+  clips, expected = [], []
+  for number, (frame,) in enumerate(frames):
+    factors = dict(zip(OPERATIONS, rng.uniform(0.6, 1.4, 4), strict=True))
+    factors['hue'] = rng.uniform(-0.4, 0.4)
+    operations = [
+      (OPERATIONS[i], factors[OPERATIONS[i]]) for i in rng.permutation(4)
+    ]
+    clips.append((operations, number % 2 == 0))
+    if number % 2 == 0:
+      frame = np.asarray(Image.fromarray(frame).convert('L').convert('RGB'))
+    expected.append([pillow_noise(frame, operations, False)])
+  frames, expected = frames.astype(np.float32), np.stack(expected)
+  arguments = noise_arguments(clips)
+  result = np.asarray(color_noise(frames, **arguments, grey_first=True))
+  assert_few_differ(result, expected, share=0.0005)
+  assert_few_differ(result, expected, levels=0, share=0.005)
+  is_grey = np.all(result == result[..., :1], axis=(1, 2, 3, 4))
+  assert is_grey.tolist() == [number % 2 == 0 for number in range(24)]
+  # A shift of the hue changes how light a colour is, but no grey.
+  last = np.asarray(color_noise(frames, **arguments))
+  assert np.all(np.abs(last - result)[::2].mean(axis=(1, 2, 3, 4)) > 0.5)
+  np.testing.assert_array_equal(last[1::2], result[1::2])
+
+
+def test_augment_turns_grey_first_if_asked_to():
+  frames = textured(np.random.default_rng(11), 8, 1, 12, 12)
+  crop = jnp.tile(jnp.array([[0.0, 0.0, 12.0, 12.0]]), (8, 1))
+  grey = NO_NOISE | {'grey_probability': 1.0}
+  turned = grey | {'hue': 0.4, 'saturation': 0.4}
+
+  def pictures(settings, **options):
+    key = jax.random.key(2)
+    return pixels(augment(key, frames, crop, size=12, **settings, **options))
+
+  plain = pictures(grey)
+  # Neither hue nor saturation changes a picture that is grey already.
+  first = pictures(turned, grey_first=True)
+  np.testing.assert_allclose(first, plain, atol=1e-3)
+  assert np.abs(pictures(turned) - plain).mean() > 1

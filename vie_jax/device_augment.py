@@ -37,6 +37,7 @@ def augment(
   saturation,
   hue,
   grey_probability,
+  grey_first=False,
   crops_before_resize=False,
   dtype=jnp.float32,
 ):
@@ -56,6 +57,7 @@ def augment(
     hue: largest shift, as a share of the colour circle, in [0, 0.5]; the
       shift is uniform in [-hue, hue]. 0 leaves the hue alone.
     grey_probability: of turning a clip grey, in [0, 1].
+    grey_first: as in color_noise.
     crops_before_resize: as in resize.
     dtype: of the result.
 
@@ -89,7 +91,7 @@ def augment(
   if not hue:
     drawn['hue'] = None
   if brightness or contrast or saturation or hue or grey_probability:
-    frames = color_noise(frames, **drawn)
+    frames = color_noise(frames, **drawn, grey_first=grey_first)
   return normalize(frames, dtype)
 
 
@@ -223,7 +225,15 @@ def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
 
 
 def color_noise(
-  frames, *, brightness, contrast, saturation, hue, order, is_grey
+  frames,
+  *,
+  brightness,
+  contrast,
+  saturation,
+  hue,
+  order,
+  is_grey,
+  grey_first=False,
 ):
   """Changes brightness, contrast, saturation and hue in a given order.
 
@@ -236,7 +246,9 @@ def color_noise(
       leave the hue alone.
     order: int32 [B, 4], a permutation of BRIGHTNESS, CONTRAST, SATURATION,
       HUE: the operations from first to last.
-    is_grey: bool [B], turn the clip grey at the end.
+    is_grey: bool [B], turn the clip grey.
+    grey_first: whether it turns grey before all else (official, for still
+      images), or at the end (official, for videos).
 
   Returns:
     float32 [B, T, H, W, 3], whole grey levels.
@@ -244,8 +256,12 @@ def color_noise(
   Sharding: row-wise over the batch.
 
   Source: torchvision's ColorJitter and Grayscale on PIL images, as the
-  official code calls them; Pillow truncates when it blends.
+  official code calls them; Pillow truncates when it blends. Deviation: for
+  still images, resnet_th_preprocessing.py there, the official hue is shifted in
+  floating point and its grey levels and mean are truncated, not rounded.
   """
+  if grey_first:
+    frames = jnp.where(_per_clip(is_grey), _luma(frames), frames)
   # Every clip has its own order. Instead of branching per clip, all go
   # through three blends, the hue, three blends; a clip's unused blends have
   # factor 1, which is exact. Written as loops as they compile, and on CPU
@@ -267,6 +283,8 @@ def color_noise(
   frames = jax.lax.fori_loop(
     1, 4, lambda i, frames: blend(frames, i, i > hue_position), frames
   )
+  if grey_first:
+    return frames
   return jnp.where(_per_clip(is_grey), _luma(frames), frames)
 
 

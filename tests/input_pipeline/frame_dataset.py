@@ -75,6 +75,7 @@ def write_dataset(directory, train, val):
       files[path.relative_to(directory).as_posix()] = entry
   manifest = {
     'format_version': 1,
+    'name': 'tiny',
     'options': {'fps': 25},
     'splits': splits,
     'labels': {'kind': ['a', 'b']},

@@ -368,3 +368,33 @@ def test_settings_that_fit_no_clip_are_refused():
     draw(9, 'trn', 4, 2, 1, (0, 2))
   with pytest.raises(ValueError, match=r"'trn' have no single start"):
     frame_sampling.num_starts(9, sampler='trn', num_frames=4, frame_step=2)
+
+
+@pytest.mark.parametrize(
+  'sampler, num_frames, frame_step',
+  [('slowfast', 4, 2), ('3dresnet', 3, 1), ('trn', 4, 5), ('single', 1, 1)],
+)
+def test_consecutive_clips_tile_a_video_without_overlap(
+  sampler, num_frames, frame_step
+):
+  settings = {
+    'sampler': sampler,
+    'num_frames': num_frames,
+    'frame_step': frame_step,
+  }
+  for length in (1, 3, 8, 9, 41):
+    count = int(frame_sampling.num_consecutive(length, **settings))
+    assert count == max(1, length // (num_frames * frame_step))
+    seen = []
+    for clip in range(count):
+      frames = frame_sampling.consecutive_frame_numbers(
+        length, clip, **settings
+      )
+      assert len(frames) == num_frames
+      for place, frame in enumerate(frames):
+        start = (clip * num_frames + place) * frame_step
+        inside = frame_step // 2 if sampler == 'trn' else 0
+        assert frame == (start + inside) % length
+      seen.extend(frames)
+    if length >= num_frames * frame_step:
+      assert len(set(seen)) == len(seen)

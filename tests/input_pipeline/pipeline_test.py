@@ -227,6 +227,31 @@ def test_evaluation_takes_every_clip_of_every_video_in_order(videos, clip):
     assert frames[rows_of == video].tolist() == expected.tolist()
 
 
+def test_consecutive_evaluation_takes_all_clips_that_a_video_has(videos):
+  batches = evaluate(videos, clip=CLIP, is_consecutive=True)
+  expected = [
+    (video, clip, (16 * clip + 2 * place) % length)
+    for video, length in enumerate(frame_dataset.LENGTHS)
+    for clip in range(max(1, length // 16))
+    for place in range(8)
+  ]
+  found = []
+  for batch in batches:
+    _, frames = frame_dataset.video_and_frame(batch['window'])
+    for row in np.flatnonzero(batch['is_valid']):
+      video, clip = batch['instance_index'][row], batch['clip_index'][row]
+      found += [(video, clip, frame) for frame in frames[row]]
+  assert found == expected
+
+
+@pytest.mark.parametrize('start_step', [1, 5, 9, 10, 30])
+def test_evaluation_starts_at_any_batch(videos, start_step):
+  whole = evaluate(videos, clip=CLIP)
+  assert len(whole) == 10
+  found = evaluate(videos, clip=CLIP, start_step=start_step)
+  assert_equal(found, whole[start_step:])
+
+
 def test_evaluation_is_shared_by_hosts_in_equal_numbers(videos):
   alone = evaluate(videos, batch_size=2, clip=SINGLE)
   assert len(alone) == 13
@@ -424,9 +449,9 @@ if way == 'exit':
     print('end')
     sys.exit(7)
 else:
-  threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
   abandoned = open_batches()
   next(abandoned.__enter__())
+  threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
   with open_batches() as batches:
     for batch in batches:
       pass

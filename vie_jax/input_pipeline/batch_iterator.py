@@ -98,6 +98,14 @@ def open_batches(
     batches.close()
 
 
+def hide_accelerators():
+  """Keeps TensorFlow off the devices that JAX computes on."""
+  for kind in ('GPU', 'TPU'):
+    # Too late once TensorFlow has started; then it can only be left alone.
+    with contextlib.suppress(RuntimeError):
+      tf.config.set_visible_devices([], kind)
+
+
 def _options(num_threads):
   options = tf.data.Options()
   options.deterministic = True

@@ -144,6 +144,55 @@ def eval_frame_numbers(
   return (frames.astype(np.int64) % video_length).astype(np.int32)
 
 
+def num_consecutive(video_length, *, sampler, num_frames, frame_step):
+  """Counts the clips that lie one after the other in a video.
+
+  Args:
+    video_length: integer array [N] or scalar, frames in each video, at
+      least 1.
+    sampler: one of SAMPLERS.
+    num_frames: as in train_frame_numbers.
+    frame_step: as in train_frame_numbers.
+
+  Returns:
+    int64, of the shape of video_length, at least 1: for 'single' every frame,
+    else as many clips of num_frames * frame_step frames as fit.
+
+  Raises:
+    ValueError: if sampler is unknown or the numbers do not fit it.
+
+  Source: the paper's test of finetuned networks, on all consecutive clips.
+  """
+  _check(sampler, num_frames, frame_step)
+  span = 1 if sampler == 'single' else num_frames * frame_step
+  return np.maximum(np.asarray(video_length, np.int64) // span, 1)
+
+
+def consecutive_frame_numbers(
+  video_length, clip_index, *, sampler, num_frames, frame_step
+):
+  """Picks the frames of one of the clips that `num_consecutive` counts.
+
+  Args:
+    video_length: integer tensor or array, frames in the video (L).
+    clip_index: likewise, which clip.
+    sampler: one of SAMPLERS; 'trn' takes the middle of each of its bins.
+    num_frames: as in train_frame_numbers.
+    frame_step: as in train_frame_numbers.
+
+  Returns:
+    [T], each in [0, L); a video that is shorter than a clip starts over.
+  """
+  if sampler == 'single':
+    return clip_index + np.zeros(1, np.int32)
+  start = clip_index * num_frames * frame_step
+  if sampler == 'trn':
+    start += frame_step // 2
+  return (start + frame_step * np.arange(num_frames, dtype=np.int32)) % (
+    video_length
+  )
+
+
 def _check(sampler, num_frames, frame_step):
   if sampler not in SAMPLERS:
     raise ValueError(

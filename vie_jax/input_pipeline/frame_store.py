@@ -55,6 +55,7 @@ class FrameStore:
     width: int32 [N], of the stored frames.
     ids: N strings, unique, made from the paths.
     paths: N strings, relative to the folder that was prepared.
+    name: of the data set, as it was prepared.
     fingerprint: hex digest of the content of the data set, all splits.
     frame_rate_hz: frames in a second of video.
     max_short_side: largest short side of a stored frame, all splits.
@@ -64,6 +65,7 @@ class FrameStore:
   def __init__(self, directory, split, manifest, table):
     self.directory = directory
     self.split = split
+    self.name = manifest['name']
     self.fingerprint = manifest['fingerprint']
     self.frame_rate_hz = manifest['options']['fps']
     self.max_short_side = manifest['max_short_side']

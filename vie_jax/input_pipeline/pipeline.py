@@ -17,12 +17,10 @@ import tensorflow as tf
 from vie_jax.input_pipeline import (
   augmentation,
   batch_iterator,
+  batch_order,
   frame_sampling,
   frame_store,
 )
-
-# Training has no end of its own; steps * batch size must fit into int64.
-_LAST_STEP = 2**40
 
 
 @contextlib.contextmanager
@@ -85,7 +83,7 @@ def train_batches(
   often, all bank rows are equally fresh, and a batch may hold two bins of a
   video.
   """
-  rows = _host_rows(batch_size, host_index, host_count)
+  rows = batch_order.host_rows(batch_size, host_index, host_count)
   store, num_instances = instances.store, instances.num_instances
   if batch_size > num_instances:
     raise ValueError(
@@ -93,24 +91,18 @@ def train_batches(
       f'{num_instances}, made of the videos of split {store.split!r} of '
       f'{store.directory}: lower the batch size or add videos.'
     )
-  if not 0 <= start_step < _LAST_STEP:
-    raise ValueError(f'start_step must be at least 0, got {start_step}.')
-  if seed < 0:
-    raise ValueError(f'seed must be at least 0, got {seed}.')
+  steps = batch_order.training_steps(start_step=start_step, seed=seed)
   window, draw_box = _train_crop(crop, store)
-  _hide_accelerators()
+  batch_iterator.hide_accelerators()
   table = _Table(instances, label_column)
-  epoch_size = num_instances // batch_size * batch_size
 
   def choose(position):
     """Which frames and which crop make the clip at a global position."""
-    instance_index = _shuffled(
-      position % epoch_size,
-      num_instances,
-      seed=tf.stack([seed, position // epoch_size]),
+    instance_index = batch_order.visited(
+      position, num_instances, batch_size=batch_size, seed=seed
     )
     video_length, height, width = table.shape(instance_index)
-    clip_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), position)
+    clip_seed = batch_order.seed_at(position, seed=seed)
     frame_seed, box_seed = tf.unstack(tf.random.split(clip_seed, 2))
     frame_numbers = frame_sampling.train_frame_numbers(
       video_length,
@@ -126,7 +118,7 @@ def train_batches(
   clips = _Clips(store, table, choose, clip.num_frames, crop, window)
   with batch_iterator.open_batches(
     clips,
-    steps=range(start_step, _LAST_STEP),
+    steps=steps,
     batch_size=batch_size,
     rows=rows,
     num_threads=num_threads,
@@ -142,6 +134,8 @@ def eval_batches(
   clip,
   crop,
   batch_size,
+  start_step=0,
+  is_consecutive=False,
   host_index=0,
   host_count=1,
   label_column=None,
@@ -160,6 +154,9 @@ def eval_batches(
     crop: has size and method, see augmentation; 'short_side' needs
       eval_short_side, in pixels.
     batch_size: B, clips in a global batch.
+    start_step: number of the first batch, those before are left out.
+    is_consecutive: whether all clips of a video are taken, one after the
+      other, as many as it has, instead of num_eval_clips.
     host_index: which share of each global batch this host reads.
     host_count: number of hosts, a divisor of batch_size.
     label_column: column of labels; None for labels of -1.
@@ -167,8 +164,8 @@ def eval_batches(
     num_prefetched: batches made ahead of time.
 
   Yields:
-    An iterator over ceil(N * G / B) dicts of NumPy arrays, the same number on
-    each host. They are as in train_batches, and
+    An iterator over ceil(N * G / B) dicts of NumPy arrays from start_step on,
+    the same number on each host; N * G is the number of all clips. They are as in train_batches, and
       clip_index: int32 [b], in [0, G).
       is_valid: bool [b], False for the copies of the last clip that fill the
         last batch.
@@ -176,13 +173,44 @@ def eval_batches(
   Raises:
     ValueError: if a number does not fit the others or the data set.
   """
-  rows = _host_rows(batch_size, host_index, host_count)
+  rows = batch_order.host_rows(batch_size, host_index, host_count)
   store = instances.store
   window, place_box = _eval_crop(crop, store)
-  _hide_accelerators()
+  batch_iterator.hide_accelerators()
   table = _Table(instances, label_column)
+  place_clips = _consecutive if is_consecutive else _spread
+  total, clip_at = place_clips(instances, table, clip)
+
+  def choose(position):
+    """Which frames and which crop make the clip at a global position."""
+    is_valid = position < total
+    instance_index, clip_index, frame_numbers = clip_at(
+      tf.minimum(position, total - 1)
+    )
+    _, height, width = table.shape(instance_index)
+    box = place_box(height, width)
+    extra = {'clip_index': clip_index, 'is_valid': is_valid}
+    return instance_index, frame_numbers, box, extra
+
+  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
+  with batch_iterator.open_batches(
+    clips,
+    steps=range(start_step, -(-total // batch_size)),
+    batch_size=batch_size,
+    rows=rows,
+    num_threads=num_threads,
+    num_prefetched=num_prefetched,
+  ) as batches:
+    yield batches
+
+
+def _spread(instances, table, clip):
+  """Gives the number of all clips, G of each video, and what is where.
+
+  That is a function from a position to instance, number of the clip in it,
+  and frame numbers.
+  """
   num_clips = clip.num_eval_clips
-  total = instances.num_instances * num_clips
 
   def all_frame_numbers(video_length):
     return frame_sampling.eval_frame_numbers(
@@ -193,36 +221,53 @@ def eval_batches(
       num_clips=num_clips,
     )
 
-  if total:
-    all_frame_numbers(store.num_frames[0])  # refuses bad settings at once
+  if instances.num_instances:
+    # Refuses bad settings at once.
+    all_frame_numbers(instances.store.num_frames[0])
 
-  def choose(position):
-    """Which frames and which crop make the clip at a global position."""
-    is_valid = position < total
-    position = tf.minimum(position, total - 1)
+  def clip_at(position):
     instance_index = position // num_clips
     clip_index = tf.cast(position % num_clips, tf.int32)
-    video_length, height, width = table.shape(instance_index)
+    video_length, _, _ = table.shape(instance_index)
     frame_numbers = tf.ensure_shape(
       tf.numpy_function(
         all_frame_numbers, [video_length], tf.int32, stateful=False
       ),
       (num_clips, clip.num_frames),
     )[clip_index]
-    box = place_box(height, width)
-    extra = {'clip_index': clip_index, 'is_valid': is_valid}
-    return instance_index, frame_numbers, box, extra
+    return instance_index, clip_index, frame_numbers
 
-  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
-  with batch_iterator.open_batches(
-    clips,
-    steps=range(-(-total // batch_size)),
-    batch_size=batch_size,
-    rows=rows,
-    num_threads=num_threads,
-    num_prefetched=num_prefetched,
-  ) as batches:
-    yield batches
+  return instances.num_instances * num_clips, clip_at
+
+
+def _consecutive(instances, table, clip):
+  """As `_spread`, of all clips that each video has."""
+  options = {
+    'sampler': clip.sampler,
+    'num_frames': clip.num_frames,
+    'frame_step': clip.frame_step,
+  }
+  ends = np.cumsum(
+    frame_sampling.num_consecutive(
+      instances.store.num_frames[instances.video], **options
+    )
+  )
+  starts = tf.constant(np.concatenate([[0], ends]), tf.int64)
+
+  def clip_at(position):
+    (instance_index,) = tf.unstack(
+      tf.searchsorted(
+        starts[1:], position[None], side='right', out_type=tf.int64
+      )
+    )
+    clip_index = tf.cast(position - starts[instance_index], tf.int32)
+    video_length, _, _ = table.shape(instance_index)
+    frame_numbers = frame_sampling.consecutive_frame_numbers(
+      video_length, clip_index, **options
+    )
+    return instance_index, clip_index, frame_numbers
+
+  return int(ends[-1]) if len(ends) else 0, clip_at
 
 
 def _train_crop(crop, store):
@@ -391,46 +436,3 @@ class _Clips:
       width=width,
       **self._window_options,
     )
-
-
-def _shuffled(index, count, *, seed):
-  """The index-th number of a random order of range(count), in no memory.
-
-  Args:
-    index: int64 scalar tensor in [0, count).
-    count: int >= 1.
-    seed: int64 [2]; each seed has an order of its own.
-
-  Returns:
-    int64 scalar tensor.
-  """
-  # The op uses few bits of each word of its key, 8 for a count up to 2**16:
-  # given (seed, epoch) itself it would repeat every 256th epoch. Hence three
-  # words with all bits mixed; hence not index_shuffle, which takes two.
-  key = tf.random.stateless_uniform(
-    (3,), seed=seed, minval=None, maxval=None, dtype=tf.int32
-  )
-  return tf.raw_ops.RandomIndexShuffle(
-    index=index, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=8
-  )
-
-
-def _host_rows(batch_size, host_index, host_count):
-  """The rows of each global batch that are this host's."""
-  if batch_size < 1 or batch_size % host_count:
-    raise ValueError(
-      f'a batch of {batch_size} clips cannot be shared equally by '
-      f'{host_count} hosts.'
-    )
-  if not 0 <= host_index < host_count:
-    raise ValueError(f'host {host_index} is not one of {host_count} hosts.')
-  share = batch_size // host_count
-  return range(host_index * share, (host_index + 1) * share)
-
-
-def _hide_accelerators():
-  """Keeps TensorFlow off the devices that JAX computes on."""
-  for kind in ('GPU', 'TPU'):
-    # Too late once TensorFlow has started; then it can only be left alone.
-    with contextlib.suppress(RuntimeError):
-      tf.config.set_visible_devices([], kind)
