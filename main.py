@@ -2,11 +2,11 @@
 
   python main.py --config=configs/vie_slowfast.py --workdir=W
   python main.py --config=configs/vie_slowfast.py --workdir=W --mode=knn_eval
-  python main.py --config=configs/vie_slowfast.py --mode=describe
-  python main.py --config=configs/vie_slowfast.py --workdir=W --mode=embed \
-      --config.embed.clips=CLIPS.npz
+  python main.py --config=configs/vie_slowfast.py --workdir=W \
+      --mode=linear_eval --config.linear_eval.dataset=tfds:imagenet2012
 
-The same training command again goes on from the newest checkpoint.
+Modes that evaluate write to WORKDIR/MODE/ and touch nothing else. The same
+command again goes on where it stopped.
 """
 
 import os
@@ -28,9 +28,15 @@ from vie_jax import (
   describe,
   embed,
   evaluate,
+  finetune,
+  linear_eval,
+  metric_log,
+  result,
+  retrieve,
   run_log,
   train,
 )
+from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
 
@@ -39,15 +45,21 @@ MODES = {
   'convert': convert.convert,
   'describe': describe.describe,
   'embed': embed.embed,
+  'finetune': finetune.finetune,
   'knn_eval': evaluate.knn_eval,
+  'linear_eval': linear_eval.linear_eval,
+  'retrieve': retrieve.retrieve,
+  'supervised': finetune.supervised,
 }
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
   embed.ClipsError,
+  foreign_embeddings.EmbeddingsError,
   frame_store.DatasetError,
+  metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
-  train.DivergedError,
+  result.ResultError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(

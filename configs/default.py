@@ -8,6 +8,34 @@ accompanies the paper.
 import ml_collections
 
 
+def _classifier_training() -> ml_collections.ConfigDict:
+  """Fields that finetuning and supervised training share."""
+  config = ml_collections.ConfigDict()
+  # 'color_noise': as in pretraining, by the fields of crop and augmentation.
+  # 'multiscale': squares of several sizes and no noise, see crop.method. In
+  # both, clips are mirrored by augmentation.flip_probability (paper: both).
+  config.augmentation = 'color_noise'
+  # Videos in a batch, over all devices; 128 (official) and, to test, 64.
+  config.batch_size = 128
+  config.eval_batch_size = 64
+  # SGD; 0.9 (official).
+  config.momentum = 0.9
+  # 'plateau': the rate drops to a tenth when validation saturates, that is
+  # after `patience` evaluations without a better top-1, `num_drops` times, and
+  # the training ends when it saturates again (paper). 'drops': after each of
+  # drop_steps (official).
+  config.schedule = 'plateau'
+  config.patience = 5
+  config.num_drops = 2
+  config.drop_steps = ()
+  # Clips of a video in validation, and where they lie: 'spread' evenly
+  # (official), or 'consecutive', all that the video has (paper), which reads
+  # no number. Their softmax is averaged.
+  config.eval_clips = 'spread'
+  config.num_eval_clips = 5
+  return config
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Returns the locked defaults: VIE-Single on Kinetics-400."""
   config = ml_collections.ConfigDict()
@@ -21,6 +49,12 @@ def get_config() -> ml_collections.ConfigDict:
   # checkpoint of the official code), or the workdir of another run. A
   # training starts from them, and goes on from its own checkpoints.
   config.init_from = 'workdir'
+  # Embeddings made elsewhere, in place of a network's, for knn_eval and
+  # retrieve: a .parquet or .npy file, see docs/embeddings.md. Empty: none.
+  config.embeddings = ''
+  # Name of an evaluation's folder in WORKDIR/MODE; empty: the name of the data
+  # set, with init_from behind it where that is not 'workdir'.
+  config.result_name = ''
 
   config.dataset = ml_collections.ConfigDict()
   # A prepared data set, made by data/prepare.py.
@@ -182,10 +216,94 @@ def get_config() -> ml_collections.ConfigDict:
   # Clips in an evaluation batch, over all devices.
   config.knn.batch_size = 64
 
+  config.linear_eval = ml_collections.ConfigDict()
+  # What the readouts are trained and tested on: a prepared data set, an image
+  # folder with train/CLASS/ and val/CLASS/, or 'tfds:NAME'. Images are shown
+  # as static video. Empty: dataset.dir.
+  config.linear_eval.dataset = ''
+  # Where TFDS keeps its data sets; empty: where TFDS looks by itself.
+  config.linear_eval.tfds_data_dir = ''
+  # Layers that get a readout each, all trained together: any of conv1 ...
+  # conv5 (paper: conv3, conv4, conv5).
+  config.linear_eval.layers = ('conv3', 'conv4', 'conv5')
+  # Layers averaged over space as well. Officially ('conv5',) for the
+  # supervised Single, Slow and SlowFast on ImageNet, and no others.
+  config.linear_eval.averaged_layers = ()
+  # Clips in a batch, over all devices; 128 (official) and, to test, 64.
+  config.linear_eval.batch_size = 128
+  config.linear_eval.eval_batch_size = 64
+  # SGD; rate, momentum and L2 penalty on kernel and bias (official).
+  config.linear_eval.learning_rate = 0.01
+  config.linear_eval.momentum = 0.9
+  config.linear_eval.weight_decay = 1e-4
+  # The last steps before the rate drops to a tenth, counted from 0, on videos
+  # and on images (official, VIE-Single). The ends are ours: official runs were
+  # ended by hand.
+  config.linear_eval.drop_steps = (235_099, 519_998)
+  config.linear_eval.num_steps = 620_000
+  config.linear_eval.static_drop_steps = (116_301, 516_691)
+  config.linear_eval.static_num_steps = 620_000
+  # Images only: probability of grey, before the other noise (official).
+  config.linear_eval.static_grey_probability = 0.2
+  # Steps between evaluations and checkpoints.
+  config.linear_eval.eval_every_steps = 20_000
+  config.linear_eval.checkpoint_every_steps = 5000
+
+  # --mode=finetune: the whole network, and a classifier on its pooled features,
+  # on the labels of one column.
+  config.finetune = _classifier_training()
+  # A prepared data set; empty: dataset.dir.
+  config.finetune.dataset = ''
+  # Rate and L2 penalty (official). The penalty is on the classifier alone
+  # unless decay_all is set, which leaves out batch norm (paper).
+  config.finetune.learning_rate = 5e-4
+  config.finetune.weight_decay = 1e-5
+  config.finetune.decay_all = False
+  # The same for a network that starts untrained, init_from=random, with the
+  # penalty on everything but batch norm (official).
+  config.finetune.scratch_learning_rate = 0.01
+  config.finetune.scratch_weight_decay = 1e-4
+  # At most; official runs end some 10,000 steps after the last drop.
+  config.finetune.num_steps = 40_000
+  config.finetune.eval_every_steps = 500
+  config.finetune.checkpoint_every_steps = 500
+
+  # --mode=supervised: the same from scratch on the labels of dataset.dir. The
+  # official settings are not known; the rate is the default of the official
+  # code.
+  config.supervised = _classifier_training()
+  config.supervised.learning_rate = 0.03
+  config.supervised.weight_decay = 1e-4
+  config.supervised.num_steps = 700_000
+  config.supervised.eval_every_steps = 5000
+  config.supervised.checkpoint_every_steps = 5000
+
+  config.retrieve = ml_collections.ConfigDict()
+  # Other workdirs, with commas between, whose --mode=retrieve on the same
+  # videos is done: the page shows their neighbours beside this run's.
+  config.retrieve.beside = ''
+  # A video file of your own: finds the training videos nearest to it.
+  config.retrieve.query = ''
+  # What the page calls this network; empty: the last part of the workdir.
+  config.retrieve.name = ''
+  # Validation videos on the page, evenly spread over them, and neighbours of
+  # each; 3 (the paper's Figure 2).
+  config.retrieve.num_queries = 50
+  config.retrieve.num_neighbors = 3
+
   config.embed = ml_collections.ConfigDict()
-  # What --mode=embed embeds: an .npz file with an array `clips`, uint8
+  # What --mode=embed embeds: a prepared data set, a folder of videos or of
+  # images, or one file. Empty: dataset.dir.
+  config.embed.source = ''
+  # In place of `source`: an .npz file with an array `clips`, uint8
   # [n, T, H, W, 3], cropped already, of any size that the network accepts.
   config.embed.clips = ''
+  # Splits of a prepared data set.
+  config.embed.splits = ('train', 'val')
+  # 'embedding', or the features of a layer: conv1 ... conv5, flattened.
+  config.embed.layer = 'embedding'
+  # One row for each evaluation clip, instead of one for their mean.
+  config.embed.per_clip = False
   # Clips at a time, over all devices.
   config.embed.batch_size = 64
 

@@ -19,6 +19,13 @@ BASES = {
   'slowfast': vie_slowfast.get_config,
 }
 
+# Readouts on videos: the steps before the drops, and the end (ours).
+READOUT_STEPS = {
+  'trn': ((149_998, 324_998), 390_000),
+  'slow': ((154_998, 344_998), 415_000),
+  'slowfast': ((94_998, 209_999), 250_000),
+}
+
 
 def get_config(clips='slowfast'):
   """VIE-Single on the clips of 'trn', 'slow' or 'slowfast'."""
@@ -29,6 +36,8 @@ def get_config(clips='slowfast'):
     )
   config = BASES[clips]()
   config.model.name = 'vie_single'
+  readout = config.linear_eval
+  readout.drop_steps, readout.num_steps = READOUT_STEPS[clips]
   # The bank of a network trained on single frames is of other clips.
   config.knn.reference = 'clips'
   return config

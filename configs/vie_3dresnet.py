@@ -36,4 +36,10 @@ def get_config():
   config.batch_size = 64
   config.optimizer.drop_steps = (974_946, 1_304_998)
   config.num_steps = 1_450_000
+  # Readouts: read off the authors' curves.
+  config.linear_eval.drop_steps = (82_000, 257_000)
+  config.linear_eval.num_steps = 595_000
+  config.linear_eval.static_drop_steps = (290_000, 940_000)
+  config.linear_eval.static_num_steps = 1_170_000
+  config.finetune.num_eval_clips = 10
   return config

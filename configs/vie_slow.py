@@ -20,4 +20,8 @@ def get_config():
   config.batch_size = 64
   config.optimizer.drop_steps = (1_170_011, 1_380_011)
   config.num_steps = 1_440_000
+  config.linear_eval.drop_steps = (99_998, 274_998)
+  config.linear_eval.num_steps = 330_000
+  config.linear_eval.static_drop_steps = (250_011, 500_011)
+  config.linear_eval.static_num_steps = 600_000
   return config

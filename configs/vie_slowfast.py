@@ -20,4 +20,9 @@ def get_config():
   config.batch_size = 64
   config.optimizer.drop_steps = (1_120_011, 1_294_998)
   config.num_steps = 1_350_000
+  config.linear_eval.drop_steps = (119_998, 244_998)
+  config.linear_eval.num_steps = 300_000
+  config.linear_eval.static_drop_steps = (200_011, 460_011)
+  config.linear_eval.static_num_steps = 550_000
+  config.finetune.num_eval_clips = 3
   return config

@@ -36,6 +36,12 @@ def get_config(start='scratch'):
   config.batch_size = 64
   config.optimizer.drop_steps = (1_170_011, 1_380_011)
   config.num_steps = 1_440_000
+  # Readouts: of Input-Single on TRN's clips on videos, of VIE-Slow on images;
+  # TRN's official steps are counted from an unknown start.
+  config.linear_eval.drop_steps = (149_998, 324_998)
+  config.linear_eval.num_steps = 390_000
+  config.linear_eval.static_drop_steps = (250_011, 500_011)
+  config.linear_eval.static_num_steps = 600_000
   if start not in ('scratch', 'from_single'):
     raise ValueError(
       f'configs/vie_trn.py:{start} does not exist; known are scratch, '

@@ -23,4 +23,8 @@ def get_config():
   """VIE-Slow's config with a stream of single frames beside it."""
   config = vie_slow.get_config()
   config.model.name = 'vie_twostream_s'
+  config.linear_eval.drop_steps = (104_998, 244_998)
+  config.linear_eval.num_steps = 300_000
+  config.linear_eval.static_drop_steps = (230_011, 570_011)
+  config.linear_eval.static_num_steps = 680_000
   return config

@@ -23,4 +23,10 @@ def get_config():
   """VIE-SlowFast's config with a stream of single frames beside it."""
   config = vie_slowfast.get_config()
   config.model.name = 'vie_twostream_sf'
+  config.linear_eval.drop_steps = (134_998, 259_998)
+  config.linear_eval.num_steps = 310_000
+  config.linear_eval.static_drop_steps = (160_011, 460_011)
+  config.linear_eval.static_num_steps = 550_000
+  config.finetune.num_eval_clips = 3
+  config.finetune.batch_size = 64
   return config

@@ -1,5 +1,6 @@
 import ast
 import importlib
+import math
 import pathlib
 
 import pytest
@@ -31,6 +32,44 @@ BAD_VALUES = [
   for smallest, fields in TOO_SMALL.items()
   for field in fields.split()
 ] + [
+  *(
+    (f'{group}.{name}', value)
+    for group in ('linear_eval', 'finetune', 'supervised')
+    for name, value in {
+      'batch_size': 0,
+      'eval_batch_size': 0,
+      'num_steps': 0,
+      'eval_every_steps': 0,
+      'checkpoint_every_steps': 0,
+      'learning_rate': -0.1,
+      'weight_decay': math.inf,
+      'momentum': 1.0,
+    }.items()
+  ),
+  *(
+    (f'{group}.{name}', value)
+    for group in ('finetune', 'supervised')
+    for name, value in {
+      'augmentation': 'none',
+      'schedule': 'cosine',
+      'eval_clips': 'all',
+      'num_eval_clips': 0,
+      'patience': 0,
+      'num_drops': -1,
+    }.items()
+  ),
+  ('finetune.scratch_learning_rate', -1.0),
+  ('finetune.scratch_weight_decay', -1.0),
+  ('linear_eval.static_num_steps', 0),
+  ('linear_eval.static_grey_probability', 1.5),
+  ('linear_eval.layers', ()),
+  ('linear_eval.layers', ('conv6',)),
+  ('linear_eval.averaged_layers', ('pool',)),
+  ('embed.batch_size', 0),
+  ('embed.layer', 'conv0'),
+  ('embed.splits', ('test',)),
+  ('retrieve.num_queries', 0),
+  ('retrieve.num_neighbors', 0),
   ('augmentation.flip_probability', 1.5),
   ('augmentation.grey_probability', -0.1),
   ('augmentation.brightness', 1.01),

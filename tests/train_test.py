@@ -114,7 +114,7 @@ def test_divergence_is_noticed_by_whatever_looks_first(
     num_devices=1,
     **(every | {f'{looks}_every_steps': 2}),
   )
-  with pytest.raises(train.DivergedError) as error:
+  with pytest.raises(metric_log.DivergedError) as error:
     train.train_and_evaluate(config, tmp_path)
   message = str(error.value)
   assert message.startswith('Training stopped at step 2: ')

@@ -1,6 +1,7 @@
 """Weights from every source, and what is said where there are none."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -54,13 +55,14 @@ def first_state(name, seed):
   return initialize(jax.random.key(seed))
 
 
-def save(workdir, name='vie_single', seed=0, step=7, **changes):
+def save(workdir, name='vie_single', seed=0, step=7, record=None, **changes):
   """Makes a workdir with a checkpoint; returns the variables saved."""
   state = first_state(name, seed).replace(step=jax.numpy.int32(step))
   config = tiny(name, **changes)
   record = {
-    'config': {'model': dict(config.model)},
+    'config': json.loads(config.to_json_best_effort()),
     'fingerprint': FINGERPRINT,
+    **(record or {}),
   }
   with checkpoint.Checkpoints(workdir) as checkpoints:
     checkpoints.save(state, record)
@@ -109,6 +111,27 @@ def test_of_another_workdir(tmp_path):
   assert not (tmp_path / 'own').exists()
 
 
+@pytest.mark.parametrize(
+  'step, record, training',
+  [
+    # The tiny run has 10 steps of Instance Recognition.
+    (10, {}, 'instance_recognition'),
+    (11, {}, 'local_aggregation'),
+    (11, {'training': 'supervised'}, 'supervised'),
+    (11, {'training': 'finetuned'}, 'finetuned'),
+  ],
+)
+def test_they_say_how_they_came_to_be(tmp_path, step, record, training):
+  save(tmp_path, step=step, record=record, dataset__share=0.3)
+  found = load(tiny(), tmp_path)
+  assert found.training == training
+  assert found.trained_on['share'] == 0.3
+  assert found.trained_on['fingerprint'] == FINGERPRINT
+  # Only a pretraining has a memory bank to go with them.
+  assert (found.workdir is None) == bool(record)
+  assert load(tiny(init_from='random')).training == 'random'
+
+
 def test_random_ones_are_those_that_training_starts_with():
   state = first_state('vie_single', 3)
   found = load(tiny(init_from='random', seed=3))
@@ -132,6 +155,7 @@ def test_of_an_official_checkpoint(tmp_path, name):
   path = tmp_path / 'official.npz'
   saved = official_file(path, name, global_step=np.int64(1_450_000))
   found = load(tiny(name, init_from=f'official:{path}'))
+  assert found.training == 'official'
   assert_equal(found.variables, jax.tree.map(np.asarray, saved))
   assert (found.step, found.workdir) == (1_450_000, None)
 

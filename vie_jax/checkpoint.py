@@ -4,16 +4,15 @@ A checkpoint has four items: `model` (parameters and batch statistics),
 `memory_bank` (with the age and the clusters of its rows), `training` (the rest
 of the `TrainState`) and `record` (JSON: format version, config, fingerprint of
 the data set). Evaluations read only what they need. A converted checkpoint has
-`model` and `record` only.
+`model` and `record` only; the training of a classifier has items of its own.
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-
-from vie_jax import train_state
 
 FORMAT_VERSION = 2
 ITEMS = {
@@ -27,10 +26,6 @@ class CheckpointError(ValueError):
   """A checkpoint is missing, damaged, or of another run."""
 
 
-def _item(name: str, state: train_state.TrainState) -> dict:
-  return {field: getattr(state, field) for field in ITEMS[name]}
-
-
 class Checkpoints:
   """The checkpoints of one workdir, newest last. A context manager.
 
@@ -39,6 +34,8 @@ class Checkpoints:
     keep: how many to keep, the oldest go first; None keeps all.
     read_only: leaves the folder as it is: creates nothing, and does not take
       what a running training is just saving for the remains of a kill.
+    items: name -> fields of the state that are saved together; those of a
+      `TrainState`, unless it is another kind of state.
   """
 
   def __init__(
@@ -47,7 +44,9 @@ class Checkpoints:
     *,
     keep: int | None = None,
     read_only: bool = False,
+    items: Mapping[str, Sequence[str]] = ITEMS,
   ):
+    self._items = items
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -59,7 +58,7 @@ class Checkpoints:
         save_interval_steps=0 if read_only else 1,
       ),
       item_handlers={
-        **{name: ocp.StandardCheckpointHandler() for name in ITEMS},
+        **{name: ocp.StandardCheckpointHandler() for name in items},
         'record': ocp.JsonCheckpointHandler(),
       },
     )
@@ -71,21 +70,27 @@ class Checkpoints:
     self._manager.close()
 
   @property
+  def directory(self) -> pathlib.Path:
+    """The folder that they are in."""
+    return self._directory
+
+  @property
   def latest_step(self) -> int | None:
     """The newest saved step, or None."""
     return self._manager.latest_step()
 
-  def save(self, state: train_state.TrainState, record: dict) -> None:
+  def save(self, state: Any, record: dict) -> None:
     """Saves in the background; the state may be donated right afterwards.
 
     Args:
-      state: what to save, under its own step.
+      state: a `TrainState`, or what else has the fields of the items and a
+        step, under which it is saved.
       record: JSON-compatible facts: see `check_record`.
 
     Raises:
       CheckpointError: if the step, or a later one, is saved already.
     """
-    items = {name: _item(name, state) for name in ITEMS}
+    items = {name: self._item(name, state) for name in self._items}
     self._save(int(state.step), items, record)
 
   def save_converted(self, variables: dict, record: dict) -> None:
@@ -134,9 +139,7 @@ class Checkpoints:
       )
     return record
 
-  def restore(
-    self, step: int, shapes: train_state.TrainState
-  ) -> train_state.TrainState:
+  def restore(self, step: int, shapes: Any) -> Any:
     """Restores a state.
 
     Args:
@@ -148,11 +151,12 @@ class Checkpoints:
       CheckpointError: naming the folder and the remedy.
     """
     wanted = {
-      name: ocp.args.StandardRestore(_item(name, shapes)) for name in ITEMS
+      name: ocp.args.StandardRestore(self._item(name, shapes))
+      for name in self._items
     }
     restored = self._restore(step, **wanted)
     fields = {}
-    for name in ITEMS:
+    for name in self._items:
       fields |= restored[name]
     return shapes.replace(**fields)
 
@@ -183,10 +187,13 @@ class Checkpoints:
 
     try:
       saved = self._manager.item_metadata(step)[item].tree
-      shapes = {field: shapes_of(field) for field in ITEMS[item]}
+      shapes = {field: shapes_of(field) for field in self._items[item]}
     except Exception as error:  # orbax raises whatever its parts raise
       raise self._unreadable(step, ' '.join(str(error).split())[:300]) from None
     return self._restore(step, **{item: ocp.args.StandardRestore(shapes)})[item]
+
+  def _item(self, name: str, state: Any) -> dict:
+    return {field: getattr(state, field) for field in self._items[name]}
 
   def _restore(self, step, **args):
     folder = self._directory / str(step)

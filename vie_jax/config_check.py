@@ -4,7 +4,7 @@ import math
 
 import ml_collections
 
-from vie_jax.models import networks
+from vie_jax.models import networks, readout
 
 
 class ConfigError(ValueError):
@@ -35,6 +35,24 @@ _AT_LEAST_ONE = (
   'knn.num_neighbors',
   'knn.batch_size',
   'embed.batch_size',
+  'retrieve.num_queries',
+  'retrieve.num_neighbors',
+  *(
+    f'{group}.{name}'
+    for group in ('linear_eval', 'finetune', 'supervised')
+    for name in (
+      'batch_size',
+      'eval_batch_size',
+      'num_steps',
+      'eval_every_steps',
+      'checkpoint_every_steps',
+    )
+  ),
+  'linear_eval.static_num_steps',
+  'finetune.num_eval_clips',
+  'finetune.patience',
+  'supervised.num_eval_clips',
+  'supervised.patience',
   'input.prefetch_batches',
 )
 _NOT_NEGATIVE = (
@@ -47,6 +65,16 @@ _NOT_NEGATIVE = (
   'optimizer.warmup_steps',
   'dataset.bin_frames',
   'input.num_threads',
+  'linear_eval.learning_rate',
+  'linear_eval.weight_decay',
+  'finetune.learning_rate',
+  'finetune.weight_decay',
+  'finetune.scratch_learning_rate',
+  'finetune.scratch_weight_decay',
+  'finetune.num_drops',
+  'supervised.learning_rate',
+  'supervised.weight_decay',
+  'supervised.num_drops',
 )
 _SHARES = (
   'augmentation.flip_probability',
@@ -54,6 +82,7 @@ _SHARES = (
   'augmentation.brightness',
   'augmentation.contrast',
   'augmentation.saturation',
+  'linear_eval.static_grey_probability',
 )
 _CHOICES = {
   'model.name': networks.NAMES,
@@ -72,6 +101,29 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),
   'knn.reference': ('bank', 'clips'),
+  'embed.layer': ('embedding', *readout.LAYERS),
+  **{
+    f'{group}.{name}': choices
+    for group in ('finetune', 'supervised')
+    for name, choices in {
+      'augmentation': ('color_noise', 'multiscale'),
+      'schedule': ('plateau', 'drops'),
+      'eval_clips': ('spread', 'consecutive'),
+    }.items()
+  },
+}
+_MOMENTA = (
+  'memory_bank.momentum',
+  'model.batch_norm_decay',
+  'optimizer.momentum',
+  'linear_eval.momentum',
+  'finetune.momentum',
+  'supervised.momentum',
+)
+_LISTS = {
+  'linear_eval.layers': readout.LAYERS,
+  'linear_eval.averaged_layers': readout.LAYERS,
+  'embed.splits': ('train', 'val'),
 }
 
 
@@ -99,6 +151,13 @@ def _problems(config):
     if _value(config, field) not in choices:
       known = ', '.join(choices)
       yield f'{field} is {_value(config, field)!r}; it must be one of {known}'
+  for field, choices in _LISTS.items():
+    value = _value(config, field)
+    if not set(value) <= set(choices):
+      known = ', '.join(choices)
+      yield f'{field} is {value}; each must be one of {known}'
+  if not config.linear_eval.layers:
+    yield "linear_eval.layers is (); ('conv5',) names one layer"
   yield from _relations(config)
   yield from _sources(config)
   yield from _selection(config)
@@ -185,11 +244,7 @@ def _relations(config):
       f'objective.temperature is {config.objective.temperature}; it must be '
       'positive and finite'
     )
-  for field in (
-    'memory_bank.momentum',
-    'model.batch_norm_decay',
-    'optimizer.momentum',
-  ):
+  for field in _MOMENTA:
     if not 0 <= _value(config, field) < 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1)'
 

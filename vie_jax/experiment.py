@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
@@ -41,6 +42,8 @@ class Experiment:
     clip_shape: (T, H, W, 3) that the model sees.
     augment: (key, window, crop) -> normalised training clips.
     center: (window, crop) -> normalised evaluation clips.
+    batch_size: of training, over all devices.
+    eval_batch_size: of evaluation, over all devices.
   """
 
   config: ml_collections.ConfigDict
@@ -51,6 +54,8 @@ class Experiment:
   clip_shape: tuple[int, int, int, int]
   augment: Callable[..., jax.Array]
   center: Callable[..., jax.Array]
+  batch_size: int
+  eval_batch_size: int
 
   @property
   def label_columns(self) -> list[str]:
@@ -61,21 +66,27 @@ class Experiment:
 
 @contextlib.contextmanager
 def open_experiment(
-  config: ml_collections.ConfigDict, *, trains: bool = True
+  config: ml_collections.ConfigDict,
+  *,
+  trains: bool = True,
+  batch_size: str = 'batch_size',
+  eval_batch_size: str = 'knn.batch_size',
 ) -> Iterator[Experiment]:
   """Builds what the config describes; closes the data set at the end.
 
   Args:
     config: see configs/default.py.
     trains: whether training batches will be asked for.
+    batch_size: name of the field that says how large they are.
+    eval_batch_size: likewise, for evaluation.
 
   Raises:
     config_check.ConfigError: if a field cannot work.
     frame_store.DatasetError: if there is no such prepared data set.
   """
   config_check.check(config)
-  batch_sizes = ('batch_size', 'knn.batch_size')
-  mesh = make_mesh(config, *(batch_sizes if trains else batch_sizes[1:]))
+  trained = (batch_size,) if trains else ()
+  mesh = make_mesh(config, *trained, eval_batch_size)
   _check_bank(mesh)
   with contextlib.ExitStack() as stack:
     stores = {
@@ -109,10 +120,12 @@ def open_experiment(
         size=config.crop.size,
         crops_before_resize=crops_before_resize,
       ),
+      batch_size=operator.attrgetter(batch_size)(config),
+      eval_batch_size=operator.attrgetter(eval_batch_size)(config),
     )
     _check_labels(parts)
     if trains:
-      _check_batch(parts)
+      _check_batch(parts, batch_size)
     logging.info(
       'Data set %s: %d training videos, %d validation videos, labels %s.',
       config.dataset.dir,
@@ -135,6 +148,37 @@ def record(parts: Experiment) -> dict:
     'config': json.loads(parts.config.to_json_best_effort()),
     'fingerprint': parts.train.fingerprint,
   }
+
+
+def dataset_facts(parts: Experiment) -> dict:
+  """The data set, as `result.json` has it; training videos count once."""
+  store = parts.train.store
+  return {
+    'name': store.name,
+    'path': str(store.directory),
+    'kind': 'video',
+    'fingerprint': store.fingerprint,
+    'train': parts.train.distinct_videos().num_instances,
+    'val': parts.val.num_instances,
+    'split': 'val',
+  }
+
+
+def chance(parts: Experiment) -> dict[str, float]:
+  """Accuracy of always naming the training videos' most frequent class.
+
+  Returns:
+    label column -> share of the validation videos; a column that they have no
+    labels of is left out.
+  """
+  found, videos = {}, parts.train.distinct_videos()
+  for column in parts.label_columns:
+    train, val = videos.label(column)[0], parts.val.label(column)[0]
+    val = val[val >= 0]
+    if val.size:
+      frequent = np.bincount(train[train >= 0], minlength=1).argmax()
+      found[column] = float((val == frequent).mean())
+  return found
 
 
 def build_model(config: ml_collections.ConfigDict) -> nn.Module:
@@ -201,12 +245,12 @@ def _check_labels(parts: Experiment) -> None:
     parts.train.label(column)
 
 
-def _check_batch(parts: Experiment) -> None:
+def _check_batch(parts: Experiment, field: str) -> None:
   """Refuses a data set that is too small for the training batches."""
   config, train = parts.config, parts.train
-  if train.num_instances < config.batch_size:
+  if train.num_instances < parts.batch_size:
     raise config_check.ConfigError(
-      f'config.batch_size is {config.batch_size}, but {config.dataset.dir} '
+      f'config.{field} is {parts.batch_size}, but {config.dataset.dir} '
       f'has only {train.num_instances} for training, and a batch holds no '
       'video twice; lower it, or add videos.'
     )
@@ -259,17 +303,25 @@ def train_batches(experiment: Experiment, *, start_step: int, seed: int):
   """Opens the training batches from a step on: a context manager."""
   return pipeline.train_batches(
     experiment.train,
-    batch_size=experiment.config.batch_size,
+    batch_size=experiment.batch_size,
     seed=seed,
     start_step=start_step,
     **input_options(experiment.config),
   )
 
 
-def eval_batches(experiment: Experiment, videos: instances.Instances):
+def eval_batches(
+  experiment: Experiment,
+  videos: instances.Instances,
+  *,
+  start_step: int = 0,
+  is_consecutive: bool = False,
+):
   """Opens the evaluation clips of some videos: a context manager."""
   return pipeline.eval_batches(
     videos,
-    batch_size=experiment.config.knn.batch_size,
+    batch_size=experiment.eval_batch_size,
+    start_step=start_step,
+    is_consecutive=is_consecutive,
     **input_options(experiment.config),
   )

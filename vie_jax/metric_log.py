@@ -1,7 +1,7 @@
-"""A plain record of a run's figures: one JSON line per step.
+"""Where a run's figures go: the log, TensorBoard and `metrics.jsonl`.
 
-TensorBoard has the curves too; this file is for reading by programs, and by
-people without TensorBoard.
+The last is one JSON line per step, for reading by programs, and by people
+without TensorBoard.
 """
 
 import json
@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from clu import metric_writers
 
 FILE_NAME = 'metrics.jsonl'
+
+
+class DivergedError(RuntimeError):
+  """The loss, a parameter or the memory bank is no longer finite."""
 
 
 def read(workdir: str | pathlib.Path) -> Iterator[dict]:
@@ -104,3 +108,31 @@ class JsonLinesWriter(metric_writers.MetricWriter):
   def close(self):
     """Closes the file."""
     self._file.close()
+
+
+class _ScalarsToLog(metric_writers.LoggingWriter):
+  """Logs scalars; long texts are for TensorBoard."""
+
+  def write_texts(self, *unused_args):
+    """Not kept here."""
+
+
+def open_writers(
+  workdir: str | pathlib.Path, *, from_step: int | None, is_main: bool
+) -> metric_writers.MultiWriter:
+  """Opens everything that a run's figures go to.
+
+  Args:
+    workdir: receives TensorBoard files and `metrics.jsonl`.
+    from_step: see `JsonLinesWriter`.
+    is_main: whether this process writes files, or only its log.
+  """
+  writers = [_ScalarsToLog()]
+  if is_main:
+    # Not asynchronous: a thread that writes while the process is killed
+    # leaves a torn file, and a few scalars cost nothing.
+    writers += [
+      metric_writers.SummaryWriter(str(workdir)),
+      JsonLinesWriter(workdir, from_step=from_step),
+    ]
+  return metric_writers.MultiWriter(writers)

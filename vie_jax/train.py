@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from absl import logging
-from clu import metric_writers, parameter_overview, periodic_actions
+from clu import parameter_overview, periodic_actions
 from jax.sharding import Mesh
 
 from vie_jax import (
@@ -33,10 +33,6 @@ from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 
 CONFIG_FILE = 'config.json'
-
-
-class DivergedError(RuntimeError):
-  """The loss, a parameter or the memory bank is no longer finite."""
 
 
 def method_of(
@@ -235,23 +231,11 @@ class _Reporter:
     self._parts = parts
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
-    self._text_writers = []
-    writers = [metric_writers.LoggingWriter()]
-    if jax.process_index() == 0:
-      # Not asynchronous: a thread that writes while the process is killed
-      # leaves a torn file, and a few scalars cost nothing.
-      summaries = metric_writers.SummaryWriter(str(workdir))
-      self._text_writers.append(summaries)
-      writers += [
-        summaries,
-        metric_log.JsonLinesWriter(workdir, from_step=checkpoints.latest_step),
-      ]
-    self.writer = metric_writers.MultiWriter(writers)
-
-  def text(self, step: int, name: str, text: str) -> None:
-    """Writes a text to TensorBoard."""
-    for writer in self._text_writers:
-      writer.write_texts(step, {name: text})
+    self.writer = metric_log.open_writers(
+      workdir,
+      from_step=checkpoints.latest_step,
+      is_main=jax.process_index() == 0,
+    )
 
   def scalars(self, step: int, metrics: dict) -> None:
     """Writes figures of a step; stops if the loss is not finite."""
@@ -290,7 +274,7 @@ class _Reporter:
       if good is None
       else f'the last good checkpoint, of step {good}, is kept'
     )
-    raise DivergedError(
+    raise metric_log.DivergedError(
       f'Training stopped at step {step}: {reason}; {kept}. Lower '
       'config.optimizer.learning_rate, or look at the data, and run it '
       'again.'
@@ -309,7 +293,9 @@ def _describe(
       state.params, include_stats=False
     ),
   )
-  reporter.text(int(state.step), 'config', f'```\n{config}\n```')
+  reporter.writer.write_texts(
+    int(state.step), {'config': f'```\n{config}\n```'}
+  )
   if jax.process_index() == 0:
     (workdir / CONFIG_FILE).write_text(config + '\n')
 
@@ -354,7 +340,7 @@ def train_and_evaluate(
       anything is written.
     checkpoint.CheckpointError: if the newest checkpoint is damaged or of
       another run; it is left as it is.
-    DivergedError: if a figure is no longer finite.
+    metric_log.DivergedError: if a figure is no longer finite.
   """
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:

@@ -37,12 +37,18 @@ class Weights:
     variables: `params` and `batch_stats`, float32, whole on each device.
     step: training steps behind them; 0 if they were never trained.
     workdir: of the run that saved them along with its memory bank; None if
-      they are official, untrained, or of two runs.
+      they are official, untrained, supervised, or of two runs.
+    training: how they came to be: 'random', 'instance_recognition',
+      'local_aggregation', 'supervised', 'finetuned', 'official' or
+      'side_by_side'.
+    trained_on: facts of the videos they were trained on, as far as known.
   """
 
   variables: Variables
   step: int
   workdir: pathlib.Path | None = None
+  training: str = 'random'
+  trained_on: dict | None = None
 
 
 def stream_sources(config: ml_collections.ConfigDict) -> list[str]:
@@ -132,7 +138,12 @@ def load(
     }
     for collection in ('params', 'batch_stats')
   }
-  return Weights(variables, max(weights.step for weights in found.values()))
+  return Weights(
+    variables,
+    max(weights.step for weights in found.values()),
+    training='side_by_side',
+    trained_on=found['single'].trained_on,
+  )
 
 
 def warm_start(
@@ -272,8 +283,16 @@ class _Loader:
         folder,
         record['converted_from'],
       )
-      return Weights(variables, record['official_step'])
-    return Weights(variables, record['step'], folder)
+      return Weights(variables, record['official_step'], training='official')
+    training = _training(record)
+    has_bank = training in ('instance_recognition', 'local_aggregation')
+    return Weights(
+      variables,
+      record['step'],
+      folder if has_bank else None,
+      training,
+      _trained_on(record),
+    )
 
   def load_official(
     self, source: str, name: str, model: nn.Module
@@ -283,12 +302,36 @@ class _Loader:
     arrays = official_files.read(source.removeprefix(OFFICIAL_PREFIX))
     variables, memory = official_checkpoint.to_flax(arrays, name, shapes)
     placed = jax.device_put(variables, sharding.replicated(self._mesh))
-    return Weights(placed, official_checkpoint.step_of(arrays)), memory
+    step = official_checkpoint.step_of(arrays)
+    return Weights(placed, step, training='official'), memory
 
   def _initializer(self, model):
     return train_state.network_initializer(
       model, clip_shape=self._clip_shape, mesh=self._mesh
     )
+
+
+def _training(record: dict) -> str:
+  """How the weights of a checkpoint came to be."""
+  if 'training' in record:
+    return record['training']
+  until = record['config']['objective']['instance_recognition_steps']
+  is_ir = record['step'] <= until
+  return 'instance_recognition' if is_ir else 'local_aggregation'
+
+
+def _trained_on(record: dict) -> dict:
+  """What a checkpoint's record says of its videos."""
+  config = record['config']
+  dataset, clip = config['dataset'], config['clip']
+  return {
+    'path': dataset['dir'],
+    'fingerprint': record['fingerprint'],
+    'share': dataset['share'],
+    'bin_frames': dataset['bin_frames'],
+    'sampler': clip['sampler'],
+    'num_frames': clip['num_frames'],
+  }
 
 
 def _network_fields(config: ml_collections.ConfigDict, name: str) -> dict:

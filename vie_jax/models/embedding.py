@@ -39,15 +39,38 @@ class VideoEmbedding(nn.Module):
     Source: the paper's equation 1 without its expectation, which the memory
     bank's running mean takes.
     """
-    return normalize(self.projection(self.backbone(clip, train=train).pooled))
+    return normalize(self.projection(self.pooled(clip, train=train)))
+
+  def pooled(self, clip: jax.Array, *, train: bool) -> jax.Array:
+    """Maps normalised clips [B, T, H, W, 3] to what the projection sees.
+
+    Returns:
+      float32 [B, F], the last maps averaged over time and space; those of the
+      frames one after the other for VIE-TRN.
+    """
+    return self.backbone(clip, train=train).pooled
 
   def readouts(
-    self, clip: jax.Array, *, train: bool = False
+    self,
+    clip: jax.Array,
+    *,
+    train: bool = False,
+    averaged: tuple[str, ...] = (),
   ) -> dict[str, jax.Array]:
     """Maps normalised clips [B, T, H, W, 3] to readout features.
 
+    Args:
+      clip: float32.
+      train: as in `__call__`.
+      averaged: layers that are averaged over space, too.
+
     Returns:
-      'conv1' ... 'conv5' -> float32 [B, size], see `readout.flatten`.
+      'conv1' ... 'conv5' -> float32 [B, size], see `readout`.
     """
     maps = self.backbone(clip, train=train).maps
-    return {layer: readout.flatten(maps[layer]) for layer in readout.LAYERS}
+    return {
+      layer: readout.average(maps[layer])
+      if layer in averaged
+      else readout.flatten(maps[layer])
+      for layer in readout.LAYERS
+    }

@@ -28,6 +28,8 @@ STREAMS = {
   'vie_twostream_sf': {'single': 'vie_single', 'motion': 'vie_slowfast'},
 }
 """Two-stream networks -> stream -> the network that it is."""
+FRAME_WISE = ('vie_single', 'vie_trn')
+"""Networks whose readouts see each frame for itself."""
 
 
 def has_slowfast(name: str) -> bool:

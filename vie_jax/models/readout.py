@@ -40,6 +40,14 @@ def flatten(maps: jax.Array) -> jax.Array:
   return pooled.reshape(len(pooled), -1)
 
 
+def average(maps: jax.Array) -> jax.Array:
+  """Averages a layer's maps [B, T, H, W, C] over time and space: [B, C].
+
+  Source: the official readouts of Conv5 of supervised networks on ImageNet.
+  """
+  return jnp.mean(maps.astype(jnp.float32), axis=(1, 2, 3))
+
+
 def _pooling(shape: tuple[int, int, int]) -> int:
   size = math.prod(shape)
   if size <= MAX_SIZE:

@@ -33,16 +33,34 @@ class TwoStream(nn.Module):
     total = self.single(clip, train=train) + self.motion(clip, train=train)
     return embedding.normalize(total)
 
+  def pooled(self, clip: jax.Array, *, train: bool) -> jax.Array:
+    """Maps clips to the streams' pooled features, the single stream first.
+
+    Returns:
+      float32 [B, F]. Deviation: the official finetuning leaves out the fast
+      pathway of VIE-TwoStream-SF.
+    """
+    streams = (self.single, self.motion)
+    return jnp.concatenate(
+      [stream.pooled(clip, train=train) for stream in streams], axis=-1
+    )
+
   def readouts(
-    self, clip: jax.Array, *, train: bool = False
+    self,
+    clip: jax.Array,
+    *,
+    train: bool = False,
+    averaged: tuple[str, ...] = (),
   ) -> dict[str, jax.Array]:
     """Maps clips to the streams' readouts, side by side.
 
     Returns:
       layer -> float32 [B, size], the single stream first (official).
     """
-    single = self.single.readouts(clip, train=train)
-    motion = self.motion.readouts(clip, train=train)
+    single, motion = (
+      stream.readouts(clip, train=train, averaged=averaged)
+      for stream in (self.single, self.motion)
+    )
     return {
       layer: jnp.concatenate([single[layer], motion[layer]], axis=-1)
       for layer in single

@@ -1,0 +1,1 @@
+"""Training classifiers on labels: data, loop, schedule."""

@@ -1,0 +1,429 @@
+"""The loop that trains classifiers on labels: readouts, and whole networks.
+
+What is trained is a `Task`; how often it is evaluated and saved, when the rate
+drops and when it ends is the same for all, and so is going on after a kill.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+from clu import periodic_actions
+from jax.sharding import Mesh
+
+from vie_jax import (
+  checkpoint,
+  metric_log,
+  result,
+  run_log,
+  sharding,
+)
+from vie_jax.classifiers.labelled_data import LabelledData
+from vie_jax.classifiers.plateau import Plateau
+from vie_jax.weights import Weights
+
+# Fields that may change when a training goes on.
+_FREE = ('num_steps', 'eval_every_steps', 'checkpoint_every_steps')
+Accuracy = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What is trained, and on what.
+
+  Attributes:
+    items: of its checkpoints, see `checkpoint.Checkpoints`.
+    initialize: () -> the first state, which has a field `step`.
+    step: (state, batch, learning rate) -> (state, metrics); the state is
+      donated.
+    open_batches: first step -> context manager over batches, dicts of this
+      host's NumPy arrays.
+    evaluate: state -> label column -> name -> accuracies of validation.
+    mesh: that it runs on.
+  """
+
+  items: Mapping[str, Sequence[str]]
+  initialize: Callable[[], Any]
+  step: Callable[..., tuple[Any, dict]]
+  open_batches: Callable[[int], Any]
+  evaluate: Callable[[Any], Accuracy]
+  mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """The learning rate and the end of a training.
+
+  Attributes:
+    learning_rate: at first.
+    num_steps: at most.
+    drop_steps: the last steps before the rate drops to a tenth, counted from
+      0.
+    patience: evaluations until validation counts as saturated, at which the
+      rate drops, too; 0 for never.
+    num_drops: how often it may; the training ends when validation saturates
+      once more.
+  """
+
+  learning_rate: float
+  num_steps: int
+  drop_steps: Sequence[int] = ()
+  patience: int = 0
+  num_drops: int = 0
+
+  def rate(self, step: int, drops: int) -> float:
+    """The rate of a step, after so many drops at plateaus."""
+    drops += sum(step > drop for drop in self.drop_steps)
+    return self.learning_rate * 0.1**drops
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """Steps between log lines, evaluations and checkpoints."""
+
+  log: int
+  evaluate: int
+  save: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How a training ended.
+
+  Attributes:
+    steps: done.
+    accuracy: of the last state, as `Task.evaluate` gives it.
+    best: the highest accuracy by column and name that any evaluation of it
+      found, top-1 of videos.
+    seconds: of this call, which may have gone on from a checkpoint.
+  """
+
+  steps: int
+  accuracy: Accuracy
+  best: dict[str, dict[str, float]]
+  seconds: float
+
+
+def fit_and_write(
+  task: Task,
+  data: LabelledData,
+  found: Weights,
+  config: ml_collections.ConfigDict,
+  *,
+  mode: str,
+  folder: pathlib.Path,
+  schedule: Schedule,
+  **facts,
+) -> dict:
+  """Trains to the end and writes the result.
+
+  Args:
+    task: what is trained.
+    data: what it is trained and tested on.
+    found: the weights that it starts from.
+    config: of the network; `config[mode]` says how it is trained.
+    mode: of main.py.
+    folder: receives everything.
+    schedule: of the learning rate.
+    **facts: that go to the record of each checkpoint, too.
+
+  Returns:
+    What is written to `result.json`.
+
+  Raises:
+    As `fit`.
+  """
+  settings = config[mode]
+  whole = json.loads(config.to_json_best_effort())
+  record = {
+    'fingerprint': data.facts['fingerprint'],
+    'network': result.network(config, found),
+    'settings': whole[mode],
+    'input': {
+      'label_columns': list(data.classes),
+      **{
+        name: whole[name] for name in ('seed', 'clip', 'crop', 'augmentation')
+      },
+    },
+    'config': whole,
+    **facts,
+  }
+  outcome = fit(
+    task,
+    folder,
+    schedule=schedule,
+    intervals=Intervals(
+      config.log_every_steps,
+      settings.eval_every_steps,
+      settings.checkpoint_every_steps,
+    ),
+    record=record,
+    keep=config.keep_checkpoints,
+  )
+  written = result.write(
+    folder,
+    {
+      'mode': mode,
+      'seed': config.seed,
+      'accuracy': outcome.accuracy,
+      'best': outcome.best,
+      'chance': data.chance,
+      'dataset': data.facts,
+      'network': record['network'],
+      'views': {
+        'clips': data.num_clips or 'all, consecutive',
+        'crop': 'center',
+        'average': 'softmax',
+      },
+      'steps': outcome.steps,
+      'seconds': outcome.seconds,
+      'settings': record['settings'],
+      'config': record['config'],
+    },
+  )
+  _log(written, folder)
+  return written
+
+
+def _log(written: dict, folder: pathlib.Path) -> None:
+  for column, by_name in written['accuracy'].items():
+    for name, accuracy in by_name.items():
+      logging.info(
+        '%s of %s, %s: video top-1 %.1f %%, top-5 %.1f %%, clip top-1 %.1f %% '
+        '(chance %.1f %%).',
+        written['mode'],
+        column,
+        name,
+        100 * accuracy['top1'],
+        100 * accuracy['top5'],
+        100 * accuracy['clip_top1'],
+        100 * written['chance'][column],
+      )
+  logging.info('Written: %s', folder / result.FILE)
+
+
+def fit(
+  task: Task,
+  folder: pathlib.Path,
+  *,
+  schedule: Schedule,
+  intervals: Intervals,
+  record: dict,
+  keep: int,
+) -> Outcome:
+  """Trains to the end, from the newest checkpoint in the folder.
+
+  Args:
+    task: what is trained.
+    folder: receives checkpoints, curves and the log.
+    schedule: of the learning rate.
+    intervals: of everything else.
+    record: JSON-compatible facts that a checkpoint must share for the
+      training to go on from it, `fingerprint`, `network`, `settings`, `input`;
+      and others that are kept with it.
+    keep: checkpoints kept.
+
+  Raises:
+    result.ResultError: if the folder holds a training of other settings.
+    checkpoint.CheckpointError: if its checkpoint is damaged.
+    metric_log.DivergedError: if the loss is no longer finite.
+  """
+  started = time.monotonic()
+  folder.mkdir(parents=True, exist_ok=True)
+  run_log.to_file(folder)
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(
+      checkpoint.Checkpoints(folder, keep=keep, items=task.items)
+    )
+    state, progress = _start(task, checkpoints, record, folder)
+    writer = metric_log.open_writers(
+      folder,
+      from_step=checkpoints.latest_step,
+      is_main=jax.process_index() == 0,
+    )
+    stack.callback(writer.close)
+    loop = _Loop(task, schedule, intervals, writer, checkpoints, record)
+    state, accuracy, best = loop.run(state, progress)
+  return Outcome(
+    int(state.step), accuracy, best, round(time.monotonic() - started, 1)
+  )
+
+
+def _start(task, checkpoints, record, folder):
+  """The newest checkpoint's state and progress, or new ones."""
+  state, step = task.initialize(), checkpoints.latest_step
+  if step is None:
+    return state, _Progress()
+  saved = checkpoints.record(step)
+  _check(saved, record, folder)
+  shapes = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=leaf.sharding
+    ),
+    state,
+  )
+  logging.info('Going on from step %d of %s.', step, folder)
+  return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+
+
+def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
+  """Refuses to go on with what was begun in another way."""
+  differing = {}
+  for part in ('network', 'settings', 'input'):
+    for name, values in checkpoint.differing_fields(
+      saved[part], record[part]
+    ).items():
+      if name not in _FREE:
+        differing[f'{part}.{name}'] = values
+  if saved['fingerprint'] != record['fingerprint']:
+    differing['fingerprint of the data set'] = (
+      saved['fingerprint'][:16],
+      record['fingerprint'][:16],
+    )
+  if differing:
+    listing = '; '.join(
+      f'{name} was {old!r}, is {new!r}'
+      for name, (old, new) in differing.items()
+    )
+    raise result.ResultError(
+      f'{folder} holds a training begun in another way: {listing}. Move it '
+      'away to start anew, or give this one a name of its own '
+      '(config.result_name).'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+  """What a loop remembers besides its state; kept in the record."""
+
+  plateau: Plateau = dataclasses.field(default_factory=Plateau)
+  best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_record(cls, record):
+    saved = record['progress']
+    return cls(Plateau(**saved['plateau']), saved['best'])
+
+  def after(self, accuracy: Accuracy, schedule: Schedule) -> '_Progress':
+    """Takes note of an evaluation."""
+    best = {
+      column: {
+        name: max(figures['top1'], self.best.get(column, {}).get(name, 0.0))
+        for name, figures in by_name.items()
+      }
+      for column, by_name in accuracy.items()
+    }
+    if not schedule.patience:
+      return _Progress(self.plateau, best)
+    tops = [
+      f['top1'] for by_name in accuracy.values() for f in by_name.values()
+    ]
+    watched = self.plateau.after(
+      sum(tops) / len(tops),
+      patience=schedule.patience,
+      num_drops=schedule.num_drops,
+    )
+    return _Progress(watched, best)
+
+
+@jax.jit
+def _is_finite(state) -> jax.Array:
+  leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype.kind == 'f']
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+class _Loop:
+  """Steps, evaluations and checkpoints of one training."""
+
+  def __init__(self, task, schedule, intervals, writer, checkpoints, record):
+    self._task = task
+    self._schedule = schedule
+    self._intervals = intervals
+    self._writer = writer
+    self._checkpoints = checkpoints
+    self._record = record
+
+  def run(self, state, progress):
+    """Trains to the end; returns the state and its accuracy."""
+    schedule, intervals = self._schedule, self._intervals
+    first_step = int(state.step)
+    is_over = progress.plateau.is_over or first_step >= schedule.num_steps
+    if is_over:
+      logging.info('This training is complete: step %d.', first_step)
+      return state, self._task.evaluate(state), progress.best
+    report = periodic_actions.ReportProgress(
+      num_train_steps=schedule.num_steps,
+      writer=self._writer,
+      every_steps=intervals.log,
+      every_secs=None,
+    )
+    logging.info('Compiling the step. This can take minutes.')
+    with self._task.open_batches(first_step) as batches:
+      previous = accuracy = None
+      for step in range(first_step, schedule.num_steps):
+        batch = sharding.global_batch(next(batches), self._task.mesh)
+        rate = schedule.rate(step, progress.plateau.drops)
+        state, metrics = self._task.step(state, batch, jnp.float32(rate))
+        # Never more than one step ahead of the device: batches take memory.
+        jax.block_until_ready(previous)
+        previous = metrics
+        done = step + 1
+        is_last = done == schedule.num_steps
+        if done % intervals.log == 0 or is_last:
+          self._write(done, {**metrics, 'learning_rate': rate})
+        report(done)
+        if done % intervals.evaluate == 0 or is_last:
+          accuracy, progress = self._evaluate(state, progress)
+          is_last = is_last or progress.plateau.is_over
+        if done % intervals.save == 0 or is_last:
+          self._save(state, progress)
+        if is_last:
+          break
+    logging.info('This training is complete: step %d.', int(state.step))
+    return state, accuracy, progress.best
+
+  def _evaluate(self, state, progress):
+    started = time.monotonic()
+    accuracy = self._task.evaluate(state)
+    figures = {
+      f'val/{column}_{name}_{figure}': value
+      for column, by_name in accuracy.items()
+      for name, values in by_name.items()
+      for figure, value in values.items()
+    }
+    figures['val/seconds'] = time.monotonic() - started
+    self._writer.write_scalars(int(state.step), figures)
+    after = progress.after(accuracy, self._schedule)
+    if after.plateau.drops > progress.plateau.drops:
+      logging.info('Validation saturates: the learning rate drops to a tenth.')
+    return accuracy, after
+
+  def _write(self, step, metrics):
+    values = {f'train/{name}': float(value) for name, value in metrics.items()}
+    self._writer.write_scalars(step, values)
+    if not math.isfinite(values['train/loss']):
+      self._stop(step, f'the loss is {values["train/loss"]}')
+
+  def _stop(self, step, reason):
+    self._checkpoints.wait()
+    raise metric_log.DivergedError(
+      f'The training stopped at step {step}: {reason}. Lower its '
+      f'learning_rate, move {self._checkpoints.directory} away and run it '
+      'again.'
+    )
+
+  def _save(self, state, progress):
+    if not _is_finite(state):
+      self._stop(int(state.step), 'a parameter is not finite')
+    self._writer.flush()
+    record = {**self._record, 'progress': dataclasses.asdict(progress)}
+    self._checkpoints.save(state, record)

@@ -1,0 +1,300 @@
+"""Labelled videos, or images as static video, to train classifiers on."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import ml_collections
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vie_jax import config_check, device_augment, experiment, sharding
+from vie_jax.evaluation import clip_scores
+from vie_jax.experiment import Experiment
+from vie_jax.input_pipeline import frame_store, image_pipeline, image_source
+from vie_jax.models import networks
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData:
+  """What a classifier is trained and tested on, and the network for it.
+
+  Attributes:
+    facts: of the data set, for `result.json`.
+    classes: label column -> names of its classes.
+    chance: label column -> accuracy without looking: on videos of always
+      naming the training videos' most frequent class, on images of guessing.
+    num_val: V, validation videos or images.
+    num_clips: G, clips of each; 0 where it differs from video to video.
+    model: built from the config.
+    clip_shape: (T, H, W, 3) that it sees.
+    mesh: of all devices in use.
+    augment: (key, window, crop) -> normalised training clips.
+    center: (window, crop) -> normalised evaluation clips.
+    open_train: first step -> context manager over training batches. They have
+      `window`, `crop` and `labels` int32 [b, columns], -1 where unknown.
+    open_val: () -> likewise over validation clips, which also have
+      `instance_index` and `is_valid`.
+  """
+
+  facts: dict
+  classes: dict[str, list[str]]
+  chance: dict[str, float]
+  num_val: int
+  num_clips: int
+  model: nn.Module
+  clip_shape: tuple[int, int, int, int]
+  mesh: Mesh
+  augment: Callable[..., jax.Array]
+  center: Callable[..., jax.Array]
+  open_train: Callable[[int], contextlib.AbstractContextManager]
+  open_val: Callable[[], contextlib.AbstractContextManager]
+
+
+@contextlib.contextmanager
+def open_videos(
+  config: ml_collections.ConfigDict,
+  dataset_dir: str,
+  group: str,
+  *,
+  is_consecutive: bool = False,
+) -> Iterator[LabelledData]:
+  """Opens a prepared data set; all of its videos, also where training has not.
+
+  Args:
+    config: of the network, with the clips and crops that are wanted here.
+    dataset_dir: of the data set; '' for `config.dataset.dir`.
+    group: of the fields `batch_size` and `eval_batch_size`.
+    is_consecutive: whether all clips of a validation video are taken, one
+      after the other, instead of `config.clip.num_eval_clips`.
+
+  Raises:
+    config_check.ConfigError, frame_store.DatasetError: with the remedy.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.dataset.dir = dataset_dir or config.dataset.dir
+    config.dataset.share = 1.0
+    config.dataset.bin_frames = 0
+  with experiment.open_experiment(
+    config,
+    batch_size=f'{group}.batch_size',
+    eval_batch_size=f'{group}.eval_batch_size',
+  ) as parts:
+    yield _of_videos(parts, is_consecutive)
+
+
+def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
+  config = parts.config
+  if not parts.val.num_instances:
+    raise frame_store.DatasetError(
+      f'{config.dataset.dir} has no validation videos to test on; prepare it '
+      'again with a larger --val-percent.'
+    )
+  if not parts.label_columns:
+    raise frame_store.DatasetError(
+      f'{config.dataset.dir} has no labels to train a classifier on; prepare '
+      'it again with --labels, or with a subfolder for each class.'
+    )
+  classes = {name: parts.train.label(name)[1] for name in parts.label_columns}
+  train, val = (
+    np.stack([videos.label(column)[0] for column in classes], axis=1)
+    for videos in (parts.train, parts.val)
+  )
+  for number, column in enumerate(classes):
+    if not (train[:, number] >= 0).any() or not (val[:, number] >= 0).any():
+      raise frame_store.DatasetError(
+        f'{config.dataset.dir} has no labels of column {column!r} in train or '
+        'in val; name others with config.dataset.label_columns.'
+      )
+  return LabelledData(
+    facts=experiment.dataset_facts(parts),
+    classes=classes,
+    chance=experiment.chance(parts),
+    num_val=parts.val.num_instances,
+    num_clips=0 if is_consecutive else config.clip.num_eval_clips,
+    model=parts.model,
+    clip_shape=parts.clip_shape,
+    mesh=parts.mesh,
+    augment=parts.augment,
+    center=parts.center,
+    open_train=lambda start_step: _labelled(
+      experiment.train_batches(parts, start_step=start_step, seed=config.seed),
+      lambda batch: train[batch['instance_index']],
+    ),
+    open_val=lambda: _labelled(
+      experiment.eval_batches(parts, parts.val, is_consecutive=is_consecutive),
+      lambda batch: val[batch['instance_index']],
+    ),
+  )
+
+
+@contextlib.contextmanager
+def _labelled(opened, labels_of):
+  """Puts the labels of all columns into each batch."""
+  with opened as batches:
+
+    def labelled():
+      for batch in batches:
+        labels = labels_of(batch)
+        del batch['label']
+        yield {**batch, 'labels': labels}
+
+    yield labelled()
+
+
+@contextlib.contextmanager
+def open_images(
+  config: ml_collections.ConfigDict, name: str, group: str
+) -> Iterator[LabelledData]:
+  """Opens images, each of them shown as static video.
+
+  The network sees an image T times, T as it is trained for: the image is
+  augmented once, and tiled over time on the device. A network that looks at
+  each frame for itself sees it once, which gives the same.
+
+  Args:
+    config: of the network.
+    name: see `image_source.open_images`.
+    group: of the fields `batch_size`, `eval_batch_size`, `tfds_data_dir` and
+      `static_grey_probability`.
+
+  Raises:
+    config_check.ConfigError, frame_store.DatasetError: with the remedy.
+
+  Source: the paper's static-image transfer; crops and noise are those of the
+    official ImageNet pipeline.
+  """
+  config_check.check(config)
+  mesh = experiment.make_mesh(
+    config, f'{group}.batch_size', f'{group}.eval_batch_size'
+  )
+  settings = config[group]
+  with contextlib.ExitStack() as stack:
+    train, val = (
+      stack.enter_context(
+        image_source.open_images(
+          name, split, data_dir=settings.tfds_data_dir or None
+        )
+      )
+      for split in ('train', 'val')
+    )
+    if train.num_images < settings.batch_size:
+      raise config_check.ConfigError(
+        f'config.{group}.batch_size is {settings.batch_size}, but {name} has '
+        f'only {train.num_images} images to train on; lower it.'
+      )
+    yield _of_images(config, settings, train, val, mesh)
+
+
+def _of_images(config, settings, train, val, mesh):
+  shape = experiment.clip_shape(config)
+  repeats = 1 if config.model.name in networks.FRAME_WISE else shape[0]
+  size = config.crop.size
+  options = {
+    'size': size,
+    'num_threads': config.input.num_threads or None,
+    'num_prefetched': config.input.prefetch_batches,
+    'host_index': jax.process_index(),
+    'host_count': jax.process_count(),
+  }
+  noise = {
+    **config.augmentation,
+    'grey_probability': settings.static_grey_probability,
+  }
+  augment = functools.partial(
+    device_augment.augment, size=size, grey_first=True, **noise
+  )
+  center = functools.partial(device_augment.center, size=size)
+
+  def labels_of(batch):
+    return batch['label'][:, None]
+
+  return LabelledData(
+    facts={
+      'name': train.name,
+      'path': settings.dataset,
+      'kind': 'image',
+      'fingerprint': train.fingerprint + val.fingerprint,
+      'train': train.num_images,
+      'val': val.num_images,
+      'split': 'val',
+    },
+    classes={train.label_column: train.class_names},
+    chance={train.label_column: 1 / len(train.class_names)},
+    num_val=val.num_images,
+    num_clips=1,
+    model=experiment.build_model(config),
+    clip_shape=shape,
+    mesh=mesh,
+    augment=lambda *clip: _tile(augment(*clip), repeats),
+    center=lambda *clip: _tile(center(*clip), repeats),
+    open_train=lambda start_step: _labelled(
+      image_pipeline.train_batches(
+        train,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        **options,
+      ),
+      labels_of,
+    ),
+    open_val=lambda: _labelled(
+      image_pipeline.eval_batches(
+        val,
+        short_side=config.crop.eval_short_side,
+        batch_size=settings.eval_batch_size,
+        **options,
+      ),
+      labels_of,
+    ),
+  )
+
+
+def test(
+  data: LabelledData, predict: Callable[[dict], dict]
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Tests classifiers on all validation clips.
+
+  Args:
+    data: has the clips.
+    predict: batch on the mesh -> classifier's name -> label column -> class
+      probabilities, float32 [B, C]; jitted, its results whole on each device.
+
+  Returns:
+    label column -> classifier's name -> accuracies, see
+    `clip_scores.ClipScores.accuracy`. The softmax of a video's clips is
+    averaged (official).
+  """
+  found = {column: {} for column in data.classes}
+  unknown = np.full(data.num_val, -1, np.int32)
+  whole = jax.jit(
+    lambda *arrays: arrays, out_shardings=sharding.replicated(data.mesh)
+  )
+  with data.open_val() as batches:
+    for batch in batches:
+      batch = sharding.global_batch(batch, data.mesh)
+      scores = predict({name: batch[name] for name in ('window', 'crop')})
+      facts = whole(
+        *(batch[n] for n in ('instance_index', 'labels', 'is_valid'))
+      )
+      video, labels, valid = map(np.asarray, facts)
+      for name, by_column in scores.items():
+        for number, (column, classes) in enumerate(data.classes.items()):
+          entry = found[column].setdefault(
+            name, clip_scores.ClipScores(unknown, len(classes))
+          )
+          clips = np.asarray(by_column[column])[valid]
+          entry.add(video[valid], clips, labels[valid, number])
+  return {
+    column: {name: scores.accuracy() for name, scores in by_name.items()}
+    for column, by_name in found.items()
+  }
+
+
+def _tile(clips: jax.Array, num_frames: int) -> jax.Array:
+  """Shows images [B, 1, H, W, 3] for T frames: [B, T, H, W, 3]."""
+  return jax.numpy.repeat(clips, num_frames, axis=1)

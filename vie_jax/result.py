@@ -1,0 +1,147 @@
+"""What an evaluation leaves behind: `WORKDIR/MODE/NAME/result.json`."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+
+import jax
+import ml_collections
+
+from vie_jax.weights import Weights
+
+FORMAT_VERSION = 1
+FILE = 'result.json'
+
+
+class ResultError(ValueError):
+  """A result is missing or damaged, or is of other settings."""
+
+
+def folder(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  mode: str,
+  dataset: str,
+  *suffixes: str,
+) -> pathlib.Path:
+  """The folder that an evaluation writes to, and nowhere else.
+
+  Args:
+    config: `result_name` names the folder, if it is set; else its name is
+      made of the following.
+    workdir: of the run.
+    mode: of main.py.
+    dataset: name of the data set that is evaluated on.
+    *suffixes: what else tells this evaluation from others of the mode.
+  """
+  if config.result_name:
+    return pathlib.Path(workdir) / mode / config.result_name
+  parts = [dataset, *filter(None, suffixes)]
+  if config.embeddings:
+    parts.append(pathlib.Path(config.embeddings).stem)
+  elif config.init_from != 'workdir':
+    parts.append(pathlib.Path(config.init_from.rstrip('/')).name)
+  name = '_'.join(parts)
+  safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
+  return pathlib.Path(workdir) / mode / safe
+
+
+def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
+  """The facts of a network: what it is, and how it came to be.
+
+  Args:
+    config: that it was built from.
+    found: its weights.
+  """
+  clip = config.clip
+  return {
+    'name': config.model.name,
+    'training': found.training,
+    'step': found.step,
+    'source': str(found.workdir or config.model.streams or config.init_from),
+    'input': {
+      'sampler': clip.sampler,
+      'num_frames': clip.num_frames,
+      'frame_step': clip.frame_step,
+      'size': config.crop.size,
+    },
+    'trained_on': found.trained_on,
+  }
+
+
+def write(folder: str | pathlib.Path, facts: dict) -> dict:
+  """Writes a result as a whole or not at all.
+
+  Args:
+    folder: receives `result.json`.
+    facts: JSON-compatible: `mode`, `dataset`, `network`, `accuracy` and what
+      else the mode has to say.
+
+  Returns:
+    The facts with commit, date, hardware and versions.
+  """
+  devices = jax.devices()
+  result = {
+    'format_version': FORMAT_VERSION,
+    **facts,
+    'commit': _commit(),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'hardware': {
+      'devices': f'{len(devices)} x {devices[0].device_kind}',
+      'processes': jax.process_count(),
+      'cores': os.cpu_count(),
+      'machine': platform.machine(),
+    },
+    'versions': {'jax': jax.__version__, 'python': platform.python_version()},
+  }
+  if jax.process_index() == 0:
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f'{FILE}.tmp'
+    fresh.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+    fresh.replace(folder / FILE)
+  return result
+
+
+def read(path: str | pathlib.Path) -> dict:
+  """Reads a result.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    ResultError: naming the file and the remedy.
+  """
+  try:
+    result = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except OSError as error:
+    raise ResultError(f'{path} cannot be read: {error.strerror}.') from None
+  except ValueError:
+    raise ResultError(
+      f'{path} is not JSON; run the evaluation again to write it anew.'
+    ) from None
+  version = result.get('format_version') if isinstance(result, dict) else None
+  if version != FORMAT_VERSION:
+    raise ResultError(
+      f'{path} has format version {version!r}; this code reads version '
+      f'{FORMAT_VERSION}. Run the evaluation again to write it anew.'
+    )
+  return result
+
+
+def _commit() -> str | None:
+  """The commit of this code with '-dirty' if it was changed, or None."""
+  if not shutil.which('git'):
+    return None
+  described = subprocess.run(
+    ['git', 'describe', '--always', '--dirty', '--exclude=*'],
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return described.stdout.strip() or None
