@@ -10,7 +10,6 @@ The result is demo/index.html, and the same as a picture, demo/demo.png.
 
 import argparse
 import io
-import json
 import os
 import pathlib
 import platform
@@ -27,13 +26,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vie_jax import metric_log
+from vie_jax import metric_log, result
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 MODELS = {'single': 'VIE-Single', 'slowfast': 'VIE-SlowFast'}
 LABELS = ('appearance', 'motion')
+# Folders of results: of what data set, compared with what, of whose weights.
+TRAINED, UNTRAINED = 'demo_clips', 'demo_random'
 NUM_QUERIES = 24
 FRAMES_SHOWN = 8
 # One validation video in five: enough for a figure that means something.
@@ -68,22 +69,25 @@ def train(folder: pathlib.Path, model: str, overrides: list[str]) -> None:
   print(f'{MODELS[model]}: {time.monotonic() - started:.0f} s.')
 
 
-def result(folder: pathlib.Path, model: str, mode: str) -> dict:
-  """Reads what an evaluation wrote."""
-  return json.loads((folder / model / mode / 'result.json').read_text())
+def evaluation_of(
+  folder: pathlib.Path, model: str, *, is_trained: bool = True
+) -> dict:
+  """Reads what the kNN evaluation of a network wrote."""
+  name = TRAINED if is_trained else UNTRAINED
+  return result.read(folder / model / 'knn_eval' / name / result.FILE)
 
 
 def percent(evaluation: dict, label: str) -> float:
   """Video top-1 accuracy, in percent."""
-  return 100 * evaluation['accuracy'][label]['top1']
+  return 100 * evaluation['accuracy'][label]['knn']['top1']
 
 
 def accuracy_table(folder: pathlib.Path) -> gallery.Table:
   """kNN accuracy of both networks, trained and not, beside chance."""
   rows = []
   for model, name in MODELS.items():
-    trained = result(folder, model, 'knn_eval')
-    untrained = result(folder, model, 'knn_eval_random')
+    trained = evaluation_of(folder, model)
+    untrained = evaluation_of(folder, model, is_trained=False)
     rows.append([name, *(percent(trained, label) for label in LABELS)])
     name = f'{name}, untrained'
     rows.append([name, *(percent(untrained, label) for label in LABELS)])
@@ -94,9 +98,9 @@ def accuracy_table(folder: pathlib.Path) -> gallery.Table:
     header=['network', 'what moves', 'how it moves'],
     rows=[*rows, ['always the most frequent class', *chance]],
     note=(
-      f'{videos["val_videos"]} test videos against '
-      f'{videos["train_videos"]} training videos, '
-      f'{trained["num_clips"]} clips each, k = {trained["num_neighbors"]}. '
+      f'{videos["val"]} test videos against {videos["train"]} training '
+      f'videos, {trained["views"]["clips"]} clips each, k = '
+      f'{trained["settings"]["num_neighbors"]}. '
       'Untrained: the same network as it was initialised.'
     ),
     bar_maximum=100.0,
@@ -105,8 +109,8 @@ def accuracy_table(folder: pathlib.Path) -> gallery.Table:
 
 def findings(folder: pathlib.Path) -> list[str]:
   """The claims of the demo, in the figures of this run, whatever they are."""
-  trained = {m: result(folder, m, 'knn_eval') for m in MODELS}
-  untrained = {m: result(folder, m, 'knn_eval_random') for m in MODELS}
+  trained = {m: evaluation_of(folder, m) for m in MODELS}
+  untrained = {m: evaluation_of(folder, m, is_trained=False) for m in MODELS}
   sentences = []
   for label, words in zip(LABELS, ('what moves', 'how it moves'), strict=True):
     changes = ', '.join(
@@ -127,7 +131,7 @@ def findings(folder: pathlib.Path) -> list[str]:
 
 def curves(folder: pathlib.Path) -> list[gallery.Curve]:
   """Accuracy and loss of both networks over training."""
-  chance = result(folder, 'single', 'knn_eval')['chance']
+  chance = evaluation_of(folder, 'single')['chance']
   pictures = []
   for label, title in zip(LABELS, ('what moves', 'how it moves'), strict=True):
     series = {}
@@ -180,7 +184,7 @@ def queries(
 ) -> list[gallery.Query]:
   """Evenly spread test videos and their neighbours in both networks."""
   found = {
-    name: np.load(folder / model / 'knn_eval' / 'neighbors.npz')
+    name: np.load(folder / model / 'knn_eval' / TRAINED / 'neighbors.npz')
     for model, name in MODELS.items()
   }
   found = {
@@ -210,10 +214,13 @@ def facts(folder: pathlib.Path, seconds: float) -> dict[str, str]:
     text=True,
     check=False,
   )
-  trained = result(folder, 'slowfast', 'knn_eval')
+  trained = evaluation_of(folder, 'slowfast')
   return {
     'commit': described.stdout.strip() or 'unknown',
-    'steps': f'{trained["step"]}, batches of {trained["config"]["batch_size"]}',
+    'steps': (
+      f'{trained["network"]["step"]}, batches of '
+      f'{trained["config"]["batch_size"]}'
+    ),
     'seed': str(trained['config']['seed']),
     'data': f'fingerprint {trained["dataset"]["fingerprint"][:12]}',
     'device': (

@@ -41,28 +41,39 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'models': ('models', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
-  'config_check': ('models.networks', 'ml_collections'),
+  'config_check': ('models.networks models.readout', 'ml_collections'),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (
     'input_pipeline',
-    'tensorflow tensorflow_datasets numpy pyarrow array_record',
+    'tensorflow tensorflow_datasets numpy pyarrow array_record PIL',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('sharding train_state objective', 'jax flax optax'),
-  'checkpoint': ('train_state', 'jax orbax'),
+  'checkpoint': ('', 'jax orbax'),
   'evaluation': (
     'evaluation objective sharding',
-    'jax flax numpy jinja2 matplotlib PIL',
+    'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
     'config_check device_augment input_pipeline models objective.memory_bank '
     'sharding train_state',
-    'jax flax optax ml_collections',
+    'jax flax numpy optax ml_collections',
   ),
   'weights': (
     'checkpoint models sharding train_state',
     'jax flax ml_collections',
+  ),
+  'result': ('weights', 'jax ml_collections'),
+  'embeddings': (
+    'device_augment embeddings evaluation experiment input_pipeline result '
+    'run_log weights',
+    'jax numpy pyarrow PIL ml_collections',
+  ),
+  'classifiers': (
+    'checkpoint classifiers config_check device_augment evaluation experiment '
+    'input_pipeline metric_log models.networks result run_log sharding weights',
+    'jax flax clu numpy ml_collections',
   ),
   'convert': (
     'checkpoint config_check experiment models weights',
@@ -73,11 +84,32 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections',
   ),
   'embed': (
-    'config_check device_augment experiment models.networks sharding weights',
+    'config_check device_augment embeddings evaluation experiment '
+    'models.networks result run_log sharding weights',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'evaluation experiment input_pipeline train_state weights',
+    'checkpoint embeddings evaluation experiment input_pipeline result '
+    'train_state weights',
+    'jax numpy ml_collections',
+  ),
+  'linear_eval': (
+    'classifiers evaluation input_pipeline.image_source result sharding '
+    'weights',
+    'jax flax optax ml_collections',
+  ),
+  'finetune': (
+    'classifiers config_check evaluation optimizer result sharding weights',
+    'jax flax optax ml_collections',
+  ),
+  'findings': ('result input_pipeline.frame_store', 'numpy'),
+  'retrieval_page': (
+    'evaluation findings input_pipeline.frame_store',
+    'numpy PIL',
+  ),
+  'retrieve': (
+    'config_check embeddings evaluate evaluation experiment findings '
+    'input_pipeline result retrieval_page weights',
     'jax numpy ml_collections',
   ),
   'train': (

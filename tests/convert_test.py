@@ -51,8 +51,9 @@ def test_embeddings_are_those_of_the_official_weights(
     str(tmp_path / 'W'),
   )
   np.testing.assert_array_equal(converted, direct)
-  result = json.loads((workdir / 'embed' / 'result.json').read_text())
-  assert result['step'] == 1_450_000
+  result = json.loads((workdir / 'embed/clips/result.json').read_text())
+  assert result['network']['step'] == 1_450_000
+  assert result['network']['training'] == 'official'
 
 
 def test_the_memory_is_kept_beside(workdir):
@@ -64,9 +65,9 @@ def test_the_memory_is_kept_beside(workdir):
 
 def test_knn_compares_with_clips(demo_dataset, workdir):
   evaluate.knn_eval(tiny_run.config(demo_dataset), str(workdir))
-  result = json.loads((workdir / 'knn_eval' / 'result.json').read_text())
+  result = json.loads((workdir / 'knn_eval/demo/result.json').read_text())
   assert result['reference'] == 'clips'
-  assert result['step'] == 1_450_000
+  assert result['network']['step'] == 1_450_000
 
 
 def test_training_starts_from_it_and_goes_on(demo_dataset, source, tmp_path):

@@ -307,13 +307,14 @@ def test_tensorboard_misses_nothing_after_a_kill(runs):
 def test_knn_evaluates_the_checkpoint(trained, later):
   workdir, finished = later('evaluated')
   assert finished.code == 0, finished.output
-  folder = workdir / 'knn_eval'
+  folder = workdir / 'knn_eval' / 'demo'
   result = json.loads((folder / 'result.json').read_text())
-  assert (result['step'], result['reference']) == (24, 'bank')
+  assert (result['network']['step'], result['reference']) == (24, 'bank')
+  assert result['network']['training'] == 'local_aggregation'
   # What training measured at its end.
   log = figures(trained)
   for column, accuracy in result['accuracy'].items():
-    for name, value in accuracy.items():
+    for name, value in accuracy['knn'].items():
       assert value == log[24, f'knn/{column}_{name}']
   assert result['same_video']['top1'] == log[24, 'same_video/top1']
   neighbors = np.load(folder / 'neighbors.npz')
@@ -325,12 +326,12 @@ def test_knn_evaluates_the_checkpoint(trained, later):
 def test_knn_evaluates_a_network_that_was_never_trained(later):
   workdir, finished = later('untrained')
   assert finished.code == 0, finished.output
-  folder = workdir / 'knn_eval_random'
+  folder = workdir / 'knn_eval' / 'demo_random'
   result = json.loads((folder / 'result.json').read_text())
-  assert (result['step'], result['reference']) == (0, 'clips')
+  assert (result['network']['step'], result['reference']) == (0, 'clips')
   assert result['chance'].keys() == {'appearance', 'motion'}
   assert np.load(folder / 'neighbors.npz')['index'].shape == (12, 3)
-  assert [path.name for path in workdir.iterdir()] == ['knn_eval_random']
+  assert [path.name for path in workdir.iterdir()] == ['knn_eval']
 
 
 def test_divergence_stops_with_one_line_and_keeps_the_last_checkpoint(

@@ -1,11 +1,20 @@
-import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import evaluate, experiment, train, train_state
+from vie_jax import (
+  checkpoint,
+  embed,
+  evaluate,
+  experiment,
+  result,
+  train,
+  train_state,
+)
+from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import frame_store
 
@@ -96,17 +105,24 @@ def test_curves_have_all_figures_under_their_names(parts, state):
   assert (np.asarray(state.bank_step) == train_state.NEVER).all()
 
 
-def test_a_network_that_was_never_trained_is_compared_with_clips(
-  demo_dataset, parts, state, tmp_path
-):
+@pytest.fixture(scope='module')
+def untrained(demo_dataset, tmp_path_factory):
+  """The workdir of an evaluation of an untrained network, and its result."""
+  workdir = tmp_path_factory.mktemp('untrained')
   config = tiny_run.config(
     demo_dataset, init_from='random', knn__reference='bank'
   )
-  result = evaluate.knn_eval(config, str(tmp_path))
-  folder = tmp_path / 'knn_eval_random'
-  assert json.loads((folder / 'result.json').read_text()) == result
-  assert result['reference'] == 'clips'
-  for column, chance in result['chance'].items():
+  return workdir, evaluate.knn_eval(config, str(workdir))
+
+
+def test_a_network_that_was_never_trained_is_compared_with_clips(
+  untrained, parts, state
+):
+  workdir, written = untrained
+  folder = workdir / 'knn_eval' / 'demo_random'
+  assert result.read(folder / 'result.json') == written
+  assert written['reference'] == 'clips'
+  for column, chance in written['chance'].items():
     labels = parts.train.label(column)[0].tolist()
     frequent = max(sorted(set(labels)), key=labels.count)
     truth = parts.val.label(column)[0].tolist()
@@ -119,6 +135,9 @@ def test_a_network_that_was_never_trained_is_compared_with_clips(
     for clips in evaluator.embed(variables, parts.train)
   ]
   neighbors = np.load(folder / 'neighbors.npz')
+  train_ids = np.array(parts.train.store.ids)
+  assert neighbors['query_ids'].tolist() == parts.val.store.ids
+  np.testing.assert_array_equal(neighbors['ids'], train_ids[neighbors['index']])
   for video, clips in enumerate(evaluator.embed(variables, parts.val)):
     query = clips.mean(axis=0) / np.linalg.norm(clips.mean(axis=0))
     products = np.array([float(query @ mean) for mean in means])
@@ -130,6 +149,157 @@ def test_a_network_that_was_never_trained_is_compared_with_clips(
       neighbors['similarity'][video],
       atol=1e-5,
     )
+
+
+def test_a_result_says_all_that_a_reader_needs(untrained, demo_dataset, parts):
+  _, written = untrained
+  assert written['dataset'] == {
+    'name': 'demo',
+    'path': str(demo_dataset),
+    'kind': 'video',
+    'fingerprint': parts.train.fingerprint,
+    'train': 36,
+    'val': 12,
+    'split': 'val',
+  }
+  assert written['network']['training'] == 'random'
+  assert written['views'] == {'clips': 5, 'crop': 'center', 'average': 'knn'}
+  assert written['settings']['num_neighbors'] == 10
+  assert written['config']['model']['width'] == 4
+  assert written['accuracy'].keys() == {'appearance', 'motion'}
+  for figures in written['accuracy'].values():
+    assert set(figures['knn']) == {'top1', 'top5', 'clip_top1'}
+  for name in ('mode', 'seed', 'seconds', 'same_video', 'commit', 'hardware'):
+    assert name in written
+
+
+@pytest.fixture(scope='module')
+def trained(demo_dataset, tmp_path_factory):
+  """The workdir of a short training."""
+  workdir = tmp_path_factory.mktemp('trained')
+  config = tiny_run.config(
+    demo_dataset, num_steps=2, eval_every_steps=2, checkpoint_every_steps=2
+  )
+  train.train_and_evaluate(config, str(workdir))
+  return workdir
+
+
+def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
+  config = tiny_run.config(demo_dataset)
+  by_bank = evaluate.knn_eval(config, str(trained))
+  config.knn.reference = 'clips'
+  by_clips = evaluate.knn_eval(config, str(trained))
+  folder = trained / 'knn_eval'
+  assert result.read(folder / 'demo' / 'result.json') == by_bank
+  assert result.read(folder / 'demo_clips' / 'result.json') == by_clips
+  assert (by_bank['reference'], by_clips['reference']) == ('bank', 'clips')
+  assert by_bank['network']['step'] == 2
+  assert by_bank['network']['trained_on']['path'] == str(demo_dataset)
+  # The bank takes the place of the training videos' clips.
+  assert not (folder / 'demo' / 'embeddings_train.npy').exists()
+  for name in ('demo', 'demo_clips'):
+    assert (folder / name / 'embeddings_val.npy').exists()
+
+
+def test_another_source_replaces_no_result(demo_dataset, trained, tmp_path):
+  workdir = str(tmp_path / 'W')
+  config = tiny_run.config(demo_dataset, init_from=str(trained))
+  first = evaluate.knn_eval(config, workdir)
+  # Another run whose folder has the same name.
+  other = tmp_path / 'other' / trained.name
+  shutil.copytree(trained, other)
+  config.init_from = str(other)
+  with pytest.raises(result.ResultError, match='result_name'):
+    evaluate.knn_eval(config, workdir)
+  path = tmp_path / f'W/knn_eval/demo_{trained.name}/result.json'
+  assert result.read(path) == first
+  config.result_name = 'other'
+  evaluate.knn_eval(config, workdir)
+  assert (tmp_path / 'W' / 'knn_eval' / 'other' / 'result.json').exists()
+
+
+def test_a_bank_of_other_videos_is_refused_with_a_remedy(demo_dataset, trained):
+  config = tiny_run.config(demo_dataset, dataset__share=0.5)
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    evaluate.knn_eval(config, str(trained))
+  assert f'{demo_dataset}, share 1.0' in str(error.value)
+  assert '--config.knn.reference=clips' in str(error.value)
+  config.knn.reference = 'clips'
+  config.result_name = 'half'
+  assert evaluate.knn_eval(config, str(trained))['dataset']['train'] == 18
+
+
+def foreign_file(folder, dataset, vectors_of):
+  """Writes vectors of all videos; vectors_of: (split, label) -> vector."""
+  names, vectors = [], []
+  for split in ('train', 'val'):
+    with frame_store.FrameStore.open(dataset, split) as store:
+      names += store.ids
+      vectors += [vectors_of(split, y) for y in store.label('motion')[0]]
+  np.save(folder / 'other.npy', np.stack(vectors))
+  (folder / 'other.ids.txt').write_text('\n'.join(names))
+  return str(folder / 'other.npy')
+
+
+def test_embeddings_made_elsewhere_are_evaluated(demo_dataset, tmp_path):
+  rng = np.random.default_rng(0)
+
+  def vectors_of(unused_split, label):
+    # The label and some noise, of any length.
+    return 7 * np.eye(12)[label] + 0.1 * rng.standard_normal(12)
+
+  config = tiny_run.config(
+    demo_dataset, embeddings=foreign_file(tmp_path, demo_dataset, vectors_of)
+  )
+  written = evaluate.knn_eval(config, str(tmp_path / 'W'))
+  path = tmp_path / 'W' / 'knn_eval' / 'demo_other' / 'result.json'
+  assert result.read(path) == written
+  assert written['network']['training'] == 'foreign'
+  assert written['views']['clips'] == 1
+  assert written['same_video'] == {}
+  with frame_store.FrameStore.open(demo_dataset, 'train') as store:
+    known = set(store.label('motion')[0].tolist())
+  with frame_store.FrameStore.open(demo_dataset, 'val') as store:
+    truth = store.label('motion')[0].tolist()
+  share = sum(label in known for label in truth) / len(truth)
+  assert written['accuracy']['motion']['knn']['top1'] == pytest.approx(share)
+  assert not (tmp_path / 'W' / 'checkpoints').exists()
+
+
+def test_bad_embeddings_made_elsewhere_leave_nothing_behind(
+  demo_dataset, tmp_path
+):
+  def vectors_of(split, unused_label):
+    return np.full(3, np.nan if split == 'val' else 1.0)
+
+  config = tiny_run.config(
+    demo_dataset, embeddings=foreign_file(tmp_path, demo_dataset, vectors_of)
+  )
+  with pytest.raises(foreign_embeddings.EmbeddingsError, match='not finite'):
+    evaluate.knn_eval(config, str(tmp_path / 'W'))
+  assert not (tmp_path / 'W').exists()
+
+
+@pytest.mark.parametrize('name', ['embeddings.npy', 'embeddings.parquet'])
+def test_what_embed_writes_has_the_same_figures_when_read_back(
+  demo_dataset, untrained, tmp_path, name
+):
+  _, expected = untrained
+  workdir = str(tmp_path / 'W')
+  config = tiny_run.config(
+    demo_dataset,
+    init_from='random',
+    embed__per_clip=True,
+    embed__batch_size=32,
+    result_name='mine',
+  )
+  embed.embed(config, workdir)
+  config = tiny_run.config(
+    demo_dataset, embeddings=f'{workdir}/embed/mine/{name}'
+  )
+  written = evaluate.knn_eval(config, workdir)
+  for key in ('accuracy', 'same_video', 'chance', 'reference', 'views'):
+    assert written[key] == expected[key], key
 
 
 def test_a_data_set_without_validation_videos_is_refused(

@@ -25,8 +25,9 @@ def config(dataset, **changes):
   return tiny_run.config(dataset, **STEPS | changes)
 
 
-def result_of(workdir, name='knn_eval'):
-  return json.loads((pathlib.Path(workdir) / name / 'result.json').read_text())
+def result_of(workdir, name='demo'):
+  folder = pathlib.Path(workdir) / 'knn_eval' / name
+  return json.loads((folder / 'result.json').read_text())
 
 
 def finite(state):
@@ -76,13 +77,13 @@ def test_bins_of_a_share_of_the_videos_are_rows_of_the_bank(
   evaluate.knn_eval(settings, str(tmp_path))
   result = result_of(tmp_path)
   assert result['reference'] == 'bank'
-  assert result['dataset']['train_videos'] == 18
-  neighbors = np.load(tmp_path / 'knn_eval' / 'neighbors.npz')['index']
+  assert result['dataset']['train'] == 18
+  neighbors = np.load(tmp_path / 'knn_eval/demo/neighbors.npz')['index']
   assert len(np.unique(neighbors)) <= 18
   assert neighbors.max() < 36
   settings.knn.reference = 'clips'
   evaluate.knn_eval(settings, str(tmp_path))
-  assert result_of(tmp_path)['reference'] == 'clips'
+  assert result_of(tmp_path, 'demo_clips')['reference'] == 'clips'
   # The bank belongs to these instances: no other choice may go on with it.
   settings.dataset.share = 1.0
   with pytest.raises(checkpoint.CheckpointError, match='another data set'):
@@ -128,7 +129,8 @@ def test_a_single_network_is_the_control_on_the_clips_of_others(
     knn__reference='clips',
   )
   evaluate.knn_eval(settings, str(tmp_path))
-  assert result_of(tmp_path)['init_from'] == str(single)
+  result = result_of(tmp_path, f'demo_clips_{single.name}')
+  assert result['network']['source'] == str(single)
 
 
 def test_two_checkpoints_are_evaluated_side_by_side(
@@ -145,8 +147,9 @@ def test_two_checkpoints_are_evaluated_side_by_side(
   result = result_of(tmp_path)
   # Two networks have no memory bank in common.
   assert result['reference'] == 'clips'
-  assert result['streams'] == f'{single},{slow}'
-  assert result['step'] == 4
+  assert result['network']['source'] == f'{single},{slow}'
+  assert result['network']['training'] == 'side_by_side'
+  assert result['network']['step'] == 4
   assert not (tmp_path / 'checkpoints').exists()
 
 

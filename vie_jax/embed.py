@@ -1,7 +1,14 @@
-"""Embeddings of clips given as an array: `--mode=embed`."""
+"""Embeddings to hand on: `--mode=embed`.
 
+Of a prepared data set, of video files, of images, or of clips that are given
+as an array.
+"""
+
+import functools
+import hashlib
 import json
 import pathlib
+import time
 import zipfile
 import zlib
 
@@ -17,14 +24,17 @@ from vie_jax import (
   config_check,
   device_augment,
   experiment,
+  result,
+  run_log,
   sharding,
   weights,
 )
+from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
+from vie_jax.evaluation import features
 from vie_jax.models import networks
 
-FOLDER = 'embed'
+MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
-RESULT_FILE = 'result.json'
 ARRAY = 'clips'
 # What NumPy raises for damaged archives, and for files of another kind.
 UNREADABLE = (
@@ -86,6 +96,7 @@ def embed_clips(
   model: nn.Module,
   batch_size: int,
   mesh: Mesh,
+  layer: str = features.EMBEDDING,
 ) -> np.ndarray:
   """Embeds clips with batch norm's running statistics.
 
@@ -95,14 +106,15 @@ def embed_clips(
     model: from normalised clips to embeddings.
     batch_size: clips at a time, over all devices, a multiple of their number.
     mesh: the batch is split over its axis `data`.
+    layer: 'embedding', or a readout.
 
   Returns:
-    float32 [n, D], unit vectors.
+    float32 [n, D], unit vectors if they are embeddings.
   """
 
   def embed(variables, clips):
     clips = device_augment.normalize(clips.astype(jnp.float32))
-    return model.apply(variables, clips, train=False)
+    return features.apply(model, variables, clips, layer)
 
   embed = jax.jit(embed, out_shardings=sharding.replicated(mesh))
   # A few clips do not wait for a whole batch.
@@ -134,29 +146,116 @@ def _check_frames(config: ml_collections.ConfigDict, num_frames: int) -> None:
 
 
 def embed(config: ml_collections.ConfigDict, workdir: str) -> np.ndarray:
-  """Embeds the clips of a file and writes `<workdir>/embed/embeddings.npy`.
+  """Embeds what the config names, and writes `embeddings.npy`.
 
-  Beside it, `result.json` says what the embeddings are of.
+  It lies in a folder of its own, WORKDIR/embed/NAME, beside `result.json`,
+  which says what the embeddings are of, and what `embedding_files` writes.
 
   Args:
-    config: `embed.clips` names the file, `init_from` the weights.
+    config: `embed.clips` names an array of clips; else `embed.source`, or
+      `dataset.dir`, what is embedded. `init_from` names the weights.
     workdir: receives the folder `embed`.
 
   Returns:
-    What is written: float32 [n, D], unit vectors.
+    What is written, float32 [n, D]: unit vectors if they are embeddings. But
+    for an array of clips it lies on the disk.
 
   Raises:
-    ClipsError, config_check.ConfigError, checkpoint.CheckpointError,
+    ClipsError, config_check.ConfigError, frame_store.DatasetError,
+    checkpoint.CheckpointError, result.ResultError,
     official_checkpoint.OfficialCheckpointError: with the remedy.
   """
   config_check.check(config)
-  if not config.embed.clips:
+  if config.embeddings:
     raise config_check.ConfigError(
-      'config.embed.clips is empty; name an .npz file with an array '
-      f'{ARRAY!r}, uint8 [n, T, H, W, 3].'
+      f'config.embeddings is {config.embeddings!r}: embeddings that there are '
+      'already. Leave it out in --mode=embed.'
     )
-  clips = read_clips(config.embed.clips)
+  if config.embed.clips:
+    return _embed_array(config, workdir)
+  if not config.embed.splits:
+    raise config_check.ConfigError(
+      "config.embed.splits is empty; ('val',) names one split."
+    )
+  return _embed_source(config, workdir)
+
+
+def _embed_array(config, workdir):
+  """Embeds the clips of a file."""
+  started = time.monotonic()
+  path = config.embed.clips
+  clips = read_clips(path)
   _check_frames(config, clips.shape[1])
+  mesh, model, found = _network(config, workdir)
+  dataset = {
+    'name': pathlib.Path(path).stem,
+    'path': path,
+    'kind': 'clips',
+    'fingerprint': hashlib.sha256(clips).hexdigest(),
+    'clips': len(clips),
+  }
+  folder = result.folder(config, workdir, MODE, dataset['name'])
+  split_embeddings.check_source(folder, config, dataset)
+  embeddings = embed_clips(
+    clips,
+    found.variables,
+    model=model,
+    batch_size=config.embed.batch_size,
+    mesh=mesh,
+    layer=config.embed.layer,
+  )
+  folder.mkdir(parents=True, exist_ok=True)
+  np.save(folder / EMBEDDINGS_FILE, embeddings)
+  result.write(
+    folder,
+    {
+      **_facts(config, found, dataset, embeddings.shape),
+      'clips': list(clips.shape),
+      'seconds': round(time.monotonic() - started, 1),
+    },
+  )
+  logging.info('Written: %s', folder / EMBEDDINGS_FILE)
+  return embeddings
+
+
+def _embed_source(config, workdir):
+  """Embeds videos or images."""
+  started = time.monotonic()
+  name = config.embed.source or config.dataset.dir
+  mesh, model, found = _network(config, workdir)
+  folder = _folder(config, workdir, name)
+  with embed_sources.open_source(config, name, folder) as source:
+    split_embeddings.check_source(folder, config, source.facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_log.to_file(folder)
+    path = folder / EMBEDDINGS_FILE
+    shape = _fill(path, source, config, model, found, mesh)
+    if jax.process_index() == 0:
+      embedding_files.write(
+        path,
+        source.items,
+        label_columns=source.label_columns,
+        num_clips=source.num_clips if config.embed.per_clip else None,
+        picture=source.picture,
+      )
+    result.write(
+      folder,
+      {
+        **_facts(config, found, source.facts, shape),
+        'views': {
+          'clips': source.num_clips,
+          'crop': 'center',
+          'average': 'none' if config.embed.per_clip else 'mean',
+        },
+        'seconds': round(time.monotonic() - started, 1),
+      },
+    )
+  logging.info('Written: %s', path)
+  return np.load(path, mmap_mode='r')
+
+
+def _network(config, workdir):
+  """The mesh, the network, and its weights."""
   mesh = experiment.make_mesh(config, 'embed.batch_size')
   model = experiment.build_model(config)
   found = weights.load(
@@ -166,24 +265,98 @@ def embed(config: ml_collections.ConfigDict, workdir: str) -> np.ndarray:
     clip_shape=experiment.clip_shape(config),
     mesh=mesh,
   )
-  embeddings = embed_clips(
-    clips,
-    found.variables,
-    model=model,
-    batch_size=config.embed.batch_size,
-    mesh=mesh,
+  return mesh, model, found
+
+
+def _folder(config, workdir, name):
+  """The folder of the result, by the name of what is embedded."""
+  layer = config.embed.layer
+  return result.folder(
+    config,
+    workdir,
+    MODE,
+    embed_sources.name_of(pathlib.Path(name).expanduser()),
+    '' if layer == features.EMBEDDING else layer,
+    'per_clip' if config.embed.per_clip else '',
   )
-  folder = pathlib.Path(workdir) / FOLDER
-  folder.mkdir(parents=True, exist_ok=True)
-  np.save(folder / EMBEDDINGS_FILE, embeddings)
-  result = {
-    'clips': config.embed.clips,
-    'shape': list(clips.shape),
-    'init_from': config.init_from,
-    'streams': config.model.streams,
-    'step': found.step,
+
+
+def _fill(path, source, config, model, found, mesh):
+  """Writes the array, or what is missing of it; returns its shape."""
+  layer, per_clip = config.embed.layer, config.embed.per_clip
+  rows_per_item = source.num_clips if per_clip else 1
+  size = _size(config, model, found.variables)
+  shape = (len(source.items) * rows_per_item, size)
+  split_embeddings.fill(
+    path,
+    shape=shape,
+    identity={
+      **split_embeddings.identity(config, found),
+      'source': {k: v for k, v in source.facts.items() if k != 'path'},
+      'layer': layer,
+      'per_clip': per_clip,
+    },
+    rows_from=functools.partial(
+      _rows_from, source, config, model, found.variables, mesh
+    ),
+    unit='rows',
+  )
+  return shape
+
+
+def _size(config, model, variables):
+  """D, of the layer that is embedded."""
+  clip = jax.ShapeDtypeStruct((1, *experiment.clip_shape(config)), jnp.float32)
+  layer = config.embed.layer
+  return jax.eval_shape(
+    lambda v, c: features.apply(model, v, c, layer), variables, clip
+  ).shape[1]
+
+
+def _rows_from(source, config, model, variables, mesh, start):
+  """Yields blocks of rows [b, D] of a source, from one of them on."""
+  embed = features.embedder(
+    model, center=source.center, mesh=mesh, layer=config.embed.layer
+  )
+  num_clips = source.num_clips
+  rows_per_item = num_clips if config.embed.per_clip else 1
+  for part in source.parts:
+    num_rows = len(part.items) * rows_per_item
+    if start < num_rows:
+      clips = features.embed_from(
+        part.open_batches,
+        embed,
+        variables,
+        first_clip=start * num_clips // rows_per_item,
+        batch_size=config.embed.batch_size,
+        mesh=mesh,
+      )
+      if config.embed.per_clip:
+        yield from clips
+      else:
+        for videos in features.by_video(clips, num_clips):
+          yield _mean(videos, config.embed.layer)
+    start = max(0, start - num_rows)
+
+
+def _mean(clips, layer):
+  """Mean of the clips [v, G, D] of each video; embeddings stay unit vectors."""
+  if layer == features.EMBEDDING:
+    return features.video_means(clips)
+  return clips.mean(axis=1)
+
+
+def _facts(config, found, dataset, shape):
+  """What all results of this mode say."""
+  return {
+    'mode': MODE,
+    'seed': config.seed,
+    'accuracy': {},
+    'chance': {},
+    'dataset': dataset,
+    'network': result.network(config, found),
+    'layer': config.embed.layer,
+    'shape': list(shape),
+    'settings': json.loads(config.embed.to_json_best_effort()),
     'config': json.loads(config.to_json_best_effort()),
   }
-  (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + '\n')
-  logging.info('Written: %s', folder / EMBEDDINGS_FILE)
-  return embeddings

@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import pathlib
+import time
 
 import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import experiment, train_state, weights
+from vie_jax import checkpoint, experiment, result, train_state, weights
+from vie_jax.embeddings import split_embeddings
+from vie_jax.embeddings.split_embeddings import SplitEmbeddings
 from vie_jax.evaluation import features, knn, monitors
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import frame_store, instances
 
+MODE = 'knn_eval'
+SPLITS = ('train', 'val')
 NEIGHBORS_FILE = 'neighbors.npz'
-RESULT_FILE = 'result.json'
 NEIGHBORS_KEPT = 3
 
 
@@ -97,13 +101,6 @@ class Evaluator:
         results[column] = accuracy
     return results
 
-  def clip_reference(self, variables: dict) -> Reference:
-    """Embeds the training videos: the mean of their evaluation clips."""
-    videos = self._experiment.train.distinct_videos()
-    means = features.video_means(self.embed(variables, videos))
-    bank = knn.as_bank(means, self._experiment.mesh)
-    return Reference(bank, 'clips', videos)
-
 
 def curves(
   evaluator: Evaluator, state: train_state.TrainState, run: Experiment
@@ -156,106 +153,140 @@ def _variables(state: train_state.TrainState) -> dict:
 
 
 def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
-  """Evaluates a network by kNN and writes the result and the neighbours.
+  """Evaluates embeddings by kNN and writes the result and the neighbours.
 
   Args:
-    config: `init_from` and `knn` say what is evaluated and how.
-    workdir: of the run; results go to its folder `knn_eval`, or
-      `knn_eval_random` for a network that was never trained.
+    config: `init_from` or `embeddings` says what is evaluated, `knn` how.
+    workdir: of the run; everything goes to its folder `knn_eval/NAME`.
 
   Returns:
     What is written to `result.json`.
 
   Raises:
     frame_store.DatasetError, checkpoint.CheckpointError,
-    config_check.ConfigError: with the remedy.
+    config_check.ConfigError, foreign_embeddings.EmbeddingsError,
+    result.ResultError: with the remedy.
   """
-  is_random = config.init_from == 'random'
-  folder = pathlib.Path(workdir) / (
-    'knn_eval_random' if is_random else 'knn_eval'
-  )
+  started = time.monotonic()
   with experiment.open_experiment(config, trains=False) as run:
     if not run.val.num_instances:
       raise frame_store.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
         'it again with a larger --val-percent.'
       )
-    found = weights.load(
-      config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
-    )
-    evaluator = Evaluator(run)
-    if config.knn.reference == 'bank' and found.workdir:
-      bank = weights.load_bank(
-        found.workdir,
-        fingerprint=run.train.fingerprint,
-        embedding_size=config.model.embedding_size,
-        mesh=run.mesh,
-        step=found.step,
-      )
-      reference = Reference(bank, 'bank', run.train)
-    else:
-      if config.knn.reference == 'bank':
-        logging.info('These weights have no memory bank: comparing with clips.')
-      reference = evaluator.clip_reference(found.variables)
-    embeddings = evaluator.embed(found.variables, run.val)
-    result = {
-      'accuracy': evaluator.knn(embeddings, reference),
-      'chance': _chance(run),
-      'same_video': monitors.same_video_retrieval(embeddings),
-      'reference': reference.kind,
-      'init_from': config.init_from,
-      'streams': config.model.streams,
-      'step': found.step,
-      'num_neighbors': config.knn.num_neighbors,
-      'num_clips': config.clip.num_eval_clips,
-      'dataset': {
-        'fingerprint': run.train.fingerprint,
-        'train_videos': run.train.distinct_videos().num_instances,
-        'val_videos': run.val.num_instances,
-      },
-      'config': experiment.record(run)['config'],
-    }
+    folder, val, reference = _open(run, config, workdir)
+    accuracy = Evaluator(run).knn(val.clips, reference)
     if jax.process_index() == 0:
-      _write(folder, result, run, embeddings, reference)
-  for column, accuracy in result['accuracy'].items():
+      _write_neighbors(folder, run, val.clips, reference)
+    written = result.write(
+      folder,
+      {
+        'mode': MODE,
+        'seed': config.seed,
+        'accuracy': {
+          column: {'knn': figures} for column, figures in accuracy.items()
+        },
+        'chance': experiment.chance(run),
+        'same_video': monitors.same_video_retrieval(val.clips),
+        'reference': reference.kind,
+        'dataset': experiment.dataset_facts(run),
+        'network': val.facts,
+        'views': {
+          'clips': val.clips.shape[1],
+          'crop': 'center',
+          'average': 'knn',
+        },
+        'settings': json.loads(config.knn.to_json_best_effort()),
+        'config': experiment.record(run)['config'],
+        'seconds': round(time.monotonic() - started, 1),
+      },
+    )
+  for column, figures in accuracy.items():
     logging.info(
       'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (most frequent class '
       '%.1f %%).',
       column,
-      100 * accuracy['top1'],
-      100 * accuracy['clip_top1'],
-      100 * result['chance'][column],
+      100 * figures['top1'],
+      100 * figures['clip_top1'],
+      100 * written['chance'][column],
     )
-  logging.info('Written: %s', folder / RESULT_FILE)
-  return result
+  logging.info('Written: %s', folder / result.FILE)
+  return written
 
 
-def _chance(run: Experiment) -> dict[str, float]:
-  """Accuracy of always naming the training videos' most frequent class."""
-  chance, videos = {}, run.train.distinct_videos()
-  for column in run.label_columns:
-    train, class_names = videos.label(column)
-    counts = np.bincount(train[train >= 0], minlength=len(class_names))
-    val = run.val.label(column)[0]
-    val = val[val >= 0]
-    if val.size:
-      chance[column] = float((val == counts.argmax()).mean())
-  return chance
+def _open(
+  run: Experiment, config: ml_collections.ConfigDict, workdir: str
+) -> tuple[pathlib.Path, SplitEmbeddings, Reference]:
+  """The folder of the result, the validation videos, what to compare with."""
+  name = run.train.store.name
+  if config.embeddings:
+    folder = result.folder(config, workdir, MODE, name)
+    opened = split_embeddings.open_embeddings(
+      run, config, workdir, folder, SPLITS
+    )
+    return folder, opened['val'], _clip_reference(run, opened['train'])
+  found = weights.load(
+    config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
+  )
+  if found.workdir and config.knn.reference == 'bank':
+    _check_bank(run, found)
+    folder = result.folder(config, workdir, MODE, name)
+    opened = split_embeddings.embed_splits(run, found, folder, SPLITS[1:])
+    return folder, opened['val'], _bank_reference(run, found)
+  if config.knn.reference == 'bank':
+    logging.info('These weights have no memory bank: comparing with clips.')
+  folder = result.folder(
+    config, workdir, MODE, name, 'clips' if found.workdir else ''
+  )
+  opened = split_embeddings.embed_splits(run, found, folder, SPLITS)
+  return folder, opened['val'], _clip_reference(run, opened['train'])
 
 
-def _write(folder, result, run, embeddings, reference):
-  """Writes result.json and, for pictures, each video's nearest neighbours."""
+def _check_bank(run: Experiment, found: weights.Weights) -> None:
+  """Refuses a memory bank whose rows are not these videos."""
+  trained_on = found.trained_on
+  if trained_on['fingerprint'] != run.train.fingerprint:
+    raise checkpoint.CheckpointError(
+      f'The memory bank of {found.workdir} is of other videos than '
+      f'{run.config.dataset.dir}: of {trained_on["path"]}, share '
+      f'{trained_on["share"]}, bin_frames {trained_on["bin_frames"]}. Compare '
+      'with the clips of these: --config.knn.reference=clips.'
+    )
+
+
+def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
+  """The memory bank that the weights were trained with."""
+  bank = weights.load_bank(
+    found.workdir,
+    fingerprint=run.train.fingerprint,
+    embedding_size=run.config.model.embedding_size,
+    mesh=run.mesh,
+    step=found.step,
+  )
+  return Reference(bank, 'bank', run.train)
+
+
+def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:
+  """The training videos: the mean of the clips of each."""
+  bank = knn.as_bank(features.video_means(train.clips), run.mesh)
+  return Reference(bank, 'clips', split_embeddings.videos_of(run, 'train'))
+
+
+def _write_neighbors(folder, run, embeddings, reference):
+  """Writes the nearest training videos of each validation video."""
+  rows = reference.rows
   nearest = knn.search(
     reference.bank,
     features.video_means(embeddings),
-    k=min(NEIGHBORS_KEPT, reference.rows.num_instances),
-    num_videos=reference.rows.num_instances,
+    k=min(NEIGHBORS_KEPT, rows.num_instances),
+    num_videos=rows.num_instances,
     mesh=run.mesh,
   )
-  folder.mkdir(parents=True, exist_ok=True)
+  index = rows.video[nearest.index]
   np.savez(
     folder / NEIGHBORS_FILE,
-    index=reference.rows.video[nearest.index],
+    index=index,
     similarity=nearest.similarity,
+    ids=np.array(rows.store.ids)[index],
+    query_ids=np.array(run.val.store.ids),
   )
-  (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + '\n')

@@ -1,3 +1,5 @@
+import contextlib
+import itertools
 from functools import partial
 
 import jax
@@ -46,6 +48,14 @@ def batches(order):
       'clip_index': clip.astype(np.int32),
       'is_valid': is_valid,
     }
+
+
+class Layers(FirstPixel):
+  """Has a layer that names the clip in another way."""
+
+  def readouts(self, clip, *, train=False):
+    assert not train
+    return {'conv1': 2 * clip[:, 0, 0, 0, :], 'conv2': clip[:, 0, 0]}
 
 
 def embed(order, mesh):
@@ -124,3 +134,49 @@ def test_video_means_are_the_directions_of_the_mean_clips():
     np.testing.assert_allclose(
       means[video], total / np.linalg.norm(total), atol=1e-6
     )
+
+
+def opener(total):
+  """Opens the batches of `total` clips in order, from one of them on."""
+  order = np.arange(total)
+
+  @contextlib.contextmanager
+  def open_batches(first_batch):
+    yield itertools.islice(batches(order), first_batch, None)
+
+  return open_batches
+
+
+@pytest.mark.parametrize('first_clip', [0, 1, 7, 8, 11, 14, 15])
+def test_clips_are_embedded_in_order_from_any_of_them_on(mesh, first_clip):
+  blocks = features.embed_from(
+    opener(NUM_VIDEOS * NUM_CLIPS),
+    features.embedder(FirstPixel(), center=center, mesh=mesh),
+    {},
+    first_clip=first_clip,
+    batch_size=BATCH,
+    mesh=mesh,
+  )
+  found = [row.tolist() for block in blocks for row in block]
+  clips = [divmod(i, NUM_CLIPS) for i in range(NUM_VIDEOS * NUM_CLIPS)]
+  expected = [[video + 100, clip + 200, 0] for video, clip in clips]
+  assert found == expected[first_clip:]
+
+
+def test_a_layer_takes_the_place_of_the_embedding(mesh):
+  (batch,) = batches(np.arange(8))
+  output = features.embedder(Layers(), center=center, mesh=mesh, layer='conv1')(
+    {}, batch
+  )
+  for row, (video, clip) in enumerate(divmod(i, NUM_CLIPS) for i in range(8)):
+    expected = [2 * (video + 100), 2 * (clip + 200), 0]
+    assert np.asarray(output['embedding'])[row].tolist() == expected
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 4, 7, 30])
+def test_clips_of_a_video_come_together(size):
+  rows = np.arange(60).reshape(30, 2)
+  cut = [rows[i : i + size] for i in range(0, 30, size)]
+  found = list(features.by_video(cut, 5))
+  assert all(len(videos) for videos in found)
+  np.testing.assert_array_equal(np.concatenate(found), rows.reshape(6, 5, 2))

@@ -1,7 +1,8 @@
 """Embeddings of the evaluation clips of a data set."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -12,17 +13,44 @@ from jax.sharding import Mesh
 from vie_jax import sharding
 
 REPORT_EVERY_SECONDS = 30
+EMBEDDING = 'embedding'
 Variables = dict
 Embed = Callable[[Variables, dict], dict]
 
 
-def embedder(model: nn.Module, *, center: Callable, mesh: Mesh) -> Embed:
+def apply(
+  model: nn.Module, variables: Variables, clips: jax.Array, layer: str
+) -> jax.Array:
+  """Maps normalised clips to a layer's features, in eval mode.
+
+  Args:
+    model: from clips to embeddings, with a method `readouts`.
+    variables: params and batch statistics.
+    clips: [B, T, H, W, 3].
+    layer: 'embedding', or one of `readouts`.
+
+  Returns:
+    float32 [B, D], unit vectors if they are embeddings.
+  """
+  if layer == EMBEDDING:
+    return model.apply(variables, clips, train=False)
+  return model.apply(variables, clips, method='readouts')[layer]
+
+
+def embedder(
+  model: nn.Module,
+  *,
+  center: Callable,
+  mesh: Mesh,
+  layer: str = EMBEDDING,
+) -> Embed:
   """Makes the jitted function that embeds a batch of evaluation clips.
 
   Args:
     model: from clips to embeddings.
     center: (window, crop) -> normalised clips [B, T, H, W, 3].
     mesh: the batch is split over its axis `data`.
+    layer: as in `apply`.
 
   Returns:
     (variables, batch) -> dict with `embedding` float32 [B, D] in eval mode,
@@ -34,11 +62,77 @@ def embedder(model: nn.Module, *, center: Callable, mesh: Mesh) -> Embed:
     clips = center(batch['window'], batch['crop'])
     passed = ('instance_index', 'clip_index', 'is_valid')
     return {
-      'embedding': model.apply(variables, clips, train=False),
+      'embedding': apply(model, variables, clips, layer),
       **{name: batch[name] for name in passed},
     }
 
   return jax.jit(embed, out_shardings=sharding.replicated(mesh))
+
+
+def _outputs(batches, embed, variables, mesh):
+  """Yields what `embed` gives, as NumPy arrays.
+
+  The device works on a batch while the one before is read.
+  """
+  pending = None
+  for batch in batches:
+    output = embed(variables, sharding.global_batch(batch, mesh))
+    if pending is not None:
+      yield jax.tree.map(np.asarray, pending)
+    pending = output
+  if pending is not None:
+    yield jax.tree.map(np.asarray, pending)
+
+
+def embed_from(
+  open_batches: Callable[[int], contextlib.AbstractContextManager],
+  embed: Embed,
+  variables: Variables,
+  *,
+  first_clip: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Iterator[np.ndarray]:
+  """Embeds clips in order, from one of them on, and keeps none.
+
+  Args:
+    open_batches: number of the first batch -> context manager over this host's
+      share of the clips, in the order of the videos.
+    embed: from `embedder`.
+    variables: params and batch statistics.
+    first_clip: number of clips to leave out.
+    batch_size: clips in a batch, over all devices.
+    mesh: the mesh of `embed`.
+
+  Yields:
+    float32 [b, D]: the clips of a batch, without those that only fill it.
+  """
+  first_batch, skipped = divmod(first_clip, batch_size)
+  with open_batches(first_batch) as batches:
+    for output in _outputs(batches, embed, variables, mesh):
+      yield output['embedding'][output['is_valid']][skipped:]
+      skipped = 0
+
+
+def by_video(
+  blocks: Iterable[np.ndarray], num_clips: int
+) -> Iterator[np.ndarray]:
+  """Puts the clips of a video together, across the borders of blocks.
+
+  Args:
+    blocks: [b, D], clips in the order of the videos.
+    num_clips: G per video.
+
+  Yields:
+    [v, G, D], v at least 1.
+  """
+  rest = None
+  for block in blocks:
+    rest = block if rest is None else np.concatenate([rest, block])
+    whole = len(rest) // num_clips * num_clips
+    if whole:
+      yield rest[:whole].reshape(-1, num_clips, rest.shape[1])
+      rest = rest[whole:]
 
 
 def embed_videos(
@@ -67,9 +161,7 @@ def embed_videos(
   """
   result = np.full((num_videos, num_clips, embedding_size), np.nan, np.float32)
   num_done, reported = 0, time.monotonic()
-  for batch in batches:
-    output = embed(variables, sharding.global_batch(batch, mesh))
-    output = jax.tree.map(np.asarray, output)
+  for output in _outputs(batches, embed, variables, mesh):
     valid = output['is_valid']
     video = output['instance_index'][valid]
     clip = output['clip_index'][valid]

@@ -1,0 +1,1 @@
+"""Embeddings of many videos: sources, and what they are kept in."""

@@ -1,0 +1,305 @@
+"""What can be embedded: prepared videos, video files, images.
+
+Each is opened as the same thing: items in order, with what is known of them,
+and batches of their clips.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vie_jax import device_augment, experiment
+from vie_jax.embeddings import own_files
+from vie_jax.input_pipeline import (
+  augmentation,
+  frame_store,
+  image_pipeline,
+  image_source,
+  instances,
+  pipeline,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+  """A video or an image.
+
+  Attributes:
+    id: unique in its data set.
+    path: of the file, below the folder that was given.
+    split: 'train' or 'val'; of a folder without splits 'train'.
+    num_frames: 1 for an image.
+    duration_seconds: of a video.
+    labels: label column -> class; those that are known.
+  """
+
+  id: str
+  path: str
+  split: str
+  num_frames: int
+  duration_seconds: float | None
+  labels: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Items that lie together.
+
+  Attributes:
+    items: in order.
+    open_batches: number of the first batch -> context manager over batches of
+      their clips, in order.
+    picture: number of an item -> encoded picture of it.
+  """
+
+  items: Sequence[Item]
+  open_batches: Callable[[int], contextlib.AbstractContextManager]
+  picture: Callable[[int], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Everything that is embedded.
+
+  Attributes:
+    facts: `name`, `path`, `kind` ('video' or 'image'), `fingerprint` and the
+      number of items of each split.
+    parts: in order.
+    num_clips: G, of each item.
+    label_columns: that items may have.
+    center: (window, crop) -> normalised clips [B, T, H, W, 3].
+  """
+
+  facts: dict
+  parts: Sequence[Part]
+  num_clips: int
+  label_columns: Sequence[str]
+  center: Callable[..., jax.Array]
+
+  @property
+  def items(self) -> list[Item]:
+    """All items in order."""
+    return [item for part in self.parts for item in part.items]
+
+  def picture(self, number: int) -> bytes:
+    """Encoded picture of one of the items."""
+    for part in self.parts:
+      if number < len(part.items):
+        return part.picture(number)
+      number -= len(part.items)
+    raise IndexError(number)
+
+
+def name_of(path: pathlib.Path) -> str:
+  """Name of a source: of a prepared data set its own, else that of the file."""
+  if (path / 'dataset.json').exists():
+    with frame_store.FrameStore.open(path, 'train') as store:
+      return store.name
+  return path.absolute().stem if path.is_file() else path.absolute().name
+
+
+@contextlib.contextmanager
+def open_source(
+  config: ml_collections.ConfigDict, name: str, out: pathlib.Path
+) -> Iterator[Source]:
+  """Opens what a user has named.
+
+  Args:
+    config: checked.
+    name: a prepared data set; a folder of videos or of images; or a file of
+      either kind.
+    out: folder that video files are prepared in.
+
+  Raises:
+    frame_store.DatasetError: if there is no such thing, or nothing in it.
+  """
+  path = pathlib.Path(name).expanduser()
+  if (path / 'dataset.json').exists():
+    opened = _open_videos(config, path)
+  else:
+    folder = own_files.folder_of(path, out)
+    if own_files.has_videos(folder, image_source.IMAGE_SUFFIXES):
+      opened = _open_videos(
+        config, own_files.prepare(folder, out, name_of(path))
+      )
+    else:
+      opened = _open_images(config, folder)
+  with opened as source:
+    if not source.parts:
+      raise frame_store.DatasetError(
+        f'{name} has nothing to embed in {", ".join(config.embed.splits)} '
+        '(config.embed.splits).'
+      )
+    # Not the place that files were prepared in.
+    yield dataclasses.replace(source, facts={**source.facts, 'path': name})
+
+
+@contextlib.contextmanager
+def _open_videos(
+  config: ml_collections.ConfigDict, directory: pathlib.Path
+) -> Iterator[Source]:
+  """Opens a prepared data set: all videos of the splits that are asked for."""
+  options = experiment.input_options(config)
+  with contextlib.ExitStack() as stack:
+    stores = [
+      stack.enter_context(frame_store.FrameStore.open(directory, split))
+      for split in config.embed.splits
+    ]
+    parts = [
+      Part(
+        _videos(store, config),
+        functools.partial(
+          _open_video_batches, instances.all_videos(store), config, options
+        ),
+        functools.partial(_middle_frame, store),
+      )
+      for store in stores
+      if store.num_videos
+    ]
+    first = stores[0]
+    yield Source(
+      facts={
+        'name': first.name,
+        'path': str(directory),
+        'kind': 'video',
+        'fingerprint': first.fingerprint,
+        **{store.split: store.num_videos for store in stores},
+      },
+      parts=parts,
+      num_clips=config.clip.num_eval_clips,
+      label_columns=_label_columns(first, config),
+      center=functools.partial(
+        device_augment.center,
+        size=config.crop.size,
+        crops_before_resize=augmentation.crops_before_resize(
+          config.crop.method
+        ),
+      ),
+    )
+
+
+def _open_video_batches(videos, config, options, start_step):
+  return pipeline.eval_batches(
+    videos,
+    batch_size=config.embed.batch_size,
+    start_step=start_step,
+    **options,
+  )
+
+
+def _label_columns(store, config):
+  return list(config.dataset.label_columns) or store.label_columns
+
+
+def _videos(store, config) -> list[Item]:
+  labels = {
+    column: store.label(column) for column in _label_columns(store, config)
+  }
+  return [
+    Item(
+      id=store.ids[row],
+      path=store.paths[row],
+      split=store.split,
+      num_frames=int(num_frames),
+      duration_seconds=float(num_frames / store.frame_rate_hz),
+      labels={
+        column: names[values[row]]
+        for column, (values, names) in labels.items()
+        if values[row] >= 0
+      },
+    )
+    for row, num_frames in enumerate(store.num_frames)
+  ]
+
+
+def _middle_frame(store, row):
+  (frame,) = store.read_frames(row, [int(store.num_frames[row]) // 2])
+  return frame
+
+
+@contextlib.contextmanager
+def _open_images(
+  config: ml_collections.ConfigDict, folder: pathlib.Path
+) -> Iterator[Source]:
+  """Opens all images in a folder.
+
+  Each is shown as static video: tiled over time on the device.
+  """
+  num_frames, size = config.clip.num_frames, config.crop.size
+
+  def center(window, crop):
+    image = device_augment.center(window, crop, size=size)
+    return jnp.repeat(image, num_frames, axis=1)
+
+  with image_source.open_flat(str(folder)) as images:
+    items = _image_items(images, image_source.is_images(str(folder)))
+    items_of = collections.Counter(item.split for item in items)
+    yield Source(
+      facts={
+        'name': images.name,
+        'path': str(folder),
+        'kind': 'image',
+        'fingerprint': images.fingerprint,
+        **items_of,
+      },
+      parts=[
+        Part(
+          items,
+          functools.partial(_open_image_batches, images, config),
+          lambda row: images.read(row)[0],
+        )
+      ],
+      num_clips=1,
+      label_columns=['label'] if any(item.labels for item in items) else [],
+      center=center,
+    )
+
+
+def _open_image_batches(images, config, start_step):
+  options = experiment.input_options(config)
+  del options['clip'], options['crop']
+  return image_pipeline.eval_batches(
+    images,
+    size=config.crop.size,
+    short_side=max(config.crop.eval_short_side, config.crop.size),
+    batch_size=config.embed.batch_size,
+    start_step=start_step,
+    **options,
+  )
+
+
+def _image_items(images, has_splits) -> list[Item]:
+  """Images; their class is the first folder, below those of the splits."""
+  items = []
+  for index in range(images.num_images):
+    path = images.names(index)
+    *folders, _ = path.split('/')
+    split = 'train'
+    if has_splits and folders:
+      split = 'train' if folders.pop(0) == 'train' else 'val'
+    items.append(
+      Item(
+        # As data/prepare.py makes those of videos.
+        id=hashlib.sha256(path.encode()).hexdigest()[:16],
+        path=path,
+        split=split,
+        num_frames=1,
+        duration_seconds=None,
+        labels=_class(folders[0]) if folders else {},
+      )
+    )
+  return items
+
+
+@functools.cache
+def _class(name):
+  """Labels of the images of a class: one dict for all of them."""
+  return {'label': name}

@@ -1,0 +1,169 @@
+"""Video files of one's own, prepared on the way: by data/prepare.py.
+
+It is run as a command, as a user would run it: this package imports nothing of
+data/, and the decoder of foreign files stays in other processes.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import TextIO
+
+from absl import logging
+
+from vie_jax.input_pipeline.frame_store import DatasetError
+
+PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
+# The same as data/open_video.py has; a test holds that.
+VIDEO_SUFFIXES = (
+  '.3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v '
+  '.m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogg .ogv '
+  '.rm .rmvb .ts .vob .webm .wmv .y4m'
+)
+_NAMED = 20
+
+
+def folder_of(source: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+  """Gives a file a folder of its own; a folder is one already.
+
+  Args:
+    source: a file or a folder.
+    out: receives the folder `files`, with a link to the file, or a copy where
+      there can be none.
+
+  Returns:
+    The folder that holds what is to be prepared.
+
+  Raises:
+    DatasetError: if there is no such file or folder.
+  """
+  if source.is_dir():
+    return source
+  if not source.is_file():
+    raise DatasetError(f'There is no file or folder {source}.')
+  folder = out / 'files'
+  folder.mkdir(parents=True, exist_ok=True)
+  # Files whose names begin with a dot would be passed over.
+  target = folder / (source.name.lstrip('.') or 'file')
+  for old in folder.iterdir():
+    if old != target or not _is_same(old, source):
+      old.unlink()
+  if not target.exists():
+    try:
+      os.link(source.resolve(), target)
+    except OSError:
+      shutil.copy2(source, target)
+  return folder
+
+
+def _is_same(first, second):
+  first, second = first.stat(), second.stat()
+  return (first.st_size, first.st_mtime_ns) == (
+    second.st_size,
+    second.st_mtime_ns,
+  )
+
+
+def has_videos(folder: pathlib.Path, image_suffixes: tuple[str, ...]) -> bool:
+  """Whether a folder is one of videos, and not of images.
+
+  It is if it has a video other than a GIF, which can be either, or no image
+  other than one.
+
+  Args:
+    folder: to look into, subfolders included.
+    image_suffixes: those of images.
+  """
+  num_videos = num_images = 0
+  video_suffixes = set(VIDEO_SUFFIXES.split()) - {'.gif'}
+  image_suffixes = set(image_suffixes) - {'.gif'}
+  for _, folders, files in os.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    for name in files:
+      suffix = os.path.splitext(name)[1].lower()
+      if not name.startswith('.'):
+        num_videos += suffix in video_suffixes
+        num_images += suffix in image_suffixes
+  if num_videos and num_images:
+    logging.info(
+      '%s has %d videos and %d images; only the videos are taken.',
+      folder,
+      num_videos,
+      num_images,
+    )
+  return bool(num_videos or not num_images)
+
+
+def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
+  """Makes a prepared data set of a folder of videos, all of them in train.
+
+  What a killed call has done is not done again, and a finished data set of the
+  same files is taken as it is.
+
+  Args:
+    folder: of video files.
+    out: receives the folder `prepared`.
+    name: of the data set.
+
+  Returns:
+    The prepared data set.
+
+  Raises:
+    DatasetError: in one line, if it cannot be made.
+  """
+  if not PREPARE.is_file():
+    raise DatasetError(
+      f'{folder} has no dataset.json, and video files are prepared by '
+      f'data/prepare.py of the repository, which is not at {PREPARE}. Run it '
+      'from a copy of the repository and name the folder that it writes.'
+    )
+  prepared = out / 'prepared'
+  logging.info('Preparing the videos of %s in %s.', folder, prepared)
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      str(PREPARE),
+      'folder',
+      f'--videos={folder}',
+      f'--out={prepared}',
+      f'--name={name}',
+      '--val-percent=0',
+    ],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    encoding='utf-8',
+    errors='replace',
+  )
+  message = _pass_on(process.stderr)
+  if process.wait():
+    remedy = f' To start anew, remove {prepared}.' if prepared.exists() else ''
+    raise DatasetError(f'{folder} cannot be prepared: {message}{remedy}')
+  _name_skipped(prepared)
+  return prepared
+
+
+def _pass_on(stream: TextIO) -> str:
+  """Shows how far a process is, and returns the error that it ends with."""
+  message = 'it was stopped.'
+  for line in stream:
+    if line.startswith('Error: '):
+      message = line.removeprefix('Error: ').strip()
+    elif line.strip():
+      sys.stderr.write(line)
+  return message
+
+
+def _name_skipped(prepared):
+  """Logs the files that could not be used, and why."""
+  skipped = json.loads((prepared / 'skipped.json').read_text('utf-8'))
+  for entry in skipped[:_NAMED]:
+    logging.warning('Skipped: %s: %s', entry['path'], entry['reason'])
+  if len(skipped) > _NAMED:
+    logging.warning(
+      '%d more were skipped, see %s.',
+      len(skipped) - _NAMED,
+      prepared / 'skipped.json',
+    )

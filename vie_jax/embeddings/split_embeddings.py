@@ -1,0 +1,315 @@
+"""Embeddings of the videos of a data set, in a folder of results.
+
+They are a network's, or were made elsewhere. A network's are written to the
+disk as they come, and are found there by a later call.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from vie_jax import experiment, result, run_log, weights
+from vie_jax.embeddings import foreign_embeddings
+from vie_jax.evaluation import features, row_file
+from vie_jax.experiment import Experiment
+from vie_jax.input_pipeline import instances
+from vie_jax.weights import Weights
+
+_CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
+_NOT_OF_EMBEDDINGS = ('streams', 'batch_norm_decay')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitEmbeddings:
+  """The embeddings of one split.
+
+  Attributes:
+    clips: float32 [V, G, D], unit vectors, on the disk if they are a network's;
+      G is 1 if they were made elsewhere, as a rule.
+    facts: of what made them, `network` of `result.json`.
+  """
+
+  clips: np.ndarray
+  facts: dict
+
+
+def open_embeddings(
+  run: Experiment,
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  folder: pathlib.Path,
+  splits: Sequence[str],
+) -> dict[str, SplitEmbeddings]:
+  """Embeds videos, or finds or reads their embeddings.
+
+  Args:
+    run: opened, of the config.
+    config: `embeddings` names a file made elsewhere; else `init_from` says of
+      which network.
+    workdir: of the run.
+    folder: of results, receives `embeddings_<split>.npy` if they are a
+      network's. A call that was killed is gone on with; what is finished, of
+      the same weights, videos and settings, is used again.
+    splits: 'train', 'val' or both.
+
+  Returns:
+    split -> embeddings, in the order of `videos_of`.
+
+  Raises:
+    result.ResultError: if the folder has results of another source.
+    foreign_embeddings.EmbeddingsError, checkpoint.CheckpointError,
+    frame_store.DatasetError: with the remedy.
+  """
+  if config.embeddings:
+    opened = _read_foreign(run, config, splits)
+    _begin(run, folder)
+    return opened
+  found = weights.load(
+    config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
+  )
+  return embed_splits(run, found, folder, splits)
+
+
+def videos_of(run: Experiment, split: str) -> instances.Instances:
+  """The videos of a split, each once: of training, those that it takes."""
+  return run.train.distinct_videos() if split == 'train' else run.val
+
+
+def embed_splits(
+  run: Experiment, found: Weights, folder: pathlib.Path, splits: Sequence[str]
+) -> dict[str, SplitEmbeddings]:
+  """Embeds videos with weights that are loaded already, see `open_embeddings`.
+
+  Args:
+    run: opened.
+    found: the weights.
+    folder: of results.
+    splits: 'train', 'val' or both.
+  """
+  _begin(run, folder)
+  embed = features.embedder(run.model, center=run.center, mesh=run.mesh)
+  facts = result.network(run.config, found)
+  known = identity(run.config, found)
+  num_clips = run.config.clip.num_eval_clips
+  opened = {}
+  for split in splits:
+    videos = videos_of(run, split)
+    path = folder / f'embeddings_{split}.npy'
+    fill(
+      path,
+      shape=(
+        videos.num_instances,
+        num_clips,
+        run.config.model.embedding_size,
+      ),
+      identity={**known, 'videos': videos.fingerprint},
+      rows_from=functools.partial(
+        _embed_from, run, embed, found.variables, videos
+      ),
+      unit=f'clips of {split}',
+    )
+    opened[split] = SplitEmbeddings(np.load(path, mmap_mode='r'), facts)
+  return opened
+
+
+def _begin(run, folder):
+  """Makes the folder of results, and logs to it."""
+  store = run.train.store
+  dataset = {
+    'path': str(store.directory),
+    'fingerprint': store.fingerprint,
+  }
+  check_source(folder, run.config, dataset)
+  folder.mkdir(parents=True, exist_ok=True)
+  run_log.to_file(folder)
+
+
+def _embed_from(run, embed, variables, videos, first_clip):
+  def open_batches(step):
+    return experiment.eval_batches(run, videos, start_step=step)
+
+  return features.embed_from(
+    open_batches,
+    embed,
+    variables,
+    first_clip=first_clip,
+    batch_size=run.eval_batch_size,
+    mesh=run.mesh,
+  )
+
+
+def identity(config: ml_collections.ConfigDict, found: Weights) -> dict:
+  """What the embeddings of a video depend on, beside the video.
+
+  Args:
+    config: checked.
+    found: the weights.
+
+  Returns:
+    JSON-compatible facts. Sizes of batches are none of them.
+  """
+  crop = {'method': config.crop.method, 'size': config.crop.size}
+  if config.crop.method == 'short_side':
+    crop['eval_short_side'] = config.crop.eval_short_side
+  model = config.model.to_dict()
+  return {
+    'weights': _digest(found.variables),
+    'step': found.step,
+    'model': {k: v for k, v in model.items() if k not in _NOT_OF_EMBEDDINGS},
+    'clip': {name: config.clip[name] for name in _CLIP_FIELDS},
+    'crop': crop,
+  }
+
+
+def _digest(variables) -> str:
+  """Hex digest of all weights, by their names."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree.leaves_with_path(variables):
+    leaf = np.ascontiguousarray(leaf)
+    digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype}'.encode())
+    digest.update(f'{leaf.shape}'.encode() + leaf.tobytes())
+  return digest.hexdigest()
+
+
+def fill(
+  path: pathlib.Path,
+  *,
+  shape: tuple[int, ...],
+  identity: dict,
+  rows_from: Callable[[int], Iterator[np.ndarray]],
+  unit: str,
+) -> None:
+  """Writes an array of embeddings, or what is missing of it.
+
+  Args:
+    path: of the .npy file.
+    shape: of the array; the last axis is a row.
+    identity: of which its rows are a function.
+    rows_from: number of the first row -> iterator over blocks of rows.
+    unit: what the log calls a row.
+  """
+  # All hosts embed, the first of them writes and says where to begin.
+  is_main = jax.process_index() == 0
+  num_done = 0
+  if is_main:
+    file = row_file.RowFile(path, shape=shape, identity=identity)
+    num_done = -1 if file.is_complete else file.num_done
+  num_done = int(multihost_utils.broadcast_one_to_all(np.int32(num_done)))
+  if num_done < 0:
+    logging.info('Embedded before: %s.', path)
+    return
+  with contextlib.closing(rows_from(num_done)) as blocks:
+    if is_main:
+      file.fill(blocks, unit)
+    else:
+      for _ in blocks:
+        pass
+  multihost_utils.sync_global_devices(str(path))
+
+
+def check_source(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: dict
+) -> None:
+  """Refuses to write into a folder that has results of another source.
+
+  Results of the same source are replaced: it may have been trained on, or the
+  data set prepared again.
+
+  Args:
+    folder: of results.
+    config: of this evaluation.
+    dataset: `path` and `fingerprint` of what is evaluated on.
+
+  Raises:
+    result.ResultError: with the remedy.
+  """
+  path = folder / result.FILE
+  try:
+    old = json.loads(path.read_text('utf-8'))
+    differing = _differing_source(old['config'], config)
+    differing = differing or _differing_data(old['dataset'], dataset)
+  except (OSError, ValueError, LookupError, TypeError):
+    return
+  if differing:
+    raise result.ResultError(
+      f'{path} is of {differing[0]}, and would be replaced by that of '
+      f'{differing[1]}; name another folder with --config.result_name=NAME, or '
+      'remove this one.'
+    )
+
+
+def _differing_source(old, new):
+  """(old, new) source of the embeddings, or None if it is the same."""
+  before = _source(old['init_from'], old['model']['streams'], old['embeddings'])
+  now = _source(new.init_from, new.model.streams, new.embeddings)
+  return (before, now) if before != now else None
+
+
+def _differing_data(old, new):
+  """(old, new) place of the data, or None if it is the same or was moved."""
+  if old['fingerprint'] == new['fingerprint']:
+    return None
+  before, now = (os.path.abspath(facts['path']) for facts in (old, new))
+  return (before, now) if before != now else None
+
+
+def _source(init_from: str, streams: str, embeddings: str) -> str:
+  """Where embeddings come from, with paths in one spelling."""
+  if embeddings:
+    return _absolute(embeddings)
+  return ','.join(map(_absolute, (streams or init_from).split(',')))
+
+
+def _absolute(source: str) -> str:
+  source = source.strip()
+  if source in ('workdir', 'random'):
+    return source
+  prefix = weights.OFFICIAL_PREFIX if not weights.is_run(source) else ''
+  path = os.path.expanduser(source.removeprefix(prefix))
+  return prefix + os.path.abspath(path)
+
+
+def _read_foreign(
+  run: Experiment, config: ml_collections.ConfigDict, splits: Sequence[str]
+) -> dict[str, SplitEmbeddings]:
+  """Reads the embeddings of all splits from one file."""
+  names = {split: _names(videos_of(run, split)) for split in splits}
+  together = [pair for pairs in names.values() for pair in pairs]
+  clips, num_extra = foreign_embeddings.read(config.embeddings, together)
+  if num_extra:
+    logging.info(
+      '%s: %d vectors are of other videos and not used.',
+      config.embeddings,
+      num_extra,
+    )
+  facts = {
+    'name': pathlib.Path(config.embeddings).stem,
+    'training': 'foreign',
+    'step': 0,
+    'source': config.embeddings,
+    'input': None,
+    'trained_on': None,
+  }
+  opened, start = {}, 0
+  for split, pairs in names.items():
+    stop = start + len(pairs)
+    opened[split] = SplitEmbeddings(clips[start:stop], facts)
+    start = stop
+  return opened
+
+
+def _names(videos: instances.Instances) -> list[tuple[str, str]]:
+  """(id, path) of each video."""
+  store = videos.store
+  return [(store.ids[row], store.paths[row]) for row in videos.video]

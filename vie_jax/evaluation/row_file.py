@@ -1,0 +1,209 @@
+"""An .npy file that is written row by row, and goes on after a kill.
+
+While it is incomplete it has another name, X.npy.part, so that no half of it
+is taken for the whole. X.json beside it says what the rows are of, and how
+many are safely on the disk. No more than a block of rows is in memory.
+"""
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from absl import logging
+
+REPORT_EVERY_SECONDS = 30
+# Saving may take this share of the time.
+_SAVING_SHARE = 0.05
+
+
+class RowFile:
+  """A float32 array on the disk, filled from its first row to its last.
+
+  Args:
+    path: of the .npy file. An unfinished one of the same identity is gone on
+      with; whatever is there of another is replaced.
+    shape: of the array; the last axis is a row.
+    identity: JSON-compatible facts of which the rows are a function.
+  """
+
+  def __init__(
+    self, path: str | pathlib.Path, *, shape: tuple[int, ...], identity: dict
+  ):
+    self.path = pathlib.Path(path)
+    self._part = self.path.with_suffix('.npy.part')
+    self._record = self.path.with_suffix('.json')
+    self._shape = tuple(map(int, shape))
+    self._identity = {
+      **json.loads(json.dumps(identity)),
+      'shape': list(self._shape),
+    }
+    self._num_done = self._find()
+
+  @property
+  def num_rows(self) -> int:
+    """Rows in all."""
+    return math.prod(self._shape[:-1])
+
+  @property
+  def num_done(self) -> int:
+    """Rows that are there, all of them before the others."""
+    return self._num_done
+
+  @property
+  def is_complete(self) -> bool:
+    """Whether nothing is left to do."""
+    return self.path.exists() and self._num_done == self.num_rows
+
+  def fill(self, blocks: Iterable[np.ndarray], unit: str = 'rows') -> None:
+    """Writes the rows that are missing.
+
+    Args:
+      blocks: float32 [b, D], the rows from `num_done` on, in order.
+      unit: what the log calls a row.
+
+    Raises:
+      ValueError: if there are fewer or more rows than are missing.
+    """
+    if not self._num_done:
+      self._begin()
+    progress = _Progress(self._num_done, self.num_rows, unit)
+    offset = self._part.stat().st_size - self._row_bytes * self.num_rows
+    with self._part.open('r+b') as file:
+      file.seek(offset + self._row_bytes * self._num_done)
+      saved, cost = time.monotonic(), 0.0
+      for block in blocks:
+        self._check(block)
+        file.write(np.ascontiguousarray(block, '<f4').data)
+        self._num_done += len(block)
+        progress.report(self._num_done)
+        started = time.monotonic()
+        if cost < _SAVING_SHARE * (started - saved):
+          self._save(file)
+          saved = time.monotonic()
+          cost = saved - started
+      self._save(file)
+    if self._num_done < self.num_rows:
+      raise ValueError(
+        f'{self.path} has {self.num_rows} rows, and only {self._num_done} came.'
+      )
+    self._part.replace(self.path)
+
+  @property
+  def _row_bytes(self):
+    return 4 * self._shape[-1]
+
+  def _find(self):
+    """How many rows of this identity are on the disk."""
+    try:
+      record = json.loads(self._record.read_text('utf-8'))
+      identity, num_done = record['identity'], int(record['num_done'])
+    except (OSError, ValueError, LookupError, TypeError):
+      return 0
+    if identity != self._identity:
+      differing = ', '.join(
+        name
+        for name in sorted({*identity, *self._identity})
+        if identity.get(name) != self._identity.get(name)
+      )
+      logging.info('%s is made anew: %s changed.', self.path, differing)
+      return 0
+    if num_done == self.num_rows and self._is_whole(self._part):
+      self._part.replace(self.path)
+    found = self.path if num_done == self.num_rows else self._part
+    return num_done if self._is_whole(found) else 0
+
+  def _is_whole(self, path):
+    """Whether a file is there, with room for every row."""
+    try:
+      array = np.load(path, mmap_mode='r')
+    except (OSError, ValueError, EOFError):
+      return False
+    return array.dtype == np.float32 and array.shape == self._shape
+
+  def _begin(self):
+    """Makes an empty file, which takes no room yet."""
+    # The record first: what it is of must never seem to be of another.
+    for old in (self._record, self.path, self._part):
+      old.unlink(missing_ok=True)
+    if self.num_rows:
+      np.lib.format.open_memmap(
+        self._part, mode='w+', dtype='<f4', shape=self._shape
+      )
+    else:
+      with self._part.open('wb') as file:
+        np.save(file, np.zeros(self._shape, '<f4'))
+
+  def _check(self, block):
+    if block.ndim != 2 or block.shape[1] != self._shape[-1]:
+      raise ValueError(
+        f'rows of {list(block.shape)} do not fit into {list(self._shape)}.'
+      )
+    if self._num_done + len(block) > self.num_rows:
+      raise ValueError(
+        f'{self.path} has {self.num_rows} rows, and more of them came.'
+      )
+
+  def _save(self, file):
+    """Brings all rows to the disk, and only then says so."""
+    file.flush()
+    os.fsync(file.fileno())
+    record = {'identity': self._identity, 'num_done': self._num_done}
+    fresh = self._record.with_suffix('.json.tmp')
+    fresh.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    fresh.replace(self._record)
+
+
+class _Progress:
+  """Says every now and then how far it is, and when it will be done."""
+
+  def __init__(self, num_done, num_rows, unit):
+    self._first, self._num_rows, self._unit = num_done, num_rows, unit
+    self._started = self._reported = time.monotonic()
+    if 0 < num_done < num_rows:
+      logging.info('Going on from %d of %d %s.', num_done, num_rows, unit)
+
+  def report(self, num_done):
+    now = time.monotonic()
+    is_last = num_done == self._num_rows
+    if not is_last and now < self._reported + REPORT_EVERY_SECONDS:
+      return
+    self._reported = now
+    rate = (num_done - self._first) / max(now - self._started, 1e-9)
+    left = (self._num_rows - num_done) / max(rate, 1e-9)
+    logging.info(
+      'Embedded %d of %d %s (%.1f %%), %.1f a second, %.1f minutes to go.',
+      num_done,
+      self._num_rows,
+      self._unit,
+      100 * num_done / self._num_rows,
+      rate,
+      left / 60,
+    )
+
+
+def read_blocks(
+  path: str | pathlib.Path, *, block_bytes: int = 2**24
+) -> Iterator[np.ndarray]:
+  """Reads the rows of a file in order, a few at a time.
+
+  Args:
+    path: of an .npy file, C order, of at least two axes.
+    block_bytes: about what is in memory at once; at least a row.
+
+  Yields:
+    [b, D], of the file's type.
+  """
+  array = np.load(path, mmap_mode='r')
+  row = math.prod(array.shape[-1:])
+  num_rows = array.size // max(row, 1)
+  step = max(1, block_bytes // max(row * array.itemsize, 1))
+  # Not slices of the memory map: its pages would stay in memory.
+  with open(path, 'rb') as file:
+    file.seek(array.offset)
+    for start in range(0, num_rows, step):
+      count = min(step, num_rows - start)
+      yield np.fromfile(file, array.dtype, count * row).reshape(count, row)
