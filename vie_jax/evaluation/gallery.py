@@ -12,7 +12,7 @@ import importlib.resources
 import io
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jinja2
 import numpy as np
@@ -41,10 +41,18 @@ _ENCODINGS = (
   (128, 75),
   (96, 75),
   (96, 60),
+  (80, 60),
   (72, 60),
-  (64, 45),
+  (64, 50),
+  (56, 45),
   (48, 40),
 )
+_MAX_HEIGHT = _ENCODINGS[0][0]
+# A query is shown larger than its neighbours, so its frames are this much
+# higher than theirs.
+_QUERY_SCALE = 1.5
+# Strips that tell what an encoding would take, before all are encoded.
+_SAMPLE = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,10 +93,20 @@ class Neighbor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Query:
-  """A clip and, by model name, its neighbours, the nearest first."""
+  """A clip, and what each model finds near it.
+
+  Attributes:
+    strip: the clip, with its true labels.
+    neighbors: by model name, the nearest first.
+    predictions: class name by label column, by model name: the label that the
+      model would give the clip. What is not predicted is left out.
+  """
 
   strip: FilmStrip
   neighbors: Mapping[str, Sequence[Neighbor]]
+  predictions: Mapping[str, Mapping[str, str]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,11 +200,12 @@ def write_html(
     image_budget: bytes that the film strips may take. Their size and quality
       are lowered to fit, as far as they stay recognisable.
   """
-  strips = {}
-  for query in page.queries:
-    neighbors = [n for near in query.neighbors.values() for n in near]
-    for strip in [query.strip, *(n.strip for n in neighbors)]:
-      strips.setdefault(_strip_key(strip), strip)
+  # Named by their content: the same pictures are embedded once.
+  distinct = {id(strip): strip for strip in _strips(page)}
+  keys = {name: _strip_key(strip) for name, strip in distinct.items()}
+  queries = {keys[id(query.strip)] for query in page.queries}
+  strips = {keys[name]: strip for name, strip in distinct.items()}
+  scales = [_QUERY_SCALE if key in queries else 1.0 for key in strips]
   environment = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -206,21 +225,44 @@ def write_html(
     classes={c: _class_names(page, c) for c in page.label_columns},
     entries=[_entry(page, query) for query in page.queries],
     sprites=dict(
-      zip(strips, _encode(strips.values(), image_budget), strict=True)
+      zip(
+        strips, _encode([*strips.values()], scales, image_budget), strict=True
+      )
     ),
     has_motion=any(len(strip.frames) > 1 for strip in strips.values()),
-    strip_key=_strip_key,
+    is_judged=any(_class_names(page, c) for c in page.label_columns),
+    has_predictions=any(query.predictions for query in page.queries),
+    strip_key=lambda strip: keys[id(strip)],
     verdict=verdict,
+    prediction=prediction,
     tally=lambda model, column: tally(page, model, column),
     cells=table_cells,
     plot=gallery_plot.layout,
   )
-  pathlib.Path(path).write_text(html, encoding='utf-8', newline='\n')
+  # A file name may hold bytes that are no character; they become '?'.
+  path = pathlib.Path(path)
+  path.write_text(html, encoding='utf-8', errors='replace', newline='\n')
 
 
 def verdict(query: FilmStrip, neighbor: FilmStrip, column: str) -> str:
   """Returns 'right', 'wrong', or 'unknown' where either has no label."""
-  expected, found = query.labels.get(column), neighbor.labels.get(column)
+  return _compare(query.labels.get(column), neighbor.labels.get(column))
+
+
+def prediction(query: Query, model: str, column: str) -> tuple[str, str] | None:
+  """Returns a verdict as above and the predicted class name, if there is one.
+
+  A model that predicts no column of a query predicts nothing: None.
+  """
+  found = query.predictions.get(model)
+  if not found:
+    return None
+  name = found.get(column)
+  kind = _compare(query.strip.labels.get(column), name)
+  return kind, 'none' if name is None else name
+
+
+def _compare(expected: str | None, found: str | None) -> str:
   if expected is None or found is None:
     return 'unknown'
   return 'right' if expected == found else 'wrong'
@@ -250,16 +292,13 @@ def _class_names(page: Page, column: str) -> list[str]:
 def _entry(page: Page, query: Query) -> dict:
   """Adds to a query what the page's filters look for, as numbers only."""
   classes, errors = [], set()
-  for column_index, column in enumerate(page.label_columns):
+  for index, column in enumerate(page.label_columns):
     name = query.strip.labels.get(column)
     names = _class_names(page, column)
     classes.append(str(-1 if name is None else names.index(name)))
-    for model_index, model in enumerate(model_names(page)):
-      if any(
-        verdict(query.strip, neighbor.strip, column) == 'wrong'
-        for neighbor in query.neighbors.get(model, ())
-      ):
-        errors |= {'any', f'{model_index}.{column_index}'}
+    errors |= {f'{kind}.{index}' for kind in _errors(page, query, column)}
+  if any(not error.startswith('only') for error in errors):
+    errors.add('any')
   return {
     'query': query,
     'classes': ' '.join(classes),
@@ -267,8 +306,35 @@ def _entry(page: Page, query: Query) -> dict:
   }
 
 
+def _errors(page: Page, query: Query, column: str) -> Iterator[str]:
+  """Yields who was wrong, and who alone was right, by the model's number."""
+  right = []
+  for index, model in enumerate(model_names(page)):
+    if any(
+      verdict(query.strip, neighbor.strip, column) == 'wrong'
+      for neighbor in query.neighbors.get(model, ())
+    ):
+      yield f'near.{index}'
+    predicted = prediction(query, model, column)
+    kind = predicted[0] if predicted else 'unknown'
+    if kind == 'wrong':
+      yield f'predicted.{index}'
+    elif kind == 'right':
+      right.append(index)
+  if len(right) == 1:
+    yield f'only.{right[0]}'
+
+
+def _strips(page: Page) -> Iterator[FilmStrip]:
+  """All strips of a page, in order, some of them often."""
+  for query in page.queries:
+    yield query.strip
+    for near in query.neighbors.values():
+      yield from (neighbor.strip for neighbor in near)
+
+
 def _strip_key(strip: FilmStrip) -> str:
-  """Names a strip by its content: the same pictures are embedded once."""
+  """Names a strip by its content."""
   digest = hashlib.sha256(repr(strip.frames.shape).encode())
   digest.update(np.ascontiguousarray(strip.frames).tobytes())
   return 's' + digest.hexdigest()[:16]
@@ -279,32 +345,54 @@ def _resize(frame: np.ndarray, height: int) -> Image.Image:
   return Image.fromarray(frame).resize((width, height), Image.LANCZOS)
 
 
-def _encode(strips, budget: int) -> list[str]:
-  """Encodes each strip as a JPEG data URI, its frames side by side."""
+def _encode(
+  strips: Sequence[FilmStrip], scales: Sequence[float], budget: int
+) -> list[str]:
+  """Encodes strips as data URIs, as well as the budget of bytes allows.
+
+  Args:
+    strips: to encode.
+    scales: of the height of each, against that of the others.
+    budget: in bytes, of all together.
+  """
+  scaled = list(zip(strips, scales, strict=True))
+  sample = np.random.default_rng(0).permutation(len(scaled))[:_SAMPLE]
   uris = []
-  for height, quality in _ENCODINGS:
-    uris = []
-    for strip in strips:
-      frames = strip.frames
-      if frames.shape[1] > height:
-        frames = np.stack([np.asarray(_resize(f, height)) for f in frames])
-      data = io.BytesIO()
-      # No chroma subsampling: it would blur the border between two frames.
-      Image.fromarray(np.concatenate(frames, axis=1)).save(
-        data, 'JPEG', quality=quality, subsampling=0, optimize=True
-      )
-      uri = base64.b64encode(data.getvalue()).decode()
-      uris.append(f'data:image/jpeg;base64,{uri}')
+  for encoding in _ENCODINGS:
+    expected = sum(len(_data_uri(*scaled[i], *encoding)) for i in sample)
+    expected *= len(scaled) / max(1, len(sample))
+    # The sample is no more than a sample.
+    if expected > 1.1 * budget and encoding != _ENCODINGS[-1]:
+      continue
+    uris = [_data_uri(*pair, *encoding) for pair in scaled]
     if sum(map(len, uris)) <= budget:
       break
   return uris
 
 
+def _data_uri(strip: FilmStrip, scale: float, height: int, quality: int) -> str:
+  """Encodes a strip as a JPEG, its frames side by side."""
+  height = min(_MAX_HEIGHT, round(scale * height))
+  frames = strip.frames
+  if frames.shape[1] > height:
+    frames = np.stack([np.asarray(_resize(f, height)) for f in frames])
+  data = io.BytesIO()
+  # No chroma subsampling: it would blur the border between two frames. Not
+  # optimised: Pillow then fails where noise takes over a byte a pixel.
+  Image.fromarray(np.concatenate(frames, axis=1)).save(
+    data, 'JPEG', quality=quality, subsampling=0
+  )
+  uri = base64.b64encode(data.getvalue()).decode()
+  return f'data:image/jpeg;base64,{uri}'
+
+
 def table_cells(table: Table) -> list[list[dict]]:
   """Formats a table's cells and finds the best of each column."""
-  best = {}
+  best, columns = {}, set()
   for row in table.rows:
     for column, value in enumerate(row):
+      if isinstance(value, float):
+        columns.add(column)
       if isinstance(value, float) and math.isfinite(value):
         best.setdefault(column, []).append(value)
   cells = []
@@ -319,7 +407,8 @@ def table_cells(table: Table) -> list[list[dict]]:
       cells[-1].append(
         {
           'text': table.number_format.format(value) if is_number else value,
-          'is_number': is_number,
+          # A string among numbers stands where they do.
+          'is_number': is_number or column in columns,
           'is_best': table.emphasise_best
           and finite
           and len(best[column]) > 1

@@ -60,12 +60,16 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def layout(
   series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
   references: Mapping[str, float],
+  *,
+  y_range: tuple[float, float] | None = None,
 ) -> dict:
   """Places lines, ticks and references in SVG user units.
 
   Args:
     series: (steps, values) by name.
     references: heights of horizontal lines by name.
+    y_range: of the axis, for plots that are to be compared; None fits it to
+      the values.
 
   Returns:
     box (left, top, right, bottom of the axes), size (width, height), x_ticks
@@ -76,7 +80,7 @@ def layout(
   steps = [s for pairs in points.values() for s in pairs[:, 0]] or [0.0]
   first, last = min(steps), max(steps)
   last = last if last > first else first + 1
-  low, high = value_range(points, references)
+  low, high = y_range or value_range(points, references)
   x_texts = {tick: f'{tick:,.10g}' for tick in ticks(first, last)}
   y_texts = {tick: f'{tick:,.10g}' for tick in ticks(low, high)}
   left = 14 + _DIGIT_WIDTH * max(map(len, y_texts.values()))

@@ -348,7 +348,8 @@ def _draw_query(sheet, page, query, models, y) -> None:
   for index, model in enumerate(models):
     x, top = start + index * step, y + 22
     width = step - _GAP
-    sheet.text(x, y, model, weight='bold', width=width)
+    end = sheet.text(x, y, model, weight='bold', width=width)
+    _draw_predictions(sheet, page, query, model, (end, y), x + width)
     for neighbor in query.neighbors.get(model, ()):
       room = width - _VERDICT_WIDTH
       sheet.strip(neighbor.strip, x, top, room, _FRAME_HEIGHT)
@@ -368,3 +369,26 @@ def _draw_query(sheet, page, query, models, y) -> None:
       similarity = f'{neighbor.similarity:.2f}'
       sheet.text(x + room + 8, line, similarity, color=_SOFT, size=12)
       top += _row_height(page)
+
+
+def _draw_predictions(sheet, page, query, model, place, limit) -> None:
+  """Writes what a model predicts behind its name, as far as there is room."""
+  words = 'predicts'
+  x, y = place
+  for column in page.label_columns:
+    predicted = gallery.prediction(query, model, column)
+    if not predicted or x > limit - 60:
+      return
+    if words:
+      x = sheet.text(x + 12, y, words, color=_SOFT)
+      words = ''
+    kind, label = predicted
+    mark, color = _VERDICTS[kind]
+    x = sheet.text(
+      x + 8,
+      y,
+      mark + label,
+      color=color,
+      weight='bold' if kind == 'wrong' else 'normal',
+      width=max(20, limit - x - 8),
+    )

@@ -1,0 +1,159 @@
+"""What networks find near the validation videos, kept for other pages."""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vie_jax import result
+from vie_jax.input_pipeline.frame_store import FrameStore
+
+FILE = 'neighbors.npz'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Findings:
+  """What a network finds near Q queries.
+
+  Attributes:
+    heading: what the page calls the network.
+    index: int32 [Q, K], rows of training videos in their store, the nearest
+      first.
+    similarity: float32 [Q, K], in [-1, 1].
+    predicted: label column -> class numbers int32 [Q], -1 for none.
+    result: of the network, see `result.write`.
+  """
+
+  heading: str
+  index: np.ndarray
+  similarity: np.ndarray
+  predicted: Mapping[str, np.ndarray]
+  result: dict
+
+
+def write(
+  folder: pathlib.Path, train: FrameStore, val: FrameStore, own: Findings
+) -> None:
+  """Keeps findings for other pages, and for other programs.
+
+  Args:
+    folder: receives `neighbors.npz`: of each query `index`, `ids` and
+      `similarity` of its neighbours and, by the names in `columns`,
+      `predicted` class numbers; `query_ids` and `fingerprint`.
+    train: the training videos.
+    val: the queries.
+    own: found for all of them.
+  """
+  columns = list(own.predicted)
+  folder.mkdir(parents=True, exist_ok=True)
+  fresh = folder / f'fresh-{FILE}'
+  np.savez(
+    fresh,
+    fingerprint=np.array(val.fingerprint),
+    query_ids=np.array(val.ids, 'S'),
+    ids=np.array(train.ids, 'S')[own.index],
+    index=own.index,
+    similarity=own.similarity,
+    columns=np.array(columns, 'U'),
+    predicted=np.array([own.predicted[c] for c in columns], np.int32),
+  )
+  fresh.replace(folder / FILE)
+
+
+def read_beside(
+  entries: str, val: FrameStore, *, mode: str, name: str
+) -> list[Findings]:
+  """Reads the results of other networks on the same videos.
+
+  Args:
+    entries: workdirs, or folders of results, with commas between.
+    val: the queries.
+    mode: whose results they are.
+    name: of the folder of results that is meant, if a workdir has several.
+
+  Raises:
+    result.ResultError: if there are none, or they are damaged or of other
+      videos, with the remedy.
+  """
+  return [
+    _read(_folder(entry.strip(), val, mode, name), val)
+    for entry in entries.split(',')
+    if entry.strip()
+  ]
+
+
+def _folder(entry, val, mode, name):
+  """The folder of results that an entry names."""
+  path = pathlib.Path(entry).expanduser()
+  if (path / FILE).is_file():
+    return path
+  folders = [
+    found.parent
+    for found in sorted((path / mode).glob(f'*/{FILE}'))
+    if _fingerprint(found.parent) == val.fingerprint
+  ]
+  same = [folder for folder in folders if folder.name == name]
+  if len(same or folders) == 1:
+    return (same or folders)[0]
+  if not folders:
+    raise result.ResultError(
+      f'{entry} (config.retrieve.beside) has no results of {mode} on the '
+      f'videos of {val.directory}; make them with "python main.py '
+      f'--config=CONFIG --workdir={entry} --mode={mode} '
+      f'--config.dataset.dir={val.directory}", CONFIG being the one it was '
+      'trained with.'
+    )
+  listing = ', '.join(map(str, folders))
+  raise result.ResultError(
+    f'{entry} (config.retrieve.beside) has several results of {mode} on the '
+    f'videos of {val.directory}; name one of {listing} instead.'
+  )
+
+
+def _fingerprint(folder):
+  """Of the data set that results are of; None if that is unknown."""
+  try:
+    return result.read(folder / result.FILE)['dataset']['fingerprint']
+  except (result.ResultError, LookupError, TypeError):
+    return None
+
+
+def _read(folder, val):
+  """Reads findings, which must be of these queries."""
+  facts = result.read(folder / result.FILE)
+  path = folder / FILE
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      fingerprint = str(arrays['fingerprint'])
+      index, similarity = arrays['index'], arrays['similarity']
+      predicted = dict(
+        zip(arrays['columns'].tolist(), arrays['predicted'], strict=True)
+      )
+    found = Findings(facts['heading'], index, similarity, predicted, facts)
+    if fingerprint == val.fingerprint and len(index) != val.num_videos:
+      raise ValueError(f'{len(index)} queries instead of {val.num_videos}')
+  except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    raise result.ResultError(
+      f'{path} is damaged ({error}); run --mode=retrieve there again.'
+    ) from error
+  if fingerprint != val.fingerprint:
+    raise result.ResultError(
+      f'{folder} (config.retrieve.beside) is of other videos than '
+      f'{val.directory}; run --mode=retrieve there with '
+      f'--config.dataset.dir={val.directory}.'
+    )
+  return found
+
+
+def distinct(findings: Sequence[Findings]) -> list[Findings]:
+  """Gives networks of one heading another each, so that none hides another."""
+  named = {}
+  for found in findings:
+    heading, number = found.heading, 1
+    while heading in named:
+      number += 1
+      heading = f'{found.heading} ({number})'
+    named[heading] = dataclasses.replace(found, heading=heading)
+  return [*named.values()]

@@ -1,0 +1,278 @@
+"""The page that `--mode=retrieve` writes, from what networks found."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from vie_jax.evaluation import gallery, retrieval
+from vie_jax.findings import Findings
+from vie_jax.input_pipeline.frame_store import FrameStore
+
+FRAMES_SHOWN = 8
+# Frames are shown from the middle of a video: spread over all of a long one,
+# they would not show how anything moves.
+MAX_SECONDS_BETWEEN_FRAMES = 0.25
+FRAME_HEIGHT = 128
+PICTURES = (
+  f'The pictures are {FRAMES_SHOWN} frames from the middle of a video, at most '
+  'a quarter of a second apart.'
+)
+
+
+def labels_of(
+  store: FrameStore, row: int, columns: Sequence[str]
+) -> dict[str, str]:
+  """Column -> class name of a video, of the columns where it is known."""
+  labels = {}
+  for column in columns:
+    numbers, names = store.label(column)
+    if numbers[row] >= 0:
+      labels[column] = names[numbers[row]]
+  return labels
+
+
+def film_strip(
+  store: FrameStore, row: int, columns: Sequence[str]
+) -> gallery.FilmStrip:
+  """Frames from the middle of a video, with its path and labels."""
+  num_frames = int(store.num_frames[row])
+  step = min(
+    max(1, round(MAX_SECONDS_BETWEEN_FRAMES * store.frame_rate_hz)),
+    max(1, num_frames // FRAMES_SHOWN),
+  )
+  numbers = np.arange(min(FRAMES_SHOWN, num_frames)) * step
+  numbers += (num_frames - 1 - numbers[-1]) // 2
+  frames = [_decode(jpeg) for jpeg in store.read_frames(row, numbers)]
+  return gallery.FilmStrip(
+    np.stack(frames), store.paths[row], labels_of(store, row, columns)
+  )
+
+
+def _decode(jpeg: bytes) -> np.ndarray:
+  """Decodes a frame no larger than it is shown: uint8 [H, W, 3]."""
+  with Image.open(io.BytesIO(jpeg)) as image:
+    width = max(1, round(image.width * FRAME_HEIGHT / image.height))
+    # Lets the decoder leave out detail that would be thrown away.
+    image.draft('RGB', (width, FRAME_HEIGHT))
+    image = image.convert('RGB')
+    if image.height > FRAME_HEIGHT:
+      image = image.resize((width, FRAME_HEIGHT), Image.LANCZOS)
+    return np.asarray(image)
+
+
+class _Strips:
+  """Film strips of a split, each made once."""
+
+  def __init__(self, store, columns):
+    self._store, self._columns, self._made = store, columns, {}
+
+  def __getitem__(self, row):
+    row = int(row)
+    if row not in self._made:
+      self._made[row] = film_strip(self._store, row, self._columns)
+    return self._made[row]
+
+
+def _queries(train, strips, findings, columns, num_neighbors):
+  """Makes queries of strips, by their row in what networks found."""
+  near = _Strips(train, columns)
+  names = {column: train.label(column)[1] for column in columns}
+  queries = []
+  for row, strip in strips.items():
+    neighbors, predictions = {}, {}
+    for found in findings:
+      pairs = zip(found.index[row], found.similarity[row], strict=True)
+      neighbors[found.heading] = [
+        gallery.Neighbor(near[video], float(similarity))
+        for video, similarity in list(pairs)[:num_neighbors]
+      ]
+      predictions[found.heading] = {
+        column: names[column][numbers[row]]
+        for column, numbers in found.predicted.items()
+        if column in names and numbers[row] >= 0
+      }
+    queries.append(gallery.Query(strip, neighbors, predictions))
+  return queries
+
+
+def validation_page(
+  train: FrameStore,
+  val: FrameStore,
+  findings: Sequence[Findings],
+  *,
+  columns: Sequence[str],
+  num_queries: int,
+  num_neighbors: int,
+) -> gallery.Page:
+  """Shows validation videos beside what each network places nearest.
+
+  Args:
+    train: the training videos.
+    val: the queries, of the same data set.
+    findings: of one network or several, for all of `val`.
+    columns: the label columns to judge by.
+    num_queries: of all videos of `val`, evenly spread.
+    num_neighbors: of each.
+  """
+  rows = retrieval.evenly_spread(num_queries, val.num_videos)
+  columns = _with_labels((train, val), columns)
+  headings = [found.heading for found in findings]
+  strips = {int(row): film_strip(val, row, columns) for row in rows}
+  return gallery.Page(
+    title=f'Nearest training videos: {" beside ".join(headings)}',
+    introduction=_introduction(val, findings, columns),
+    tables=[_table(findings, column) for column in columns],
+    queries=_queries(train, strips, findings, columns, num_neighbors),
+    label_columns=columns,
+    facts=_facts(findings),
+    table_caption=_table_caption(findings[0].result['settings']),
+    query_caption=(
+      f'{len(rows)} of the validation videos, evenly spread over the list and '
+      'not picked by hand. Beside each are the training videos that a network '
+      'places nearest, the nearest first, with the cosine similarity of the '
+      f'two embeddings (1 is identical). {PICTURES}'
+    ),
+  )
+
+
+def query_page(
+  train: FrameStore,
+  own: FrameStore,
+  found: Findings,
+  *,
+  columns: Sequence[str],
+  name: str,
+  num_neighbors: int,
+) -> gallery.Page:
+  """Shows a video of the user's own beside what the network places nearest.
+
+  Args:
+    train: the training videos.
+    own: holds the video alone, and no labels.
+    found: for it.
+    columns: the label columns of the training videos.
+    name: of the video.
+    num_neighbors: to show.
+  """
+  columns = _with_labels((train,), columns)
+  strip = dataclasses.replace(film_strip(own, 0, ()), caption=name)
+  dataset = found.result['dataset']
+  return gallery.Page(
+    title=f'Nearest training videos of {name}',
+    introduction=[
+      f'The most similar of {dataset["train"]:,} training videos of '
+      f'{dataset["name"]}, as {found.heading} places them. '
+      + (
+        'Its true label is not known here, so that nothing is right or wrong.'
+        if columns
+        else 'None of them has a label.'
+      )
+    ],
+    queries=_queries(train, {0: strip}, [found], columns, num_neighbors),
+    label_columns=columns,
+    facts=_facts([found]),
+    query_caption=(
+      'Beside the video are the training videos placed nearest, the nearest '
+      'first, with the cosine similarity of the two embeddings (1 is '
+      f'identical). {PICTURES}'
+    ),
+  )
+
+
+def _with_labels(
+  stores: Sequence[FrameStore], columns: Sequence[str]
+) -> list[str]:
+  """The columns in which each of the stores has a label."""
+  return [
+    column
+    for column in columns
+    if all((store.label(column)[0] >= 0).any() for store in stores)
+  ]
+
+
+def _introduction(val, findings, columns) -> list[str]:
+  dataset = findings[0].result['dataset']
+  counts = {found.result['dataset']['train'] for found in findings}
+  count = f'{max(counts):,}' if len(counts) == 1 else 'the'
+  clips = findings[0].result['views']['clips']
+  embedding = (
+    f'the mean embedding of {clips} clips' if clips > 1 else 'a vector'
+  )
+  paragraphs = [
+    f'{val.num_videos:,} validation videos of {dataset["name"]} were looked up '
+    f'among {count} training videos. Each video is {embedding}; the nearest '
+    'ones are those at the smallest angle.'
+  ]
+  if columns:
+    paragraphs.append(
+      'A label predicted for a video is the one for which its nearest training '
+      'videos vote, nearer ones counting more.'
+    )
+  else:
+    paragraphs.append(
+      'The videos have no labels, so that nothing here is right or wrong.'
+    )
+  return paragraphs
+
+
+def _table_caption(settings: dict) -> str:
+  return (
+    'Recall@k is how often at least one of the k nearest training videos has '
+    'the label of the video looked up; kNN top-1 is how often the label that '
+    f'the {settings["num_voters"]} nearest vote for is the right one. Chance: '
+    'neighbours drawn at random, and always naming the most frequent label.'
+  )
+
+
+def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
+  """Recall and kNN accuracy of all networks on a column, beside chance."""
+  own = findings[0].result
+  places = list(own['recall'][column])
+  rows = []
+  for found in findings:
+    recall = found.result['recall'].get(column, {})
+    accuracy = found.result['accuracy'].get(column, {}).get('knn', {})
+    figures = [*(recall.get(k) for k in places), accuracy.get('top1')]
+    rows.append([found.heading, *map(_percent, figures)])
+  chance = [*own['chance_recall'][column].values(), own['chance'][column]]
+  rows.append(['chance', *(f'{100 * share:.1f}' for share in chance)])
+  return gallery.Table(
+    title=f'{column}, in %',
+    header=['network', *(f'recall@{k}' for k in places), 'kNN top-1'],
+    rows=rows,
+    bar_maximum=100.0,
+  )
+
+
+def _percent(share: float | None) -> float | str:
+  return 'not run' if share is None else 100 * share
+
+
+def _facts(findings: Sequence[Findings]) -> dict[str, str]:
+  """What a reader needs to repeat it."""
+  own = findings[0].result
+  facts = {
+    'data set': (
+      f'{own["dataset"]["name"]}, fingerprint '
+      f'{own["dataset"]["fingerprint"][:12]}'
+    )
+  }
+  for found in findings:
+    network, settings = found.result['network'], found.result['settings']
+    facts[found.heading] = (
+      f'{network["name"]}, {network["training"].replace("_", " ")}, step '
+      f'{network["step"]:,}, from {network["source"]}; '
+      f'{found.result["dataset"]["train"]:,} training videos; kNN of '
+      f'{settings["num_voters"]} at temperature {settings["temperature"]}'
+    )
+  hardware = own['hardware']
+  return {
+    **facts,
+    'seed': str(own['seed']),
+    'commit': own['commit'] or 'unknown',
+    'device': f'{hardware["devices"]}, {hardware["cores"]} cores',
+    'date': own['date'],
+  }
