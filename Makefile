@@ -6,12 +6,15 @@ INSTALLED := $(VENV)/.installed
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: setup demo test test-all lint format clean
+.PHONY: setup demo reproduce-demo test test-all lint format clean
 
 setup: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python launch/demo.py
+
+reproduce-demo: $(INSTALLED)
+	$(BIN)/python launch/reproduce.py --plan=demo --all
 
 test: lint
 	$(PYTEST) -m "not slow"
@@ -37,4 +40,4 @@ $(INSTALLED): setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .jax_cache demo
+	rm -rf $(VENV) .jax_cache demo reproduce-demo

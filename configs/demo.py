@@ -6,18 +6,50 @@ runs, among others,
 
   python main.py --config=configs/demo.py:single --workdir=demo/single
   python main.py --config=configs/demo.py:slowfast --workdir=demo/slowfast
+
+All networks of the paper are here; `configs/reproduce.py` is these at one
+width, for the experiments that compare them.
 """
 
-from configs import vie_single, vie_slowfast
+import functools
+
+from configs import (
+  input_single,
+  vie_3dresnet,
+  vie_single,
+  vie_slow,
+  vie_slowfast,
+  vie_trn,
+  vie_twostream_s,
+  vie_twostream_sf,
+)
 
 BASES = {
   'single': vie_single.get_config,
   'slowfast': vie_slowfast.get_config,
+  'slow': vie_slow.get_config,
+  'trn': vie_trn.get_config,
+  '3dresnet': vie_3dresnet.get_config,
+  'twostream_s': vie_twostream_s.get_config,
+  'twostream_sf': vie_twostream_sf.get_config,
+  'input_trn': functools.partial(input_single.get_config, 'trn'),
+  'input_slow': functools.partial(input_single.get_config, 'slow'),
+  'input_slowfast': functools.partial(input_single.get_config, 'slowfast'),
+}
+# Frames of a clip and the distance between them, by sampler. A video has 48
+# frames, and a clip of SlowFast, Slow and 3DResNet spans 16 of them. The slow
+# pathway sees four frames, as in the paper, of SlowFast's eight.
+CLIPS = {
+  'single': (1, 1),
+  'slowfast': (8, 2),
+  'slow': (4, 4),
+  'trn': (4, 4),
+  '3dresnet': (8, 2),
 }
 
 
 def get_config(network='slowfast'):
-  """The config of `network`, 'single' or 'slowfast', made small.
+  """The config of a network of `BASES`, made small.
 
   What differs from the paper besides size, and why. A few hundred steps on
   1,000 videos learn nothing from a random bank with SGD, so the bank starts as
@@ -34,20 +66,19 @@ def get_config(network='slowfast'):
   config = BASES[network]()
   config.dataset.dir = 'demo/data'
 
-  config.model.width = 16
+  config.model.width = 16 if config.model.name == 'vie_single' else 8
+  config.model.fast_width = 8
   config.model.batch_norm_decay = 0.9
+  num_frames, frame_step = CLIPS[config.clip.sampler]
+  config.clip.num_frames = num_frames
+  config.clip.frame_step = frame_step
+  if config.clip.sampler == 'slowfast':
+    config.model.alpha = 2
   config.crop.size = 32
   config.crop.short_side_min = 36
   config.crop.short_side_max = 44
   config.crop.eval_short_side = 40
   config.augmentation.flip_probability = 0.0
-  if network == 'slowfast':
-    # The slow pathway sees four frames, as in the paper, of eight.
-    config.clip.num_frames = 8
-    config.clip.frame_step = 2
-    config.model.alpha = 2
-    config.model.width = 8
-    config.model.fast_width = 8
 
   config.memory_bank.init = 'embeddings'
   config.instance_recognition.loss = 'softmax'
@@ -66,4 +97,38 @@ def get_config(network='slowfast'):
   config.eval_every_steps = 100
   config.checkpoint_every_steps = 200
   config.knn.reference = 'clips'
+  _shrink_evaluations(config)
   return config
+
+
+def _shrink_evaluations(config):
+  """Readouts, finetuning and supervised training in a few hundred steps.
+
+  Rates are higher than the official ones, which are for a thousand times as
+  many steps, and drop at fixed steps: with so few evaluations, saturation
+  cannot be told from noise.
+  """
+  readout = config.linear_eval
+  readout.batch_size = 64
+  readout.learning_rate = 0.2
+  readout.num_steps = readout.static_num_steps = 300
+  readout.drop_steps = readout.static_drop_steps = (200, 260)
+  readout.eval_every_steps = 150
+  readout.checkpoint_every_steps = 150
+
+  finetune = config.finetune
+  finetune.batch_size = 32
+  finetune.learning_rate = 0.02
+  finetune.scratch_learning_rate = 0.03
+  finetune.num_steps = 300
+  finetune.drop_steps = (200, 260)
+  finetune.num_eval_clips = 5
+
+  supervised = config.supervised
+  supervised.batch_size = 64
+  supervised.num_steps = 400
+  supervised.drop_steps = (280, 350)
+  for training in (finetune, supervised):
+    training.schedule = 'drops'
+    training.eval_every_steps = 100
+    training.checkpoint_every_steps = 100

@@ -13,6 +13,7 @@ telling videos apart by them alone would teach an embedding nothing else.
 
 import colorsys
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
 import json
@@ -41,9 +42,35 @@ MOTIONS = (
   'swing',
 )
 
-# Written into the folder of video files, so that files of another seed or of
-# another version of this renderer are never taken for finished ones.
-_VERSION = 1
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """What all videos of a data set have in common, whatever their labels.
+
+  Attributes:
+    element_pixels: of a texture element, at a zoom of one.
+    light: luminance of the light part, in [0, 1]: from, to.
+    dark: the same of the dark part.
+    saturation: of both: from, to.
+    noise: of the camera, as a share of white: from, to.
+  """
+
+  element_pixels: float
+  light: tuple[float, float]
+  dark: tuple[float, float]
+  saturation: tuple[float, float]
+  noise: tuple[float, float]
+
+
+LOOKS = {
+  'day': Look(14, (0.7, 0.82), (0.18, 0.3), (0.2, 0.4), (0.01, 0.03)),
+  # A second data set, to transfer to: the same labels in other pictures.
+  'night': Look(18, (0.45, 0.57), (0.06, 0.14), (0.5, 0.8), (0.03, 0.05)),
+}
+
+# Written into the folder of rendered files, so that files of another seed or
+# of another version of this renderer are never taken for finished ones.
+VERSION = 1
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 # The pixels' distance from the middle of the image, and the time from 0 to 1.
 _X = np.arange(WIDTH, dtype=np.float32)[None, None, :] - WIDTH / 2
@@ -143,8 +170,16 @@ _TEXTURES = {
 APPEARANCES = tuple(_TEXTURES)
 
 
-def _labels(index, seed):
-  """Appearance and motion: a fresh shuffle of all pairs for each round."""
+def labels(index, seed):
+  """Labels of a video: a fresh shuffle of all pairs for each round.
+
+  Args:
+    index: number of the video, 0 or more.
+    seed: number of the data set, 0 or more.
+
+  Returns:
+    (appearance, motion): int, positions in APPEARANCES and MOTIONS.
+  """
   num_pairs = len(APPEARANCES) * len(MOTIONS)
   round_number, position = divmod(index, num_pairs)
   # The third number keeps this generator apart from those of the videos.
@@ -187,7 +222,7 @@ def _by_frame(values):
   return np.float32(values)[:, None, None]
 
 
-def _light_part(appearance, motion, rng):
+def _light_part(appearance, motion, size, rng):
   """float32 [L, H, W, 1] in [0, 1]: how much of a pixel is the light part."""
   shift_x, shift_y, angle, log_size = _trajectory(motion, rng)
   # The camera is not quite still.
@@ -198,7 +233,7 @@ def _light_part(appearance, motion, rng):
   centre_x, centre_y = rng.uniform(-6, 6, 2)
   x = _X - _by_frame(centre_x + shift_x + shake_x)
   y = _Y - _by_frame(centre_y + shift_y + shake_y)
-  element_pixels = 14 * np.exp(log_size)
+  element_pixels = size * np.exp(log_size)
   cos = _by_frame(np.cos(angle) / element_pixels)
   sin = _by_frame(np.sin(angle) / element_pixels)
   # Any part of the texture may be in view at any time.
@@ -234,34 +269,40 @@ def _window(rng):
   return np.clip((1.1 - radius) / 0.4, 0, 1)[..., None]
 
 
-def render(index, *, seed):
+def render(index, *, seed, look='day'):
   """Renders one video, a pure function of its number and the seed.
 
   Args:
     index: number of the video, 0 or more. len(APPEARANCES) * len(MOTIONS)
       videos in a row, from a multiple of that, hold every pair of labels once.
     seed: number of the data set, 0 or more.
+    look: one of LOOKS. The same number and seed have the same labels and move
+      alike in every look.
 
   Returns:
     (frames, appearance, motion): uint8 [L, H, W, 3] RGB and the two labels,
     positions in APPEARANCES and MOTIONS.
   """
-  appearance, motion = _labels(index, seed)
+  appearance, motion = labels(index, seed)
+  look = LOOKS[look]
   rng = np.random.default_rng([seed, index, 0])
   # Colours wander through the video, so that they do not identify it.
   wander = rng.choice([-1, 1]) * rng.uniform(0.2, 0.5)
   hue = rng.uniform() + wander * _PROGRESS
-  light = _colour(hue, rng.uniform(0.7, 0.82), rng.uniform(0.2, 0.4))
+  light = _colour(hue, rng.uniform(*look.light), rng.uniform(*look.saturation))
   other_hue = hue + rng.uniform(0.2, 0.8)
-  dark = _colour(other_hue, rng.uniform(0.18, 0.3), rng.uniform(0.2, 0.4))
-  texture = dark + _light_part(appearance, motion, rng) * (light - dark)
+  dark = _colour(
+    other_hue, rng.uniform(*look.dark), rng.uniform(*look.saturation)
+  )
+  part = _light_part(appearance, motion, look.element_pixels, rng)
+  texture = dark + part * (light - dark)
   background = _background(hue, rng)
   frames = background + _window(rng) * (texture - background)
   # Light from one side, and the noise of the camera.
   slope_x, slope_y = np.float32(rng.uniform(-0.0025, 0.0025, 2))
   frames *= (1 + slope_x * _X + slope_y * _Y)[..., None]
   noise = rng.standard_normal(frames.shape, dtype=np.float32)
-  frames += np.float32(rng.uniform(0.01, 0.03)) * noise
+  frames += np.float32(rng.uniform(*look.noise)) * noise
   return np.uint8(np.clip(frames * 255 + 0.5, 0, 255)), appearance, motion
 
 
@@ -276,8 +317,8 @@ def _start_worker():
   threading.Thread(target=follow_parent, daemon=True).start()
 
 
-def _map(function, numbers, num_processes):
-  """Yields the results in order, from this or from several processes."""
+def in_order(function, numbers, num_processes):
+  """Yields function(number) in order, from this or from several processes."""
   if num_processes == 1 or len(numbers) < 2:
     yield from map(function, numbers)
     return
@@ -309,7 +350,9 @@ def render_arrays(num_videos, *, seed, num_processes=1):
   frames = np.empty((num_videos, NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8)
   appearance, motion = np.empty((2, num_videos), np.int32)
   one = functools.partial(render, seed=seed)
-  for index, video in enumerate(_map(one, range(num_videos), num_processes)):
+  for index, video in enumerate(
+    in_order(one, range(num_videos), num_processes)
+  ):
     frames[index], appearance[index], motion[index] = video
   return {'frames': frames, 'appearance': appearance, 'motion': motion}
 
@@ -318,12 +361,12 @@ def _file_name(index):
   return f'video_{index:04d}.mp4'
 
 
-def _write_video_file(index, directory, seed):
+def _write_video_file(index, directory, seed, look):
   """Renders and encodes one video; the file appears when it is complete."""
   # PyAV is needed for files only: arrays are rendered without it.
   import av
 
-  frames, _, _ = render(index, seed=seed)
+  frames, _, _ = render(index, seed=seed, look=look)
   path = directory / _file_name(index)
   unfinished = path.with_name(f'.{path.name}.unfinished')
   with av.open(str(unfinished), 'w', format='mp4') as container:
@@ -350,28 +393,42 @@ def _write_text(path, text):
   os.replace(unfinished, path)
 
 
-def _claim(directory, seed, num_videos):
-  """Marks the folder as holding this data set, or finds it marked so."""
-  mark = directory / '.demo_videos.json'
-  wanted = {'version': _VERSION, 'seed': seed, 'num_videos': num_videos}
-  found = json.loads(mark.read_text()) if mark.exists() else None
+def claim(directory, mark, wanted):
+  """Marks a folder as holding a rendered data set, or finds it marked so.
+
+  Args:
+    directory: pathlib.Path, of an existing folder.
+    mark: name of the file that tells what is in it.
+    wanted: dict, what is to be in it.
+
+  Raises:
+    ValueError: if the folder holds anything else.
+  """
+  path = directory / mark
+  found = json.loads(path.read_text()) if path.exists() else None
   if found == wanted:
     return
   if found is not None:
     raise ValueError(
-      f'{directory} holds the demo videos of {found}, asked for are {wanted}. '
+      f'{directory} holds the demo files of {found}, asked for are {wanted}. '
       'Remove the folder or name another one.'
     )
   if any(not path.name.endswith('.unfinished') for path in directory.iterdir()):
     raise ValueError(
-      f'{directory} has files in it that are no demo videos. '
+      f'{directory} has files in it that were not rendered here. '
       'Name a new or an empty folder.'
     )
-  _write_text(mark, json.dumps(wanted))
+  _write_text(path, json.dumps(wanted))
 
 
 def write_video_files(
-  directory, *, seed, num_videos=1000, num_processes=1, on_video=None
+  directory,
+  *,
+  seed,
+  num_videos=1000,
+  look='day',
+  num_processes=1,
+  on_video=None,
 ):
   """Writes the data set as H.264 files of 25 frames per second.
 
@@ -383,6 +440,7 @@ def write_video_files(
     directory: folder to write to; created if it is missing.
     seed: number of the data set, 0 or more.
     num_videos: how many videos.
+    look: one of LOOKS.
     num_processes: processes that render; no influence on the files.
     on_video: called without arguments after each finished video.
 
@@ -394,17 +452,22 @@ def write_video_files(
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  _claim(directory, seed, num_videos)
+  wanted = {'version': VERSION, 'seed': seed, 'num_videos': num_videos}
+  if look != 'day':
+    wanted['look'] = look
+  claim(directory, '.demo_videos.json', wanted)
   is_there = [(directory / _file_name(i)).exists() for i in range(num_videos)]
   missing = [index for index in range(num_videos) if not is_there[index]]
-  write = functools.partial(_write_video_file, directory=directory, seed=seed)
+  write = functools.partial(
+    _write_video_file, directory=directory, seed=seed, look=look
+  )
   finished = itertools.repeat(None, num_videos - len(missing))
-  for _ in itertools.chain(finished, _map(write, missing, num_processes)):
+  for _ in itertools.chain(finished, in_order(write, missing, num_processes)):
     if on_video is not None:
       on_video()
   rows = ['path,appearance,motion']
   for index in range(num_videos):
-    appearance, motion = _labels(index, seed)
+    appearance, motion = labels(index, seed)
     rows.append(
       f'{_file_name(index)},{APPEARANCES[appearance]},{MOTIONS[motion]}'
     )

@@ -3,12 +3,14 @@
   python data/prepare.py folder --videos DIR --out OUT
   python data/prepare.py check OUT
   python data/prepare.py demo --out OUT
+  python data/prepare.py demo-images --out OUT
 
 Each command says with --help what it takes. A stopped run goes on when the
 same command is given again.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import signal
@@ -24,6 +26,8 @@ from video_frames import FrameOptions
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
+# Those of demo_videos.py, which only its commands import.
+_LOOKS = ('day', 'night')
 
 
 def main(arguments=None):
@@ -60,21 +64,46 @@ def _run_demo(options):
   import demo_videos
 
   videos = options.videos or f'{options.out.rstrip(os.sep)}-videos'
-  with (
-    output_errors(videos),
-    progress_bar('rendering', 'video', options.num_videos) as bar,
-  ):
+  with _rendering(videos, 'video', options.num_videos) as bar:
+    demo_videos.write_video_files(
+      videos,
+      seed=options.seed,
+      num_videos=options.num_videos,
+      look=options.look,
+      num_processes=options.processes,
+      on_video=bar.update,
+    )
+  return _prepare(_request(options, name=options.name, videos=videos))
+
+
+def _run_demo_images(options):
+  import demo_images
+
+  total = options.num_train + options.num_val
+  with _rendering(options.out, 'image', total) as bar:
+    demo_images.write_image_folder(
+      options.out,
+      seed=options.seed,
+      num_train=options.num_train,
+      num_val=options.num_val,
+      num_processes=options.processes,
+      on_image=bar.update,
+    )
+  print(
+    f'{options.out}: {options.num_train} training and {options.num_val} '
+    'validation images.'
+  )
+  return 0
+
+
+@contextlib.contextmanager
+def _rendering(folder, unit, total):
+  """Shows progress, and makes what goes wrong one line for the user."""
+  with output_errors(folder), progress_bar('rendering', unit, total) as bar:
     try:
-      demo_videos.write_video_files(
-        videos,
-        seed=options.seed,
-        num_videos=options.num_videos,
-        num_processes=options.processes,
-        on_video=bar.update,
-      )
+      yield bar
     except ValueError as error:
       raise InputError(str(error)) from error
-  return _prepare(_request(options, name=_DEMO_NAME, videos=videos))
 
 
 def _run_check(options):
@@ -119,6 +148,7 @@ def _parser():
   _add_folder(commands)
   _add_check(commands)
   _add_demo(commands)
+  _add_demo_images(commands)
   return parser
 
 
@@ -152,7 +182,32 @@ def _add_demo(commands):
   )
   parser.add_argument('--seed', type=_int_from(0), default=0)
   parser.add_argument('--num-videos', type=_int_from(1), default=1000)
+  parser.add_argument(
+    '--look',
+    choices=_LOOKS,
+    default=_LOOKS[0],
+    help='colours, size and noise; another look makes a data set to transfer '
+    'to (day)',
+  )
+  parser.add_argument(
+    '--name', default=_DEMO_NAME, help='of the data set (demo)'
+  )
   _add_common(parser)
+
+
+def _add_demo_images(commands):
+  parser = commands.add_parser(
+    'demo-images',
+    help='render a folder of images: frames of other demonstration videos',
+  )
+  parser.set_defaults(run=_run_demo_images)
+  parser.add_argument('--seed', type=_int_from(0), default=1)
+  parser.add_argument('--num-train', type=_int_from(1), default=800)
+  parser.add_argument('--num-val', type=_int_from(1), default=400)
+  parser.add_argument(
+    '--out', required=True, metavar='OUT', help='where to put the images'
+  )
+  _add_processes(parser)
 
 
 def _add_check(commands):
@@ -175,13 +230,7 @@ def _add_common(parser):
     metavar='N',
     help='share of videos held out, chosen by a hash of the path (10)',
   )
-  add(
-    '--processes',
-    type=_int_from(1),
-    default=_num_cores(),
-    metavar='N',
-    help='worker processes (one for each core)',
-  )
+  _add_processes(parser)
   add('--restart', action='store_true', help='throw away what is in OUT')
   for name, lowest, text in (
     ('short_side', 8, 'larger pictures are shrunk to this short side'),
@@ -202,6 +251,16 @@ def _add_common(parser):
     default=600,
     metavar='SECONDS',
     help='a video that takes longer is skipped (600)',
+  )
+
+
+def _add_processes(parser):
+  parser.add_argument(
+    '--processes',
+    type=_int_from(1),
+    default=_num_cores(),
+    metavar='N',
+    help='worker processes (one for each core)',
   )
 
 

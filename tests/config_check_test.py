@@ -223,8 +223,13 @@ def test_every_field_is_read_somewhere():
 
 
 VARIANTS = {
-  'demo': ('single', 'slowfast'),
+  'demo': (
+    *('single', 'slowfast', 'slow', 'trn', '3dresnet'),
+    *('twostream_s', 'twostream_sf'),
+    *('input_trn', 'input_slow', 'input_slowfast'),
+  ),
   'input_single': ('trn', 'slow', 'slowfast'),
+  'reproduce': ('single_ir', '3dresnet', '30', '70', '2bin', '5bin'),
   'vie_single': ('la', 'ir'),
   'vie_single_data': ('30', '70', '2bin', '5bin'),
   'vie_trn': ('scratch', 'from_single'),

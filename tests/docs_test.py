@@ -20,7 +20,7 @@ LINK = re.compile(r'\]\(([^)\s]+)\)')
 # `path`, `path:argument of a config file` or `path: name, Class.name`.
 PATH = re.compile(rf'((?:{FOLDERS})/[\w./]+|main\.py)(:\w+)?(?:: (.+))?')
 FIELD = re.compile(r'(?:--)?(?:config\.)?([a-z_]+(?:\.[a-z_]+)*)(?:=(.*))?')
-FILE_SUFFIXES = ('.json', '.npz', '.npy', '.md')
+FILE_SUFFIXES = ('.json', '.npz', '.npy', '.md', '.parquet', '.txt', '.log')
 
 each_page = pytest.mark.parametrize('page', DOCS, ids=lambda page: page.name)
 
@@ -188,7 +188,7 @@ def test_the_schedules_are_those_of_the_configs():
   rows = rows_by_config('config', 'batch', 'steps of IR')
   known = {path.stem for path in (tiny_run.REPOSITORY / 'configs').iterdir()}
   named = {pathlib.Path(name.partition(':')[0]).stem for name in rows}
-  unscheduled = {'default', 'demo', 'input_single', '__pycache__', '__init__'}
+  unscheduled = {'default', 'demo', 'input_single', 'reproduce', '__pycache__'}
   assert named == known - unscheduled
   for name, (batch, steps, drops, end, clusters, neighbors, _) in rows.items():
     config = config_of(name)

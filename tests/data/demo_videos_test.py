@@ -5,6 +5,7 @@ always fails. Bounds on accuracies at chance allow four standard deviations.
 """
 
 import csv
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import textwrap
 import av
 import demo_videos
 import numpy as np
+import prepare
 import pytest
 
 _NUM_APPEARANCES = len(demo_videos.APPEARANCES)
@@ -27,7 +29,7 @@ def videos():
 
 def _labels(num_videos, seed):
   return np.array(
-    [demo_videos._labels(index, seed) for index in range(num_videos)]
+    [demo_videos.labels(index, seed) for index in range(num_videos)]
   )
 
 
@@ -388,3 +390,37 @@ def test_rendering_to_arrays_needs_neither_av_nor_tensorflow_nor_jax():
     [sys.executable, '-c', textwrap.dedent(program), folder_of_module],
     check=True,
   )
+
+
+def test_another_look_has_the_same_labels_and_motion(videos, motion_features):
+  for index in range(0, 2 * _NUM_MOTIONS):
+    frames, appearance, motion = demo_videos.render(index, seed=3, look='night')
+    assert appearance == videos['appearance'][index]
+    assert motion == videos['motion'][index]
+    # It is darker, and what moves most is what moves most by day.
+    assert frames.mean() < 0.95 * videos['frames'][index].mean()
+    night, day = _motion_features(frames)[:4], motion_features[index, :4]
+    if motion != demo_videos.MOTIONS.index('swing'):
+      assert np.abs(night).argmax() == np.abs(day).argmax()
+      assert np.sign(night[np.abs(night).argmax()]) == np.sign(
+        day[np.abs(day).argmax()]
+      )
+
+
+def test_the_command_prepares_another_look_under_another_name(tmp_path):
+  out = tmp_path / 'second'
+  arguments = [
+    'demo',
+    f'--out={out}',
+    '--num-videos=4',
+    '--processes=1',
+    '--val-percent=50',
+    '--seed=3',
+  ]
+  assert prepare.main([*arguments, '--look=night', '--name=second']) == 0
+  assert json.loads((out / 'dataset.json').read_text())['name'] == 'second'
+  assert prepare.main(arguments) == 2
+
+
+def test_every_look_can_be_asked_for():
+  assert tuple(demo_videos.LOOKS) == prepare._LOOKS

@@ -1,0 +1,216 @@
+"""The paper's tables: complete, as printed, and filled by the right results."""
+
+import copy
+import re
+
+import fake_results
+import pytest
+
+from vie_jax.evaluation import paper_tables
+from vie_jax.evaluation.paper_tables import CELLS, Role
+
+# As the paper prints them: a row of each table, and the extremes.
+PRINTED = {
+  'table1.random.kinetics.conv3': 9.40,
+  'table1.random.imagenet.conv5': 6.23,
+  'table1.vie_single_ir.kinetics.supervised': 57.59,
+  'table1.vie_single.kinetics.conv5': 44.41,
+  'table1.vie_trn.imagenet.conv3': 27.24,
+  'table1.vie_3dresnet.kinetics.conv3': 33.01,
+  'table1.vie_slow.kinetics.supervised': 60.84,
+  'table1.vie_slow.kinetics.conv4': 40.48,
+  'table1.vie_slowfast.kinetics.conv5': 47.37,
+  'table1.vie_twostream_sf.kinetics.conv5': 48.53,
+  'table1.vie_twostream_s.imagenet.conv5': 44.02,
+  'table2.vie_3dresnet.scratch.ucf101.color_noise': 60.0,
+  'table2.vie_3dresnet.vie.hmdb51.multiscale': 44.8,
+  'table2.vie_slowfast.supervised.ucf101.color_noise': 89.7,
+  'table2.vie_single.vie.hmdb51.color_noise': 41.2,
+  'table2.vie_twostream_sf.vie.ucf101.multiscale': 78.2,
+  'table3.vie_single_70.imagenet.conv5': 39.85,
+  'table3.vie_single_30.kinetics.conv5': 40.72,
+  'table3.vie_single_2bin.kinetics.conv4': 39.16,
+  'table3.vie_single_5bin.imagenet.conv3': 23.90,
+  'table4.trn_input_single.kinetics.conv3': 25.52,
+  'table4.slowfast_input_single.kinetics.conv5': 44.29,
+  'table5.supervised_single.imagenet.conv4': 37.82,
+  'table5.supervised_slowfast.imagenet.conv5': 30.75,
+}
+
+
+def finds(cell, facts, **options):
+  return paper_tables.find(cell, facts, **options) is not None
+
+
+def test_every_table_has_all_its_cells():
+  counts = {table.name: len(table.cells) for table in paper_tables.TABLES}
+  assert counts == {
+    'table1': 60,
+    'table2': 40,
+    'table3': 30,
+    'table4': 9,
+    'table5': 15,
+  }
+  assert len(CELLS) == sum(counts.values())
+
+
+def test_names_are_words_with_points_between():
+  for name in CELLS:
+    assert re.fullmatch(r'table[1-5](\.[a-z0-9_]+){3,4}', name), name
+
+
+@pytest.mark.parametrize('name', PRINTED)
+def test_figures_are_the_papers(name):
+  assert CELLS[name].paper == PRINTED[name]
+
+
+def test_a_row_that_is_in_two_tables_has_the_same_figures():
+  for name, cell in CELLS.items():
+    if name.startswith('table3.vie_single.'):
+      twin = CELLS[name.replace('table3', 'table1')]
+      assert (cell.paper, cell.wanted) == (twin.paper, twin.wanted)
+
+
+def test_the_figure_that_cannot_be_read_is_none_and_says_so():
+  unknown = [cell for cell in CELLS.values() if cell.paper is None]
+  assert [cell.name for cell in unknown] == [
+    'table2.vie_slowfast.scratch.hmdb51.color_noise'
+  ]
+  assert 'illegible' in unknown[0].note
+
+
+def test_every_restored_figure_has_a_note_and_every_note_a_cell():
+  assert set(paper_tables.NOTES) <= set(CELLS)
+  assert CELLS['table1.vie_slowfast.kinetics.supervised'].note
+  restored = [c for c in CELLS.values() if c.note.startswith('restored')]
+  assert len(restored) == 11
+
+
+def test_the_orderings_hold_in_the_paper():
+  assert [ordering.key for ordering in paper_tables.ORDERINGS] == list(
+    'abcdefg'
+  )
+  for ordering in paper_tables.ORDERINGS:
+    for high, low in ordering.pairs:
+      assert CELLS[high].paper > CELLS[low].paper, (high, low)
+
+
+def test_a_result_fills_the_cells_of_its_evaluation_and_no_others():
+  for cells in fake_results.evaluations():
+    facts = fake_results.facts_of(
+      cells[0], {cell.wanted.figure: 0.5 for cell in cells}
+    )
+    key = paper_tables.evaluation_of(cells[0])
+    for cell in CELLS.values():
+      belongs = paper_tables.evaluation_of(cell) == key
+      assert finds(cell, facts) == belongs, (cell.name, cells[0].name)
+
+
+@pytest.mark.parametrize(
+  'name, path, value',
+  [
+    ('table1.vie_slow.kinetics.conv4', 'mode', 'knn_eval'),
+    ('table1.vie_slow.kinetics.conv4', 'dataset.name', 'other'),
+    ('table1.vie_slow.kinetics.conv4', 'network.name', 'vie_slowfast'),
+    ('table1.vie_slow.kinetics.conv4', 'network.training', 'random'),
+    ('table1.vie_slow.kinetics.conv4', 'network.input.sampler', 'trn'),
+    ('table1.vie_slow.kinetics.conv4', 'network.trained_on.share', 0.7),
+    ('table1.vie_slow.kinetics.conv4', 'network.trained_on.bin_frames', 52),
+    ('table1.vie_slow.kinetics.conv4', 'network.trained_on.name', 'ucf101'),
+    ('table3.vie_single_30.kinetics.conv4', 'network.trained_on.share', 0.31),
+    ('table3.vie_single_2bin.kinetics.conv4', 'network.trained_on', None),
+    (
+      'table2.vie_single.vie.ucf101.multiscale',
+      'settings.augmentation',
+      'color_noise',
+    ),
+    ('table2.vie_single.vie.ucf101.multiscale', 'dataset.name', 'hmdb51'),
+    (
+      'table2.vie_single.scratch.ucf101.multiscale',
+      'network.training',
+      'supervised',
+    ),
+  ],
+)
+def test_a_result_of_something_else_fills_no_cell(name, path, value):
+  facts = fake_results.facts_of(CELLS[name], {CELLS[name].wanted.figure: 0.5})
+  assert finds(CELLS[name], facts)
+  other = copy.deepcopy(facts)
+  *parents, last = path.split('.')
+  inner = other
+  for parent in parents:
+    inner = inner[parent]
+  inner[last] = value
+  assert not finds(CELLS[name], other)
+
+
+@pytest.mark.parametrize('broken', ['text', 3, None, []])
+@pytest.mark.parametrize('part', ['trained_on', 'input'])
+def test_parts_that_are_no_objects_are_no_match_and_no_crash(part, broken):
+  cell = CELLS['table3.vie_single_30.kinetics.conv4']
+  facts = fake_results.facts_of(cell, {'conv4': 0.5})
+  facts['network'][part] = broken
+  facts['settings'] = broken
+  assert not finds(cell, facts)
+
+
+def test_weights_of_the_authors_fill_the_row_of_their_network():
+  cell = CELLS['table1.vie_3dresnet.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  facts['network'] |= {'training': 'official', 'trained_on': None}
+  assert finds(cell, facts)
+
+
+def test_a_readout_of_some_layers_fills_those_only():
+  cells = [CELLS[f'table1.vie_slow.kinetics.conv{n}'] for n in (3, 4, 5)]
+  facts = fake_results.facts_of(cells[0], {'conv3': 0.3, 'conv5': 0.5})
+  assert [finds(cell, facts) for cell in cells] == [True, False, True]
+
+
+def test_other_data_sets_can_play_the_roles():
+  cell = CELLS['table1.vie_slow.kinetics.conv4']
+  facts = fake_results.facts_of(cell, {'conv4': 0.5}, column='motion')
+  facts['accuracy']['appearance'] = {'conv4': {'top1': 0.9}}
+  facts['dataset']['name'] = 'demo'
+  roles = paper_tables.ROLES | {'kinetics': Role('demo', 'motion')}
+  assert not finds(cell, facts)
+  assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.5
+  roles['kinetics'] = Role('demo', 'appearance')
+  assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.9
+
+
+def test_without_a_column_several_are_left_open():
+  role = Role('demo')
+  assert paper_tables.column_of(role, {'motion': {}}) == 'motion'
+  assert paper_tables.column_of(role, {'motion': {}, 'label': {}}) == 'label'
+  assert paper_tables.column_of(role, {'motion': {}, 'colour': {}}) is None
+  assert paper_tables.column_of(Role('demo', 'size'), {'motion': {}}) is None
+
+
+def test_bins_of_other_lengths_can_stand_for_the_papers():
+  cell = CELLS['table3.vie_single_5bin.kinetics.conv4']
+  facts = fake_results.facts_of(cell, {'conv4': 0.5})
+  facts['network']['trained_on']['bin_frames'] = 10
+  assert not finds(cell, facts)
+  assert finds(cell, facts, bins={'2bin': 24, '5bin': 10})
+
+
+def test_roles_and_bins_are_read():
+  assert paper_tables.parse_role('kinetics=demo') == ('kinetics', Role('demo'))
+  assert paper_tables.parse_role('imagenet=tfds-x:label') == (
+    'imagenet',
+    Role('tfds-x', 'label'),
+  )
+  assert paper_tables.parse_bins('5bin=10') == ('5bin', 10)
+
+
+@pytest.mark.parametrize('text', ['kinetics', 'kinetic=demo', 'kinetics=', '='])
+def test_a_wrong_role_is_named(text):
+  with pytest.raises(ValueError, match='is no role; write'):
+    paper_tables.parse_role(text)
+
+
+@pytest.mark.parametrize('text', ['3bin=4', '2bin', '2bin=x', '2bin=0'])
+def test_wrong_bins_are_named(text):
+  with pytest.raises(ValueError, match='write 2bin='):
+    paper_tables.parse_bins(text)

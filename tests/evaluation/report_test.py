@@ -1,0 +1,501 @@
+"""The report: every cell, with our figure or the command that gives one."""
+
+import html.parser
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import chromium
+import fake_results
+import pytest
+
+from vie_jax.evaluation import found_results, paper_tables, report
+from vie_jax.evaluation.paper_tables import CELLS
+
+PAYLOAD = '"><script>document.title="owned"</script>|`*_{{ 7 * 7 }}'
+SLOW = [CELLS[f'table1.vie_slow.kinetics.conv{n}'] for n in (3, 4, 5)]
+
+
+class Page(html.parser.HTMLParser):
+  """Elements of a page with the text in them; every tag must be closed."""
+
+  VOID = ('meta', 'br')
+
+  def __init__(self, text):
+    super().__init__(convert_charrefs=True)
+    self.elements = []
+    self._open = []
+    self.feed(text)
+    self.close()
+    assert not self._open
+
+  def handle_starttag(self, tag, attributes):
+    element = {'tag': tag, 'text': '', **dict(attributes)}
+    self.elements.append(element)
+    if tag not in self.VOID:
+      self._open.append(element)
+
+  def handle_startendtag(self, tag, attributes):
+    self.elements.append({'tag': tag, 'text': '', **dict(attributes)})
+
+  def handle_endtag(self, tag):
+    assert self._open[-1]['tag'] == tag, (tag, self._open[-1])
+    self._open.pop()
+
+  def handle_data(self, data):
+    for element in self._open:
+      element['text'] += data
+
+  def cell(self, name):
+    """What the main table shows of a cell, without white space."""
+    (element,) = (e for e in self.elements if e.get('title') == name)
+    return ' '.join(element['text'].split())
+
+
+def written(tmp_path, **options):
+  """The page and the Markdown of everything in a folder."""
+  found = found_results.collect([tmp_path / 'runs'])
+  made = report.make(found, report.Options(**options))
+  page, plain = report.write(made, tmp_path / 'out' / 'report.html')
+  return Page(page.read_text('utf-8')), plain.read_text('utf-8')
+
+
+def write_slow(folder, conv5=0.5, **changes):
+  facts = fake_results.facts_of(
+    SLOW[0], {'conv3': 0.3, 'conv4': 0.4, 'conv5': conv5}, **changes
+  )
+  fake_results.write(folder, facts)
+  return facts
+
+
+def rows(plain):
+  """All rows of all tables of a Markdown text, as lists of cells."""
+  lines = [line for line in plain.splitlines() if line.startswith('|')]
+  return [
+    [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+    for line in lines
+  ]
+
+
+def row(plain, first):
+  (found,) = (cells for cells in rows(plain) if cells[0] == first)
+  return found
+
+
+@pytest.fixture(scope='module')
+def full(tmp_path_factory):
+  """A report in which every cell has a result, and half have curves."""
+  folder = tmp_path_factory.mktemp('full')
+  for number, cells in enumerate(fake_results.evaluations()):
+    facts = fake_results.facts_of(
+      cells[0], {cell.wanted.figure: (cell.paper or 30) / 100 for cell in cells}
+    )
+    where = folder / 'runs' / f'run{number}' / facts['mode'] / 'x'
+    fake_results.write(where, facts, curve=1000 if number % 2 else None)
+  page, plain = written(folder)
+  return folder, page, plain
+
+
+def test_a_cell_shows_ours_of_videos_and_clips_the_papers_and_the_difference(
+  tmp_path,
+):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  page, plain = written(tmp_path)
+  shown = page.cell('table1.vie_slow.kinetics.conv5')
+  assert shown == '50.0clips 45.0 paper 46.36 +3.6'
+  assert page.cell('table1.vie_slow.kinetics.conv3').endswith('24.80 +5.2')
+  assert row(plain, 'VIE-Slow')[4] == '**50.0** (45.0) / 46.36, +3.6'
+  assert row(plain, 'VIE-Slow')[1] == '/ 60.84'
+
+
+def test_a_figure_below_the_papers_has_a_minus(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', conv5=0.4)
+  page, _ = written(tmp_path)
+  assert page.cell('table1.vie_slow.kinetics.conv5').endswith('46.36 −6.4')
+
+
+def test_a_cell_that_is_not_run_is_blank_and_its_command_is_named(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  page, plain = written(tmp_path, command='python run.py')
+  shown = page.cell('table1.vie_trn.kinetics.conv5')
+  assert '44.91' in shown
+  assert 'clips' not in shown
+  for text in (
+    plain,
+    ' '.join(e['text'] for e in page.elements if e['tag'] == 'code'),
+  ):
+    assert 'python run.py table1.vie_trn.kinetics.conv3' in text
+    assert 'python run.py table1.vie_slow.kinetics.conv3' not in text
+  identifiers = {e.get('id') for e in page.elements}
+  for name in CELLS:
+    prefix = 'f' if name.startswith('table1.vie_slow.kinetics.conv') else 'c'
+    assert f'{prefix}-{name}' in identifiers, name
+
+
+def test_every_command_fills_the_cells_that_it_is_named_for(tmp_path):
+  (tmp_path / 'runs').mkdir()
+  made = report.make(
+    found_results.collect([tmp_path / 'runs']), report.Options()
+  )
+  groups = report.missing(made)
+  assert sorted(n for names, _ in groups for n in names) == sorted(CELLS)
+  for names, command in groups:
+    assert command.endswith(f' {names[0]}')
+    assert len({paper_tables.evaluation_of(CELLS[n]) for n in names}) == 1
+
+
+def test_of_several_results_the_newest_is_shown_and_all_are_listed(tmp_path):
+  for name, conv5, day in (('a', 0.41, 1), ('b', 0.52, 3), ('c', 0.47, 2)):
+    write_slow(
+      tmp_path / 'runs' / name / 'linear_eval' / 'k',
+      conv5=conv5,
+      date=f'2026-11-0{day}T00:00:00+00:00',
+    )
+  page, plain = written(tmp_path)
+  shown = page.cell('table1.vie_slow.kinetics.conv5')
+  assert shown.startswith('52.0')
+  assert shown.endswith('newest of 3; the others: 47.0, 41.0')
+  assert 'newest of 3; the others: 47.0, 41.0' in row(plain, 'VIE-Slow')[4]
+  details = [r for r in rows(plain) if r[0] == f'`{SLOW[2].name}`']
+  assert [r[2] for r in details] == ['52.0', '47.0', '41.0']
+
+
+def test_details_are_all_there(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  page, plain = written(tmp_path)
+  detail = row(plain, f'`{SLOW[2].name}`')
+  # 214 videos: the root of 0.5 * 0.5 / 214 is 3.4 points.
+  assert detail == [
+    f'`{SLOW[2].name}`',
+    '46.36',
+    '50.0',
+    '3.4',
+    '+3.6',
+    '70.0',
+    '45.0',
+    '10.0',
+    '[1] slow/linear\\_eval/k',
+  ]
+  facts = row(plain, '[1]')
+  for expected in (
+    'slow/linear\\_eval/k',
+    'vie\\_slow',
+    'local aggregation',
+    'kinetics400',
+    '786 / 214',
+    'val',
+    '450',
+    '5 clips, center crop, mean softmax',
+    '1000',
+    '0',
+    '1 x cpu, 2 cores, x86\\_64',
+    'abc1234',
+    '2026-11-23T18:00:00+00:00',
+  ):
+    assert expected in facts, (expected, facts)
+  table = next(
+    e for e in page.elements if e.get('aria-label') == 'All evaluations'
+  )
+  assert 'abc1234' in table['text']
+
+
+def test_parts_of_the_data_are_told(tmp_path):
+  cell = CELLS['table3.vie_single_30.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.4})
+  fake_results.write(tmp_path / 'runs' / 'a' / 'linear_eval' / 'k', facts)
+  _, plain = written(tmp_path)
+  assert '/data/kinetics, 30 %' in row(plain, '[1]')
+
+
+def test_results_that_are_in_no_table_are_listed(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'knn_eval' / 'k', mode='knn_eval')
+  page, plain = written(tmp_path)
+  assert [r[1:] for r in rows(plain) if r[0] == '[1]'][1:] == [
+    ['slow/knn\\_eval/k', 'label, conv3', '30.0', '50.0', '25.0'],
+    ['slow/knn\\_eval/k', 'label, conv4', '40.0', '60.0', '35.0'],
+    ['slow/knn\\_eval/k', 'label, conv5', '50.0', '70.0', '45.0'],
+  ]
+  assert any(e.get('aria-label') == 'Other evaluations' for e in page.elements)
+
+
+def test_files_that_nothing_was_taken_from_are_named(tmp_path):
+  (tmp_path / 'runs' / 'bad').mkdir(parents=True)
+  (tmp_path / 'runs' / 'bad' / 'result.json').write_text('{')
+  page, plain = written(tmp_path)
+  assert 'bad/result.json is not JSON' in plain
+  assert any(
+    'bad/result.json is not JSON' in ' '.join(e['text'].split())
+    for e in page.elements
+    if e['tag'] == 'li'
+  )
+
+
+def test_a_comparison_counts_the_standard_error_of_both():
+  filling = report.Filling(
+    found_results.Result(
+      'x', pathlib.Path(), fake_results.facts_of(SLOW[0], {'conv3': 0.3})
+    ),
+    {'top1': 0.3},
+    None,
+  )
+  assert filling.error == pytest.approx(100 * (0.3 * 0.7 / 214) ** 0.5)
+
+
+@pytest.mark.parametrize(
+  'slow, single, verdict',
+  [
+    (0.6, 0.4, 'holds'),
+    (0.4, 0.6, 'does not hold'),
+    # Two standard errors of the difference are 9.6 points.
+    (0.5, 0.41, 'undecided'),
+    (0.5, 0.40, 'holds'),
+    (0.41, 0.5, 'undecided'),
+    (0.5, None, 'not run'),
+  ],
+)
+def test_orderings_are_judged_by_the_number_of_videos(
+  tmp_path, slow, single, verdict
+):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', conv5=slow)
+  if single is not None:
+    cell = CELLS['table1.vie_single.kinetics.conv5']
+    facts = fake_results.facts_of(cell, {'conv5': single})
+    fake_results.write(
+      tmp_path / 'runs' / 'single' / 'linear_eval' / 'k', facts
+    )
+  _, plain = written(tmp_path)
+  pair = [
+    '`table1.vie_slow.kinetics.conv5`',
+    '`table1.vie_single.kinetics.conv5`',
+  ]
+  (found,) = (r for r in rows(plain) if r[1:3] == pair)
+  assert found[3] == '+2.0'
+  assert found[5] == verdict
+
+
+def test_the_data_sets_that_stand_for_the_papers_are_told(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  page, plain = written(tmp_path)
+  assert 'stand for' not in plain
+  roles = paper_tables.ROLES | {'kinetics': paper_tables.Role('demo', 'motion')}
+  page, plain = written(tmp_path, roles=roles)
+  assert 'Kinetics is demo (label motion)' in plain
+  assert any('Kinetics is demo' in e['text'] for e in page.elements)
+
+
+def test_a_role_that_nothing_plays_has_no_commands(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  roles = paper_tables.ROLES | {'hmdb51': paper_tables.Role('')}
+  page, plain = written(tmp_path, roles=roles)
+  assert 'HMDB51 is left out' in plain
+  assert 'hmdb51' not in plain.partition('## Not run yet')[2]
+  identifiers = {e.get('id') for e in page.elements}
+  for element in page.elements:
+    if element.get('href'):
+      assert element['href'].removeprefix('#') in identifiers
+  assert '21.5' in page.cell('table2.vie_3dresnet.scratch.hmdb51.multiscale')
+
+
+def test_a_full_report_has_no_cell_without_a_figure(full):
+  _, page, plain = full
+  for name in CELLS:
+    assert 'clips' in page.cell(name), name
+  assert 'Every cell has a result.' in plain
+
+
+def test_rows_of_a_table_have_as_many_cells_as_its_head(full):
+  _, _, plain = full
+  tables = re.findall(r'(?:^\|.*\|$\n?)+', plain, flags=re.MULTILINE)
+  assert len(tables) >= 8
+  for table in tables:
+    found = rows(table)
+    assert set(''.join(found[1])) == {'-'}
+    assert {len(cells) for cells in found} == {len(found[0])}, found[0]
+
+
+def test_every_run_with_curves_has_its_plots(full):
+  folder, page, _ = full
+  runs = {
+    path.parent.relative_to(folder / 'runs').as_posix()
+    for path in (folder / 'runs').rglob('metrics.jsonl')
+  }
+  assert len(runs) > 25
+  plots = [e for e in page.elements if e.get('class') == 'plot']
+  # Loss and accuracy of each.
+  assert len(plots) == 2 * len(runs)
+  for run in runs:
+    assert sum(p['aria-label'].startswith(f'{run}:') for p in plots) == 2
+  for plot in plots:
+    assert 'training step' in plot['text']
+    assert 'nats' in plot['text'] or '%' in plot['text']
+
+
+def test_plots_of_a_kind_have_one_axis(full):
+  folder, _, _ = full
+  found = found_results.collect([folder / 'runs'])
+  for by_label in report.plots(found.runs).values():
+    for members in by_label.values():
+      assert len({plot.y_range for plot in members}) == 1
+      for plot in members:
+        for _, values in plot.series.values():
+          assert plot.y_range[0] <= min(values)
+          assert max(values) <= plot.y_range[1]
+
+
+def test_long_curves_are_thinned_and_keep_both_ends():
+  steps, values = report._thinned((list(range(10_000)), [1.0] * 10_000), 100)
+  assert len(steps) == len(values) == report._MOST_POINTS
+  assert (steps[0], steps[-1], values[0]) == (0, 9999, 100.0)
+
+
+def test_figures_of_pretraining_are_plotted(tmp_path):
+  (tmp_path / 'runs' / 'a').mkdir(parents=True)
+  lines = [
+    {
+      'step': step,
+      'train/loss': 3.0,
+      'knn/motion_top1': 0.5,
+      'knn/motion_clip_top1': 0.4,
+    }
+    for step in (0, 10)
+  ]
+  (tmp_path / 'runs' / 'a' / 'metrics.jsonl').write_text(
+    ''.join(json.dumps(line) + '\n' for line in lines)
+  )
+  found = found_results.collect([tmp_path / 'runs'])
+  plots = report.plots(found.runs)['pretraining']
+  assert set(plots) == {'training loss, nats', 'kNN accuracy, %'}
+  (knn,) = plots['kNN accuracy, %']
+  assert knn.series == {'motion': ([0, 10], [50.0, 50.0])}
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(full):
+  _, page, _ = full
+  assert not [e for e in page.elements if e['tag'] == 'script']
+  for element in page.elements:
+    for attribute in ('src', 'href'):
+      assert (element.get(attribute) or '#').startswith('#')
+  (policy,) = (e['content'] for e in page.elements if 'http-equiv' in e)
+  assert "default-src 'none'" in policy
+
+
+def test_links_within_the_page_lead_somewhere(full):
+  _, page, _ = full
+  identifiers = [e['id'] for e in page.elements if e.get('id')]
+  assert len(identifiers) == len(set(identifiers))
+  for element in page.elements:
+    if element.get('href'):
+      assert element['href'].removeprefix('#') in identifiers
+
+
+def test_text_from_results_is_no_markup(tmp_path):
+  facts = write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  facts['commit'] = facts['network']['source'] = PAYLOAD
+  facts['hardware']['devices'] = facts['date'] = PAYLOAD
+  facts['accuracy'][PAYLOAD] = facts['accuracy']['label']
+  roles = paper_tables.ROLES | {
+    'kinetics': paper_tables.Role('kinetics400', PAYLOAD)
+  }
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
+  page, plain = written(tmp_path, roles=roles, title=PAYLOAD, notes=[PAYLOAD])
+  assert not [e for e in page.elements if e['tag'] == 'script']
+  assert any(PAYLOAD in e['text'] for e in page.elements if e['tag'] == 'h1')
+  assert '<script' not in plain.replace('\\<', '')
+  assert len(row(plain, '[1]')) == len(row(plain, 'no.'))
+
+
+def test_a_page_of_nothing_is_still_a_page(tmp_path):
+  (tmp_path / 'runs').mkdir()
+  page, plain = written(tmp_path)
+  assert 'None were found.' in plain
+  assert any('No run has written curves' in e['text'] for e in page.elements)
+
+
+@pytest.mark.skipif(not chromium.PATH, reason='there is no Chromium')
+def test_chromium_shows_it_without_complaint(full, tmp_path):
+  folder, _, _ = full
+  browser = chromium.Browser(tmp_path / 'profile')
+  try:
+    uri = (folder / 'out' / 'report.html').as_uri()
+    for width in (1280, 390):
+      tab = chromium.Tab(browser, uri, width=width)
+      assert tab.complaints() == []
+      assert tab.requests() == [uri]
+      # Wide tables scroll in their own frame.
+      assert tab.run('document.documentElement.scrollWidth') <= width
+      tab.close()
+  finally:
+    browser.close()
+
+
+# The command line.
+
+
+def run(*arguments, **options):
+  return subprocess.run(
+    [sys.executable, '-m', 'vie_jax.evaluation.report', *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+    **options,
+  )
+
+
+def test_the_command_writes_both_files_and_names_what_it_skipped(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  (tmp_path / 'runs' / 'result.json').write_text('{')
+  done = run(tmp_path / 'runs', '--out', tmp_path / 'new' / 'report.html')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('3 of 154 cells have a result.')
+  assert 'is not JSON' in done.stderr
+  assert (tmp_path / 'new' / 'report.html').exists()
+  assert (tmp_path / 'new' / 'report.md').exists()
+
+
+def test_roles_and_bins_of_the_command_line_are_used(tmp_path, capsys):
+  cell = CELLS['table3.vie_single_5bin.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.4}, column='motion')
+  facts['dataset']['name'] = 'demo'
+  facts['network']['trained_on']['bin_frames'] = 10
+  facts['accuracy']['appearance'] = {'conv5': {'top1': 0.7}}
+  fake_results.write(tmp_path / 'a', facts)
+  out = f'--out={tmp_path / "report.html"}'
+  assert report.main([str(tmp_path), out]) == 0
+  assert capsys.readouterr().out.startswith('0 of 154')
+  more = ['--role=kinetics=demo:motion', '--bins=5bin=10']
+  assert report.main([str(tmp_path), out, *more]) == 0
+  assert capsys.readouterr().out.startswith('1 of 154')
+
+
+def test_the_list_has_every_cell_with_its_command(capsys):
+  assert report.main(['--list']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[0] for line in lines] == list(CELLS)
+  for line in lines:
+    name, command = line.split(maxsplit=1)
+    assert command == f'python launch/reproduce.py --plan=paper {name}'
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ([], '--out'),
+    (['W'], '--out'),
+    (['W', '--out=report.txt'], 'must end in .html'),
+    (['W', '--out=r.html', '--role=cinema=x'], 'is no role'),
+    (['W', '--out=r.html', '--bins=9bin=1'], '9bin=1'),
+  ],
+)
+def test_a_mistake_on_the_command_line_is_named(arguments, words, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    report.main(arguments)
+  assert stopped.value.code == 2
+  assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
+  (tmp_path / 'file').write_text('')
+  assert report.main([str(tmp_path), f'--out={tmp_path}/file/r.html']) == 2
+  assert 'cannot be written' in capsys.readouterr().err.splitlines()[0]

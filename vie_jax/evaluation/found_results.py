@@ -1,0 +1,223 @@
+"""Finds what evaluations left behind: every `result.json` below some folders.
+
+Reports read results of any age and origin, so nothing here stops at a file
+that is broken or of something else: it is named, with the reason.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+RESULT_FILE = 'result.json'
+METRICS_FILE = 'metrics.jsonl'
+CHECKPOINTS = 'checkpoints'
+FORMAT_VERSION = 1
+# What a result must have to be read at all, and of which type.
+_REQUIRED = {
+  'mode': str,
+  'dataset': dict,
+  'network': dict,
+  'accuracy': dict,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+  """One evaluation.
+
+  Attributes:
+    name: of its folder, short and unique among those found.
+    path: of the file.
+    facts: what is in it.
+  """
+
+  name: str
+  path: pathlib.Path
+  facts: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """The curves of a training, of whatever kind.
+
+  Attributes:
+    name: of its folder, as in `Result`.
+    curves: figure -> (steps, values).
+    result: of the evaluation that it is; None in pretraining, or where it is
+      not finished.
+  """
+
+  name: str
+  curves: Mapping[str, tuple[list[int], list[float]]]
+  result: Result | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+  """A file or folder that nothing was taken from, and why."""
+
+  name: str
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+  """Everything below some folders.
+
+  Attributes:
+    results: by name.
+    runs: with curves, by name.
+    skipped: files and folders that nothing was taken from.
+  """
+
+  results: list[Result]
+  runs: list[Run]
+  skipped: list[Skipped]
+
+
+def _reason_against(facts: Any) -> str:
+  """Says what makes a file no result; '' if it is one."""
+  if not isinstance(facts, dict):
+    return 'is no result: it holds no JSON object'
+  version = facts.get('format_version')
+  if version != FORMAT_VERSION:
+    return (
+      f'has format version {version!r}, and this reads {FORMAT_VERSION}; run '
+      'the evaluation again'
+    )
+  for name, kind in _REQUIRED.items():
+    if not isinstance(facts.get(name), kind):
+      return f'is no result: {name!r} is missing or no {kind.__name__}'
+  for column, by_name in facts['accuracy'].items():
+    figures = by_name.values() if isinstance(by_name, dict) else [None]
+    for figure in figures:
+      if not isinstance(figure, dict) or not _is_share(figure.get('top1')):
+        return f'is no result: the accuracy of {column!r} is no share'
+  return ''
+
+
+def _is_share(value: Any) -> bool:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return is_number and math.isfinite(value) and 0 <= value <= 1
+
+
+def read_result(path: pathlib.Path) -> tuple[dict | None, str]:
+  """Reads a result, or says why there is none.
+
+  Returns:
+    (facts, ''), or (None, reason).
+  """
+  try:
+    facts = json.loads(path.read_text(encoding='utf-8'))
+  except OSError as error:
+    return None, f'cannot be read: {error.strerror}'
+  except (ValueError, RecursionError):
+    return None, 'is not JSON; run the evaluation again'
+  reason = _reason_against(facts)
+  return (None, reason) if reason else (facts, '')
+
+
+def read_curves(
+  folder: pathlib.Path,
+) -> dict[str, tuple[list[int], list[float]]]:
+  """Reads `metrics.jsonl`: figure -> (steps, values); {} if there is none.
+
+  Lines that are cut short, and figures that were not finite, are left out.
+  """
+  curves: dict[str, tuple[list[int], list[float]]] = {}
+  try:
+    lines = (folder / METRICS_FILE).read_text('utf-8').splitlines()
+  except (OSError, UnicodeDecodeError):
+    return {}
+  for line in lines:
+    try:
+      record = json.loads(line)
+      step = int(record.pop('step'))
+    except (ValueError, KeyError, TypeError, AttributeError):
+      continue
+    for name, value in record.items():
+      if isinstance(value, int | float):
+        steps, values = curves.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(float(value))
+  return curves
+
+
+def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
+  """Walks through folders with what is in each; not into checkpoints."""
+  for folder, subfolders, files in os.walk(root):
+    names = {*subfolders, *files}
+    subfolders[:] = sorted(
+      name
+      for name in subfolders
+      if name != CHECKPOINTS and not name.startswith('.')
+    )
+    yield pathlib.Path(folder), names
+
+
+def _names(roots: list[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """What to call each root: nothing, its last part, or all of it."""
+  if len(roots) == 1:
+    return {roots[0]: ''}
+  last = [root.resolve().name for root in roots]
+  return {
+    root: name if last.count(name) == 1 else str(root)
+    for root, name in zip(roots, last, strict=True)
+  }
+
+
+def collect(paths: Iterable[str | pathlib.Path]) -> Found:
+  """Reads all results and curves below some folders.
+
+  Args:
+    paths: workdirs, or folders of them. One that is below another, or is named
+      twice, is read once.
+  """
+  roots = list(dict.fromkeys(pathlib.Path(path) for path in paths))
+  names = _names(roots)
+  results, runs, skipped, seen = [], [], [], set()
+  for root in roots:
+    if not root.is_dir():
+      skipped.append(Skipped(str(root), 'there is no such folder'))
+      continue
+    before = len(results) + len(skipped)
+    begun: dict[pathlib.Path, str] = {}
+    finished = set()
+    for folder, inside in _folders(root):
+      if folder.resolve() in seen:
+        continue
+      seen.add(folder.resolve())
+      relative = folder.relative_to(root).as_posix()
+      name = '/'.join(p for p in (names[root], relative) if p not in ('', '.'))
+      name = name or root.resolve().name
+      result = None
+      if RESULT_FILE in inside:
+        facts, reason = read_result(folder / RESULT_FILE)
+        if facts is None:
+          skipped.append(Skipped(f'{name}/{RESULT_FILE}', reason))
+        else:
+          result = Result(name, folder / RESULT_FILE, facts)
+          results.append(result)
+        finished |= {folder, *folder.parents}
+      if METRICS_FILE in inside:
+        curves = read_curves(folder)
+        if curves:
+          runs.append(Run(name, curves, result))
+      if {METRICS_FILE, CHECKPOINTS} & inside:
+        begun[folder] = name
+    if len(results) + len(skipped) == before and not begun:
+      skipped.append(Skipped(str(root), f'has no {RESULT_FILE} in it'))
+    skipped += [
+      Skipped(name, 'has no result: not evaluated yet, or not finished')
+      for folder, name in begun.items()
+      if folder not in finished
+    ]
+  return Found(
+    sorted(results, key=lambda result: result.name),
+    sorted(runs, key=lambda run: run.name),
+    skipped,
+  )
