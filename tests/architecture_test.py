@@ -62,7 +62,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'weights': (
     'checkpoint models sharding train_state',
-    'jax flax ml_collections',
+    'jax flax numpy ml_collections',
   ),
   'result': ('weights', 'jax ml_collections'),
   'embeddings': (

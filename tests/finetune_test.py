@@ -181,6 +181,38 @@ def test_saturated_validation_lowers_the_rate_and_ends_the_training(
   assert finetune.finetune(saturated, tmp_path)['steps'] == 5
 
 
+def test_the_plateau_survives_a_restart(demo_dataset, pretrained, tmp_path):
+  def run(name, num_steps):
+    return finetune.finetune(
+      config(
+        demo_dataset,
+        init_from=str(pretrained),
+        result_name=name,
+        finetune__learning_rate=1e-12,
+        finetune__num_steps=num_steps,
+        finetune__eval_every_steps=2,
+        finetune__checkpoint_every_steps=1,
+        finetune__patience=1,
+        finetune__num_drops=1,
+        model__batch_norm_decay=0.999999,
+      ),
+      tmp_path,
+    )
+
+  # Best at 2, the rate drops at 4, and 6 is the end.
+  assert run('whole', 100)['steps'] == 6
+  # The evaluation at 3 is none of those, and the drop is before the second end.
+  run('parts', 3)
+  run('parts', 5)
+  assert run('parts', 100)['steps'] == 6
+  rates = [
+    metric_log.curve(tmp_path / 'finetune' / name, 'train/learning_rate')
+    for name in ('whole', 'parts')
+  ]
+  assert rates[0] == rates[1]
+  assert rates[0][1] == pytest.approx([1e-12] * 4 + [1e-13] * 2)
+
+
 def test_going_on_gives_the_same_bits(demo_dataset, pretrained, tmp_path):
   def run(name, num_steps):
     finetune.finetune(
@@ -223,6 +255,12 @@ def test_a_supervised_network_is_a_start_for_everything_else(
   read = linear_eval.linear_eval(readout, tmp_path / 'w')
   assert read['network']['training'] == 'supervised'
   assert read['network']['source'] == str(folder)
+  assert read['network']['trained_on']['share'] == 1.0
+  assert (folder / 'config.json').exists()
+  with pytest.raises(config_check.ConfigError, match=r'dataset\.share'):
+    finetune.supervised(
+      config(demo_dataset, dataset__share=0.5), tmp_path / 'w'
+    )
   again = finetune.finetune(
     config(demo_dataset, init_from=str(folder)), tmp_path
   )

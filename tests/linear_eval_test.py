@@ -1,10 +1,14 @@
 """Linear readouts: what they learn, where they live, going on after a kill."""
 
 import json
+import os
 import pathlib
+import re
+import shutil
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -18,6 +22,8 @@ from vie_jax import (
   linear_eval,
   metric_log,
   result,
+  sharding,
+  train,
   weights,
 )
 from vie_jax.classifiers import labelled_data
@@ -113,6 +119,52 @@ def test_the_same_command_again_changes_nothing(finished, demo_dataset):
   )
 
 
+def test_a_finished_result_is_left_as_it_is(finished, demo_dataset):
+  workdir, written = finished
+  path = workdir / 'linear_eval' / 'demo_random' / result.FILE
+  before = path.read_bytes()
+  assert linear_eval.linear_eval(config(demo_dataset), workdir) == written
+  assert path.read_bytes() == before
+
+
+def test_a_lost_result_is_written_again(finished, demo_dataset):
+  workdir, written = finished
+  path = workdir / 'linear_eval' / 'demo_random' / result.FILE
+  before = path.read_bytes()
+  path.unlink()
+  again = linear_eval.linear_eval(config(demo_dataset), workdir)
+  assert again['accuracy'] == written['accuracy']
+  assert again['seconds'] == pytest.approx(written['seconds'], abs=5)
+  path.write_bytes(before)
+
+
+def test_what_does_not_matter_may_change(finished, demo_dataset, tmp_path):
+  workdir, written = finished
+  moved = tmp_path / 'moved'
+  shutil.copytree(workdir, moved)
+  other = config(
+    demo_dataset,
+    linear_eval__dataset=f'{demo_dataset}/',
+    linear_eval__eval_batch_size=8,
+    linear_eval__static_num_steps=7,
+    linear_eval__static_drop_steps=(1, 2),
+  )
+  again = linear_eval.linear_eval(other, os.path.relpath(moved))
+  assert again['accuracy'] == written['accuracy']
+
+
+def test_a_folder_of_something_else_is_left_alone(
+  finished, demo_dataset, tmp_path
+):
+  del finished
+  taken = tmp_path / 'linear_eval' / 'taken'
+  train.train_and_evaluate(
+    config(demo_dataset, num_steps=1, checkpoint_every_steps=1), taken
+  )
+  with pytest.raises(result.ResultError, match='something else'):
+    linear_eval.linear_eval(config(demo_dataset, result_name='taken'), tmp_path)
+
+
 def test_other_settings_are_refused_by_name(finished, demo_dataset):
   other = config(demo_dataset, linear_eval__learning_rate=0.02)
   with pytest.raises(result.ResultError) as error:
@@ -190,6 +242,34 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
   jax.tree.map(np.testing.assert_array_equal, readouts(whole), readouts(folder))
   steps, _ = metric_log.curve(folder, 'train/loss')
   assert steps == list(range(1, 13))
+
+
+def test_the_step_never_holds_a_whole_kernel(demo_dataset, tmp_path):
+  settings = config(
+    demo_dataset,
+    num_devices=8,
+    linear_eval__layers=('conv3', 'conv4'),
+    linear_eval__batch_size=16,  # other than the numbers of classes
+  )
+  with labelled_data.open_videos(settings, '', 'linear_eval') as data:
+    variables = weights.load(
+      settings,
+      tmp_path,
+      data.model,
+      clip_shape=data.clip_shape,
+      mesh=data.mesh,
+    ).variables
+    with data.open_train(0) as batches:
+      batch = sharding.global_batch(next(batches), data.mesh)
+    readouts = linear_eval.Readouts(data, variables, settings)
+    step = jax.jit(readouts.step).lower(
+      readouts.initialize(), batch, jnp.float32(0.1)
+    )
+    program = step.compile().as_text()
+  # Kernels have 1,024 rows, 128 of them on each device, and 9 or 8 classes.
+  assert re.search(r'f32\[128,[89]\]', program)
+  assert not re.search(r'f32\[1024,[89]\]', program)
+  assert not re.search(r'f32\[[89],1024\]', program)
 
 
 def test_two_steps_are_those_of_a_loop(demo_dataset, tmp_path):

@@ -20,6 +20,7 @@ def config(**changes):
   [
     ({}, 'demo'),
     ({'init_from': 'random'}, 'demo_random'),
+    ({'init_from': 'random', 'seed': 3}, 'demo_random_seed3'),
     ({'init_from': 'runs/slow/'}, 'demo_slow'),
     (
       {'init_from': 'official:models/checkpoint-1.tar'},

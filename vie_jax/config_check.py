@@ -1,6 +1,7 @@
 """Checks a config before anything is built, field by field."""
 
 import math
+import re
 
 import ml_collections
 
@@ -120,6 +121,13 @@ _MOMENTA = (
   'finetune.momentum',
   'supervised.momentum',
 )
+_STEPS = (
+  'optimizer.drop_steps',
+  'linear_eval.drop_steps',
+  'linear_eval.static_drop_steps',
+  'finetune.drop_steps',
+  'supervised.drop_steps',
+)
 _LISTS = {
   'linear_eval.layers': readout.LAYERS,
   'linear_eval.averaged_layers': readout.LAYERS,
@@ -156,6 +164,23 @@ def _problems(config):
     if not set(value) <= set(choices):
       known = ', '.join(choices)
       yield f'{field} is {value}; each must be one of {known}'
+  for field in _STEPS:
+    if not all(_is_step(step) for step in _value(config, field)):
+      yield (
+        f'{field} is {_value(config, field)}; each must be a whole number of '
+        'steps, not negative'
+      )
+  for group in ('finetune', 'supervised'):
+    if config[group].drop_steps and config[group].schedule == 'plateau':
+      yield (
+        f'{group}.drop_steps is {config[group].drop_steps}, which only '
+        f"{group}.schedule='drops' reads"
+      )
+  if config.result_name and not re.fullmatch(r'\w[\w.-]*', config.result_name):
+    yield (
+      f'result_name is {config.result_name!r}; it must be one name, of '
+      'letters, digits, and . _ - behind the first'
+    )
   if not config.linear_eval.layers:
     yield "linear_eval.layers is (); ('conv5',) names one layer"
   yield from _relations(config)
@@ -201,6 +226,10 @@ def _sources(config):
       f'model.streams is {config.model.streams!r}; it must name two sources, '
       f'of {names}, with a comma between'
     )
+
+
+def _is_step(value):
+  return isinstance(value, int) and value >= 0
 
 
 def _is_share(value):

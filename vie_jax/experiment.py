@@ -87,7 +87,7 @@ def open_experiment(
   config_check.check(config)
   trained = (batch_size,) if trains else ()
   mesh = make_mesh(config, *trained, eval_batch_size)
-  _check_bank(mesh)
+  check_rows(mesh)
   with contextlib.ExitStack() as stack:
     stores = {
       split: stack.enter_context(
@@ -230,12 +230,18 @@ def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
   return mesh
 
 
-def _check_bank(mesh: Mesh) -> None:
-  """Refuses a number of devices that a memory bank does not split over."""
+def check_rows(mesh: Mesh) -> None:
+  """Refuses a number of devices that rows do not split over.
+
+  Rows are those of a memory bank or a readout, see `memory_bank.num_rows`.
+
+  Raises:
+    config_check.ConfigError: with the remedy.
+  """
   if memory_bank.ROW_MULTIPLE % mesh.size:
     raise config_check.ConfigError(
-      f'{mesh.size} devices are in use, and the rows of a memory bank split '
-      'evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
+      f'{mesh.size} devices are in use, and rows of memory banks and '
+      'readouts split evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
     )
 
 

@@ -240,6 +240,9 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> dict:
     'finetune',
     settings.dataset,
     _schedule(settings, rate),
+    lambda data: weights.load(
+      config, workdir, data.model, clip_shape=data.clip_shape, mesh=data.mesh
+    ),
     weight_decay=decay,
     decay_all=decay_all,
     init=init,
@@ -269,8 +272,15 @@ def supervised(config: ml_collections.ConfigDict, workdir: str) -> dict:
       f'config.init_from is {config.init_from!r}, and supervised training '
       'starts from scratch; leave it out, or use --mode=finetune.'
     )
+  dataset = config.dataset
+  if config.model.streams or dataset.share < 1 or dataset.bin_frames:
+    raise config_check.ConfigError(
+      'config.model.streams, dataset.share and dataset.bin_frames have no part in '
+      'supervised training, which starts from scratch on all videos; leave '
+      "them out: model.streams='', dataset.share=1.0, dataset.bin_frames=0."
+    )
   config = config.copy_and_resolve_references()
-  config.init_from = 'random'
+  config.init_from = 'workdir'
   settings = config.supervised
   return _train(
     config,
@@ -278,14 +288,17 @@ def supervised(config: ml_collections.ConfigDict, workdir: str) -> dict:
     'supervised',
     '',
     _schedule(settings, settings.learning_rate),
+    lambda data: weights.draw(
+      config, data.model, clip_shape=data.clip_shape, mesh=data.mesh
+    ),
     weight_decay=settings.weight_decay,
     decay_all=True,
     init=nn.initializers.glorot_uniform(),
   )
 
 
-def _train(config, workdir, mode, dataset, schedule, **options) -> dict:
-  """Trains, tests and writes the result."""
+def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
+  """Trains what `load` gives for the data, tests it, writes the result."""
   settings = config[mode]
   with contextlib.ExitStack() as stack:
     data = stack.enter_context(
@@ -297,18 +310,13 @@ def _train(config, workdir, mode, dataset, schedule, **options) -> dict:
       )
     )
     _check_column(data)
-    found = weights.load(
-      config, workdir, data.model, clip_shape=data.clip_shape, mesh=data.mesh
-    )
-    named = config.copy_and_resolve_references()
-    if mode == 'supervised':
-      named.init_from = 'workdir'
+    found = load(data)
     folder = result.folder(
-      named,
+      config,
       workdir,
       mode,
       data.facts['name'],
-      *config.dataset.label_columns,
+      *(data.classes if data.has_other_columns else ()),
       'multiscale' if settings.augmentation == 'multiscale' else '',
     )
     classifier = _Classifier(
@@ -334,6 +342,14 @@ def _train(config, workdir, mode, dataset, schedule, **options) -> dict:
       folder=folder,
       schedule=schedule,
       training='supervised' if mode == 'supervised' else 'finetuned',
+      trained_on={
+        'path': data.facts['path'],
+        'fingerprint': data.facts['fingerprint'],
+        'share': 1.0,
+        'bin_frames': 0,
+        'sampler': config.clip.sampler,
+        'num_frames': config.clip.num_frames,
+      },
     )
 
 

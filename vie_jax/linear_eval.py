@@ -26,10 +26,21 @@ def _optimizer(settings: ml_collections.ConfigDict):
   )
 
 
-class _Readouts:
-  """The readouts of one network on one data set."""
+class Readouts:
+  """The readouts of one network on one data set, to be trained by `fit`.
 
-  def __init__(self, data: LabelledData, variables: dict, config):
+  Args:
+    data: labelled clips, and the network for them.
+    variables: its weights.
+    config: `linear_eval` says which layers, and how.
+  """
+
+  def __init__(
+    self,
+    data: LabelledData,
+    variables: dict,
+    config: ml_collections.ConfigDict,
+  ):
     self._data = data
     self._variables = variables
     self._settings = config.linear_eval
@@ -156,7 +167,7 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
       config, workdir, data.model, clip_shape=data.clip_shape, mesh=data.mesh
     )
     folder = result.folder(config, workdir, MODE, data.facts['name'])
-    readouts = _Readouts(data, found.variables, config)
+    readouts = Readouts(data, found.variables, config)
     return fit.fit_and_write(
       fit.Task(
         items=ITEMS,

@@ -43,6 +43,8 @@ def folder(
   parts = [dataset, *filter(None, suffixes)]
   if config.embeddings:
     parts.append(pathlib.Path(config.embeddings).stem)
+  elif config.init_from == 'random':
+    parts.append(f'random_seed{config.seed}' if config.seed else 'random')
   elif config.init_from != 'workdir':
     parts.append(pathlib.Path(config.init_from.rstrip('/')).name)
   name = '_'.join(parts)
@@ -58,11 +60,14 @@ def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
     found: its weights.
   """
   clip = config.clip
+  source = str(found.workdir or config.model.streams or config.init_from)
+  if found.training == 'random':
+    source = 'random'
   return {
     'name': config.model.name,
     'training': found.training,
     'step': found.step,
-    'source': str(found.workdir or config.model.streams or config.init_from),
+    'source': source,
     'input': {
       'sampler': clip.sampler,
       'num_frames': clip.num_frames,

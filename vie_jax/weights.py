@@ -11,11 +11,13 @@ A two-stream network may take each stream from a source of its own,
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterator
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -49,6 +51,15 @@ class Weights:
   workdir: pathlib.Path | None = None
   training: str = 'random'
   trained_on: dict | None = None
+
+  def digest(self) -> str:
+    """Hex digest of all variables, by their names."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(self.variables):
+      leaf = np.ascontiguousarray(leaf)
+      digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype}'.encode())
+      digest.update(f'{leaf.shape}'.encode() + leaf.tobytes())
+    return digest.hexdigest()
 
 
 def stream_sources(config: ml_collections.ConfigDict) -> list[str]:
@@ -144,6 +155,17 @@ def load(
     training='side_by_side',
     trained_on=found['single'].trained_on,
   )
+
+
+def draw(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  *,
+  clip_shape: tuple[int, int, int, int],
+  mesh: Mesh,
+) -> Weights:
+  """Draws the first weights of a network, those of `init_from=random`."""
+  return _Loader(config, pathlib.Path(), clip_shape, mesh).draw(model)
 
 
 def warm_start(
@@ -269,10 +291,9 @@ class _Loader:
     """Loads the network `name`, built as `model`, from one source."""
     if source.startswith(OFFICIAL_PREFIX):
       return self.load_official(source, name, model)[0]
-    initialize = self._initializer(model)
     if source == 'random':
-      return Weights(initialize(jax.random.key(self._config.seed)), 0)
-    shapes = jax.eval_shape(initialize, jax.random.key(0))
+      return self.draw(model)
+    shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
     folder = self._workdir if source == 'workdir' else _folder(source)
     variables, record = _read_checkpoint(folder, self._mesh)
     _check_network(record, folder, _network_fields(self._config, name))
@@ -305,6 +326,11 @@ class _Loader:
     step = official_checkpoint.step_of(arrays)
     return Weights(placed, step, training='official'), memory
 
+  def draw(self, model: nn.Module) -> Weights:
+    """Draws weights that were never trained."""
+    initialize = self._initializer(model)
+    return Weights(initialize(jax.random.key(self._config.seed)), 0)
+
   def _initializer(self, model):
     return train_state.network_initializer(
       model, clip_shape=self._clip_shape, mesh=self._mesh
@@ -322,6 +348,8 @@ def _training(record: dict) -> str:
 
 def _trained_on(record: dict) -> dict:
   """What a checkpoint's record says of its videos."""
+  if 'trained_on' in record:
+    return record['trained_on']
   config = record['config']
   dataset, clip = config['dataset'], config['clip']
   return {

@@ -8,9 +8,8 @@ def test_accuracies_are_those_of_a_loop_over_videos():
   rng = np.random.default_rng(0)
   labels = np.array([0, 6, -1, 3, 2, 6], np.int32)
   scores = rng.uniform(size=(6, 5, 8)).astype(np.float32)
-  found = clip_scores.ClipScores(labels, 8)
-  order = rng.permutation(30)
-  for part in np.array_split(order, 4):
+  found = clip_scores.ClipScores()
+  for part in np.array_split(np.arange(30), 4):
     video, clip = part // 5, part % 5
     found.add(video, scores[video, clip], labels[video])
   top1 = top5 = clips = videos = 0
@@ -30,9 +29,21 @@ def test_accuracies_are_those_of_a_loop_over_videos():
   }
 
 
-def test_labels_may_come_with_the_clips():
-  found = clip_scores.ClipScores(np.full(3, -1, np.int32), 2)
+def test_without_labels_there_is_no_accuracy():
+  found = clip_scores.ClipScores()
   assert found.accuracy() == {}
-  scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
-  found.add(np.array([2, 0]), scores, np.array([0, 0], np.int32))
-  assert found.accuracy() == {'top1': 0.5, 'top5': 1.0, 'clip_top1': 0.5}
+  found.add(np.array([0, 1]), np.ones((2, 3)), np.array([-1, -1]))
+  assert found.accuracy() == {}
+
+
+def test_equal_scores_are_ranked_by_class():
+  found = clip_scores.ClipScores()
+  found.add(np.array([0, 1]), np.ones((2, 9)), np.array([0, 5]))
+  assert found.accuracy() == {'top1': 0.5, 'top5': 0.5, 'clip_top1': 0.5}
+
+
+def test_clips_out_of_order_are_refused():
+  found = clip_scores.ClipScores()
+  found.add(np.array([3]), np.ones((1, 2)), np.array([0]))
+  with pytest.raises(ValueError, match='video 2 after 3'):
+    found.add(np.array([2]), np.ones((1, 2)), np.array([0]))

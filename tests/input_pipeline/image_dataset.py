@@ -102,8 +102,15 @@ class ThreeSplits(TinyPictures):
 class TrainOnly(TinyPictures):
   """No split to test on."""
 
+  NUM_SHARDS = 2
+  SPLITS = types.MappingProxyType({'train': 23, 'extra': 2})
+
+
+class NoTrain(TinyPictures):
+  """No split to train on."""
+
   NUM_SHARDS = 1
-  SPLITS = types.MappingProxyType({'train': 4, 'extra': 2})
+  SPLITS = types.MappingProxyType({'test': 2, 'extra': 2})
 
 
 class TwoLabels(TinyPictures):

@@ -161,9 +161,33 @@ def test_validation_comes_before_test(tmp_path):
 
 
 def test_a_missing_split_is_named_with_those_there_are(tmp_path):
+  image_dataset.prepare(image_dataset.NoTrain, tmp_path)
+  message = message_of(open_tiny, tmp_path, 'train', 'no_train')
+  assert 'no split train, only extra, test' in message
+
+
+def test_without_a_split_to_test_on_a_tenth_is_held_out(tmp_path):
   image_dataset.prepare(image_dataset.TrainOnly, tmp_path)
-  message = message_of(open_tiny, tmp_path, 'val', 'train_only')
-  assert 'no split validation or test, only extra, train' in message
+  with (
+    open_tiny(tmp_path, 'train', 'train_only') as train,
+    open_tiny(tmp_path, 'val', 'train_only') as val,
+  ):
+    assert (train.num_images, val.num_images) == (21, 2)
+    assert train.fingerprint != val.fingerprint
+    found = [
+      source.read(index)
+      for source in (train, val)
+      for index in range(source.num_images)
+    ]
+    names = [
+      source.names(index)
+      for source in (train, val)
+      for index in range(source.num_images)
+    ]
+    assert len({encoded for encoded, _ in found}) == len(set(names)) == 23
+    for source in (train, val):
+      with pytest.raises(IndexError):
+        source.read(source.num_images)
 
 
 def test_supervised_keys_decide_between_several_labels(tmp_path):

@@ -31,8 +31,25 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.plateau import Plateau
 from vie_jax.weights import Weights
 
-# Fields that may change when a training goes on.
-_FREE = ('num_steps', 'eval_every_steps', 'checkpoint_every_steps')
+CONFIG_FILE = 'config.json'
+# Fields that may change when a training goes on: where the data lies, which the
+# fingerprint stands for, when it is tested, and its end. The schedule is
+# compared apart, as it is resolved.
+_FREE = frozenset(
+  {
+    'settings.dataset',
+    'settings.tfds_data_dir',
+    'settings.eval_batch_size',
+    'settings.num_steps',
+    'settings.static_num_steps',
+    'settings.drop_steps',
+    'settings.static_drop_steps',
+    'settings.eval_every_steps',
+    'settings.checkpoint_every_steps',
+    'network.source',
+    'schedule.num_steps',
+  }
+)
 Accuracy = dict[str, dict[str, dict[str, float]]]
 
 
@@ -104,13 +121,15 @@ class Outcome:
     accuracy: of the last state, as `Task.evaluate` gives it.
     best: the highest accuracy by column and name that any evaluation of it
       found, top-1 of videos.
-    seconds: of this call, which may have gone on from a checkpoint.
+    seconds: of all calls up to what they saved, and of this one.
+    was_complete: whether this call had nothing left to train.
   """
 
   steps: int
   accuracy: Accuracy
   best: dict[str, dict[str, float]]
   seconds: float
+  was_complete: bool
 
 
 def fit_and_write(
@@ -144,10 +163,12 @@ def fit_and_write(
   """
   settings = config[mode]
   whole = json.loads(config.to_json_best_effort())
+  network = result.network(config, found)
   record = {
     'fingerprint': data.facts['fingerprint'],
-    'network': result.network(config, found),
+    'network': {**network, 'weights': found.digest()},
     'settings': whole[mode],
+    'schedule': json.loads(json.dumps(dataclasses.asdict(schedule))),
     'input': {
       'label_columns': list(data.classes),
       **{
@@ -169,7 +190,7 @@ def fit_and_write(
     record=record,
     keep=config.keep_checkpoints,
   )
-  written = result.write(
+  written = _written(folder, outcome) or result.write(
     folder,
     {
       'mode': mode,
@@ -178,10 +199,10 @@ def fit_and_write(
       'best': outcome.best,
       'chance': data.chance,
       'dataset': data.facts,
-      'network': record['network'],
+      'network': network,
       'views': {
         'clips': data.num_clips or 'all, consecutive',
-        'crop': 'center',
+        'crop': data.crop,
         'average': 'softmax',
       },
       'steps': outcome.steps,
@@ -192,6 +213,15 @@ def fit_and_write(
   )
   _log(written, folder)
   return written
+
+
+def _written(folder: pathlib.Path, outcome: Outcome) -> dict | None:
+  """The result that is there, if this call had nothing to do but find it."""
+  path = folder / result.FILE
+  if not outcome.was_complete or not path.exists():
+    return None
+  written = result.read(path)
+  return written if written['steps'] == outcome.steps else None
 
 
 def _log(written: dict, folder: pathlib.Path) -> None:
@@ -228,8 +258,8 @@ def fit(
     schedule: of the learning rate.
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
-      training to go on from it, `fingerprint`, `network`, `settings`, `input`;
-      and others that are kept with it.
+      training to go on from it, `fingerprint`, `network`, `settings`,
+      `schedule`, `input`; and others that are kept with it, `config` one.
     keep: checkpoints kept.
 
   Raises:
@@ -237,7 +267,6 @@ def fit(
     checkpoint.CheckpointError: if its checkpoint is damaged.
     metric_log.DivergedError: if the loss is no longer finite.
   """
-  started = time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
   run_log.to_file(folder)
   with contextlib.ExitStack() as stack:
@@ -251,11 +280,17 @@ def fit(
       is_main=jax.process_index() == 0,
     )
     stack.callback(writer.close)
+    _describe(folder, writer, int(state.step), record['config'])
     loop = _Loop(task, schedule, intervals, writer, checkpoints, record)
-    state, accuracy, best = loop.run(state, progress)
-  return Outcome(
-    int(state.step), accuracy, best, round(time.monotonic() - started, 1)
-  )
+    return loop.run(state, progress)
+
+
+def _describe(folder, writer, step, config):
+  """Writes the resolved config, as a pretraining does."""
+  text = json.dumps(config, indent=2)
+  writer.write_texts(step, {'config': f'```\n{text}\n```'})
+  if jax.process_index() == 0:
+    (folder / CONFIG_FILE).write_text(text + '\n')
 
 
 def _start(task, checkpoints, record, folder):
@@ -278,12 +313,17 @@ def _start(task, checkpoints, record, folder):
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
   """Refuses to go on with what was begun in another way."""
   differing = {}
-  for part in ('network', 'settings', 'input'):
+  for part in ('network', 'settings', 'schedule', 'input'):
+    if part not in saved:
+      raise result.ResultError(
+        f'{folder} holds checkpoints of something else; choose another '
+        'config.result_name.'
+      )
     for name, values in checkpoint.differing_fields(
-      saved[part], record[part]
+      saved[part], record[part], f'{part}.'
     ).items():
       if name not in _FREE:
-        differing[f'{part}.{name}'] = values
+        differing[name] = values
   if saved['fingerprint'] != record['fingerprint']:
     differing['fingerprint of the data set'] = (
       saved['fingerprint'][:16],
@@ -307,14 +347,27 @@ class _Progress:
 
   plateau: Plateau = dataclasses.field(default_factory=Plateau)
   best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+  accuracy: Accuracy = dataclasses.field(default_factory=dict)
+  evaluated_step: int = -1
+  seconds: float = 0.0
 
   @classmethod
   def from_record(cls, record):
     saved = record['progress']
-    return cls(Plateau(**saved['plateau']), saved['best'])
+    return cls(**{**saved, 'plateau': Plateau(**saved['plateau'])})
 
-  def after(self, accuracy: Accuracy, schedule: Schedule) -> '_Progress':
-    """Takes note of an evaluation."""
+  def after(
+    self, step: int, accuracy: Accuracy, schedule: Schedule, *, counts: bool
+  ) -> '_Progress':
+    """Takes note of an evaluation.
+
+    Args:
+      step: that it was after.
+      accuracy: what it found.
+      schedule: of the learning rate.
+      counts: whether it tells of saturation: those at the end, between two
+        others, do not, so that going on further changes nothing.
+    """
     best = {
       column: {
         name: max(figures['top1'], self.best.get(column, {}).get(name, 0.0))
@@ -322,17 +375,25 @@ class _Progress:
       }
       for column, by_name in accuracy.items()
     }
-    if not schedule.patience:
-      return _Progress(self.plateau, best)
-    tops = [
-      f['top1'] for by_name in accuracy.values() for f in by_name.values()
-    ]
-    watched = self.plateau.after(
-      sum(tops) / len(tops),
-      patience=schedule.patience,
-      num_drops=schedule.num_drops,
+    watched = self.plateau
+    if schedule.patience and counts:
+      tops = [
+        figures['top1']
+        for by_name in accuracy.values()
+        for figures in by_name.values()
+      ]
+      watched = watched.after(
+        sum(tops) / len(tops),
+        patience=schedule.patience,
+        num_drops=schedule.num_drops,
+      )
+    return dataclasses.replace(
+      self,
+      plateau=watched,
+      best=best,
+      accuracy=accuracy,
+      evaluated_step=step,
     )
-    return _Progress(watched, best)
 
 
 @jax.jit
@@ -352,14 +413,15 @@ class _Loop:
     self._checkpoints = checkpoints
     self._record = record
 
-  def run(self, state, progress):
-    """Trains to the end; returns the state and its accuracy."""
+  def run(self, state, progress) -> Outcome:
+    """Trains to the end."""
     schedule, intervals = self._schedule, self._intervals
+    self._started, self._seconds = time.monotonic(), progress.seconds
     first_step = int(state.step)
-    is_over = progress.plateau.is_over or first_step >= schedule.num_steps
-    if is_over:
-      logging.info('This training is complete: step %d.', first_step)
-      return state, self._task.evaluate(state), progress.best
+    if progress.plateau.is_over or first_step >= schedule.num_steps:
+      if progress.evaluated_step != first_step:
+        progress = self._evaluate(state, progress, counts=False)
+      return self._outcome(state, progress, was_complete=True)
     report = periodic_actions.ReportProgress(
       num_train_steps=schedule.num_steps,
       writer=self._writer,
@@ -368,7 +430,7 @@ class _Loop:
     )
     logging.info('Compiling the step. This can take minutes.')
     with self._task.open_batches(first_step) as batches:
-      previous = accuracy = None
+      previous = None
       for step in range(first_step, schedule.num_steps):
         batch = sharding.global_batch(next(batches), self._task.mesh)
         rate = schedule.rate(step, progress.plateau.drops)
@@ -381,17 +443,29 @@ class _Loop:
         if done % intervals.log == 0 or is_last:
           self._write(done, {**metrics, 'learning_rate': rate})
         report(done)
-        if done % intervals.evaluate == 0 or is_last:
-          accuracy, progress = self._evaluate(state, progress)
+        counts = done % intervals.evaluate == 0
+        if counts or is_last:
+          progress = self._evaluate(state, progress, counts=counts)
           is_last = is_last or progress.plateau.is_over
         if done % intervals.save == 0 or is_last:
           self._save(state, progress)
         if is_last:
           break
-    logging.info('This training is complete: step %d.', int(state.step))
-    return state, accuracy, progress.best
+    return self._outcome(state, progress, was_complete=False)
 
-  def _evaluate(self, state, progress):
+  def _outcome(self, state, progress, *, was_complete):
+    step = int(state.step)
+    logging.info('This training is complete: step %d.', step)
+    seconds = progress.seconds if was_complete else self._elapsed()
+    return Outcome(
+      step, progress.accuracy, progress.best, seconds, was_complete
+    )
+
+  def _elapsed(self):
+    """Seconds of the calls before, up to what they saved, and of this one."""
+    return round(self._seconds + time.monotonic() - self._started, 1)
+
+  def _evaluate(self, state, progress, *, counts):
     started = time.monotonic()
     accuracy = self._task.evaluate(state)
     figures = {
@@ -402,10 +476,12 @@ class _Loop:
     }
     figures['val/seconds'] = time.monotonic() - started
     self._writer.write_scalars(int(state.step), figures)
-    after = progress.after(accuracy, self._schedule)
+    after = progress.after(
+      int(state.step), accuracy, self._schedule, counts=counts
+    )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
-    return accuracy, after
+    return after
 
   def _write(self, step, metrics):
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
@@ -425,5 +501,6 @@ class _Loop:
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
     self._writer.flush()
+    progress = dataclasses.replace(progress, seconds=self._elapsed())
     record = {**self._record, 'progress': dataclasses.asdict(progress)}
     self._checkpoints.save(state, record)

@@ -1,8 +1,10 @@
 """Labelled videos, or images as static video, to train classifiers on."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator
 
 import jax
@@ -27,8 +29,9 @@ class LabelledData:
     classes: label column -> names of its classes.
     chance: label column -> accuracy without looking: on videos of always
       naming the training videos' most frequent class, on images of guessing.
-    num_val: V, validation videos or images.
-    num_clips: G, clips of each; 0 where it differs from video to video.
+    num_clips: G, evaluation clips of each video; 0 where it differs.
+    crop: what a test sees of each frame, for `result.json`.
+    has_other_columns: whether the data set has label columns besides these.
     model: built from the config.
     clip_shape: (T, H, W, 3) that it sees.
     mesh: of all devices in use.
@@ -43,8 +46,9 @@ class LabelledData:
   facts: dict
   classes: dict[str, list[str]]
   chance: dict[str, float]
-  num_val: int
   num_clips: int
+  crop: str
+  has_other_columns: bool
   model: nn.Module
   clip_shape: tuple[int, int, int, int]
   mesh: Mesh
@@ -76,7 +80,7 @@ def open_videos(
   """
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    config.dataset.dir = dataset_dir or config.dataset.dir
+    config.dataset.dir = os.path.expanduser(dataset_dir or config.dataset.dir)
     config.dataset.share = 1.0
     config.dataset.bin_frames = 0
   with experiment.open_experiment(
@@ -114,8 +118,11 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
     facts=experiment.dataset_facts(parts),
     classes=classes,
     chance=experiment.chance(parts),
-    num_val=parts.val.num_instances,
     num_clips=0 if is_consecutive else config.clip.num_eval_clips,
+    crop='center'
+    if config.crop.method == 'short_side'
+    else 'center, whole short side',
+    has_other_columns=len(parts.train.label_columns) > len(classes),
     model=parts.model,
     clip_shape=parts.clip_shape,
     mesh=parts.mesh,
@@ -172,7 +179,9 @@ def open_images(
   mesh = experiment.make_mesh(
     config, f'{group}.batch_size', f'{group}.eval_batch_size'
   )
+  experiment.check_rows(mesh)
   settings = config[group]
+  name = os.path.expanduser(name)
   with contextlib.ExitStack() as stack:
     train, val = (
       stack.enter_context(
@@ -186,6 +195,10 @@ def open_images(
       raise config_check.ConfigError(
         f'config.{group}.batch_size is {settings.batch_size}, but {name} has '
         f'only {train.num_images} images to train on; lower it.'
+      )
+    if val.read(0)[1] < 0:
+      raise frame_store.DatasetError(
+        f'{val.location} has no labels to test on; name a data set that has.'
       )
     yield _of_images(config, settings, train, val, mesh)
 
@@ -225,8 +238,9 @@ def _of_images(config, settings, train, val, mesh):
     },
     classes={train.label_column: train.class_names},
     chance={train.label_column: 1 / len(train.class_names)},
-    num_val=val.num_images,
     num_clips=1,
+    crop='center',
+    has_other_columns=False,
     model=experiment.build_model(config),
     clip_shape=shape,
     mesh=mesh,
@@ -245,7 +259,7 @@ def _of_images(config, settings, train, val, mesh):
     open_val=lambda: _labelled(
       image_pipeline.eval_batches(
         val,
-        short_side=config.crop.eval_short_side,
+        short_side=max(config.crop.eval_short_side, size),
         batch_size=settings.eval_batch_size,
         **options,
       ),
@@ -269,8 +283,10 @@ def test(
     `clip_scores.ClipScores.accuracy`. The softmax of a video's clips is
     averaged (official).
   """
-  found = {column: {} for column in data.classes}
-  unknown = np.full(data.num_val, -1, np.int32)
+  found = {
+    column: collections.defaultdict(clip_scores.ClipScores)
+    for column in data.classes
+  }
   whole = jax.jit(
     lambda *arrays: arrays, out_shardings=sharding.replicated(data.mesh)
   )
@@ -283,12 +299,9 @@ def test(
       )
       video, labels, valid = map(np.asarray, facts)
       for name, by_column in scores.items():
-        for number, (column, classes) in enumerate(data.classes.items()):
-          entry = found[column].setdefault(
-            name, clip_scores.ClipScores(unknown, len(classes))
-          )
+        for number, column in enumerate(data.classes):
           clips = np.asarray(by_column[column])[valid]
-          entry.add(video[valid], clips, labels[valid, number])
+          found[column][name].add(video[valid], clips, labels[valid, number])
   return {
     column: {name: scores.accuracy() for name, scores in by_name.items()}
     for column, by_name in found.items()

@@ -196,7 +196,9 @@ def _open_video_batches(videos, config, options, start_step):
 
 
 def _label_columns(store, config):
-  return list(config.dataset.label_columns) or store.label_columns
+  """Those that the config wants and the videos have: other files have others."""
+  wanted = set(config.dataset.label_columns) or set(store.label_columns)
+  return [column for column in store.label_columns if column in wanted]
 
 
 def _videos(store, config) -> list[Item]:

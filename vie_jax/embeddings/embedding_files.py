@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from absl import logging
 from PIL import Image, ImageOps
 
 from vie_jax.embeddings.embed_sources import Item
@@ -142,7 +143,8 @@ def _write_projector(folder, array, items, label_columns, num_clips, picture):
   pixels = min(_PICTURE, _SPRITE // side)
   sprite = Image.new('RGB', (side * pixels, -(-count // side) * pixels))
   for point, row in enumerate(rows.tolist()):
-    square = _square(picture(row // (num_clips or 1)), pixels)
+    number = row // (num_clips or 1)
+    square = _square(picture(number), pixels, items[number].path)
     y, x = divmod(point, side)
     sprite.paste(square, (x * pixels, y * pixels))
   sprite.save(folder / 'sprite.jpg', quality=85)
@@ -182,8 +184,16 @@ def _write_metadata(path, columns):
       file.write('\t'.join(' '.join(cell.split()) for cell in cells) + '\n')
 
 
-def _square(encoded, pixels):
-  """The middle of an encoded picture, so many pixels wide and high."""
-  with Image.open(io.BytesIO(encoded)) as image:
-    image.draft('RGB', (pixels, pixels))
-    return ImageOps.fit(image.convert('RGB'), (pixels, pixels))
+def _square(encoded, pixels, path):
+  """The middle of an encoded picture, so many pixels wide and high.
+
+  A damaged picture is grey here: the network may have seen its sound part.
+  """
+  size = (pixels, pixels)
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      image.draft('RGB', size)
+      return ImageOps.fit(image.convert('RGB'), size)
+  except (OSError, ValueError, Image.DecompressionBombError) as error:
+    logging.warning('%s has no thumbnail, it is damaged: %s', path, error)
+    return Image.new('RGB', size, (128, 128, 128))

@@ -7,7 +7,6 @@ disk as they come, and are found there by a later call.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -164,22 +163,12 @@ def identity(config: ml_collections.ConfigDict, found: Weights) -> dict:
     crop['eval_short_side'] = config.crop.eval_short_side
   model = config.model.to_dict()
   return {
-    'weights': _digest(found.variables),
+    'weights': found.digest(),
     'step': found.step,
     'model': {k: v for k, v in model.items() if k not in _NOT_OF_EMBEDDINGS},
     'clip': {name: config.clip[name] for name in _CLIP_FIELDS},
     'crop': crop,
   }
-
-
-def _digest(variables) -> str:
-  """Hex digest of all weights, by their names."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree.leaves_with_path(variables):
-    leaf = np.ascontiguousarray(leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype}'.encode())
-    digest.update(f'{leaf.shape}'.encode() + leaf.tobytes())
-  return digest.hexdigest()
 
 
 def fill(

@@ -1,52 +1,71 @@
-"""Accuracy of class scores that arrive clip by clip."""
+"""Accuracy of class scores that arrive clip by clip, video after video."""
 
 import numpy as np
 
 
 class ClipScores:
-  """Adds up the scores of each video's clips, in any order.
+  """Adds up the scores of each video's clips, and counts the right classes.
 
-  Args:
-    labels: int32 [V] of the videos; -1 where unknown, or not known yet.
-    num_classes: C.
+  It remembers the scores of one video only: that of the last clip.
   """
 
-  def __init__(self, labels: np.ndarray, num_classes: int):
-    self._labels = np.array(labels, np.int32)
-    self._scores = np.zeros((len(labels), num_classes), np.float32)
+  def __init__(self):
+    self._video = self._label = -1
+    self._scores = None
+    self._num_videos = self._num_top1 = self._num_top5 = 0
     self._num_clips = self._num_right = 0
 
   def add(
     self, video: np.ndarray, scores: np.ndarray, labels: np.ndarray
   ) -> None:
-    """Adds clips.
+    """Adds clips, all those of a video before those of the next.
 
     Args:
-      video: int [b], which video each clip is of.
+      video: int [b], which video each clip is of; never less than before.
       scores: float [b, C], for example class probabilities.
       labels: int [b] of the clips; -1 where unknown.
+
+    Raises:
+      ValueError: if a clip comes after those of a later video.
     """
-    self._labels[video] = labels
-    np.add.at(self._scores, video, scores)
     known = labels >= 0
     self._num_clips += int(known.sum())
     self._num_right += int((scores.argmax(axis=1) == labels)[known].sum())
+    for number, values, label in zip(video, scores, labels, strict=True):
+      if number < self._video:
+        raise ValueError(f'a clip of video {number} after {self._video}.')
+      if number == self._video:
+        self._scores = self._scores + values
+        continue
+      self._finish()
+      self._video, self._label, self._scores = number, label, values
+
+  def _finish(self):
+    """Counts the video whose clips are all there."""
+    if self._label < 0:
+      return
+    own = self._scores[self._label]
+    # Of equal scores the first class goes first.
+    rank = (self._scores > own).sum()
+    rank += (self._scores[: self._label] == own).sum()
+    self._num_videos += 1
+    self._num_top1 += int(rank < 1)
+    self._num_top5 += int(rank < 5)
 
   def accuracy(self) -> dict[str, float]:
-    """Accuracies of what was added.
+    """Accuracies of all that was added; nothing can be added afterwards.
 
     Returns:
       `top1` and `top5` of videos, by the sum over their clips, which ranks
       classes as the mean does (official), and `clip_top1`, each clip for
       itself; nothing if no label is known.
     """
-    known = self._labels >= 0
-    if not known.any():
+    self._finish()
+    self._label = -1
+    if not self._num_videos:
       return {}
-    truth, scores = self._labels[known], self._scores[known]
-    ranked = np.argsort(-scores, axis=1, kind='stable')[:, :5]
     return {
-      'top1': float((ranked[:, 0] == truth).mean()),
-      'top5': float((ranked == truth[:, None]).any(axis=1).mean()),
-      'clip_top1': self._num_right / max(self._num_clips, 1),
+      'top1': self._num_top1 / self._num_videos,
+      'top5': self._num_top5 / self._num_videos,
+      'clip_top1': self._num_right / self._num_clips,
     }

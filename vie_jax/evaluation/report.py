@@ -267,7 +267,8 @@ def result_facts(result: Result) -> dict[str, str]:
       )
     ),
     'commit': text(facts.get('commit')),
-    'date': text(facts.get('date')),
+    # To the minute; dates are in UTC.
+    'date': text(facts.get('date'))[:16].replace('T', ' '),
   }
 
 

@@ -32,6 +32,10 @@ _SHARDS = {
 }
 
 
+# Of a data set without a test split, one image in so many is held out.
+_HELD_OUT = 10
+
+
 class ImageSource:
   """The images of one split; opened by `open_images` or `open_flat`.
 
@@ -138,13 +142,15 @@ class TfdsImages(ImageSource):
 
   remedy = 'Prepare the data set again.'
 
-  def __init__(self, *, spec, builder, split, image_key, label_key):
+  def __init__(self, *, spec, builder, split, part, image_key, label_key):
     """Opens the shards.
 
     Args:
       spec: the data set as the user named it, without prefix.
       builder: tfds.core.DatasetBuilder, prepared.
       split: as TFDS names it.
+      part: which of its images: 'all', or of those that are held out from it,
+        the last tenth, 'held out', and the others, 'rest'.
       image_key: name of the feature that is the image.
       label_key: name of the feature that is the label.
 
@@ -158,12 +164,26 @@ class TfdsImages(ImageSource):
       for file in info.splits[split].file_instructions
     ]
     config = builder.builder_config
+    total = sum(count for _, count in shards)
+    rest = total - max(1, total // _HELD_OUT)
+    images = {
+      'all': range(total),
+      'rest': range(rest),
+      'held out': range(rest, total),
+    }[part]
+    self._first = images.start
     super().__init__(
       name='-'.join(['tfds', builder.name, *([config.name] if config else [])]),
-      location=f'split {split} of {TFDS_PREFIX}{spec}',
-      num_images=sum(count for _, count in shards),
+      location=f'split {split} of {TFDS_PREFIX}{spec}'
+      + ('' if part == 'all' else f' ({part})'),
+      num_images=len(images),
       class_names=list(info.features[label_key].names),
-      content=[info.full_name, split, [count for _, count in shards]],
+      content=[
+        info.full_name,
+        split,
+        [count for _, count in shards],
+        *([] if part == 'all' else [part]),
+      ],
     )
     file_format = info.file_format.value
     if file_format not in _SHARDS:
@@ -179,12 +199,12 @@ class TfdsImages(ImageSource):
 
   def names(self, index):
     """Gives the shard and the number of the record there, as tfds_id does."""
-    path, record = self._shards.find(index)
+    path, record = self._shards.find(self._first + index)
     return f'{os.path.basename(path)}__{record}'
 
   def read(self, index):
     """Reads a record; see ImageSource."""
-    record = self._shards.read(index)
+    record = self._shards.read(self._first + _checked(index, self.num_images))
     try:
       values = tf.train.Example.FromString(record).features.feature
       encoded = values[self._image_key].bytes_list.value[0]
@@ -282,18 +302,30 @@ def _open_tfds(spec, split, data_dir):
       f'https://www.tensorflow.org/datasets/catalog/{builder.name} says which '
       'files that needs.'
     )
-  names = _TFDS_SPLITS[split]
-  found = [name for name in names if name in builder.info.splits]
+  there = builder.info.splits
+  found = [name for name in _TFDS_SPLITS[split] if name in there]
+  part = 'all'
+  if not any(name in there for name in _TFDS_SPLITS['val']):
+    found = [name for name in ('train',) if name in there]
+    part = 'rest' if split == 'train' else 'held out'
   if not found:
     raise frame_store.DatasetError(
-      f'{TFDS_PREFIX}{spec} has no split {" or ".join(names)}, only '
-      f'{", ".join(sorted(builder.info.splits))}.'
+      f'{TFDS_PREFIX}{spec} has no split {_TFDS_SPLITS[split][0]}, only '
+      f'{", ".join(sorted(there))}.'
+    )
+  if part == 'held out':
+    logging.info(
+      '%s%s has neither a validation nor a test split: tested on the last '
+      'tenth of train, which is not trained on.',
+      TFDS_PREFIX,
+      spec,
     )
   image_key, label_key = _keys(builder.info, spec)
   return TfdsImages(
     spec=spec,
     builder=builder,
     split=found[0],
+    part=part,
     image_key=image_key,
     label_key=label_key,
   )
