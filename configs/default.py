@@ -53,7 +53,8 @@ def get_config() -> ml_collections.ConfigDict:
   # retrieve: a .parquet or .npy file, see docs/embeddings.md. Empty: none.
   config.embeddings = ''
   # Name of an evaluation's folder in WORKDIR/MODE; empty: the name of the data
-  # set, with init_from behind it where that is not 'workdir'.
+  # set and, behind it, what else tells two results apart: a source of weights
+  # other than 'workdir', 'multiscale', one of several label columns.
   config.result_name = ''
 
   config.dataset = ml_collections.ConfigDict()

@@ -9,6 +9,7 @@ import tiny_run
 from vie_jax import (
   checkpoint,
   config_check,
+  evaluate,
   finetune,
   linear_eval,
   metric_log,
@@ -237,7 +238,7 @@ def test_going_on_gives_the_same_bits(demo_dataset, pretrained, tmp_path):
 
 
 def test_a_supervised_network_is_a_start_for_everything_else(
-  demo_dataset, tmp_path
+  demo_dataset, tmp_path, caplog
 ):
   written = finetune.supervised(config(demo_dataset), tmp_path / 'w')
   folder = tmp_path / 'w' / 'supervised' / 'demo_motion'
@@ -257,6 +258,8 @@ def test_a_supervised_network_is_a_start_for_everything_else(
   assert read['network']['source'] == str(folder)
   assert read['network']['trained_on']['share'] == 1.0
   assert (folder / 'config.json').exists()
+  evaluate.knn_eval(config(demo_dataset, init_from=str(folder)), tmp_path)
+  assert 'the projection to the embedding was not trained' in caplog.text
   with pytest.raises(config_check.ConfigError, match=r'dataset\.share'):
     finetune.supervised(
       config(demo_dataset, dataset__share=0.5), tmp_path / 'w'

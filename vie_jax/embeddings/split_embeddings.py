@@ -158,6 +158,13 @@ def identity(config: ml_collections.ConfigDict, found: Weights) -> dict:
   Returns:
     JSON-compatible facts. Sizes of batches are none of them.
   """
+  if found.training in ('supervised', 'finetuned'):
+    logging.warning(
+      'These weights are %s: the projection to the embedding was not trained '
+      'with them, so that kNN, retrieval and embeddings tell little. The layer '
+      'conv5 (config.embed.layer) and linear_eval do.',
+      found.training,
+    )
   crop = {'method': config.crop.method, 'size': config.crop.size}
   if config.crop.method == 'short_side':
     crop['eval_short_side'] = config.crop.eval_short_side
