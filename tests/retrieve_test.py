@@ -165,7 +165,7 @@ def test_several_networks_are_shown_side_by_side(done, demo_dataset, tmp_path):
   workdir = tmp_path / 'second'
   written = retrieve.retrieve(config, str(workdir))
   assert written['heading'] == 'another <seed>'
-  page = page_of(workdir / 'retrieve' / 'demo_random')
+  page = page_of(workdir / 'retrieve' / 'demo_random_seed1')
   assert page.count('<article class="query"') == 4
   assert page.count('<section class="model">') == 12
   assert page.count('<li class="neighbor') == 24

@@ -509,4 +509,4 @@ def test_the_demo_goes_through_the_folder_path(tmp_path, capsys):
   assert prepare.main(arguments) == 0
   assert 'already complete' in capsys.readouterr().out
   assert prepare.main([*arguments, '--seed', '1']) == 2
-  assert 'demo videos' in _error(capsys)
+  assert 'demo files' in _error(capsys)

@@ -449,9 +449,9 @@ if way == 'exit':
     print('end')
     sys.exit(7)
 else:
+  threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
   abandoned = open_batches()
   next(abandoned.__enter__())
-  threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
   with open_batches() as batches:
     for batch in batches:
       pass

@@ -310,6 +310,7 @@ def test_costs_are_printed_for_what_was_asked_for(capsys):
   ]
 
 
+@pytest.mark.slow
 def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
   demo_dataset, tmp_path
 ):
@@ -351,6 +352,7 @@ def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
   assert result.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_stopped_plan_stops_its_command_and_says_so(demo_dataset, tmp_path):
   out = tmp_path / 'out'
   process = tiny_run.start(
