@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -173,6 +174,7 @@ class Runner:
     self._say = say
     self._progress = Progress(times)
     self._processes: set[subprocess.Popen] = set()
+    self._is_stopped = False
     self._lock = threading.Lock()
 
   def run(self) -> dict[str, str]:
@@ -244,16 +246,18 @@ class Runner:
     with path.open('w', encoding='utf-8', errors='replace') as log:
       log.write(f'$ python {shlex.join(step.command)}\n')
       log.flush()
-      process = subprocess.Popen(
-        [sys.executable, *step.command],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors='replace',
-      )
       with self._lock:
+        if self._is_stopped:
+          return 'stopped', 0.0
+        process = subprocess.Popen(
+          [sys.executable, *step.command],
+          cwd=REPOSITORY,
+          env=environment,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+          text=True,
+          errors='replace',
+        )
         self._processes.add(process)
       last = []
       for line in process.stdout:
@@ -273,6 +277,7 @@ class Runner:
 
   def _stop(self):
     with self._lock:
+      self._is_stopped = True
       for process in self._processes:
         process.terminate()
 
@@ -557,5 +562,10 @@ def _run(plan, cells, steps, options, command) -> int:
   return 1 if failed else 0
 
 
+def _stop(unused_signal, unused_frame):
+  raise KeyboardInterrupt
+
+
 if __name__ == '__main__':
+  signal.signal(signal.SIGTERM, _stop)
   sys.exit(main())

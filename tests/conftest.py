@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -22,6 +23,9 @@ from vie_jax import sharding
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so
+# would the processes that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.jax_cache'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

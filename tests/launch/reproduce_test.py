@@ -353,7 +353,10 @@ def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
 
 
 @pytest.mark.slow
-def test_a_stopped_plan_stops_its_command_and_says_so(demo_dataset, tmp_path):
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_plan_stops_its_command_and_says_so(
+  how, demo_dataset, tmp_path
+):
   out = tmp_path / 'out'
   process = tiny_run.start(
     command(out, demo_dataset, 'table1.vie_single.kinetics')
@@ -362,7 +365,7 @@ def test_a_stopped_plan_stops_its_command_and_says_so(demo_dataset, tmp_path):
   end = time.monotonic() + tiny_run.PATIENCE_SECONDS
   while not log.exists() and time.monotonic() < end:
     time.sleep(0.1)
-  process.send_signal(signal.SIGINT)
+  process.send_signal(how)
   said = tiny_run.output_of(process)
   assert process.returncode == 130, said
   assert 'The same command goes on from here.' in said
