@@ -467,6 +467,7 @@ def test_what_cannot_be_embedded_is_said_in_one_line(demo_dataset, tmp_path):
     embed.embed(config, str(tmp_path / 'W'))
 
 
+@pytest.mark.slow
 def test_an_embedding_that_is_killed_goes_on_and_ends_the_same(
   demo_dataset, tmp_path
 ):

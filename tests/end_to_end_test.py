@@ -118,7 +118,10 @@ def runs_on(demo_dataset, tmp_path_factory):
   return make
 
 
-@pytest.fixture(params=[1, 8], ids=lambda number: f'{number}_devices')
+@pytest.fixture(
+  params=[1, pytest.param(8, marks=pytest.mark.slow)],
+  ids=lambda number: f'{number}_devices',
+)
 def runs(request, runs_on):
   return runs_on(request.param)
 
@@ -183,8 +186,9 @@ def test_no_unfinished_checkpoint_is_left(runs):
     assert names == ['16', '20', '24']
 
 
-def test_eight_devices_begin_like_one(demo_dataset, trained, runs):
-  one, other = figures(trained), figures(runs.whole)
+@pytest.mark.slow
+def test_eight_devices_begin_like_one(trained, runs_on):
+  one, other = figures(trained), figures(runs_on(8).whole)
   for name in ('train/loss', 'train/gradient_norm', 'train/own_similarity'):
     assert other[1, name] == pytest.approx(one[1, name], rel=1e-4)
   for name in ('knn/appearance_top1', 'same_video/top1'):
@@ -398,6 +402,7 @@ def flat_run(demo_dataset, tmp_path_factory):
   return folder / 'W'
 
 
+@pytest.mark.slow
 def test_slowfast_trains_some_steps(flat_run):
   log = figures(flat_run)
   losses = [value for (_, name), value in log.items() if name == 'train/loss']

@@ -279,6 +279,7 @@ def test_one_of_several_label_columns_must_be_named(demo_dataset, tmp_path):
     finetune.finetune(config(demo_dataset, dataset__label_columns=()), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('base', ['vie_slowfast'])
 def test_networks_of_clips_are_finetuned_too(base, demo_dataset, tmp_path):
   settings = tiny_run.config(

@@ -153,6 +153,7 @@ def test_two_checkpoints_are_evaluated_side_by_side(
   assert not (tmp_path / 'checkpoints').exists()
 
 
+@pytest.mark.slow
 def test_two_streams_are_trained_together_from_two_checkpoints(
   demo_dataset, single, slow, tmp_path
 ):

@@ -133,6 +133,7 @@ def killed_run(workdir, dataset, after):
 SLOWLY = {'clip__num_eval_clips': 60, 'knn__batch_size': 4}
 
 
+@pytest.mark.slow
 def test_evaluations_that_are_killed_go_on_and_end_the_same(
   demo_dataset, tmp_path
 ):

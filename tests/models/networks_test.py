@@ -320,7 +320,15 @@ def embed(model, variables, clips):
   return apply(variables, clips)
 
 
-@pytest.mark.parametrize('name', networks.NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    if name in ('vie_single', 'vie_slowfast')
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in networks.NAMES
+  ],
+)
 def test_bfloat16_changes_the_unit_embedding_by_little(name):
   model, variables, clips = small_case(name)
   kinds = {x.dtype for x in jax.tree.leaves(variables)}
