@@ -128,13 +128,20 @@ def in_words(seconds: float) -> str:
 _DEMO_SECONDS = {
   # Mostly finished before, which would spoil the estimate.
   'data': 0,
-  'train': 60,
-  'supervised': 60,
-  'linear_eval': 40,
-  'finetune': 60,
+  'train': 50,
+  'supervised': 35,
+  'linear_eval': 22,
+  'finetune': 24,
 }
 # Networks that take longer than the others, and how many times as long.
-_DEMO_SLOW = {'3dresnet': 3, 'slowfast': 4, 'twostream_sf': 4}
+_DEMO_SLOW = {
+  'trn': 2,
+  'slow': 3,
+  '3dresnet': 5,
+  'slowfast': 6,
+  'twostream_s': 2,
+  'twostream_sf': 6,
+}
 
 
 def expected_time(plan: plans.Plan, step: plans.Step) -> float:
