@@ -57,7 +57,8 @@ def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
     out: path of the output directory, with its staging directory.
     plan: dict with 'name', 'created_with', 'options', 'inputs', 'warnings',
       'skipped', 'labels' and 'rows': for each split the rows in order, each
-      with the columns of the table and 'num_bytes' of its frames.
+      with the columns of the table and 'num_bytes' of its frames; where they
+      are known, 'missing' and 'expected'.
     shard_bytes: size at which a new shard is begun.
     progress: called with the number of frames after each video, or None.
 
@@ -76,8 +77,10 @@ def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
     with output_errors(out / split):
       sync(out / split)
   aside = Staging(out).directory
-  write_json(out / 'skipped.json', plan['skipped'], aside=aside)
-  files |= _entry(out, 'skipped.json')
+  for key in ('skipped', 'missing'):
+    if key in plan:
+      write_json(out / f'{key}.json', plan[key], aside=aside)
+      files |= _entry(out, f'{key}.json')
   write_json(out / 'dataset.json', _manifest(plan, files), aside=aside)
   with output_errors(out):
     sync(out)
@@ -146,6 +149,7 @@ def remove_dataset(out):
   with output_errors(out):
     (out / 'dataset.json').unlink(missing_ok=True)
     (out / 'skipped.json').unlink(missing_ok=True)
+    (out / 'missing.json').unlink(missing_ok=True)
     for split in SPLITS:
       (out / split / 'videos.parquet').unlink(missing_ok=True)
       for shard in (out / split).glob('frames-*.array_record'):
@@ -232,7 +236,8 @@ def _entry_of(path):
 
 def _manifest(plan, files):
   rows = [row for split in SPLITS for row in plan['rows'][split]]
-  return {
+  expected = {'expected': plan['expected']} if 'expected' in plan else {}
+  return expected | {
     'format_version': FORMAT_VERSION,
     'name': plan['name'],
     'created_with': plan['created_with'],

@@ -8,21 +8,29 @@ import pathlib
 import stat
 
 from open_video import VIDEO_SUFFIXES
+from segments import Segment
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-  """A file that may be a video.
+  """A file that may be a video, or a segment of one.
 
   Attributes:
-    path: str, relative to the folder, with '/'.
+    file: str, relative to the folder, with '/'.
     size: bytes.
     mtime_ns: time of the last change.
+    segment: Segment, or None for the whole file.
   """
 
-  path: str
+  file: str
   size: int
   mtime_ns: int
+  segment: Segment | None = None
+
+  @property
+  def path(self):
+    """The file and, behind it, the segment: unique in a data set."""
+    return self.file + (self.segment.fragment if self.segment else '')
 
   @property
   def id(self):

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import hashlib
 import io
 import pathlib
 import posixpath
@@ -111,7 +112,9 @@ def number_classes(labels, paths):
 
 
 def split_by_hash(videos, *, val_percent):
-  """Puts about val_percent of the videos into val, by their ids.
+  """Puts about val_percent of the files into val, by a hash of the path.
+
+  Segments of one file are never on both sides.
 
   Args:
     videos: list of VideoFile.
@@ -122,7 +125,8 @@ def split_by_hash(videos, *, val_percent):
   """
   splits = {'train': [], 'val': []}
   for video in videos:
-    is_val = int(video.id[:8], 16) % 100 < val_percent
+    digest = hashlib.sha256(video.file.encode()).hexdigest()
+    is_val = int(digest[:8], 16) % 100 < val_percent
     splits['val' if is_val else 'train'].append(video)
   return splits
 

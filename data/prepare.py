@@ -11,18 +11,22 @@ same command is given again.
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
 
 from check_dataset import check_dataset
+from command_options import (
+  add_common,
+  add_processes,
+  add_val_percent,
+  int_from,
+  prepare_and_print,
+)
+from folder_source import read_folder
 from labels_and_splits import InputError
-from prepare_folder import Request, prepare_folder
 from progress import progress_bar
 from staging import OutputError, output_errors
-from summary import print_summary
-from video_frames import FrameOptions
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
@@ -56,7 +60,15 @@ def main(arguments=None):
 
 
 def _run_folder(options):
-  return _prepare(_request(options, name=options.name, videos=options.videos))
+  source = read_folder(
+    options.videos,
+    name=options.name,
+    labels=options.labels,
+    train_list=options.train_list,
+    val_list=options.val_list,
+    val_percent=options.val_percent,
+  )
+  return prepare_and_print(source, options)
 
 
 def _run_demo(options):
@@ -73,7 +85,10 @@ def _run_demo(options):
       num_processes=options.processes,
       on_video=bar.update,
     )
-  return _prepare(_request(options, name=options.name, videos=videos))
+  source = read_folder(
+    videos, name=options.name, val_percent=options.val_percent
+  )
+  return prepare_and_print(source, options)
 
 
 def _run_demo_images(options):
@@ -111,35 +126,6 @@ def _run_check(options):
   return 1 if problems else 0
 
 
-def _prepare(request):
-  manifest, is_new = prepare_folder(request)
-  if not is_new:
-    print(f'{request.out} is already complete; nothing to do.')
-  print_summary(request.out, manifest)
-  return 0
-
-
-def _request(options, *, name, videos):
-  return Request(
-    videos=videos,
-    out=options.out,
-    name=name,
-    labels=getattr(options, 'labels', None),
-    train_list=getattr(options, 'train_list', None),
-    val_list=getattr(options, 'val_list', None),
-    val_percent=options.val_percent,
-    num_processes=options.processes,
-    timeout_seconds=options.timeout,
-    restart=options.restart,
-    frames=FrameOptions(
-      short_side=options.short_side,
-      jpeg_quality=options.jpeg_quality,
-      max_seconds=options.max_seconds,
-      max_pixels=options.max_pixels,
-    ),
-  )
-
-
 def _parser():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,7 +155,8 @@ def _add_folder(commands):
   parser.add_argument(
     '--val-list', metavar='FILE', help='paths of the val split, by line'
   )
-  _add_common(parser)
+  add_val_percent(parser)
+  add_common(parser)
 
 
 def _add_demo(commands):
@@ -180,8 +167,8 @@ def _add_demo(commands):
   parser.add_argument(
     '--videos', metavar='DIR', help='where to render them (OUT-videos)'
   )
-  parser.add_argument('--seed', type=_int_from(0), default=0)
-  parser.add_argument('--num-videos', type=_int_from(1), default=1000)
+  parser.add_argument('--seed', type=int_from(0), default=0)
+  parser.add_argument('--num-videos', type=int_from(1), default=1000)
   parser.add_argument(
     '--look',
     choices=_LOOKS,
@@ -192,7 +179,8 @@ def _add_demo(commands):
   parser.add_argument(
     '--name', default=_DEMO_NAME, help='of the data set (demo)'
   )
-  _add_common(parser)
+  add_val_percent(parser)
+  add_common(parser)
 
 
 def _add_demo_images(commands):
@@ -201,13 +189,13 @@ def _add_demo_images(commands):
     help='render a folder of images: frames of other demonstration videos',
   )
   parser.set_defaults(run=_run_demo_images)
-  parser.add_argument('--seed', type=_int_from(0), default=1)
-  parser.add_argument('--num-train', type=_int_from(1), default=800)
-  parser.add_argument('--num-val', type=_int_from(1), default=400)
+  parser.add_argument('--seed', type=int_from(0), default=1)
+  parser.add_argument('--num-train', type=int_from(1), default=800)
+  parser.add_argument('--num-val', type=int_from(1), default=400)
   parser.add_argument(
     '--out', required=True, metavar='OUT', help='where to put the images'
   )
-  _add_processes(parser)
+  add_processes(parser)
 
 
 def _add_check(commands):
@@ -217,70 +205,6 @@ def _add_check(commands):
   parser.add_argument(
     '--full', action='store_true', help='decode all frames, not a sample'
   )
-
-
-def _add_common(parser):
-  default = {f.name: f.default for f in dataclasses.fields(FrameOptions)}
-  add = parser.add_argument
-  add('--out', required=True, metavar='OUT', help='where to put the data set')
-  add(
-    '--val-percent',
-    type=_int_from(0, 100),
-    default=10,
-    metavar='N',
-    help='share of videos held out, chosen by a hash of the path (10)',
-  )
-  _add_processes(parser)
-  add('--restart', action='store_true', help='throw away what is in OUT')
-  for name, lowest, text in (
-    ('short_side', 8, 'larger pictures are shrunk to this short side'),
-    ('jpeg_quality', 1, 'of the stored frames'),
-    ('max_seconds', 1, 'longer videos are skipped'),
-    ('max_pixels', 1, 'videos with larger pictures are skipped'),
-  ):
-    add(
-      f'--{name.replace("_", "-")}',
-      type=_int_from(lowest, 95 if name == 'jpeg_quality' else None),
-      default=default[name],
-      metavar='N',
-      help=f'{text} ({default[name]})',
-    )
-  add(
-    '--timeout',
-    type=_int_from(1),
-    default=600,
-    metavar='SECONDS',
-    help='a video that takes longer is skipped (600)',
-  )
-
-
-def _add_processes(parser):
-  parser.add_argument(
-    '--processes',
-    type=_int_from(1),
-    default=_num_cores(),
-    metavar='N',
-    help='worker processes (one for each core)',
-  )
-
-
-def _int_from(lowest, highest=None):
-  def parse(text):
-    value = int(text)
-    if value < lowest or (highest is not None and value > highest):
-      raise argparse.ArgumentTypeError(
-        f'{value} is not in [{lowest}, {"..." if highest is None else highest}]'
-      )
-    return value
-
-  parse.__name__ = 'int'
-  return parse
-
-
-def _num_cores():
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _one_line(error):

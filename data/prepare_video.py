@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from dataset_writer import file_digest
+from find_videos import VideoFile
 from open_video import VideoError
 from staging import FramesFile, OutputError, Staging, write_json
 from video_frames import FrameOptions, write_frames
@@ -15,19 +16,13 @@ class Task:
 
   Attributes:
     folder: str, the folder of videos.
-    path: str, relative to it.
-    id: str, 16 hex digits.
-    size: bytes, as listed.
-    mtime_ns: time of the last change, as listed.
+    video: VideoFile, as listed.
     out: str, the output directory.
     options: FrameOptions.
   """
 
   folder: str
-  path: str
-  id: str
-  size: int
-  mtime_ns: int
+  video: VideoFile
   out: str
   options: FrameOptions
 
@@ -44,15 +39,15 @@ def prepare_video(task):
     output and must stop the run.
   """
   record = {
-    'path': task.path,
-    'size': task.size,
-    'mtime_ns': task.mtime_ns,
+    'path': task.video.path,
+    'size': task.video.size,
+    'mtime_ns': task.video.mtime_ns,
     'source_sha256': '',
   }
   staging = Staging(task.out)
   try:
     record |= _decode(task, staging)
-    path = staging.record_path(task.id)
+    path = staging.record_path(task.video.id)
     write_json(path, record, aside=staging.directory)
   except OutputError as error:
     return str(error)
@@ -70,21 +65,23 @@ def is_current(record, video):
 
 
 def _decode(task, staging):
-  source = os.path.join(task.folder, task.path)
+  source = os.path.join(task.folder, task.video.file)
   try:
     source_sha256 = file_digest(source)
   except OSError as error:
     return {'reason': f'cannot be read: {error.strerror}'}
   try:
-    with FramesFile(staging.frames_path(task.id)) as frames:
-      facts = write_frames(source, task.options, frames.write)
+    with FramesFile(staging.frames_path(task.video.id)) as frames:
+      facts = write_frames(
+        source, task.options, frames.write, segment=task.video.segment
+      )
   except VideoError as error:
     return {'source_sha256': source_sha256, 'reason': error.reason}
   row = dataclasses.asdict(facts)
   warnings = row.pop('warnings')
   row |= {
-    'id': task.id,
-    'path': task.path,
+    'id': task.video.id,
+    'path': task.video.path,
     'source_sha256': source_sha256,
     'frames_sha256': frames.digest.hexdigest(),
     'num_bytes': frames.num_bytes,

@@ -25,6 +25,7 @@ def print_summary(out, manifest):
       + ', '.join(printable(name) for name in names[:6])
       + (', ...)' if len(names) > 6 else ')')
     )
+  _print_expected(manifest)
   _print_rest(out, manifest)
   for split in SPLITS:
     if not manifest['splits'][split]['videos']:
@@ -61,6 +62,28 @@ def _split_rows(manifest):
   return rows
 
 
+def _print_expected(manifest):
+  """Compares the numbers with those that are known of the data set."""
+  if 'expected' not in manifest:
+    return
+  rows = [('', 'expected', 'found', 'difference')]
+  for key, numbers in manifest['expected'].items():
+    expected, found = numbers['expected'], numbers['found']
+    rows.append((key, str(expected), str(found), f'{found - expected:+d}'))
+  print(table(rows))
+
+
+def _print_missing(inputs):
+  if not inputs.get('missing'):
+    return
+  listed = inputs['files'] + inputs['missing']
+  percent = 100 * inputs['missing'] / listed
+  print(
+    f'  missing: {inputs["missing"]} of {listed} listed videos '
+    f'({percent:.1f}%), named in missing.json'
+  )
+
+
 def _print_rest(out, manifest):
   inputs = manifest['inputs']
   print(
@@ -71,6 +94,7 @@ def _print_rest(out, manifest):
       else ''
     )
   )
+  _print_missing(inputs)
   skipped = read_json(pathlib.Path(out) / 'skipped.json') or []
   _print_list('skipped', skipped, 'reason')
   _print_list('warnings', manifest['warnings'], 'warning')

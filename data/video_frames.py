@@ -88,16 +88,17 @@ class VideoFacts:
   warnings: list = dataclasses.field(default_factory=list)
 
 
-def write_frames(path, options, write_jpeg):
+def write_frames(path, options, write_jpeg, *, segment=None):
   """Decodes a video file and hands over its frames one by one.
 
   Args:
     path: str or path of the video file.
     options: FrameOptions.
     write_jpeg: called with the bytes of each frame, in order.
+    segment: Segment of the video, or None for all of it.
 
   Returns:
-    VideoFacts.
+    VideoFacts; the duration is that of the segment.
 
   Raises:
     VideoError: if the file gives no frames or exceeds a limit.
@@ -106,7 +107,10 @@ def write_frames(path, options, write_jpeg):
   with open_video(path, max_pixels=options.max_pixels) as video:
     facts.source_fps = float(video.rate_hz)
     renderer = _Renderer(video, options)
-    frames = _deinterlaced(path, _measured(video.frames(), facts))
+    frames = video.frames()
+    if segment is not None:
+      frames = segment.cut(frames, path)
+    frames = _deinterlaced(path, _measured(frames, facts))
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
         raise VideoError(
@@ -117,7 +121,7 @@ def write_frames(path, options, write_jpeg):
         write_jpeg(jpeg)
       facts.num_frames += count
     facts.height, facts.width = renderer.size
-    facts.warnings = _warnings(video, facts)
+    facts.warnings = _warnings(video, facts, segment)
   return facts
 
 
@@ -406,13 +410,15 @@ def _measured(timed_frames, facts):
     yield frame
 
 
-def _warnings(video, facts):
+def _warnings(video, facts, segment):
   warnings = []
   if video.num_damaged_packets:
     warnings.append(f'damaged packets: {video.num_damaged_packets}')
   if video.num_damaged_pictures:
     warnings.append(f'damaged pictures: {video.num_damaged_pictures}')
   claimed = video.claimed_seconds
+  if segment is not None:
+    claimed = segment.seconds_of(claimed)
   if claimed and facts.duration_seconds < _TRUNCATED_BELOW * claimed:
     warnings.append(
       f'truncated: {facts.duration_seconds:.2f} s of {claimed:.2f} s'

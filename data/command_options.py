@@ -1,0 +1,114 @@
+"""The options that the commands of prepare.py share, and what they lead to."""
+
+import argparse
+import dataclasses
+import os
+
+from prepare_dataset import Settings, prepare_dataset
+from summary import print_summary
+from video_frames import FrameOptions
+
+
+def prepare_and_print(source, options):
+  """Prepares a source with the options of `add_common`; prints a summary.
+
+  Args:
+    source: Source.
+    options: argparse.Namespace.
+
+  Returns:
+    int, exit code.
+
+  Raises:
+    InputError: if the input or the state of the output does not allow it.
+    OutputError: if the output cannot be written.
+  """
+  settings = Settings(
+    out=options.out,
+    num_processes=options.processes,
+    timeout_seconds=options.timeout,
+    restart=options.restart,
+    frames=FrameOptions(
+      short_side=options.short_side,
+      jpeg_quality=options.jpeg_quality,
+      max_seconds=options.max_seconds,
+      max_pixels=options.max_pixels,
+    ),
+  )
+  manifest, is_new = prepare_dataset(source, settings)
+  if not is_new:
+    print(f'{options.out} is already complete; nothing to do.')
+  print_summary(options.out, manifest)
+  return 0
+
+
+def add_common(parser):
+  """Adds the options of every command that prepares a data set."""
+  default = {f.name: f.default for f in dataclasses.fields(FrameOptions)}
+  add = parser.add_argument
+  add('--out', required=True, metavar='OUT', help='where to put the data set')
+  add_processes(parser)
+  add('--restart', action='store_true', help='throw away what is in OUT')
+  for name, lowest, text in (
+    ('short_side', 8, 'larger pictures are shrunk to this short side'),
+    ('jpeg_quality', 1, 'of the stored frames'),
+    ('max_seconds', 1, 'longer videos are skipped'),
+    ('max_pixels', 1, 'videos with larger pictures are skipped'),
+  ):
+    add(
+      f'--{name.replace("_", "-")}',
+      type=int_from(lowest, 95 if name == 'jpeg_quality' else None),
+      default=default[name],
+      metavar='N',
+      help=f'{text} ({default[name]})',
+    )
+  add(
+    '--timeout',
+    type=int_from(1),
+    default=600,
+    metavar='SECONDS',
+    help='a video that takes longer is skipped (600)',
+  )
+
+
+def add_val_percent(parser):
+  """Adds the share of videos that are held out."""
+  parser.add_argument(
+    '--val-percent',
+    type=int_from(0, 100),
+    default=10,
+    metavar='N',
+    help='share of videos held out, chosen by a hash of the path (10)',
+  )
+
+
+def add_processes(parser):
+  """Adds the number of worker processes."""
+  parser.add_argument(
+    '--processes',
+    type=int_from(1),
+    default=_num_cores(),
+    metavar='N',
+    help='worker processes (one for each core)',
+  )
+
+
+def int_from(lowest, highest=None):
+  """Returns a type for argparse: int in [lowest, highest]."""
+
+  def parse(text):
+    value = int(text)
+    if value < lowest or (highest is not None and value > highest):
+      raise argparse.ArgumentTypeError(
+        f'{value} is not in [{lowest}, {"..." if highest is None else highest}]'
+      )
+    return value
+
+  parse.__name__ = 'int'
+  return parse
+
+
+def _num_cores():
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1

@@ -1,0 +1,97 @@
+"""Decides the whole content of a data set, but for the frames."""
+
+from dataset_writer import SPLITS
+from labels_and_splits import InputError, number_classes
+from resume import content_digest, listing_digest
+from source import warning
+
+
+def make_plan(source, setup, records):
+  """Puts together what `write_dataset` writes.
+
+  Args:
+    source: Source.
+    setup: dict with 'name', 'options' and 'created_with'.
+    records: dict from path to the record of `prepare_video`, of each video.
+
+  Returns:
+    dict, as `write_dataset` takes it.
+
+  Raises:
+    InputError: if no video could be used.
+  """
+  rows = {split: _rows(source.splits[split], records) for split in SPLITS}
+  all_rows = [row for split in SPLITS for row in rows[split]]
+  failed = [
+    {'path': path, 'reason': record['reason']}
+    for path, record in records.items()
+    if 'reason' in record
+  ]
+  skipped = sorted(source.skipped + failed, key=lambda entry: entry['path'])
+  if not all_rows:
+    raise InputError(
+      f'none of the {len(records)} video files could be used. '
+      + '; '.join(f'{e["path"]!r}: {e["reason"]}' for e in skipped[:20])
+    )
+  paths = [row['path'] for row in all_rows]
+  class_names, numbers = number_classes(source.labels, paths)
+  for column, values in numbers.items():
+    for row, value in zip(all_rows, values, strict=True):
+      row[f'label_{column}'] = value
+  plan = setup | {
+    'inputs': _inputs(source, records),
+    'labels': class_names,
+    'rows': rows,
+    'skipped': skipped,
+    'warnings': _warnings(source, records, all_rows),
+  }
+  if source.missing is not None:
+    plan['missing'] = source.missing
+    plan['inputs']['missing'] = len(source.missing)
+  if source.expected is not None:
+    found = {split: len(rows[split]) for split in SPLITS}
+    found['classes'] = max(map(len, class_names.values()), default=0)
+    plan['expected'] = {
+      key: {'expected': number, 'found': found[key]}
+      for key, number in source.expected.items()
+    }
+  return plan
+
+
+def _rows(videos, records):
+  """Returns the rows of a split by path, numbered through."""
+  rows, first_frame = [], 0
+  for video in videos:
+    if 'row' in records[video.path]:
+      row = records[video.path]['row'] | {'first_frame': first_frame}
+      first_frame += row['num_frames']
+      rows.append(row)
+  return rows
+
+
+def _inputs(source, records):
+  digests = {path: record['source_sha256'] for path, record in records.items()}
+  return {
+    'files': len(source.videos),
+    'bytes': sum(video.size for video in source.videos),
+    'listing_sha256': listing_digest(source.videos),
+    'content_sha256': content_digest(digests),
+    'other_files': source.num_other_files,
+    'left_out': source.num_left_out,
+  }
+
+
+def _warnings(source, records, rows):
+  warnings = list(source.warnings)
+  for path in sorted(records):
+    warnings += [
+      warning(path, text) for text in records[path].get('warnings', [])
+    ]
+  segments = {video.path: video.segment for video in source.videos}
+  first_path = {}
+  for row in sorted(rows, key=lambda row: row['path']):
+    content = row['source_sha256'], segments[row['path']]
+    first = first_path.setdefault(content, row['path'])
+    if first != row['path']:
+      warnings.append(warning(row['path'], f'same content as {first}'))
+  return warnings

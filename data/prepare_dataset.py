@@ -1,0 +1,148 @@
+"""Turns the videos of a source into a prepared data set.
+
+The way of a preparation: lock the output, see whether the data set is there
+already, decode what is not yet decoded, decide the content, write it.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+
+from dataset_plan import make_plan
+from dataset_writer import SPLITS, write_dataset
+from labels_and_splits import InputError
+from prepare_video import Task, is_current, prepare_video
+from progress import progress_bar
+from resume import (
+  check_same_inputs,
+  digest_or_empty,
+  is_complete,
+  locked,
+  open_staging,
+)
+from staging import OutputError, Staging, output_errors, read_json, write_json
+from video_frames import FrameOptions
+from worker_pool import Failure, WorkerPool
+
+_PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Where and how to prepare.
+
+  Attributes:
+    out: path of the output directory.
+    num_processes: worker processes.
+    timeout_seconds: after which a video is given up.
+    restart: whether to throw away what is in `out`.
+    frames: FrameOptions.
+  """
+
+  out: str
+  num_processes: int = 1
+  timeout_seconds: int = 600
+  restart: bool = False
+  frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
+
+
+def prepare_dataset(source, settings):
+  """Prepares a data set, or goes on where a killed run stopped.
+
+  Args:
+    source: Source.
+    settings: Settings.
+
+  Returns:
+    (manifest, is_new): the content of dataset.json, and False where the data
+    set was already complete.
+
+  Raises:
+    InputError: if the input or the state of `out` does not allow it.
+    OutputError: if the output cannot be written.
+  """
+  out = pathlib.Path(settings.out)
+  if os.path.realpath(out) == source.folder:
+    raise InputError('--out must be another directory than that of the videos')
+  setup = _setup(source, settings)
+  with output_errors(out):
+    out.mkdir(parents=True, exist_ok=True)
+  with locked(out):
+    if not settings.restart and is_complete(out, source, setup):
+      Staging(out).remove()
+      return read_json(out / 'dataset.json'), False
+    staging = open_staging(out, setup, restart=settings.restart)
+    plan = read_json(staging.directory / 'plan.json')
+    if plan is None:
+      records = _decode_all(source, settings, staging)
+      plan = make_plan(source, setup, records)
+      path = staging.directory / 'plan.json'
+      write_json(path, plan, aside=staging.directory)
+    check_same_inputs(out, plan['inputs'], source)
+    _write(out, plan)
+  return read_json(out / 'dataset.json'), True
+
+
+def _setup(source, settings):
+  """What a run must have in common with the one that it goes on with."""
+  return {
+    'name': source.name,
+    'options': dataclasses.asdict(settings.frames) | source.options,
+    'created_with': {
+      name: importlib.metadata.version(name) for name in _PACKAGES
+    },
+  }
+
+
+def _decode_all(source, settings, staging):
+  """Decodes what is not yet in the staging directory.
+
+  Returns:
+    dict from path to record, one for each video of the two splits.
+  """
+  records, tasks = {}, []
+  for video in source.videos:
+    record = staging.record(video.id)
+    if is_current(record, video):
+      records[video.path] = record
+    else:
+      tasks.append(_task(video, source, settings))
+  pool = WorkerPool(
+    prepare_video,
+    num_processes=settings.num_processes,
+    timeout_seconds=settings.timeout_seconds,
+  )
+  bar = progress_bar('decoding', 'video', len(source.videos), len(records))
+  with contextlib.ExitStack() as at_the_end:
+    # Last of all, so that no process is writing any more.
+    at_the_end.callback(staging.remove_leftovers)
+    at_the_end.enter_context(pool)
+    at_the_end.enter_context(bar)
+    for task, outcome in pool.run(tasks):
+      if isinstance(outcome, str):
+        raise OutputError(outcome)
+      if isinstance(outcome, Failure):
+        digest = digest_or_empty(source.folder, task.video)
+        outcome = {'source_sha256': digest, 'reason': outcome.reason}
+      records[task.video.path] = outcome
+      bar.update()
+  return records
+
+
+def _task(video, source, settings):
+  return Task(
+    folder=source.folder,
+    video=video,
+    out=os.path.abspath(settings.out),
+    options=settings.frames,
+  )
+
+
+def _write(out, plan):
+  total = sum(
+    row['num_frames'] for split in SPLITS for row in plan['rows'][split]
+  )
+  with progress_bar('writing', 'frame', total) as bar:
+    write_dataset(out, plan, progress=bar.update)

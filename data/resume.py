@@ -1,0 +1,176 @@
+"""What may go on, what is finished, and what must be left alone.
+
+A run that goes on must have the input, options and versions of the run that
+it goes on with; where it has not, one line says what differs.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import sys
+
+from dataset_writer import file_digest, remove_dataset
+from labels_and_splits import InputError
+from staging import Staging, output_errors, read_json
+
+_RESTART = 'add --restart to throw it away and start again'
+
+
+@contextlib.contextmanager
+def locked(out):
+  """Holds a lock on the output directory; the system frees it at a kill.
+
+  Args:
+    out: path of the directory, which exists.
+
+  Raises:
+    InputError: if another run holds it.
+  """
+  descriptor = os.open(out, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        raise InputError(
+          f'another run is preparing {out}; wait for it or choose another --out'
+        ) from error
+      # Some network file systems cannot lock a directory.
+      print(f'Note: {out} cannot be locked.', file=sys.stderr)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def is_complete(out, source, setup):
+  """Tells whether the same data set is there already.
+
+  Args:
+    out: pathlib.Path of the output directory.
+    source: Source.
+    setup: dict with 'name', 'options' and 'created_with'.
+
+  Returns:
+    bool.
+
+  Raises:
+    InputError: if another data set is there, or a damaged one.
+  """
+  path = out / 'dataset.json'
+  if not path.exists():
+    return False
+  manifest = read_json(path)
+  if manifest is None:
+    raise InputError(f'{path} is damaged; {_RESTART}')
+  for key in ('name', 'options'):
+    _check_same(out, key, manifest[key], setup[key])
+  check_same_inputs(out, manifest['inputs'], source)
+  finished_ns = path.stat().st_mtime_ns
+  if any(video.mtime_ns > finished_ns for video in source.videos):
+    digests = {
+      video.path: digest_or_empty(source.folder, video)
+      for video in source.videos
+    }
+    if content_digest(digests) != manifest['inputs']['content_sha256']:
+      raise InputError(
+        f'videos have changed since {out} was prepared; {_RESTART}'
+      )
+  return True
+
+
+def open_staging(out, setup, *, restart):
+  """Finds or begins the staging directory; never touches foreign files.
+
+  Args:
+    out: pathlib.Path of the output directory.
+    setup: dict with 'name', 'options' and 'created_with'.
+    restart: whether to throw away what is there.
+
+  Returns:
+    Staging.
+
+  Raises:
+    InputError: if foreign files are there, or a run with another setup.
+  """
+  staging = Staging(out)
+  is_ours = staging.exists() or (out / 'dataset.json').exists()
+  if not is_ours and any(out.iterdir()):
+    raise InputError(
+      f'{out} is not empty and holds no prepared data set; choose another --out'
+    )
+  old = staging.setup()
+  if old is None or restart:
+    with output_errors(out):
+      # First the mark that these files are ours, so that a kill in between
+      # leaves something this function recognises.
+      staging.directory.mkdir(exist_ok=True)
+      remove_dataset(out)
+      staging.clear()
+    staging.start(setup)
+  else:
+    for key in ('name', 'options', 'created_with'):
+      _check_same(out, key, old[key], setup[key])
+  staging.remove_leftovers()
+  return staging
+
+
+def check_same_inputs(out, inputs, source):
+  """Compares the list of files with the one a data set was begun with.
+
+  Args:
+    out: path of the output directory.
+    inputs: dict with 'files' and 'listing_sha256' of that data set.
+    source: Source.
+
+  Raises:
+    InputError: if they differ.
+  """
+  if inputs['listing_sha256'] != listing_digest(source.videos):
+    raise InputError(
+      f'the video files are not those from which {out} was prepared '
+      f'({inputs["files"]} files then, {len(source.videos)} now); {_RESTART}'
+    )
+
+
+def listing_digest(videos):
+  """Hashes paths and sizes of a list of VideoFile; sha256 in hex."""
+  return _digest_of([[video.path, video.size] for video in videos])
+
+
+def content_digest(digest_of_path):
+  """Hashes the digests of files by path; sha256 in hex."""
+  return _digest_of(sorted(digest_of_path.items()))
+
+
+def digest_or_empty(folder, video):
+  """Returns the sha256 of a VideoFile in hex, '' where it cannot be read."""
+  try:
+    return file_digest(os.path.join(folder, video.file))
+  except OSError:
+    return ''
+
+
+def _check_same(out, key, old, new):
+  if old == new:
+    return
+  if isinstance(old, dict):
+    changed = ', '.join(
+      f'{name} {old.get(name)!r} -> {new.get(name)!r}'
+      for name in sorted(old.keys() | new.keys())
+      if old.get(name) != new.get(name)
+    )
+  else:
+    changed = f'{old!r} -> {new!r}'
+  raise InputError(
+    f'{out} was begun with other settings, {key}: {changed}; use the same '
+    f'as before, or {_RESTART}'
+  )
+
+
+def _digest_of(lines):
+  digest = hashlib.sha256()
+  for line in lines:
+    digest.update(f'{line!r}\n'.encode())
+  return digest.hexdigest()
