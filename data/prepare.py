@@ -1,6 +1,7 @@
 """Prepares video files for training, and checks what was prepared.
 
   python data/prepare.py folder --videos DIR --out OUT
+  python data/prepare.py list --list FILE --out OUT
   python data/prepare.py check OUT
   python data/prepare.py demo --out OUT
   python data/prepare.py demo-images --out OUT
@@ -23,6 +24,7 @@ from command_options import (
   int_from,
   prepare_and_print,
 )
+from definition_commands import add_definitions
 from folder_source import read_folder
 from labels_and_splits import InputError
 from progress import progress_bar
@@ -132,6 +134,7 @@ def _parser():
   )
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   _add_folder(commands)
+  add_definitions(commands)
   _add_check(commands)
   _add_demo(commands)
   _add_demo_images(commands)

@@ -1,0 +1,205 @@
+"""A list of videos, or of parts of videos, with labels and splits."""
+
+import os
+import pathlib
+
+from dataset_writer import file_digest
+from find_videos import VideoFile
+from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
+from list_rows import read_rows
+from safe_paths import RefusedPathError, escaped, regular_file
+from segments import parse_segment
+from source import Source, warning
+
+_LABEL_PREFIX = 'label_'
+_COLUMNS = ('path', 'label', 'split', 'start', 'end')
+_SPLITS = {
+  'train': 'train',
+  'val': 'val',
+  'validation': 'val',
+  'test': 'test',
+  '': None,
+}
+
+
+def read_list(file, *, root=None, name=None, val_percent=10):
+  """Reads a list of videos.
+
+  A row that names no usable file does not end the run: it is missing where
+  there is no file, and skipped where its path is refused. A row that cannot
+  be understood does.
+
+  Args:
+    file: path of a CSV, JSON lines or Parquet file with the column path, and
+      where wanted label, label_*, split, start and end.
+    root: path of the folder below which the files are; None for that of the
+      list.
+    name: of the data set; None for the name of the list.
+    val_percent: share of val where there is no split, in [0, 100].
+
+  Returns:
+    Source.
+
+  Raises:
+    InputError: naming the line.
+  """
+  root = os.path.realpath(root or os.path.dirname(os.path.abspath(file)))
+  if not os.path.isdir(root):
+    raise InputError(f'--root {root} is not a folder')
+  columns, rows = read_rows(file)
+  label_columns = _label_columns(file, columns)
+  reader = _Reader(root, label_columns)
+  for row in rows:
+    reader.add(row)
+  reader.check(file)
+  splits = _splits(reader, 'split' in columns, val_percent)
+  return Source(
+    folder=root,
+    name=name or pathlib.Path(file).stem,
+    splits=splits,
+    labels=reader.labels,
+    options={
+      'definition': 'list',
+      'val_percent': None if 'split' in columns else val_percent,
+      'labels_sha256': None,
+      'lists_sha256': [file_digest(file)],
+    },
+    skipped=sorted(reader.skipped, key=lambda entry: entry['path']),
+    num_left_out=len(reader.videos) - sum(map(len, splits.values())),
+    warnings=[
+      warning(os.path.basename(file), f'the column {column!r} is not used')
+      for column in columns
+      if column not in _COLUMNS and not column.startswith(_LABEL_PREFIX)
+    ],
+    missing=reader.missing,
+  )
+
+
+class _Reader:
+  """Takes the rows of a list one by one.
+
+  Attributes:
+    videos: list of VideoFile.
+    split_of_path: dict from path to 'train', 'val', 'test' or None.
+    labels: dict from column to dict from path to class name.
+    skipped: list of dict with 'path' and 'reason'.
+    missing: list of dict with 'path' and 'split'.
+  """
+
+  def __init__(self, root, label_columns):
+    self.videos = []
+    self.split_of_path = {}
+    self.labels = {column: {} for column in label_columns.values()}
+    self.skipped = []
+    self.missing = []
+    self._root = root
+    self._label_columns = label_columns
+    self._place_of_path = {}
+
+  def add(self, row):
+    """Takes a row."""
+    segment, split = _segment(row), _split(row)
+    written = row.cells.get('path', '')
+    fragment = segment.fragment if segment else ''
+    try:
+      file, status = regular_file(self._root, written)
+    except RefusedPathError as error:
+      self._skip(f'{written}{fragment}', str(error))
+      return
+    if status is None:
+      self.missing.append({'path': f'{file}{fragment}', 'split': split})
+      return
+    video = VideoFile(file, status.st_size, status.st_mtime_ns, segment)
+    first = self._place_of_path.setdefault(video.path, row.place)
+    if first != row.place:
+      self._skip(video.path, f'already in {first}')
+      return
+    self.videos.append(video)
+    self.split_of_path[video.path] = split
+    for cell, column in self._label_columns.items():
+      if name := _label(row, cell):
+        self.labels[column][video.path] = name
+
+  def check(self, file):
+    """Raises InputError where no row is left."""
+    if self.videos:
+      return
+    example = ''
+    if self.missing:
+      example = f'; the first missing one is {self.missing[0]["path"]!r}'
+    elif self.skipped:
+      first = self.skipped[0]
+      example = f'; the first one, {first["path"]!r}: {first["reason"]}'
+    raise InputError(
+      f'none of the videos in {file} can be used: {len(self.missing)} are not '
+      f'in {self._root} (--root), {len(self.skipped)} are refused{example}'
+    )
+
+  def _skip(self, path, reason):
+    self.skipped.append({'path': escaped(path), 'reason': reason})
+
+
+def _label_columns(file, columns):
+  """Returns dict from column of the list to label column of the data set."""
+  if 'path' not in columns:
+    raise InputError(
+      f'{file} has no column "path", only {", ".join(map(repr, columns))}; '
+      'the others may be label or label_*, split, start and end'
+    )
+  found = {
+    column: column.removeprefix(_LABEL_PREFIX)
+    for column in columns
+    if column == FOLDER_COLUMN or column.startswith(_LABEL_PREFIX)
+  }
+  if len(set(found.values())) < len(found) or not all(found.values()):
+    raise InputError(f'{file}: label columns must be unique and have a name')
+  return found
+
+
+def _segment(row):
+  try:
+    return parse_segment(row.cells.get('start'), row.cells.get('end'))
+  except ValueError as error:
+    raise InputError(f'{row.place}: {error}') from error
+
+
+def _split(row):
+  split = row.cells.get('split', '').strip().lower()
+  if split not in _SPLITS:
+    raise InputError(
+      f'{row.place}: the split {split!r} is none of train, val and test'
+    )
+  return _SPLITS[split]
+
+
+def _label(row, column):
+  name = row.cells.get(column, '').strip()
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    raise InputError(f'{row.place}: {column} is not UTF-8') from None
+  return name
+
+
+def _splits(reader, has_splits, val_percent):
+  """Returns the splits; test is val where there is no val."""
+  if not has_splits:
+    return split_by_hash(
+      sorted(reader.videos, key=lambda video: video.path),
+      val_percent=val_percent,
+    )
+  given = set(reader.split_of_path.values())
+  held_out = 'val' if 'val' in given else 'test'
+  splits = {
+    split: sorted(
+      (v for v in reader.videos if reader.split_of_path[v.path] == wanted),
+      key=lambda video: video.path,
+    )
+    for split, wanted in (('train', 'train'), ('val', held_out))
+  }
+  if not any(splits.values()):
+    raise InputError(
+      'no video of the list is in a split: the column split is empty for all '
+      'that are there'
+    )
+  return splits

@@ -1,0 +1,77 @@
+import fractions
+
+import pytest
+import segments
+from open_video import TimedFrame, VideoError
+
+
+def _frames(*times, last=1):
+  """Frames named by their numbers, each until the next, at odd times."""
+  return [
+    TimedFrame(number, fractions.Fraction(time), fractions.Fraction(last))
+    for number, time in enumerate(times)
+  ]
+
+
+def _cut(frames, start, end):
+  segment = segments.parse_segment(start, end)
+  return [
+    (frame.picture, float(frame.time), float(frame.time + frame.duration))
+    for frame in segment.cut(iter(frames), 'x.mp4')
+  ]
+
+
+def test_pictures_across_a_border_are_cut_there():
+  frames = _frames(0, 1, 5, 6)
+  assert _cut(frames, 2, 5.5) == [(1, 2, 5), (2, 5, 5.5)]
+  assert _cut(frames, 3, 4) == [(1, 3, 4)]
+  assert _cut(frames, 6.5, None) == [(3, 6.5, 7)]
+  assert _cut(frames, None, 1) == [(0, 0, 1)]
+
+
+def test_borders_on_pictures_take_the_first_and_not_the_last():
+  assert [n for n, _, _ in _cut(_frames(0, 1, 2, 3), 1, 3)] == [1, 2]
+
+
+def test_nothing_is_read_far_beyond_the_end():
+  frames = iter(_frames(*range(100)))
+  segment = segments.parse_segment(0, 2)
+  assert len(list(segment.cut(frames, 'x.mp4'))) == 2
+  assert next(frames).picture == 4
+
+
+def test_clocks_that_step_back_do_no_harm():
+  assert [n for n, _, _ in _cut(_frames(0, 2, 1, 3), 0.5, 4)] == [0, 2, 3]
+
+
+def test_a_segment_without_pictures_is_an_error():
+  with pytest.raises(VideoError, match=r'no picture within #t=9'):
+    _cut(_frames(0, 1), 9, None)
+
+
+def test_segments_are_written_without_needless_digits():
+  for start, end, text in (
+    ('1.50', '4', '#t=1.5,4'),
+    (None, 0.1, '#t=0,0.1'),
+    (10, '', '#t=10'),
+    ('1e-6', None, '#t=0.000001'),
+  ):
+    assert segments.parse_segment(start, end).fragment == text
+  assert segments.parse_segment('', None) is None
+
+
+@pytest.mark.parametrize(
+  'start, end',
+  [
+    ('x', 1),
+    (-1, 2),
+    ('inf', None),
+    ('nan', 1),
+    (2, 2),
+    (0, '1e9'),
+    ('1/0', 2),
+  ],
+)
+def test_impossible_times_are_refused(start, end):
+  with pytest.raises(ValueError, match=r'seconds|after the start'):
+    segments.parse_segment(start, end)
