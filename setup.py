@@ -46,7 +46,10 @@ EXTRAS_REQUIRE = {
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.6',
     'ruff>=0.9',
+    'unrar2-cffi>=0.5',
   ],
+  # Rar archives: the UnRAR library itself, no program beside it.
+  'rar': ['unrar2-cffi>=0.5'],
   # Beam pins an older protobuf: give it an environment of its own.
   'beam': ['apache-beam>=2.60'],
 }

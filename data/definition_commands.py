@@ -1,5 +1,9 @@
 """The commands of prepare.py that know a data set by its lists."""
 
+import os
+
+from action_source import read_hmdb51, read_ucf101
+from archives import extract_archive, is_archive
 from command_options import (
   add_common,
   add_val_percent,
@@ -15,6 +19,20 @@ def add_definitions(commands):
     commands: what `add_subparsers` of an argparse.ArgumentParser returned.
   """
   _add_list(commands)
+  _add_actions(
+    commands,
+    'ucf101',
+    read_ucf101,
+    archive='UCF101.rar',
+    lists='UCF101TrainTestSplits-RecognitionTask.zip',
+  )
+  _add_actions(
+    commands,
+    'hmdb51',
+    read_hmdb51,
+    archive='hmdb51_org.rar',
+    lists='test_train_splits.rar',
+  )
 
 
 def _add_list(commands):
@@ -47,4 +65,41 @@ def _run_list(options):
     name=options.name,
     val_percent=options.val_percent,
   )
+  return prepare_and_print(source, options)
+
+
+def _add_actions(commands, name, read, *, archive, lists):
+  """Adds the command of a data set with three official splits."""
+  parser = commands.add_parser(
+    name, help=f'prepare {name.upper()} with one of its official splits'
+  )
+  parser.set_defaults(run=lambda options: _run_actions(options, read))
+  parser.add_argument(
+    '--videos',
+    required=True,
+    metavar='DIR',
+    help=f'the folder of videos, or {archive}',
+  )
+  parser.add_argument(
+    '--splits',
+    required=True,
+    metavar='DIR',
+    help=f'the folder of the official lists, or {lists}',
+  )
+  parser.add_argument('--split', required=True, type=int, choices=(1, 2, 3))
+  parser.add_argument(
+    '--extract-to',
+    metavar='DIR',
+    help='where to unpack an archive (OUT-videos)',
+  )
+  add_common(parser)
+
+
+def _run_actions(options, read):
+  videos = options.videos
+  if is_archive(videos) and not os.path.isdir(videos):
+    archive = videos
+    videos = options.extract_to or f'{options.out.rstrip(os.sep)}-videos'
+    extract_archive(archive, videos)
+  source = read(videos, splits=options.splits, split=options.split)
   return prepare_and_print(source, options)

@@ -1,0 +1,218 @@
+"""UCF101 and HMDB51: a folder of clips, and the official lists of a split."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import posixpath
+
+import known_counts
+from archives import read_texts
+from folder_source import list_videos
+from labels_and_splits import FOLDER_COLUMN, InputError
+from source import Source
+
+_HMDB_MARKS = {'0': None, '1': 'train', '2': 'val'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A clip of an official list.
+
+  Attributes:
+    path: str, CLASS/NAME.avi.
+    split: 'train' or 'val'.
+  """
+
+  path: str
+  split: str
+
+  @property
+  def class_name(self):
+    """The class: the folder."""
+    return self.path.split('/')[0]
+
+
+def read_ucf101(videos, *, splits, split):
+  """Reads UCF101 with one of its three official splits.
+
+  Args:
+    videos: path of the folder of videos.
+    splits: path of the folder or archive with trainlist01.txt and so on.
+    split: 1, 2 or 3; the split's test list is val.
+
+  Returns:
+    Source.
+
+  Raises:
+    InputError: if the lists or the videos cannot be used.
+  """
+  entries = ucf101_entries(read_texts(splits), splits, split)
+  return _source(videos, 'ucf101', split, entries, known_counts.UCF101[split])
+
+
+def read_hmdb51(videos, *, splits, split):
+  """Reads HMDB51 with one of its three official splits.
+
+  Args:
+    videos: path of the folder of videos.
+    splits: path of the folder or archive with CLASS_test_split1.txt and so
+      on.
+    split: 1, 2 or 3; the split's test list is val.
+
+  Returns:
+    Source.
+
+  Raises:
+    InputError: if the lists or the videos cannot be used.
+  """
+  entries = hmdb51_entries(read_texts(splits), splits, split)
+  return _source(videos, 'hmdb51', split, entries, known_counts.HMDB51)
+
+
+def ucf101_entries(texts, place, split):
+  """Reads trainlist0N.txt and testlist0N.txt.
+
+  Args:
+    texts: dict from name of a file to its text.
+    place: where they are from, for messages.
+    split: 1, 2 or 3.
+
+  Returns:
+    list of Entry.
+
+  Raises:
+    InputError: naming the line.
+  """
+  classes = None
+  if 'classInd.txt' in texts:
+    classes = {
+      cells[-1] for _, cells in _lines(texts['classInd.txt'], 'classInd.txt')
+    }
+  entries = []
+  for part, word in (('train', 'train'), ('val', 'test')):
+    name = f'{word}list{split:02d}.txt'
+    if name not in texts:
+      raise InputError(
+        f'{place} holds no {name}; it is in UCF101TrainTestSplits-'
+        'RecognitionTask.zip, beside UCF101.rar'
+      )
+    for line, cells in _lines(texts[name], name):
+      entry = Entry(cells[0], part)
+      if cells[0].count('/') != 1 or len(cells) > 2:
+        raise InputError(f'{line}: must be CLASS/NAME.avi, not {cells[0]!r}')
+      if classes is not None and entry.class_name not in classes:
+        raise InputError(f'{line}: {entry.class_name!r} is not in classInd.txt')
+      entries.append(entry)
+  return entries
+
+
+def hmdb51_entries(texts, place, split):
+  """Reads the CLASS_test_splitN.txt: 1 is train, 2 is test, 0 is neither.
+
+  Args and result are as in `ucf101_entries`.
+
+  Raises:
+    InputError: naming the line.
+  """
+  ending = f'_test_split{split}.txt'
+  entries = []
+  for name in sorted(texts):
+    if not name.endswith(ending):
+      continue
+    class_name = name.removesuffix(ending)
+    for line, cells in _lines(texts[name], name):
+      if len(cells) != 2 or cells[1] not in _HMDB_MARKS or '/' in cells[0]:
+        raise InputError(f'{line}: must be a name and 0, 1 or 2')
+      part = _HMDB_MARKS[cells[1]]
+      if part is not None:
+        entries.append(Entry(f'{class_name}/{cells[0]}', part))
+  if not entries:
+    raise InputError(
+      f'{place} holds no CLASS{ending}; they are in test_train_splits.rar, '
+      'beside hmdb51_org.rar'
+    )
+  return entries
+
+
+def _lines(text, name):
+  """Yields (place, list of cells) of each line that is not empty."""
+  for number, line in enumerate(text.splitlines(), 1):
+    if line.strip():
+      yield f'{name}, line {number}', line.split()
+
+
+def _source(videos, name, split, entries, expected):
+  listing = list_videos(videos)
+  find = _Finder(listing.videos)
+  splits, labels, missing = {'train': [], 'val': []}, {}, []
+  for entry in entries:
+    video = find.take(entry)
+    if video is None:
+      missing.append({'path': entry.path, 'split': entry.split})
+    else:
+      splits[entry.split].append(video)
+      labels[video.path] = entry.class_name
+  if not labels:
+    raise InputError(
+      f'none of the {len(entries)} videos of the lists is in {videos}; they '
+      f'are looked for by class and name, such as {entries[0].path!r}'
+    )
+  return Source(
+    folder=os.path.realpath(videos),
+    name=f'{name}-split{split}',
+    splits={
+      part: sorted(found, key=lambda video: video.path)
+      for part, found in splits.items()
+    },
+    labels={FOLDER_COLUMN: labels},
+    options={
+      'definition': name,
+      'split': split,
+      'val_percent': None,
+      'labels_sha256': None,
+      'lists_sha256': [_digest(entries)],
+    },
+    skipped=listing.skipped,
+    num_other_files=listing.num_other_files,
+    num_left_out=len(listing.videos) - len(labels),
+    missing=missing,
+    expected=expected,
+  )
+
+
+class _Finder:
+  """Finds the clips of a list, each of which is taken once.
+
+  The folders above the class and the suffix do not matter, and where the name
+  is unique the class does not, either: clips are often moved and encoded
+  anew.
+  """
+
+  def __init__(self, videos):
+    self._by_class = {}
+    self._by_stem = collections.defaultdict(list)
+    for video in videos:
+      folder, name = posixpath.split(video.path)
+      stem = posixpath.splitext(name)[0]
+      self._by_class.setdefault((posixpath.basename(folder), stem), video)
+      self._by_stem[stem].append(video)
+    self._taken = set()
+
+  def take(self, entry):
+    """Returns the VideoFile of an entry, or None."""
+    stem = posixpath.splitext(posixpath.basename(entry.path))[0]
+    video = self._by_class.get((entry.class_name, stem))
+    if video is None and len(self._by_stem[stem]) == 1:
+      video = self._by_stem[stem][0]
+    if video is None or video.path in self._taken:
+      return None
+    self._taken.add(video.path)
+    return video
+
+
+def _digest(entries):
+  digest = hashlib.sha256()
+  for entry in sorted(entries, key=lambda entry: (entry.path, entry.split)):
+    digest.update(f'{entry.path} {entry.split}\n'.encode())
+  return digest.hexdigest()

@@ -1,0 +1,199 @@
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import archives
+import pytest
+import sample_archives
+from labels_and_splits import InputError
+
+_MEMBERS = {'a/1.avi': b'one' * 1000, 'a/b c/#2;$(x).avi': b'two', '3.avi': b''}
+_WRITERS = {
+  '.zip': sample_archives.write_zip,
+  '.tar.gz': sample_archives.write_tar,
+  '.rar': sample_archives.write_rar,
+}
+
+
+@pytest.fixture(params=_WRITERS)
+def suffix(request):
+  if request.param == '.rar':
+    pytest.importorskip('unrar.cffi')
+  return request.param
+
+
+def _write(path, members, **more):
+  suffix = next(s for s in _WRITERS if path.name.endswith(s))
+  _WRITERS[suffix](path, members, **more)
+  return path
+
+
+def _content(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file() and path.name != '.extracted.json'
+  }
+
+
+def test_an_archive_is_unpacked_byte_by_byte(tmp_path, suffix):
+  archive = _write(tmp_path / f'x{suffix}', _MEMBERS)
+  archives.extract_archive(archive, tmp_path / 'out')
+  assert _content(tmp_path / 'out') == _MEMBERS
+
+
+def test_archives_inside_are_unpacked_and_removed(tmp_path, suffix):
+  inner = _write(tmp_path / f'one{suffix}', {'one/1.avi': b'1'})
+  outer = {f'deep/one{suffix}': inner.read_bytes(), 'x.avi': b'x'}
+  archive = _write(tmp_path / f'all{suffix}', outer)
+  archives.extract_archive(archive, tmp_path / 'out')
+  assert _content(tmp_path / 'out') == {
+    'deep/one/1.avi': b'1',
+    'x.avi': b'x',
+  }
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
+  tmp_path, suffix, monkeypatch
+):
+  archive, out = _write(tmp_path / f'x{suffix}', _MEMBERS), tmp_path / 'out'
+  replaced = []
+
+  def replace(source, target, *, real=os.replace):
+    if len(replaced) == 2:  # the mark and one file
+      raise KeyboardInterrupt
+    replaced.append(target)
+    real(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'replace', replace)
+    with pytest.raises(KeyboardInterrupt):
+      archives.extract_archive(archive, out)
+  done = replaced[1]
+  time = done.stat().st_mtime_ns
+  archives.extract_archive(archive, out)
+  assert _content(out) == _MEMBERS
+  assert done.stat().st_mtime_ns == time
+  done.unlink()
+  archives.extract_archive(archive, out)
+  assert not done.exists()
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('../evil.avi', 'leads out'),
+    ('a/../../evil.avi', 'leads out'),
+    ('a\\..\\..\\evil.avi', 'leads out'),
+    ('/tmp/evil.avi', 'absolute path'),
+    ('C:/evil.avi', 'absolute path'),
+    ('.extracted.json', 'cannot be'),
+  ],
+)
+def test_a_member_that_leads_out_is_refused_before_anything_is_written(
+  tmp_path, suffix, name, message
+):
+  members = {'good.avi': b'x', name: b'evil'}
+  (tmp_path / 'in').mkdir()
+  archive = _write(tmp_path / 'in' / f'x{suffix}', members)
+  out = tmp_path / 'in' / 'out'
+  with pytest.raises(InputError, match=message) as caught:
+    archives.extract_archive(archive, out)
+  assert len(str(caught.value).splitlines()) == 1
+  assert _content(out) == {}
+  assert not list(tmp_path.rglob('evil*'))
+
+
+def test_links_and_devices_are_refused(tmp_path):
+  zipped, packed = tmp_path / 'x.zip', tmp_path / 'x.tar.gz'
+  sample_archives.write_zip(zipped, {'l': b'/etc/passwd'}, links=['l'])
+  with pytest.raises(InputError, match="'l' is a link"):
+    archives.extract_archive(zipped, tmp_path / 'o')
+  for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+    content = {'l': b'/etc/passwd'}
+    sample_archives.write_tar(packed, content, kinds={'l': kind})
+    with pytest.raises(InputError, match="'l' is a link or a device"):
+      archives.extract_archive(packed, tmp_path / 'o2')
+  pytest.importorskip('unrar.cffi')
+  sample_archives.write_rar(tmp_path / 'x.rar', content, links=['l'])
+  with pytest.raises(InputError, match="'l' is a link"):
+    archives.extract_archive(tmp_path / 'x.rar', tmp_path / 'o3')
+
+
+def test_bombs_are_refused(tmp_path):
+  sample_archives.write_zip(tmp_path / 'x.zip', {'x': bytes(100_000_000)})
+  assert (tmp_path / 'x.zip').stat().st_size < 200_000
+  with pytest.raises(InputError, match='bytes would become 100000000'):
+    archives.extract_archive(tmp_path / 'x.zip', tmp_path / 'o')
+
+
+def test_a_name_twice_is_refused(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as file:
+    file.writestr('a', b'1')
+    with pytest.warns(UserWarning, match='Duplicate'):
+      file.writestr('a', b'2')
+  with pytest.raises(InputError, match="'a' is there twice"):
+    archives.extract_archive(tmp_path / 'x.zip', tmp_path / 'o')
+
+
+def test_damage_is_one_line_that_names_the_archive(tmp_path, suffix):
+  archive = _write(tmp_path / f'x{suffix}', _MEMBERS)
+  content = archive.read_bytes()
+  for damaged in (
+    content[: len(content) // 2],
+    b'no archive at all',
+    content.replace(b'oneone', b'oneTwo', 1) if suffix == '.rar' else b'',
+  ):
+    archive.write_bytes(damaged)
+    with pytest.raises(InputError, match='x') as caught:
+      archives.extract_archive(archive, tmp_path / 'o')
+    assert len(str(caught.value).splitlines()) == 1
+  archive.unlink()
+  with pytest.raises(InputError, match='No such file'):
+    archives.extract_archive(archive, tmp_path / 'o')
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+  archive = _write(tmp_path / 'x.zip', _MEMBERS)
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'mine.txt').write_text('mine')
+  with pytest.raises(InputError, match='--extract-to'):
+    archives.extract_archive(archive, tmp_path / 'out')
+  assert _content(tmp_path / 'out') == {'mine.txt': b'mine'}
+
+
+def test_lists_are_read_from_folders_and_archives_alike(tmp_path, suffix):
+  lists = {'d/a.txt': b'one\n', 'd/._a.txt': b'\xff', 'd/x.avi': b'\xff'}
+  archive = _write(tmp_path / f'x{suffix}', lists)
+  assert archives.read_texts(archive) == {'a.txt': 'one\n'}
+  archives.extract_archive(archive, tmp_path / 'out')
+  assert archives.read_texts(tmp_path / 'out') == {'a.txt': 'one\n'}
+  with pytest.raises(InputError, match='neither a folder nor'):
+    archives.read_texts(tmp_path / 'absent')
+
+
+def test_without_the_library_the_command_to_run_is_said(tmp_path):
+  sample_archives.write_rar(tmp_path / 'x.rar', _MEMBERS)
+  program = """
+import sys
+sys.modules['unrar'] = None
+sys.path.insert(0, sys.argv[1])
+import archives
+from labels_and_splits import InputError
+try:
+  archives.extract_archive(sys.argv[2], sys.argv[3])
+except InputError as error:
+  print(error)
+"""
+  folder = os.path.dirname(archives.__file__)
+  arguments = [folder, str(tmp_path / 'x.rar'), str(tmp_path / 'o')]
+  printed = subprocess.run(
+    [sys.executable, '-c', program, *arguments],
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout
+  assert 'pip install unrar2-cffi' in printed
+  assert f'unrar x {tmp_path}/x.rar' in printed
