@@ -9,6 +9,7 @@ from command_options import (
   add_val_percent,
   prepare_and_print,
 )
+from kinetics_source import read_kinetics400
 from list_source import read_list
 
 
@@ -19,6 +20,7 @@ def add_definitions(commands):
     commands: what `add_subparsers` of an argparse.ArgumentParser returned.
   """
   _add_list(commands)
+  _add_kinetics400(commands)
   _add_actions(
     commands,
     'ucf101',
@@ -102,4 +104,36 @@ def _run_actions(options, read):
     videos = options.extract_to or f'{options.out.rstrip(os.sep)}-videos'
     extract_archive(archive, videos)
   source = read(videos, splits=options.splits, split=options.split)
+  return prepare_and_print(source, options)
+
+
+def _add_kinetics400(commands):
+  parser = commands.add_parser(
+    'kinetics400', help='prepare a folder of downloaded clips of Kinetics-400'
+  )
+  parser.set_defaults(run=_run_kinetics400)
+  parser.add_argument('--videos', required=True, metavar='DIR')
+  for split in ('train', 'val'):
+    parser.add_argument(
+      f'--{split}-csv',
+      metavar='FILE',
+      help=f'the official list of {split} (folders named train and val)',
+    )
+  parser.add_argument(
+    '--whole-videos',
+    action='store_true',
+    help='ID.mp4 is a whole video of the web: take the times of the lists',
+  )
+  add_val_percent(parser)
+  add_common(parser)
+
+
+def _run_kinetics400(options):
+  source = read_kinetics400(
+    options.videos,
+    train_csv=options.train_csv,
+    val_csv=options.val_csv,
+    whole_videos=options.whole_videos,
+    val_percent=options.val_percent,
+  )
   return prepare_and_print(source, options)

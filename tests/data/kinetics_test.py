@@ -1,0 +1,182 @@
+import json
+import pathlib
+import shutil
+
+import prepare
+import pytest
+import sample_videos
+
+from vie_jax.input_pipeline import frame_store
+
+_HEADER = 'label,youtube_id,time_start,time_end,split\n'
+# Ids may begin with a dash and hold underscores.
+_TRAIN = (
+  'air drumming,-3B32lodo2M,59,69,train\n'
+  'training dog,a_b_000010_x,0,10,train\n'
+  '"massaging person\'s head",gone0000000,5,15,train\n'
+)
+_VAL = 'air drumming,0wR5jVB-WPk,417,427,val\n'
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+  """A file of 75 frames, 3 seconds."""
+  path = tmp_path_factory.mktemp('clip') / 'x.mp4'
+  sample_videos.write(path, sample_videos.moving(75, 32, 48))
+  return path
+
+
+@pytest.fixture
+def lists(tmp_path):
+  (tmp_path / 'train.csv').write_text(_HEADER + _TRAIN)
+  (tmp_path / 'val.csv').write_text(_HEADER + _VAL)
+  return (
+    f'--train-csv={tmp_path / "train.csv"}',
+    f'--val-csv={tmp_path / "val.csv"}',
+  )
+
+
+def _put(clip, folder, *names):
+  for number, name in enumerate(names):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(clip, path)
+    with open(path, 'ab') as file:
+      file.write(bytes(number))  # no two files are the same
+  return folder
+
+
+def _prepare(videos, out, *options):
+  arguments = ['kinetics400', '--videos', str(videos), '--out', str(out)]
+  return prepare.main([*arguments, '--processes', '1', *options])
+
+
+def _videos(out):
+  found = {}
+  for split in ('train', 'val'):
+    with frame_store.FrameStore.open(out, split) as store:
+      numbers, names = store.label('label')
+      for index, path in enumerate(store.paths):
+        label = names[numbers[index]]
+        found[path] = split, label, int(store.num_frames[index])
+  return found
+
+
+def _manifest(out, name='dataset'):
+  return json.loads((pathlib.Path(out) / f'{name}.json').read_text())
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    [
+      'air drumming/-3B32lodo2M_000059_000069.mp4',
+      'training dog/a_b_000010_x_000000_000010.mp4',
+      'air drumming/0wR5jVB-WPk_000417_000427.mp4',
+    ],
+    [
+      'train/air_drumming/-3B32lodo2M_000059_000069.mkv',
+      'train/training_dog/a_b_000010_x_000000_000010.mp4',
+      'val/air_drumming/0wR5jVB-WPk_000417_000427.mp4',
+    ],
+    ['-3B32lodo2M.mp4', 'a_b_000010_x.webm', '0wR5jVB-WPk.mp4'],
+  ],
+)
+def test_clips_are_found_in_the_usual_layouts(
+  clip, lists, tmp_path, capsys, names
+):
+  videos = _put(clip, tmp_path / 'v', *names, 'other.mp4')
+  assert _prepare(videos, tmp_path / 'o', *lists) == 0
+  assert _videos(tmp_path / 'o') == {
+    names[0]: ('train', 'air drumming', 75),
+    names[1]: ('train', 'training dog', 75),
+    names[2]: ('val', 'air drumming', 75),
+  }
+  assert _manifest(tmp_path / 'o', 'missing') == [
+    {
+      'path': "massaging person's head/gone0000000_000005_000015.mp4",
+      'split': 'train',
+    }
+  ]
+  assert _manifest(tmp_path / 'o')['inputs']['left_out'] == 1
+  assert _manifest(tmp_path / 'o')['expected']['train'] == {
+    'expected': 239888,
+    'found': 2,
+  }
+  printed = capsys.readouterr().out
+  assert 'missing: 1 of 4 listed videos (25.0%)' in printed
+  assert '-239886' in printed
+
+
+def test_whole_videos_are_cut_by_the_times_of_the_list(clip, tmp_path):
+  (tmp_path / 'l.csv').write_text(f'{_HEADER}yoga,abc,1,2,val\n')
+  videos = _put(clip, tmp_path / 'v', 'abc.mp4')
+  options = (f'--val-csv={tmp_path / "l.csv"}', '--whole-videos')
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  assert _videos(tmp_path / 'o') == {'abc.mp4#t=1,2': ('val', 'yoga', 25)}
+
+
+def test_a_replacement_stands_in_for_its_clip(clip, lists, tmp_path):
+  names = [
+    'train/air_drumming/-3B32lodo2M_000059_000069.mp4',
+    'replacement_for_corrupted_k400/-3B32lodo2M_000059_000069.mp4',
+    'val/air_drumming/0wR5jVB-WPk_000417_000427.mp4',
+  ]
+  videos = _put(clip, tmp_path / 'v', *names)
+  expected = {
+    names[1]: ('train', 'air drumming', 75),
+    names[2]: ('val', 'air drumming', 75),
+  }
+  assert _prepare(videos, tmp_path / 'o', *lists) == 0
+  assert _videos(tmp_path / 'o') == expected
+  assert _prepare(videos, tmp_path / 'p') == 0
+  assert _videos(tmp_path / 'p') == expected
+
+
+def test_without_lists_folders_are_classes_and_splits(clip, tmp_path):
+  names = [
+    'train_256/training_dog/a_000000_000010.mp4',
+    'train_256/air drumming/b_000000_000010.mp4',
+    'val_256/training dog/c_000000_000010.mp4',
+    'val_256/loose.mp4',
+  ]
+  videos = _put(clip, tmp_path / 'v', *names)
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert _videos(tmp_path / 'o') == {
+    names[0]: ('train', 'training dog', 75),
+    names[1]: ('train', 'air drumming', 75),
+    names[2]: ('val', 'training dog', 75),
+  }
+  assert not (tmp_path / 'o' / 'missing.json').exists()
+
+
+def test_without_lists_and_splits_a_hash_decides(clip, tmp_path):
+  names = [f'training_dog/{n}_000000_000010.mp4' for n in range(6)]
+  videos = _put(clip, tmp_path / 'v', *names)
+  assert _prepare(videos, tmp_path / 'o', '--val-percent=50') == 0
+  found = _videos(tmp_path / 'o')
+  assert len(found) == 6
+  assert {row[0] for row in found.values()} == {'train', 'val'}
+  assert _manifest(tmp_path / 'o')['options']['val_percent'] == 50
+
+
+@pytest.mark.parametrize(
+  'text, options, message',
+  [
+    (None, (), 'no clip of Kinetics-400'),
+    (None, ('--whole-videos',), 'needs the times'),
+    ('youtube_id,time_start\nx,1\n', (), 'no column label'),
+    (f'{_HEADER}yoga,x,1,2,train\n', (), 'no clip of Kinetics-400'),
+    (f'{_HEADER}yoga,flat,2,1,train\n', (), 'line 2: the end'),
+    (f'{_HEADER}yoga,flat,,,train\n', (), 'line 2: a cell is empty'),
+  ],
+)
+def test_mistakes_are_one_line(clip, tmp_path, capsys, text, options, message):
+  videos = _put(clip, tmp_path / 'v', 'flat.mp4')
+  if text is not None:
+    (tmp_path / 'l.csv').write_text(text)
+    options = (*options, f'--train-csv={tmp_path / "l.csv"}')
+  assert _prepare(videos, tmp_path / 'o', *options) == 2
+  printed = capsys.readouterr().err
+  assert message in printed
+  assert len(printed.splitlines()) == 1
