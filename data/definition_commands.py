@@ -1,5 +1,6 @@
 """The commands of prepare.py that know a data set by its lists."""
 
+import dataclasses
 import os
 
 from action_source import read_hmdb51, read_ucf101
@@ -7,6 +8,7 @@ from archives import extract_archive, is_archive
 from command_options import (
   add_common,
   add_val_percent,
+  int_from,
   prepare_and_print,
 )
 from kinetics_source import read_kinetics400
@@ -35,6 +37,7 @@ def add_definitions(commands):
     archive='hmdb51_org.rar',
     lists='test_train_splits.rar',
   )
+  _add_tfds(commands)
 
 
 def _add_list(commands):
@@ -101,7 +104,7 @@ def _run_actions(options, read):
   videos = options.videos
   if is_archive(videos) and not os.path.isdir(videos):
     archive = videos
-    videos = options.extract_to or f'{options.out.rstrip(os.sep)}-videos'
+    videos = options.extract_to or _beside(options.out)
     extract_archive(archive, videos)
   source = read(videos, splits=options.splits, split=options.split)
   return prepare_and_print(source, options)
@@ -137,3 +140,64 @@ def _run_kinetics400(options):
     val_percent=options.val_percent,
   )
   return prepare_and_print(source, options)
+
+
+def _add_tfds(commands):
+  parser = commands.add_parser(
+    'tfds', help='prepare a TFDS data set that has a video feature'
+  )
+  parser.set_defaults(run=_run_tfds)
+  parser.add_argument(
+    '--name',
+    required=True,
+    metavar='NAME[:VERSION]',
+    help='as tfds.builder takes it; downloaded and prepared before',
+  )
+  parser.add_argument(
+    '--data-dir', metavar='DIR', help='of TFDS (where it looks itself)'
+  )
+  parser.add_argument(
+    '--video', metavar='KEY', help='the feature (the only tfds.features.Video)'
+  )
+  parser.add_argument(
+    '--label', metavar='KEY', help='the feature (the only ClassLabel, if any)'
+  )
+  parser.add_argument(
+    '--frame-rate',
+    type=int_from(1, 1000),
+    default=25,
+    metavar='HZ',
+    help='of the stored frames, which TFDS does not tell (25)',
+  )
+  parser.add_argument(
+    '--extract-to',
+    metavar='DIR',
+    help='where to put the videos as files (OUT-videos)',
+  )
+  add_common(parser)
+
+
+def _run_tfds(options):
+  # Imported here: the other commands do without TensorFlow.
+  from tfds_videos import LIST_FILE, write_tfds_videos
+
+  folder = options.extract_to or _beside(options.out)
+  data_set = write_tfds_videos(
+    options.name,
+    folder,
+    data_dir=options.data_dir,
+    video=options.video,
+    label=options.label,
+    frame_rate_hz=options.frame_rate,
+  )
+  source = read_list(
+    os.path.join(folder, LIST_FILE),
+    name=f'tfds-{data_set.split("/")[0]}',
+  )
+  definition = {'definition': 'tfds', 'data_set': data_set}
+  source = dataclasses.replace(source, options=source.options | definition)
+  return prepare_and_print(source, options)
+
+
+def _beside(out):
+  return f'{out.rstrip(os.sep)}-videos'

@@ -5,6 +5,7 @@
   python data/prepare.py kinetics400 --videos DIR --out OUT
   python data/prepare.py ucf101 --videos DIR --splits DIR --split 1 --out OUT
   python data/prepare.py hmdb51 --videos DIR --splits DIR --split 1 --out OUT
+  python data/prepare.py tfds --name NAME --out OUT
   python data/prepare.py check OUT
   python data/prepare.py demo --out OUT
   python data/prepare.py demo-images --out OUT

@@ -1,0 +1,232 @@
+"""Writes the videos of a TFDS data set as files, and a list of them.
+
+TFDS stores frames, not files: each video is written once more, without loss,
+so that it goes the way of all others.
+"""
+
+import fractions
+import json
+import os
+import pathlib
+
+import av
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from labels_and_splits import InputError
+from progress import progress_bar
+from staging import output_errors, read_json, write_json
+
+LIST_FILE = 'list.jsonl'
+_MARK = '.tfds.json'
+# What each split is called, the first that is there being taken.
+_SPLITS = {'train': ('train',), 'val': ('validation', 'val', 'test')}
+
+
+def write_tfds_videos(
+  name, folder, *, data_dir=None, video=None, label=None, frame_rate_hz=25
+):
+  """Writes the videos of a TFDS data set that is prepared on this machine.
+
+  Nothing is downloaded. A run that was stopped goes on.
+
+  Args:
+    name: what `tfds.builder` takes, such as 'ucf101/ucf101_1:2.0.0'.
+    folder: path of a new folder, or of one that this function was given
+      before with the same arguments; afterwards with LIST_FILE in it.
+    data_dir: where TFDS keeps its data sets; None for where it looks itself.
+    video: the feature with the video: frames, uint8 [T, H, W, 1 or 3], or an
+      encoded file, bytes; None for the only tfds.features.Video.
+    label: the feature with the class; None for the only ClassLabel, if any.
+    frame_rate_hz: of the stored frames, which TFDS does not tell.
+
+  Returns:
+    str, the name and version of the data set.
+
+  Raises:
+    InputError: if there is no such data set, or no video in it.
+    OutputError: if the folder cannot be written.
+  """
+  builder = _builder(name, data_dir)
+  features = builder.info.features
+  video = video or _only(features, tfds.features.Video, name, '--video')
+  label = label or _only(features, tfds.features.ClassLabel, name, None)
+  for key in (video, label):
+    if key is not None and key not in features:
+      raise InputError(
+        f'tfds {name} has no feature {key!r}, only {", ".join(features)}'
+      )
+  folder = pathlib.Path(folder)
+  _claim(
+    folder,
+    {
+      'data_set': builder.info.full_name,
+      'video': video,
+      'label': label,
+      'frame_rate_hz': frame_rate_hz,
+    },
+  )
+  if not (folder / LIST_FILE).exists():
+    rows = []
+    for split, source in _splits(builder, name).items():
+      rows += _write_split(
+        builder, source, folder, split, video, label, frame_rate_hz
+      )
+    temporary = folder / f'.{LIST_FILE}.tmp'
+    with output_errors(folder / LIST_FILE):
+      temporary.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+      os.replace(temporary, folder / LIST_FILE)
+  return builder.info.full_name
+
+
+def _builder(name, data_dir):
+  try:
+    builder = tfds.builder(name, data_dir=data_dir)
+  except Exception as error:  # TFDS raises whatever it comes across
+    reason = str(error).strip().split('\n')[0]
+    raise InputError(f'tfds {name} cannot be opened: {reason}') from error
+  if not builder.info.splits:
+    where = f', data_dir={data_dir!r}' if data_dir else ''
+    raise InputError(
+      f'tfds {name} is not prepared in {builder.data_dir}; name another folder '
+      'with --data-dir, or download it once in Python, with "import '
+      f'tensorflow_datasets as tfds; tfds.builder({name!r}{where}).'
+      'download_and_prepare()"'
+    )
+  return builder
+
+
+def _only(features, kind, name, option):
+  """Returns the only feature of a kind; None where that is not an error."""
+  found = [key for key, value in features.items() if isinstance(value, kind)]
+  if len(found) == 1:
+    return found[0]
+  if option:
+    raise InputError(
+      f'tfds {name} has {len(found)} video features; name one of '
+      f'{", ".join(features)} with {option}'
+    )
+  return None
+
+
+def _claim(folder, mark):
+  """Makes the folder, or finds one that was begun with the same mark."""
+  with output_errors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    found, is_empty = read_json(folder / _MARK), not any(folder.iterdir())
+  if found != mark and not is_empty:
+    raise InputError(
+      f'{folder} is not empty and holds other videos; name another folder with '
+      '--extract-to'
+    )
+  write_json(folder / _MARK, mark, aside=folder)
+
+
+def _splits(builder, name):
+  there = builder.info.splits
+  splits = {
+    split: next((name for name in names if name in there), None)
+    for split, names in _SPLITS.items()
+  }
+  splits = {split: source for split, source in splits.items() if source}
+  if not splits:
+    raise InputError(f'tfds {name} has no split train, only {", ".join(there)}')
+  return splits
+
+
+def _write_split(builder, source, folder, split, video, label, frame_rate_hz):
+  """Writes one split; returns its rows of the list."""
+  with output_errors(folder):
+    (folder / split).mkdir(exist_ok=True)
+  rows = []
+  total = builder.info.splits[source].num_examples
+  with progress_bar(f'reading {split}', 'video', total) as bar:
+    for number, example in enumerate(_examples(builder, source)):
+      path = f'{split}/{number:08d}'
+      if isinstance(example[video], bytes):
+        path += '.video'
+        _write_aside(folder / path, example[video], _write_bytes)
+      else:
+        path += '.mkv'
+        _write_aside(
+          folder / path,
+          _frames(example[video], builder.info.name),
+          lambda file, frames: _write_lossless(file, frames, frame_rate_hz),
+        )
+      row = {'path': path, 'split': split}
+      if label is not None:
+        feature = builder.info.features[label]
+        row['label'] = _class_name(feature, example[label])
+      rows.append(row)
+      bar.update()
+  return rows
+
+
+def _examples(builder, source):
+  read_config = tfds.ReadConfig(interleave_cycle_length=1)
+  try:
+    yield from tfds.as_numpy(
+      builder.as_dataset(
+        split=source, shuffle_files=False, read_config=read_config
+      )
+    )
+  except (tf.errors.OpError, OSError) as error:
+    reason = str(error).strip().split('\n')[0]
+    raise InputError(
+      f'tfds {builder.info.full_name} cannot be read: {reason}'
+    ) from error
+
+
+def _frames(value, name):
+  frames = np.asarray(value)
+  if (
+    frames.dtype != np.uint8
+    or frames.ndim != 4
+    or frames.shape[3]
+    not in (
+      1,
+      3,
+    )
+  ):
+    raise InputError(
+      f'tfds {name}: a video is {frames.dtype} {list(frames.shape)}, not uint8 '
+      '[T, H, W, 3]'
+    )
+  return np.broadcast_to(frames, (*frames.shape[:3], 3))
+
+
+def _class_name(feature, value):
+  if isinstance(feature, tfds.features.ClassLabel):
+    return '' if value < 0 else feature.int2str(int(value))
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'replace')
+  return str(value)
+
+
+def _write_aside(path, content, write):
+  """Writes a file that is complete or not there; keeps one that is there."""
+  if path.exists():
+    return
+  temporary = path.with_name(f'.{path.name}')
+  with output_errors(path):
+    write(temporary, content)
+    os.replace(temporary, path)
+
+
+def _write_bytes(path, content):
+  path.write_bytes(content)
+
+
+def _write_lossless(path, frames, frame_rate_hz):
+  """Writes frames, uint8 [T, H, W, 3], to the last bit, as FFV1."""
+  rate = fractions.Fraction(frame_rate_hz).limit_denominator(1001)
+  with av.open(str(path), 'w', format='matroska') as out:
+    stream = out.add_stream('ffv1', rate=rate)
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = 'bgr0'
+    for number, array in enumerate(frames):
+      array = np.ascontiguousarray(array)
+      frame = av.VideoFrame.from_ndarray(array, 'rgb24')
+      frame.pts, frame.time_base = number, 1 / rate
+      out.mux(stream.encode(frame))
+    out.mux(stream.encode())

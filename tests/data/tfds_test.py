@@ -1,0 +1,146 @@
+import io
+import json
+
+import av
+import numpy as np
+import prepare
+import pytest
+import sample_videos
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vie_jax.input_pipeline import frame_store
+
+_NAMES = ('left', 'right')
+
+
+class SmallVideos(tfds.core.GeneratorBasedBuilder):
+  """Five videos, as frames and as encoded files."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  encoded = b''
+
+  def _info(self):
+    features = {
+      'video': tfds.features.Video(shape=(None, 32, 48, 3)),
+      'file': tfds.features.Tensor(shape=(), dtype=np.object_),
+      'way': tfds.features.ClassLabel(names=_NAMES),
+      'speed': tfds.features.Scalar(np.int32),
+    }
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._examples(3), 'test': self._examples(2, first=3)}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+  def _examples(self, count, first=0):
+    for number in range(first, first + count):
+      yield (
+        number,
+        {
+          'video': sample_videos.moving(4 + number, 32, 48, seed=number),
+          'file': self.encoded,
+          'way': _NAMES[number % 2],
+          'speed': number,
+        },
+      )
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('tfds')
+  sample_videos.write(folder / 'x.mp4', sample_videos.moving(7, 32, 48))
+  SmallVideos.encoded = (folder / 'x.mp4').read_bytes()
+  SmallVideos(data_dir=folder / 'sets').download_and_prepare()
+  return folder / 'sets'
+
+
+def _prepare(data_dir, out, *options, name='small_videos'):
+  arguments = ['tfds', '--name', name, '--data-dir', str(data_dir)]
+  arguments += ['--out', str(out), '--processes', '1', *options]
+  return prepare.main(arguments)
+
+
+def _videos(out, split):
+  with frame_store.FrameStore.open(out, split) as store:
+    numbers, names = store.label('label')
+    return [
+      (names[number], store.read_frames(index, range(store.num_frames[index])))
+      for index, number in enumerate(numbers)
+    ]
+
+
+def test_frames_become_videos_with_labels_and_splits(
+  data_dir, tmp_path, capsys
+):
+  out = tmp_path / 'o'
+  assert _prepare(data_dir, out, name='small_videos:1.0.0') == 0
+  found = _videos(out, 'train') + _videos(out, 'val')
+  assert len(_videos(out, 'val')) == 2
+  expected = {
+    4 + n: (_NAMES[n % 2], sample_videos.moving(4 + n, 32, 48, seed=n))
+    for n in range(5)
+  }
+  for name, frames in found:
+    way, video = expected.pop(len(frames))
+    assert name == way
+    image = np.asarray(Image.open(io.BytesIO(frames[1]))).astype(int)
+    # JPEG halves the resolution of colour at the border of the square.
+    assert np.median(np.abs(image - video[1])) <= 1
+    assert (np.abs(image[4, 6] - video[1, 4, 6]) < 40).all()
+  assert not expected
+  (path,) = (tmp_path / 'o-videos' / 'val').glob('*0.mkv')
+  with av.open(str(path)) as file:
+    stored = [frame.to_ndarray(format='rgb24') for frame in file.decode()]
+  assert any(
+    np.array_equal(stored, sample_videos.moving(4 + n, 32, 48, seed=n))
+    for n in (3, 4)
+  )
+  manifest = json.loads((out / 'dataset.json').read_text())
+  assert manifest['name'] == 'tfds-small_videos'
+  assert manifest['options']['data_set'] == 'small_videos/1.0.0'
+  assert prepare.main(['check', str(out), '--full']) == 0
+  capsys.readouterr()
+  assert _prepare(data_dir, out, name='small_videos:1.0.0') == 0
+  assert 'already complete' in capsys.readouterr().out
+
+
+def test_the_frame_rate_and_the_features_are_options(data_dir, tmp_path):
+  options = ('--label=speed', '--frame-rate=5')
+  assert _prepare(data_dir, tmp_path / 'o', *options) == 0
+  found = {name: len(f) for name, f in _videos(tmp_path / 'o', 'train')}
+  assert found == {'0': 20, '1': 25, '2': 30}
+  # A folder of other videos is not taken for those of these options.
+  folder = f'--extract-to={tmp_path / "o-videos"}'
+  assert _prepare(data_dir, tmp_path / 'p', folder) == 2
+
+
+def test_encoded_files_are_taken_as_they_are(data_dir, tmp_path):
+  assert _prepare(data_dir, tmp_path / 'o', '--video=file') == 0
+  assert [len(f) for _, f in _videos(tmp_path / 'o', 'train')] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+  'name, options, message',
+  [
+    ('small_videos', ('--video=sound',), "no feature 'sound', only"),
+    ('small_videos', ('--video=way',), 'not uint8 [T, H, W, 3]'),
+    ('no_such_set', (), 'cannot be opened'),
+    ('ucf101/ucf101_1', (), 'download_and_prepare()'),
+  ],
+)
+def test_mistakes_are_one_line(
+  data_dir, tmp_path, capsys, name, options, message
+):
+  assert _prepare(data_dir, tmp_path / 'o', *options, name=name) == 2
+  errors = [
+    line
+    for line in capsys.readouterr().err.splitlines()
+    if line.startswith('Error')
+  ]
+  assert len(errors) == 1
+  assert message in errors[0]
