@@ -354,42 +354,10 @@ def test_multiscale_evaluation_takes_the_largest_middle_square(videos):
       assert crop[2:].tolist() == [side, side]
 
 
-@pytest.mark.parametrize(
-  'damaged',
-  [
-    frame_dataset.frame_jpeg(2, 4)[:-300],
-    frame_dataset.frame_jpeg(1, 4),  # of another size
-  ],
-)
-def test_a_damaged_frame_is_named(tmp_path, damaged):
-  content = [
-    [frame_dataset.frame_jpeg(v, number) for number in range(7)]
-    for v in range(4)
-  ]
-  content[2][4] = damaged
-  frame_dataset.write_dataset(tmp_path / 'set', content, content[:1])
-  message = r"Frame 4 of video 'kind/video 2.mp4' \(split 'train' of .*check"
-  with frame_store.FrameStore.open(tmp_path / 'set', 'train') as store:
-    videos = instances.all_videos(store)
-    with pytest.raises(frame_store.DatasetError, match=message):
-      train(videos, 1)
-    some = instances.select(store, clip=CLIP, bin_frames=1)
-    assert some.num_instances > len(content)  # rows are not those of the store
-    with pytest.raises(frame_store.DatasetError, match=message):
-      train(some, 10)
-    with pipeline.eval_batches(
-      videos, clip=CLIP, crop=CROP, batch_size=3
-    ) as batches:
-      assert next(batches)['instance_index'].tolist() == [0, 0, 0]
-      assert next(batches)['instance_index'].tolist() == [1, 1, 1]
-      with pytest.raises(frame_store.DatasetError, match=message):
-        next(batches)
-
-
-def test_a_failing_read_is_named(tmp_path, directory):
+def test_a_closed_store_is_named(directory):
   with frame_store.FrameStore.open(directory, 'train') as store:
     pass  # closed: nothing can be read any more
-  with pytest.raises(frame_store.DatasetError, match=r'Frame .* was closed'):
+  with pytest.raises(frame_store.DatasetError, match=r'was closed'):
     train(instances.all_videos(store), 1)
 
 

@@ -5,6 +5,7 @@ the order of their positions, and put together to batches.
 """
 
 import contextlib
+import functools
 import os
 import weakref
 
@@ -24,24 +25,15 @@ class _Batches:
   def __init__(
     self, clips, *, steps, batch_size, rows, num_threads, num_prefetched
   ):
-    def positions(step):
-      first = step * batch_size
-      return tf.data.Dataset.range(first + rows.start, first + rows.stop)
-
-    batches = tf.data.Dataset.range(steps.start, steps.stop)
-    batches = batches.flat_map(positions)
-    batches = batches.map(
-      tf.autograph.experimental.do_not_convert(clips.make),
-      num_parallel_calls=num_threads,
-      deterministic=True,
-    )
-    batches = batches.batch(len(rows), drop_remainder=True)
-    batches = batches.prefetch(num_prefetched)
-    batches = batches.with_options(_options(num_threads))
     self._clips = clips
-    self._positions = positions
-    self._step = steps.start
-    self._owned = {'iterator': batches.as_numpy_iterator()}
+    self._steps = steps
+    self._num_rows = len(rows)
+    # No method: what TensorFlow holds must not hold this object.
+    self._positions = functools.partial(_positions, batch_size, rows)
+    self._num_threads = num_threads
+    self._num_prefetched = num_prefetched
+    self._owned = {}
+    self._start()
     self.close = weakref.finalize(self, self._owned.clear)
 
   def __iter__(self):
@@ -52,15 +44,39 @@ class _Batches:
       raise RuntimeError(
         'These batches are closed: take them inside the with-statement.'
       )
-    try:
-      batch = next(self._owned['iterator'])
-    except tf.errors.OpError:
-      # TensorFlow does not say which file it stumbled over.
-      for position in self._positions(self._step):
-        self._clips.find_damage(position)
-      raise
-    self._step += 1
+    batch = self._next()
+    self._steps = self._steps[1:]
+    self._clips.count(batch)
     return batch
+
+  def _next(self):
+    """The next batch, without what cannot be decoded."""
+    while True:
+      try:
+        return next(self._owned['iterator'])
+      except tf.errors.OpError:
+        # TensorFlow does not say which file it stumbled over, and has lost
+        # the rest of the batch.
+        positions = self._positions(tf.constant(self._steps.start, tf.int64))
+        found = [self._clips.find_damage(position) for position in positions]
+        if not any(found):
+          raise
+        self._start()
+
+  def _start(self):
+    """Begins to make the batches of the steps that are left."""
+    self._owned.clear()
+    batches = tf.data.Dataset.range(self._steps.start, self._steps.stop)
+    batches = batches.flat_map(self._positions)
+    batches = batches.map(
+      tf.autograph.experimental.do_not_convert(self._clips.make),
+      num_parallel_calls=self._num_threads,
+      deterministic=True,
+    )
+    batches = batches.batch(self._num_rows, drop_remainder=True)
+    batches = batches.prefetch(self._num_prefetched)
+    batches = batches.with_options(_options(self._num_threads))
+    self._owned['iterator'] = batches.as_numpy_iterator()
 
 
 @contextlib.contextmanager
@@ -73,8 +89,9 @@ def open_batches(
 
   Args:
     clips: has make(position) -> dict of tensors, the clip at a global position
-      (step * batch_size + row), and find_damage(position), which raises
-      frame_store.DatasetError for what cannot be read or decoded.
+      (step * batch_size + row); find_damage(position) -> bool, whether it has
+      found, and noted, why that clip could not be made, so that it can be now;
+      and count(batch), which is given each batch that is taken.
     steps: range of steps, one batch each.
     batch_size: B, clips in a global batch.
     rows: range within [0, B), this host's rows of each batch.
@@ -104,6 +121,12 @@ def hide_accelerators():
     # Too late once TensorFlow has started; then it can only be left alone.
     with contextlib.suppress(RuntimeError):
       tf.config.set_visible_devices([], kind)
+
+
+def _positions(batch_size, rows, step):
+  """This host's positions of a step: a tf.data.Dataset."""
+  first = step * batch_size
+  return tf.data.Dataset.range(first + rows.start, first + rows.stop)
 
 
 def _options(num_threads):

@@ -40,6 +40,18 @@ class DatasetError(ValueError):
   """A prepared data set is missing, incomplete or damaged."""
 
 
+class UnreadableError(DatasetError):
+  """Records of a prepared data set that is open cannot be read.
+
+  Attributes:
+    reason: str, without the remedy and a full stop.
+  """
+
+  def __init__(self, reason, remedy):
+    super().__init__(f'{reason}. {remedy}')
+    self.reason = reason
+
+
 class FrameStore:
   """The videos of one split, readable one frame at a time by index.
 
@@ -167,7 +179,8 @@ class FrameStore:
 
     Raises:
       IndexError: if the video or one of the frames does not exist.
-      DatasetError: if the records cannot be read.
+      UnreadableError: if one of the records cannot be read.
+      DatasetError: if the store is closed.
     """
     instance_index = int(instance_index)
     if not 0 <= instance_index < self.num_videos:
@@ -200,15 +213,22 @@ class FrameStore:
     try:
       if reader is None:
         reader = self._open_reader(shard)
-      return reader.read(records)
+      frames = reader.read(records)
     except RuntimeError as error:
       if self._is_closed:
         raise DatasetError(f'{self.directory} was closed.') from error
-      raise DatasetError(
-        f'{self._shards[shard][0]} cannot be read ({error}). Run '
-        f'"python data/prepare.py check {self.directory}" and prepare the '
-        'data set again where it is damaged.'
-      ) from error
+      raise self._unreadable(shard, error) from error
+    # What lies behind the end of a file that was cut short while it was open.
+    if not all(frames):
+      raise self._unreadable(shard, 'a record is empty')
+    return frames
+
+  def _unreadable(self, shard, reason):
+    return UnreadableError(
+      f'{self._shards[shard][0]} cannot be read ({reason})',
+      f'Run "python data/prepare.py check {self.directory}" and prepare the '
+      'data set again where it is damaged.',
+    )
 
   def _open_reader(self, shard):
     with self._lock:

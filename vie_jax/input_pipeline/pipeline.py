@@ -6,9 +6,11 @@ once, with the batches it would have had, and one host or several see the
 same global batch.
 
 The frames of a clip are chosen before anything is read, and read before
-anything is decoded.
+anything is decoded. A damaged frame is replaced by another one of its video,
+see `sound_frames`.
 """
 
+import collections
 import contextlib
 
 import numpy as np
@@ -16,10 +18,11 @@ import tensorflow as tf
 
 from vie_jax.input_pipeline import (
   augmentation,
+  bad_frames,
   batch_iterator,
   batch_order,
   frame_sampling,
-  frame_store,
+  sound_frames,
 )
 
 
@@ -37,6 +40,7 @@ def train_batches(
   label_column=None,
   num_threads=None,
   num_prefetched=2,
+  damage=None,
 ):
   """Gives an endless iterator over training batches.
 
@@ -60,6 +64,8 @@ def train_batches(
     label_column: column of labels; None for labels of -1.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time.
+    damage: BadFrames that counts and names damaged frames; None for one of
+      its own.
 
   Yields:
     An iterator over dicts of NumPy arrays, b = B / host_count rows each:
@@ -68,8 +74,10 @@ def train_batches(
       instance_index: int32 [b], rows of `instances`, no value twice in a
         global batch.
       label: int32 [b], -1 where unknown.
-    It raises frame_store.DatasetError, naming the video, when a frame cannot
-    be read or decoded.
+      bad_frames: int32 [b], how many of the T frames stand for damaged ones.
+    It raises frame_store.DatasetError, naming the video, when it has no sound
+    frame: a clip of another video would move the wrong row of the memory bank.
+    And it does when too many frames are damaged, see BadFrames.check.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -115,7 +123,9 @@ def train_batches(
     box = draw_box(height, width, box_seed)
     return instance_index, frame_numbers, box, {}
 
-  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
+  epoch_size = num_instances // batch_size * batch_size
+  counted = _Count(store, instances.video, clip.num_frames, epoch_size, damage)
+  clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
   with batch_iterator.open_batches(
     clips,
     steps=steps,
@@ -141,6 +151,7 @@ def eval_batches(
   label_column=None,
   num_threads=None,
   num_prefetched=2,
+  damage=None,
 ):
   """Gives an iterator over all evaluation clips of all instances, in order.
 
@@ -162,10 +173,12 @@ def eval_batches(
     label_column: column of labels; None for labels of -1.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time.
+    damage: as in train_batches.
 
   Yields:
     An iterator over ceil(N * G / B) dicts of NumPy arrays from start_step on,
-    the same number on each host; N * G is the number of all clips. They are as in train_batches, and
+    the same number on each host; N * G is the number of all clips. They are as
+    in train_batches, and
       clip_index: int32 [b], in [0, G).
       is_valid: bool [b], False for the copies of the last clip that fill the
         last batch.
@@ -192,7 +205,8 @@ def eval_batches(
     extra = {'clip_index': clip_index, 'is_valid': is_valid}
     return instance_index, frame_numbers, box, extra
 
-  clips = _Clips(store, table, choose, clip.num_frames, crop, window)
+  counted = _EvalCount(store, instances.video, clip.num_frames, total, damage)
+  clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
   with batch_iterator.open_batches(
     clips,
     steps=range(start_step, -(-total // batch_size)),
@@ -359,11 +373,71 @@ class _Table:
     return tf.unstack(self._starts[instance_index], num=2)
 
 
+class _Count:
+  """Counts the damaged frames of the batches of a training."""
+
+  def __init__(self, store, video, num_frames, num_clips, damage):
+    self.damage = damage or bad_frames.BadFrames()
+    self._store = store
+    self._video = video
+    self._num_frames = num_frames
+    self._num_all = num_clips * num_frames
+
+  def count(self, batch):
+    """Counts a batch that is taken.
+
+    Raises:
+      frame_store.DatasetError: if that makes too many.
+    """
+    self._count_rows(batch, batch['bad_frames'])
+    self.damage.check(num_all=self._num_all)
+
+  def _count_rows(self, batch, num_bad):
+    """Returns frames in all, and replaced, of a batch."""
+    bad, store = collections.Counter(), self._store
+    for row in np.flatnonzero(num_bad):
+      video = self._video[batch['instance_index'][row]]
+      bad[store.paths[video]] += int(num_bad[row])
+    num_frames = len(num_bad) * self._num_frames
+    self.damage.count(
+      num_frames,
+      bad,
+      location=f'split {store.split!r} of {store.directory}',
+      remedy=sound_frames.remedy(store),
+    )
+    return num_frames, bad.total()
+
+
+class _EvalCount(_Count):
+  """The same of one pass over the evaluation clips, each counted once."""
+
+  def __init__(self, store, video, num_frames, num_clips, damage):
+    super().__init__(store, video, num_frames, num_clips, damage)
+    self._counts = np.zeros(2, np.int64)
+
+  def count(self, batch):
+    """See _Count.count."""
+    is_valid = batch['is_valid']
+    batch = {
+      name: batch[name][is_valid]
+      for name in ('instance_index', 'clip_index', 'bad_frames')
+    }
+    num_bad = batch['bad_frames']
+    self._counts += self._count_rows(batch, num_bad)
+    clips = self.damage.clips[self._store.split]
+    for row in np.flatnonzero(num_bad):
+      key = f'{batch["instance_index"][row]}/{batch["clip_index"][row]}'
+      clips[key] = int(num_bad[row])
+    num_frames, num_bad = self._counts.tolist()
+    self.damage.check(
+      num_all=self._num_all, num_frames=num_frames, num_bad=num_bad
+    )
+
+
 class _Clips:
   """Makes the clip of a position: choose, read, decode."""
 
-  def __init__(self, store, table, choose, num_frames, crop, window):
-    self._store = store
+  def __init__(self, store, table, choose, num_frames, crop, window, counted):
     self._table = table
     self._choose = choose
     self._num_frames = num_frames
@@ -372,6 +446,10 @@ class _Clips:
       'window': window,
       'crops_before_resize': augmentation.crops_before_resize(crop.method),
     }
+    self._frames = sound_frames.SoundFrames(
+      store, counted.damage, **self._window_options
+    )
+    self.count = counted.count
 
   def make(self, position):
     """Gives one row of the batch, in a graph.
@@ -383,56 +461,37 @@ class _Clips:
       dict of tensors.
     """
     instance_index, frame_numbers, box, extra = self._choose(position)
-    frames = tf.numpy_function(
-      self._read,
-      [self._table.video(instance_index), frame_numbers],
-      tf.string,
+    frames, num_bad = tf.numpy_function(
+      self._frames.read,
+      [self._table.video(instance_index), frame_numbers, box],
+      [tf.string, tf.int32],
     )
-    pixels, crop = self._decode(instance_index, frames, box)
-    return {
-      'window': pixels,
-      'crop': crop,
-      'instance_index': tf.cast(instance_index, tf.int32),
-      'label': self._table.label(instance_index),
-      **extra,
-    }
-
-  def find_damage(self, position):
-    """Makes a clip frame by frame.
-
-    Args:
-      position: int64 scalar tensor.
-
-    Raises:
-      frame_store.DatasetError: for the first frame that cannot be read or
-        decoded.
-    """
-    instance_index, frame_numbers, box, _ = self._choose(position)
-    video = int(self._table.video(instance_index))
-    for number in frame_numbers.numpy():
-      try:
-        frames = self._read(video, [number])
-        self._decode(instance_index, tf.constant(frames), box, num_frames=1)
-      except (tf.errors.OpError, ValueError) as error:
-        reason = getattr(error, 'message', str(error)).strip().split('\n')[0]
-        raise frame_store.DatasetError(
-          f'Frame {number} of video '
-          f'{self._store.paths[video]!r} (split '
-          f'{self._store.split!r} of {self._store.directory}) cannot be read '
-          f'or decoded: {reason} Run "python data/prepare.py check '
-          f'{self._store.directory}" to find all damaged frames.'
-        ) from error
-
-  def _read(self, video, frame_numbers):
-    frames = self._store.read_frames(video, frame_numbers)
-    return np.array(frames, dtype=object)
-
-  def _decode(self, instance_index, frames, box, num_frames=None):
     _, height, width = self._table.shape(instance_index)
-    return augmentation.decode_window(
-      tf.ensure_shape(frames, (num_frames or self._num_frames,)),
+    pixels, crop = augmentation.decode_window(
+      tf.ensure_shape(frames, (self._num_frames,)),
       box,
       height=height,
       width=width,
       **self._window_options,
     )
+    return {
+      'window': pixels,
+      'crop': crop,
+      'instance_index': tf.cast(instance_index, tf.int32),
+      'label': self._table.label(instance_index),
+      'bad_frames': tf.ensure_shape(num_bad, ()),
+      **extra,
+    }
+
+  def find_damage(self, position):
+    """Looks for why a clip could not be made; see open_batches.
+
+    Args:
+      position: int64 scalar tensor.
+
+    Raises:
+      frame_store.DatasetError: if it never can be.
+    """
+    instance_index, frame_numbers, box, _ = self._choose(position)
+    video = int(self._table.video(instance_index))
+    return self._frames.find_damage(video, frame_numbers.numpy(), box)

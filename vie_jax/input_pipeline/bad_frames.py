@@ -1,0 +1,119 @@
+"""Counts damaged frames, names whose they are, and says when it is too many.
+
+What a damaged frame is replaced by is the business of `sound_frames`, and of
+`image_pipeline` for images.
+"""
+
+import collections
+import threading
+
+from absl import logging
+
+from vie_jax.input_pipeline import frame_store
+
+# Of so few frames a share tells nothing.
+_MIN_FRAMES = 1000
+_NUM_WORST = 5
+
+
+class BadFrames:
+  """What a training, or the evaluations beside it, have met of damage.
+
+  Frames are counted when their batch is taken, not when it is made ahead of
+  time, so that the figures are a function of what was taken.
+
+  Attributes:
+    num_frames: frames of all batches taken; repeats count.
+    num_bad: how many of them were replaced.
+    clips: split -> {'instance/clip': replaced frames} of evaluation clips, so
+      that a clip that is evaluated again does not count twice. JSON-compatible.
+  """
+
+  def __init__(self, max_share=0.05):
+    """Begins to count.
+
+    Args:
+      max_share: share of the frames that may be replaced, in [0, 1].
+    """
+    self.num_frames = 0
+    self.num_bad = 0
+    self.clips = collections.defaultdict(dict)
+    self._max_share = max_share
+    self._by_name = collections.Counter()
+    self._remedy = ''
+    self._named = set()
+    self._lock = threading.Lock()
+
+  def go_on_from(self, counts):
+    """Goes on from the counts of a checkpoint.
+
+    Args:
+      counts: num_frames and num_bad, as the keys of a dict.
+    """
+    self.num_frames = counts['num_frames']
+    self.num_bad = counts['num_bad']
+
+  def name(self, key, message):
+    """Logs a message, if there was none of this key; from any thread."""
+    with self._lock:
+      if key in self._named:
+        return
+      self._named.add(key)
+    logging.warning('%s', message)
+
+  def count(self, num_frames, bad, *, location, remedy):
+    """Counts the frames of a batch.
+
+    Args:
+      num_frames: in it.
+      bad: name of a video or image -> number of its frames that were
+        replaced; only of those that had any.
+      location: of the data set, for messages.
+      remedy: likewise, what to do.
+    """
+    self.num_frames += num_frames
+    self.num_bad += sum(bad.values())
+    self._by_name.update({f'{name!r} of {location}': bad[name] for name in bad})
+    self._remedy = remedy
+
+  def check(self, *, num_all, num_frames=None, num_bad=None):
+    """Stops when too many frames were replaced.
+
+    A share of fewer than 1000 frames, or of less than all there are, is not
+    taken for one.
+
+    Args:
+      num_all: frames of an epoch, or of an evaluation.
+      num_frames: of which num_bad were replaced; those of all batches if they
+        are not given.
+      num_bad: see num_frames.
+
+    Raises:
+      DatasetError: naming the worst videos, and the remedy.
+    """
+    if num_frames is None:
+      num_frames, num_bad = self.num_frames, self.num_bad
+    enough = max(num_frames, min(_MIN_FRAMES, num_all))
+    if num_bad > self._max_share * enough:
+      raise frame_store.DatasetError(
+        f'{num_bad} of {num_frames} frames are damaged and were to be '
+        f'replaced, more than the share {self._max_share} that '
+        'config.input.max_bad_share allows: most of them in '
+        f'{self._worst()}. {self._remedy}'
+      )
+
+  def log_summary(self):
+    """Says at the end, in one line, how much was replaced; or nothing."""
+    if self._by_name:
+      logging.warning(
+        'Replaced %d damaged frames of %d videos or images, most of them in '
+        '%s. %s',
+        self._by_name.total(),
+        len(self._by_name),
+        self._worst(),
+        self._remedy,
+      )
+
+  def _worst(self):
+    worst = self._by_name.most_common(_NUM_WORST)
+    return ', '.join(f'{name} ({count})' for name, count in worst)
