@@ -56,7 +56,7 @@ def check_dataset(directory, *, full):
     results.append((name, str(num_items), str(len(found))))
     problems.extend(found)
 
-  manifest, found = _check_manifest(directory)
+  manifest, found = check_manifest(directory)
   note('dataset.json', 1, found)
   if manifest is not None:
     note('files', len(manifest['files']), _check_files(directory, manifest))
@@ -83,7 +83,16 @@ def _print(directory, results, problems):
     print('All is well.')
 
 
-def _check_manifest(directory):
+def check_manifest(directory):
+  """Reads dataset.json and checks its outer shape.
+
+  Args:
+    directory: pathlib.Path of the data set.
+
+  Returns:
+    (manifest, problems): dict, or None where there is a problem, and list of
+    str.
+  """
   path = directory / 'dataset.json'
   if not directory.is_dir():
     return None, [f'there is no directory {directory}']

@@ -87,7 +87,7 @@ def add_processes(parser):
   parser.add_argument(
     '--processes',
     type=int_from(1),
-    default=_num_cores(),
+    default=num_cores(),
     metavar='N',
     help='worker processes (one for each core)',
   )
@@ -108,7 +108,8 @@ def int_from(lowest, highest=None):
   return parse
 
 
-def _num_cores():
+def num_cores():
+  """How many cores this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -7,6 +7,7 @@
   python data/prepare.py hmdb51 --videos DIR --splits DIR --split 1 --out OUT
   python data/prepare.py tfds --name NAME --out OUT
   python data/prepare.py check OUT
+  python data/prepare.py show OUT --out PAGE.html
   python data/prepare.py demo --out OUT
   python data/prepare.py demo-images --out OUT
 
@@ -26,6 +27,7 @@ from command_options import (
   add_processes,
   add_val_percent,
   int_from,
+  num_cores,
   prepare_and_print,
 )
 from definition_commands import add_definitions
@@ -38,6 +40,8 @@ from worker_pool import WorkerStartError
 _DEMO_NAME = 'demo'
 # Those of demo_videos.py, which only its commands import.
 _LOOKS = ('day', 'night')
+_REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SHOWN_CONFIG = os.path.join(_REPOSITORY, 'configs', 'vie_slowfast.py')
 
 
 def main(arguments=None):
@@ -50,7 +54,7 @@ def main(arguments=None):
     int, the exit code: 0 done, 1 `check` found something wrong, 2 the
     command cannot be carried out, 130 stopped from outside.
   """
-  options = _parser().parse_args(arguments)
+  options = _parsed(sys.argv[1:] if arguments is None else arguments)
   try:
     return options.run(options)
   except (InputError, OutputError, WorkerStartError) as error:
@@ -63,6 +67,19 @@ def main(arguments=None):
   except KeyboardInterrupt:
     print('\nStopped. The same command goes on from here.', file=sys.stderr)
     return 130
+
+
+def _parsed(arguments):
+  """Parses the command line; fields of a config are for `show` alone."""
+  fields = [word for word in arguments if word.startswith('--config.')]
+  parser = _parser()
+  options = parser.parse_args(
+    [word for word in arguments if word not in fields]
+  )
+  if fields and options.run is not _run_show:
+    parser.error(f'unrecognized arguments: {" ".join(fields)}')
+  options.config_fields = fields
+  return options
 
 
 def _run_folder(options):
@@ -132,6 +149,33 @@ def _run_check(options):
   return 1 if problems else 0
 
 
+def _run_show(options):
+  # Config files import one another, and vie_jax is the one beside them.
+  sys.path.insert(0, _REPOSITORY)
+  # Imported here: it brings the whole of vie_jax, and the others start fast.
+  import show_dataset
+
+  try:
+    warnings = show_dataset.show_dataset(
+      show_dataset.Request(
+        directory=options.directory,
+        out=options.out,
+        config=options.config,
+        config_fields=options.config_fields,
+        seed=options.seed,
+        num_clips=options.num_clips,
+        num_threads=num_cores(),
+      )
+    )
+  except KeyboardInterrupt:
+    print('\nStopped; no page was written.', file=sys.stderr)
+    return 130
+  for warning in warnings:
+    print(f'WARNING: {warning}', file=sys.stderr)
+  print(f'Written: {options.out}')
+  return 0
+
+
 def _parser():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,6 +184,7 @@ def _parser():
   _add_folder(commands)
   add_definitions(commands)
   _add_check(commands)
+  _add_show(commands)
   _add_demo(commands)
   _add_demo_images(commands)
   return parser
@@ -211,6 +256,36 @@ def _add_check(commands):
   parser.add_argument('directory', metavar='OUT')
   parser.add_argument(
     '--full', action='store_true', help='decode all frames, not a sample'
+  )
+
+
+def _add_show(commands):
+  parser = commands.add_parser(
+    'show', help='make one HTML page of a prepared data set'
+  )
+  parser.set_defaults(run=_run_show)
+  parser.add_argument('directory', metavar='OUT')
+  parser.add_argument(
+    '--out', required=True, metavar='PAGE.html', help='the page to write'
+  )
+  parser.add_argument(
+    '--config',
+    default=_SHOWN_CONFIG,
+    metavar='FILE.py[:VARIANT]',
+    help='for whose network clips are shown; --config.FIELD=VALUE changes it '
+    '(configs/vie_slowfast.py)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=int_from(0, 2**31 - 1),
+    help="which clips are drawn (the config's own)",
+  )
+  parser.add_argument(
+    '--num-clips',
+    type=int_from(1, 200),
+    default=8,
+    metavar='N',
+    help='training clips, and as many videos of validation (8)',
   )
 
 

@@ -180,3 +180,24 @@ for name in {WITHOUT_TENSORFLOW}:
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_of_the_data_tools_only_show_uses_the_package():
+  users = {
+    path.name
+    for path in (REPOSITORY / 'data').glob('*.py')
+    for name in imported_names(path)
+    if name.partition('.')[0] in ('vie_jax', 'jax', 'tensorflow')
+  }
+  assert users == {'network_clips.py', 'show_dataset.py'}
+
+
+def test_the_data_tools_start_without_the_package():
+  code = """
+import sys
+for name in ('vie_jax', 'jax', 'tensorflow', 'ml_collections'):
+  sys.modules[name] = None  # importing it now fails
+import prepare
+"""
+  environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / 'data'))
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)

@@ -73,6 +73,7 @@ def train_batches(
       crop: float32 [b, 4], offset y, x, height, width in window pixels.
       instance_index: int32 [b], rows of `instances`, no value twice in a
         global batch.
+      frame_numbers: int32 [b, T], of the video at `frame_rate_hz`.
       label: int32 [b], -1 where unknown.
       bad_frames: int32 [b], how many of the T frames stand for damaged ones.
     It raises frame_store.DatasetError, naming the video, when it has no sound
@@ -478,6 +479,7 @@ class _Clips:
       'window': pixels,
       'crop': crop,
       'instance_index': tf.cast(instance_index, tf.int32),
+      'frame_numbers': frame_numbers,
       'label': self._table.label(instance_index),
       'bad_frames': tf.ensure_shape(num_bad, ()),
       **extra,

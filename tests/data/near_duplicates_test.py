@@ -1,0 +1,163 @@
+"""Hashes of pictures, and pairs of near ones against comparing all."""
+
+import io
+
+import near_duplicates
+import numpy as np
+import pytest
+from PIL import Image
+
+NUM_BITS = near_duplicates.NUM_BITS
+
+
+def picture(seed, size=(96, 64)):
+  """A smooth random picture."""
+  coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+  return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def differing(one, other):
+  return (one ^ other).bit_count()
+
+
+def turned(bits, places):
+  """A row of uint64 with some of its bits turned."""
+  row = np.unpackbits(bits.view(np.uint8))
+  row[places] ^= 1
+  return np.packbits(row).view(np.uint64)
+
+
+def clustered(num_rows, *, seed=0):
+  """Random rows, half of which are others with up to 40 bits turned."""
+  rng = np.random.default_rng(seed)
+  bits = rng.integers(0, 2**64, (num_rows, 3), np.uint64)
+  for row in range(num_rows // 2, num_rows):
+    of = bits[rng.integers(num_rows // 2)]
+    places = rng.choice(NUM_BITS, rng.integers(0, 41), replace=False)
+    bits[row] = turned(of, places)
+  return bits
+
+
+def all_near(bits, is_flat):
+  """(row, row) -> distance, by comparing all with all."""
+  found = {}
+  for i, one in enumerate(bits):
+    for j in range(i + 1, len(bits)):
+      distance = int(np.bitwise_count(one ^ bits[j]).sum())
+      places = 3 - max(is_flat[i].sum(), is_flat[j].sum())
+      if distance * 3 <= near_duplicates.MAX_DISTANCE * places:
+        found[i, j] = distance
+  return found
+
+
+def near(bits, is_flat=None):
+  if is_flat is None:
+    is_flat = np.zeros(bits.shape, bool)
+  return near_duplicates.near_pairs(bits, is_flat, lambda number: None)
+
+
+def as_dict(pairs):
+  return dict(
+    zip(map(tuple, pairs.rows.tolist()), pairs.distance.tolist(), strict=True)
+  )
+
+
+def test_a_copy_of_another_size_and_quality_has_nearly_the_same_hash():
+  original = picture(0)
+  data = io.BytesIO()
+  original.resize((60, 40)).save(data, 'JPEG', quality=40)
+  hashes = [near_duplicates.picture_hash(p)[0] for p in (original, picture(1))]
+  copy, is_flat = near_duplicates.picture_hash(Image.open(data))
+  assert not is_flat
+  assert differing(copy, hashes[0]) <= 4
+  assert differing(copy, hashes[1]) > 16
+
+
+@pytest.mark.parametrize('noise', [0, 2])
+def test_black_and_nearly_even_pictures_are_flat(noise):
+  grey = np.random.default_rng(0).integers(0, noise + 1, (64, 96), np.uint8)
+  assert near_duplicates.picture_hash(Image.fromarray(grey)) == (0, True)
+
+
+@pytest.mark.parametrize('num_frames', [1, 2, 3, 250])
+def test_three_frames_spread_over_the_video_stand_for_it(num_frames):
+  numbers = near_duplicates.frame_numbers(num_frames)
+  assert len(numbers) == near_duplicates.NUM_PLACES
+  assert sorted(numbers) == numbers
+  assert numbers[0] >= 0
+  assert numbers[-1] < num_frames
+  if num_frames == 250:
+    assert numbers == [41, 125, 208]
+
+
+@pytest.mark.parametrize('chunk', [7, 1_000_000])
+def test_near_pairs_are_those_that_comparing_all_finds(chunk, monkeypatch):
+  monkeypatch.setattr(near_duplicates, '_CHUNK', chunk)
+  # Of rows that are equal, only the first is compared with others.
+  bits = np.unique(clustered(300), axis=0)
+  expected = all_near(bits, np.zeros(bits.shape, bool))
+  assert len(expected) > 50
+  assert as_dict(near(bits)) == expected
+
+
+def test_flat_pictures_make_the_others_count_for_more():
+  bits = clustered(200, seed=1)
+  is_flat = np.zeros(bits.shape, bool)
+  is_flat[:, 1] = True
+  bits[:, 1] = 0
+  expected = all_near(bits, is_flat)
+  found = as_dict(near(bits, is_flat))
+  assert found.items() <= expected.items()
+  assert max(found.values()) == 15
+  assert len(expected) < len(all_near(bits, np.zeros(bits.shape, bool)))
+
+
+def test_the_distance_that_counts_is_never_missed():
+  rng = np.random.default_rng(2)
+  original = rng.integers(0, 2**64, (1, 3), np.uint64)
+  for distance, is_found in ((23, True), (24, False)):
+    for _ in range(10):
+      places = rng.choice(NUM_BITS, distance, replace=False)
+      bits = np.stack([original[0], turned(original[0], places)])
+      assert (len(near(bits).rows) == 1) == is_found
+
+
+def test_many_equal_videos_make_one_pair_each():
+  bits = np.repeat(clustered(2), 5000, axis=0)
+  pairs = near(bits)
+  assert len(pairs.rows) >= 9998
+  assert (np.bincount(pairs.rows[:, 1], minlength=10000) <= 1).all()
+
+
+def test_crowded_values_bound_the_work_and_are_counted(monkeypatch):
+  bits = np.random.default_rng(3).integers(0, 2**64, (500, 3), np.uint64)
+  bits[:, 0] &= np.uint64(0xFFFFFFFFFFFF0000)
+  bits[1] = turned(bits[0], [100])
+  assert near(bits).num_crowded == 0
+  monkeypatch.setattr(near_duplicates, '_MAX_COMPARISONS', 1000)
+  pairs = near(bits)
+  assert pairs.num_crowded == 500
+  assert as_dict(pairs) == {(0, 1): 1}
+
+
+def test_too_many_pairs_are_cut_to_the_nearest(monkeypatch):
+  monkeypatch.setattr(near_duplicates, 'MAX_PAIRS', 10)
+  bits = clustered(300)
+  everything = sorted(all_near(bits, np.zeros(bits.shape, bool)).values())
+  pairs = near(bits)
+  assert pairs.is_cut
+  is_different = pairs.distance > 0
+  nearest = [distance for distance in everything if distance][:10]
+  assert sorted(pairs.distance[is_different]) == nearest
+
+
+def test_same_videos_are_paired_with_the_first_by_any_key():
+  pairs = near_duplicates.same_pairs(
+    ['a', 'b', 'a', 'c', 'd', 'e'], ['1', '2', '3', '1', '2', '6']
+  )
+  assert pairs.rows.tolist() == [[0, 2], [0, 3], [1, 4]]
+
+
+def test_nothing_makes_no_pairs():
+  assert len(near(np.zeros((0, 3), np.uint64)).rows) == 0
+  assert len(near_duplicates.same_pairs([], []).rows) == 0

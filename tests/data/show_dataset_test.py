@@ -1,0 +1,403 @@
+"""The page of a data set: facts, clips, duplicates, hostile names."""
+
+import base64
+import html
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import av
+import chromium
+import jax
+import network_clips
+import numpy as np
+import prepare
+import pytest
+import sample_videos
+import show_dataset
+import tiny_run
+from PIL import Image
+
+from vie_jax import device_augment
+from vie_jax.input_pipeline import frame_store, instances, pipeline
+
+CONFIG = str(tiny_run.REPOSITORY / 'configs' / 'demo.py')
+HOSTILE = (
+  '<script>window.owned=1<⁄script>.mp4',
+  '"><img src=x onerror=window.owned=1>.mp4',
+  "{{ 7*7 }}{% raw %}' onload='window.owned=1.mp4",
+  'right \u202egpj.exe\u202c to left.mp4',
+  '&lt;b&gt; & more.mp4',
+)
+COPIED = 'video_0002.mp4'
+
+
+def re_encode(source, target, size):
+  """Writes a video again, at another size and quality."""
+
+  with av.open(str(source)) as container:
+    frames = [f.to_image() for f in container.decode(video=0)]
+  frames = np.stack([np.asarray(frame.resize(size)) for frame in frames])
+  sample_videos.write(target, frames, options={'crf': '30'})
+
+
+def show(directory, page, *arguments, network='single'):
+  return prepare.main(
+    ['show', str(directory), '--out', str(page)]
+    + [f'--config={CONFIG}:{network}', '--num-clips=2', *arguments]
+  )
+
+
+@pytest.fixture(scope='module')
+def prepared(demo_dataset, tmp_path_factory):
+  """Nine rendered videos under odd names, copies, and black videos."""
+  folder = tmp_path_factory.mktemp('odd')
+  rendered = demo_dataset.with_name('demo-videos')
+  videos = folder / 'videos'
+  videos.mkdir()
+  for number, name in enumerate((*HOSTILE, 'a.mp4', 'b.mp4', 'c.mp4', 'd.mp4')):
+    shutil.copy(rendered / f'video_{number:04d}.mp4', videos / name)
+  shutil.copy(videos / 'a.mp4', videos / 'copy of a.mp4')
+  re_encode(videos / 'b.mp4', videos / 'small b.mp4', (60, 48))
+  re_encode(videos / 'c.mp4', videos / 'large c.mp4', (120, 96))
+  for number in range(3):
+    black = np.zeros((10 + number, 48, 64, 3), np.uint8)
+    sample_videos.write(videos / f'black {number}.mp4', black)
+  shutil.copy(videos / 'black 0.mp4', videos / 'black again.mp4')
+  (videos / 'no <video>.mp4').write_text('not a video')
+  (videos / os.fsdecode(b'bad \xff\xfe.mp4')).write_bytes(b'')
+  val = ['copy of a.mp4', 'small b.mp4', 'black 1.mp4', 'black again.mp4']
+  names = [p.name for p in videos.iterdir() if b'\xff' not in os.fsencode(p)]
+  (folder / 'val.txt').write_text('\n'.join(val))
+  (folder / 'train.txt').write_text('\n'.join(set(names) - set(val)))
+  with open(videos / 'labels.csv', 'w') as file:
+    file.write('path,<i>kind</i>\na.mp4,<b>&\nb.mp4,plain\n')
+  tiny_run.prepare(
+    'folder',
+    f'--videos={videos}',
+    f'--out={folder / "out"}',
+    f'--train-list={folder / "train.txt"}',
+    f'--val-list={folder / "val.txt"}',
+    '--processes=2',
+  )
+  return folder / 'out'
+
+
+@pytest.fixture(scope='module')
+def page(prepared, tmp_path_factory):
+  """The page of it, and what the command said: (path, text, messages)."""
+  path = tmp_path_factory.mktemp('page') / 'new' / 'page.html'
+  done = subprocess.run(
+    [sys.executable, str(prepare.__file__), 'show', str(prepared)]
+    + [f'--out={path}', f'--config={CONFIG}:single', '--num-clips=12']
+    + ['--seed=3', '--config.clip.num_eval_clips=2'],
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return path, path.read_text(), done.stderr
+
+
+class Addresses(html.parser.HTMLParser):
+  """Collects what the elements of a page point to."""
+
+  def __init__(self):
+    super().__init__()
+    self.found = []
+
+  def handle_starttag(self, tag, attributes):
+    self.found += [v for name, v in attributes if name in ('src', 'href')]
+
+
+def pairs_of(text):
+  """{(first, second): (where, kind and distance)} that a page shows."""
+  found = {}
+  for article in re.findall(r'<article class="pair.*?</article>', text, re.S):
+    where, what = re.search(r'<b>(.*?)</b>(.*?)</p>', article).groups()
+    names = re.findall(r'<figcaption>\w+: <bdi>(.*?)</bdi>', article)
+    found[tuple(map(html.unescape, names))] = where, what.strip()
+  return found
+
+
+def test_copies_are_found_across_the_splits_and_within(page):
+  found = pairs_of(page[1])
+  assert set(found) == {
+    ('a.mp4', 'copy of a.mp4'),
+    ('b.mp4', 'small b.mp4'),
+    ('c.mp4', 'large c.mp4'),
+    ('black 0.mp4', 'black again.mp4'),
+  }
+  across = 'across train and val'
+  where, what = found['a.mp4', 'copy of a.mp4']
+  assert (where, what) == (across, 'same file, distance 0 of 192 bits')
+  where, what = found['b.mp4', 'small b.mp4']
+  assert where == across
+  assert what.startswith('look alike')
+  where, what = found['c.mp4', 'large c.mp4']
+  assert where == 'within train'
+  assert what.startswith('look alike')
+
+
+def test_black_videos_are_paired_by_checksum_alone_and_that_is_said(page):
+  _, what = pairs_of(page[1])['black 0.mp4', 'black again.mp4']
+  assert what == 'same file, distance 0 of 192 bits; nothing to see in either'
+  assert '4 videos show nothing to compare by' in page[1]
+
+
+def test_duplicates_across_the_splits_are_warned_about(page):
+  warning = (
+    '3 of 4 validation videos are in train, too: 2 the same, 1 that look the '
+    'same. Nothing, such as black, is to be seen in 1.'
+  )
+  assert f'WARNING: {warning}' in page[2]
+  assert warning in page[1]
+  assert page[1].index(warning) < page[1].index('id="facts"')
+
+
+def test_names_are_escaped_and_nothing_is_fetched(page):
+  text = page[1]
+  assert '<script' not in text.lower()
+  assert '<img src=x' not in text
+  assert '<b>&' not in text
+  assert '<i>kind' not in text
+  assert '\u202e' not in text
+  assert '\\u202egpj.exe\\u202c' in text
+  assert '&lt;script&gt;window.owned=1' in text
+  assert '{{ 7*7 }}{% raw %}' in text
+  assert 'no &lt;video&gt;.mp4' in text
+  assert 'bad \\xff\\xfe.mp4: its name is not UTF-8' in html.unescape(
+    re.sub('</?bdi>', '', text).replace('\\\\', '\\')
+  )
+  assert "default-src 'none'; img-src data:" in html.unescape(text)
+  addresses = Addresses()
+  addresses.feed(text)
+  assert len(addresses.found) > 40
+  for address in addresses.found:
+    assert address.startswith(('data:image/jpeg;base64,', '#'))
+
+
+def test_facts_are_those_of_the_data_set(page, prepared):
+  text = re.sub(r'\s+', ' ', re.sub(r'<[^>]*>', ' ', page[1]))
+  manifest = json.loads((prepared / 'dataset.json').read_text())
+  for split in ('train', 'val'):
+    counts = manifest['splits'][split]
+    row = f' {split} {counts["videos"]} {counts["frames"]:,} '
+    assert row in text
+  assert manifest['fingerprint'] in text
+  assert 'without a label are 10 of train and 4 of val' in text
+  assert '2 classes have no video in val' in text
+  assert '80 × 64 10' in text
+  assert 'Skipped: 2' in text
+
+
+def shown_frames(text, part):
+  """Pictures and numbers of the frames under a heading of each video."""
+  found = []
+  for article in re.findall(r'<article class="clip".*?</article>', text, re.S):
+    name = html.unescape(re.search('<h4><bdi>(.*?)</bdi>', article)[1])
+    for block in re.findall(rf'>{part}[^<]*</p>(.*?</div>)', article, re.S):
+      for data, number in re.findall(
+        r'base64,([^"]*)"[^>]*><figcaption>(\d+)', block
+      ):
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        found.append((name, int(number), np.asarray(picture)))
+  return found
+
+
+def restored(normalised):
+  """Undoes the normalisation, by its definition."""
+  mean = np.array([0.485, 0.456, 0.406])
+  std = np.array([0.229, 0.224, 0.225])
+  return np.rint((np.asarray(normalised) * std + mean) * 255)
+
+
+def test_training_clips_shown_are_the_first_of_a_training(page, prepared):
+  """Of a batch of all videos, where the page makes them one by one."""
+  config = network_clips.read_config(f'{CONFIG}:single', [])
+  with frame_store.FrameStore.open(prepared, 'train') as store:
+    videos = instances.all_videos(store)
+    options = {'clip': config.clip, 'crop': config.crop}
+    with pipeline.train_batches(
+      videos, batch_size=videos.num_instances, seed=3, **options
+    ) as batches:
+      batch = next(batches)
+    shown = shown_frames(page[1], 'training')
+    names = [store.paths[k] for k in batch['instance_index']]
+    assert [name for name, _, _ in shown] == [
+      show_dataset.printable(name) for name in names[:12]
+    ]
+    numbers = batch['frame_numbers'][:, 0].tolist()
+    assert [number for _, number, _ in shown] == numbers[:12]
+  augment = jax.jit(
+    lambda key, window, crop: device_augment.augment(
+      key, window, crop, size=config.crop.size, **config.augmentation
+    )
+  )
+  for step, (_, _, picture) in enumerate(shown):
+    key = jax.random.fold_in(jax.random.key(3), step)
+    row = slice(step, step + 1)
+    clip = augment(key, batch['window'][row], batch['crop'][row])
+    difference = np.abs(restored(clip)[0, 0] - picture)
+    # JPEG changes a little.
+    assert difference.mean() < 3
+
+
+@pytest.mark.parametrize('network', ['slowfast', 'single'])
+def test_frames_equal_what_the_pipeline_gives(network, demo_dataset):
+  config = network_clips.read_config(
+    f'{CONFIG}:{network}', [f'--config.dataset.dir={demo_dataset}']
+  )
+  samples = network_clips.sample(
+    config, seed=0, num_clips=2, progress=lambda number: None
+  )
+  assert [it.split for it in samples] == ['train', 'train', 'val', 'val']
+  assert [it.train is None for it in samples] == [False, False, True, True]
+  num_clips = config.clip.num_eval_clips
+  with frame_store.FrameStore.open(demo_dataset, 'val') as store:
+    options = {'clip': config.clip, 'crop': config.crop}
+    with pipeline.eval_batches(
+      instances.all_videos(store), batch_size=num_clips, **options
+    ) as batches:
+      expected = list(batches)
+  for it in samples[2:]:
+    batch = expected[it.video]
+    clips = device_augment.center(
+      batch['window'], batch['crop'], size=config.crop.size
+    )
+    np.testing.assert_array_equal(
+      [clip.frames for clip in it.evaluation], restored(clips)
+    )
+    np.testing.assert_array_equal(
+      [clip.frame_numbers for clip in it.evaluation], batch['frame_numbers']
+    )
+
+
+def test_different_rendered_videos_are_no_duplicates(
+  demo_dataset, tmp_path, capsys
+):
+  assert show(demo_dataset, tmp_path / 'p.html', network='slowfast') == 0
+  text = (tmp_path / 'p.html').read_text()
+  assert 'No two videos are the same or look alike.' in text
+  assert 'WARNING' not in capsys.readouterr().err
+  # Eight frames of each of two training clips, and of five evaluation clips
+  # of two videos of both splits.
+  assert text.count('alt="frame ') == 8 * (2 + 5 * 4)
+
+
+def test_no_labels_an_empty_val_split_and_one_picture_are_fine(
+  tmp_path, capsys
+):
+  (tmp_path / 'v').mkdir()
+  still = np.asarray(Image.effect_noise((64, 48), 60).convert('RGB'))[None]
+  sample_videos.write(tmp_path / 'v' / 'one.mp4', still)
+  tiny_run.prepare(
+    'folder',
+    f'--videos={tmp_path / "v"}',
+    f'--out={tmp_path / "o"}',
+    '--val-percent=0',
+  )
+  assert show(tmp_path / 'o', tmp_path / 'p.html') == 0
+  assert 'The val split holds no video.' in capsys.readouterr().err
+  text = (tmp_path / 'p.html').read_text()
+  assert 'The videos have no labels' in text
+  assert text.count('alt="frame 0"') == 1 + 5
+
+
+def test_a_data_set_without_training_videos_has_a_page(tmp_path):
+  (tmp_path / 'v').mkdir()
+  sample_videos.write(tmp_path / 'v' / 'one.mp4', sample_videos.moving(5))
+  tiny_run.prepare(
+    'folder',
+    f'--videos={tmp_path / "v"}',
+    f'--out={tmp_path / "o"}',
+    '--val-percent=100',
+  )
+  assert show(tmp_path / 'o', tmp_path / 'p.html') == 0
+  assert 'There is no training video' in (tmp_path / 'p.html').read_text()
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'directory': 'nothing'}, 'there is no directory'),
+    ({'directory': 'empty'}, 'dataset.json is missing'),
+    ({'--config': 'configs/none.py'}, 'there is no config configs/none.py'),
+    ({'--config': f'{CONFIG}:none'}, 'configs/demo.py:none does not exist'),
+    ({'--config.nothing': '3'}, "the config has no field 'nothing'"),
+    ({'--config.batch_size': 'many'}, 'batch_size'),
+    ({'--config.crop.size': '999'}, 'crop.size 999'),
+    ({'--out': 'page.mp4'}, 'must end in .html'),
+    ({'--out': 'folder.html'}, 'cannot write'),
+    ({'--out': 'file/page.html'}, 'cannot write'),
+  ],
+)
+def test_bad_input_is_one_line_and_code_2(
+  change, message, demo_dataset, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  for folder in ('empty', 'folder.html'):
+    (tmp_path / folder).mkdir()
+  (tmp_path / 'file').touch()
+  before = sorted(tmp_path.rglob('*'))
+  options = {
+    'directory': str(demo_dataset),
+    '--out': 'page.html',
+    '--config': f'{CONFIG}:single',
+    **change,
+  }
+  directory = options.pop('directory')
+  words = [f'{name}={value}' for name, value in options.items()]
+  assert prepare.main(['show', directory, *words]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('Error: ')
+  assert error.count('\n') == 1
+  assert message in error
+  # Neither a page nor a piece of one is left.
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_damaged_frame_is_named_and_not_the_end(
+  demo_dataset, tmp_path, capsys
+):
+  out = shutil.copytree(demo_dataset, tmp_path / 'out')
+  (shard,) = (out / 'val').glob('*.array_record')
+  data = bytearray(shard.read_bytes())
+  middle = len(data) // 2
+  data[middle : middle + 40_000] = b'\0' * 40_000
+  shard.write_bytes(data)
+  code = show(out, tmp_path / 'p.html', '--num-clips=1')
+  error = capsys.readouterr().err
+  assert code == 0, error
+  assert 'have frames that cannot be read' in error
+  assert 'Frames that cannot be read:' in (tmp_path / 'p.html').read_text()
+
+
+def test_config_fields_are_for_show_alone(tmp_path, capsys):
+  with pytest.raises(SystemExit) as error:
+    prepare.main(['check', str(tmp_path), '--config.seed=1'])
+  assert error.value.code == 2
+  assert 'unrecognized arguments: --config.seed=1' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+  not chromium.PATH,
+  reason='needs an installed Chromium: chromium or google-chrome on PATH',
+)
+def test_a_browser_shows_it_whole_and_runs_no_name(page, tmp_path):
+  browser = chromium.Browser(tmp_path / 'profile')
+  try:
+    for width in (360, 1280):
+      tab = chromium.Tab(browser, page[0].as_uri(), width=width)
+      assert tab.run('document.documentElement.scrollWidth') <= width
+      assert tab.run('window.owned') is None
+      assert tab.run('[...document.images].every((i) => i.naturalWidth)')
+      assert tab.complaints() == []
+      assert tab.requests() == [page[0].as_uri()]
+  finally:
+    browser.close()
