@@ -33,13 +33,15 @@ class Entry:
     return self.path.split('/')[0]
 
 
-def read_ucf101(videos, *, splits, split):
+def read_ucf101(videos, *, splits, split, name=None):
   """Reads UCF101 with one of its three official splits.
 
   Args:
     videos: path of the folder of videos.
     splits: path of the folder or archive with trainlist01.txt and so on.
     split: 1, 2 or 3; the split's test list is val.
+    name: of the data set; None for 'ucf101', with the number behind it for
+      splits 2 and 3.
 
   Returns:
     Source.
@@ -48,10 +50,12 @@ def read_ucf101(videos, *, splits, split):
     InputError: if the lists or the videos cannot be used.
   """
   entries = ucf101_entries(read_texts(splits), splits, split)
-  return _source(videos, 'ucf101', split, entries, known_counts.UCF101[split])
+  return _source(
+    videos, 'ucf101', split, name, entries, known_counts.UCF101[split]
+  )
 
 
-def read_hmdb51(videos, *, splits, split):
+def read_hmdb51(videos, *, splits, split, name=None):
   """Reads HMDB51 with one of its three official splits.
 
   Args:
@@ -59,6 +63,7 @@ def read_hmdb51(videos, *, splits, split):
     splits: path of the folder or archive with CLASS_test_split1.txt and so
       on.
     split: 1, 2 or 3; the split's test list is val.
+    name: of the data set; None for 'hmdb51', likewise.
 
   Returns:
     Source.
@@ -67,7 +72,7 @@ def read_hmdb51(videos, *, splits, split):
     InputError: if the lists or the videos cannot be used.
   """
   entries = hmdb51_entries(read_texts(splits), splits, split)
-  return _source(videos, 'hmdb51', split, entries, known_counts.HMDB51)
+  return _source(videos, 'hmdb51', split, name, entries, known_counts.HMDB51)
 
 
 def ucf101_entries(texts, place, split):
@@ -142,7 +147,7 @@ def _lines(text, name):
       yield f'{name}, line {number}', line.split()
 
 
-def _source(videos, name, split, entries, expected):
+def _source(videos, definition, split, name, entries, expected):
   listing = list_videos(videos)
   find = _Finder(listing.videos)
   splits, labels, missing = {'train': [], 'val': []}, {}, []
@@ -160,14 +165,14 @@ def _source(videos, name, split, entries, expected):
     )
   return Source(
     folder=os.path.realpath(videos),
-    name=f'{name}-split{split}',
+    name=name or _default_name(definition, split),
     splits={
       part: sorted(found, key=lambda video: video.path)
       for part, found in splits.items()
     },
     labels={FOLDER_COLUMN: labels},
     options={
-      'definition': name,
+      'definition': definition,
       'split': split,
       'val_percent': None,
       'labels_sha256': None,
@@ -179,6 +184,11 @@ def _source(videos, name, split, entries, expected):
     missing=missing,
     expected=expected,
   )
+
+
+def _default_name(definition, split):
+  """The paper's tables are of split 1, and know it by the bare name."""
+  return definition if split == 1 else f'{definition}-split{split}'
 
 
 class _Finder:

@@ -93,6 +93,10 @@ def _add_actions(commands, name, read, *, archive, lists):
   )
   parser.add_argument('--split', required=True, type=int, choices=(1, 2, 3))
   parser.add_argument(
+    '--name',
+    help=f'of the data set ({name}, of splits 2 and 3 {name}-split2 and 3)',
+  )
+  parser.add_argument(
     '--extract-to',
     metavar='DIR',
     help='where to unpack an archive (OUT-videos)',
@@ -106,7 +110,9 @@ def _run_actions(options, read):
     archive = videos
     videos = options.extract_to or _beside(options.out)
     extract_archive(archive, videos)
-  source = read(videos, splits=options.splits, split=options.split)
+  source = read(
+    videos, splits=options.splits, split=options.split, name=options.name
+  )
   return prepare_and_print(source, options)
 
 
@@ -116,6 +122,9 @@ def _add_kinetics400(commands):
   )
   parser.set_defaults(run=_run_kinetics400)
   parser.add_argument('--videos', required=True, metavar='DIR')
+  parser.add_argument(
+    '--name', default='kinetics400', help='of the data set (kinetics400)'
+  )
   for split in ('train', 'val'):
     parser.add_argument(
       f'--{split}-csv',
@@ -138,6 +147,7 @@ def _run_kinetics400(options):
     val_csv=options.val_csv,
     whole_videos=options.whole_videos,
     val_percent=options.val_percent,
+    name=options.name,
   )
   return prepare_and_print(source, options)
 

@@ -62,7 +62,13 @@ class _Choice:
 
 
 def read_kinetics400(
-  videos, *, train_csv=None, val_csv=None, whole_videos=False, val_percent=10
+  videos,
+  *,
+  train_csv=None,
+  val_csv=None,
+  whole_videos=False,
+  val_percent=10,
+  name='kinetics400',
 ):
   """Reads a folder of clips of Kinetics-400.
 
@@ -77,6 +83,7 @@ def read_kinetics400(
     whole_videos: whether files named by the id alone are whole videos from
       the web, of which the times of the list are taken.
     val_percent: share of val where neither lists nor folders tell the split.
+    name: of the data set.
 
   Returns:
     Source.
@@ -98,7 +105,7 @@ def read_kinetics400(
   is_split = any(choice.split for choice in chosen)
   return Source(
     folder=os.path.realpath(videos),
-    name='kinetics400',
+    name=name,
     splits=_splits(chosen, is_split, val_percent),
     labels={FOLDER_COLUMN: {c.video.path: c.class_name for c in chosen}},
     options={

@@ -93,7 +93,8 @@ def test_each_split_of_ucf101_holds_out_its_own_videos(ucf, tmp_path, capsys):
     for path, (part, name) in found.items():
       assert path.split('/')[1] == name
       assert (part == 'val') == (f'_g{split:02d}_' in path)
-    assert _manifest(out)['name'] == f'ucf101-split{split}'
+    name = 'ucf101' if split == 1 else f'ucf101-split{split}'
+    assert _manifest(out)['name'] == name
   assert prepare.main(['check', str(out), '--full']) == 0
   assert _manifest(tmp_path / '2')['expected'] == {
     'train': {'expected': 9586, 'found': 4},
@@ -193,9 +194,10 @@ def test_hmdb51_is_prepared_from_its_archive_of_archives(hmdb, tmp_path):
   sample_archives.write_rar(tmp_path / 'test_train_splits.rar', lists)
   files = (tmp_path / 'hmdb51_org.rar', tmp_path / 'test_train_splits.rar')
   extracted = tmp_path / 'here'
-  options = ('--split=1', '--extract-to', str(extracted))
+  options = ('--split=1', '--extract-to', str(extracted), '--name=films')
   assert _prepare('hmdb51', *files, tmp_path / 'out', *options) == 0
   assert len(_videos(tmp_path / 'out')) == 4
+  assert _manifest(tmp_path / 'out')['name'] == 'films'
   assert sorted(p.name for p in extracted.iterdir()) == [
     '.extracted.json',
     *_HMDB,
