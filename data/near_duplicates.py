@@ -40,7 +40,7 @@ assert MAX_DISTANCE < 2 * _NUM_BANDS
 # Comparisons done at a time, and in a band: they bound memory and time.
 _CHUNK = 2_000_000
 _MAX_COMPARISONS = 100_000_000
-MAX_PAIRS = 1_000_000
+MAX_PAIRS = 200_000
 _READ_AT_ONCE = 256
 
 
@@ -185,7 +185,7 @@ def same_pairs(*keys):
   """Pairs videos of which one key is the same, each with the first such.
 
   Args:
-    *keys: lists of str, one for each video, such as checksums.
+    *keys: lists or arrays, one value for each video, such as checksums.
 
   Returns:
     Pairs, of distance 0; a video is the second one of a pair once at most.

@@ -282,10 +282,10 @@ def _add_show(commands):
   )
   parser.add_argument(
     '--num-clips',
-    type=int_from(1, 200),
+    type=int_from(1, 32),
     default=8,
     metavar='N',
-    help='training clips, and as many videos of validation (8)',
+    help='training clips, and as many videos of validation, up to 32 (8)',
   )
 
 

@@ -14,6 +14,7 @@ import jinja2
 import near_duplicates
 import network_clips
 import numpy as np
+import pyarrow
 from check_dataset import check_manifest
 from dataset_writer import SPLITS
 from labels_and_splits import InputError
@@ -243,9 +244,7 @@ def find_duplicates(tables, hashes):
   """
   num_train = tables['train'].num_rows
   sums = {
-    name: np.concatenate(
-      [tables[split][name].to_numpy(zero_copy_only=False) for split in SPLITS]
-    ).astype(str)
+    name: _numbered([tables[split][name] for split in SPLITS])
     for name in ('source_sha256', 'frames_sha256')
   }
   bits, is_flat, is_compared, is_featureless = (
@@ -298,6 +297,15 @@ def find_duplicates(tables, hashes):
     num_crowded=near.num_crowded,
     is_cut=near.is_cut,
   )
+
+
+def _numbered(columns):
+  """Gives equal strings of some columns equal numbers: int64 [V]."""
+  strings = [chunk for column in columns for chunk in column.chunks]
+  if not strings:
+    return np.zeros(0, np.int64)
+  encoded = pyarrow.concat_arrays(strings).dictionary_encode()
+  return np.asarray(encoded.indices, np.int64)
 
 
 def _equal(values, ends):
