@@ -313,6 +313,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.input.num_threads = 0
   # Batches decoded ahead.
   config.input.prefetch_batches = 4
+  # Share of the frames that were asked for, in [0, 1], that may be damaged and
+  # replaced by others of their video; more of them stop the run. 0 stops at
+  # the first. Of images, too, where they are replaced or left out.
+  config.input.max_bad_share = 0.05
 
   config.lock()
   return config

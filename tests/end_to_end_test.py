@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from vie_jax import checkpoint, experiment, metric_log, run_log, train
+from vie_jax.input_pipeline import frame_store
 
 # Of the process, not of the run.
 TIMES = ('steps_per_sec', 'uptime', 'eval/seconds')
@@ -218,6 +219,62 @@ def test_many_kills_at_many_moments_change_nothing(
   tiny_run.run(command, num_devices=num_devices)
   assert_same_end(whole, killed, demo_dataset, num_devices)
   assert figures(killed) == figures(whole)
+
+
+@pytest.fixture(scope='session')
+def damaged_dataset(demo_dataset, tmp_path_factory):
+  """The demo's videos, with a bit flipped in every fifth frame of training."""
+  damaged = tmp_path_factory.mktemp('bits') / 'set'
+  shutil.copytree(demo_dataset, damaged)
+  with frame_store.FrameStore.open(damaged, 'train') as store:
+    frames = [
+      store.read_frames(video, [number])[0]
+      for video in range(store.num_videos)
+      for number in range(video % 5, store.num_frames[video], 5)
+    ]
+  for shard in (damaged / 'train').glob('frames-*'):
+    content = bytearray(shard.read_bytes())
+    for jpeg in frames:
+      place = content.find(jpeg)
+      if place >= 0:
+        content[place + len(jpeg) // 2] ^= 16
+    shard.write_bytes(content)
+  return damaged
+
+
+TOLERANT = {'num_steps': 12, 'input__max_bad_share': 0.5}
+
+
+def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  output = tiny_run.run(tiny_run.command(whole, damaged_dataset, **TOLERANT))
+  command = tiny_run.command(killed, damaged_dataset, **TOLERANT)
+  kill_when(is_saving(killed, after=4), command, 1)
+  resumed = tiny_run.run(command)
+  assert 'Going on from the checkpoint of step' in resumed
+  assert figures(killed) == figures(whole)
+  expected = final_leaves(whole, damaged_dataset, 1, **TOLERANT)
+  leaves = final_leaves(killed, damaged_dataset, 1, **TOLERANT)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(leaves[name], value, err_msg=name)
+  steps, counts = metric_log.curve(whole, 'input/bad_frames')
+  assert steps == list(range(1, 13))
+  assert counts == sorted(counts)
+  assert counts[-1] > 15
+  (summary,) = re.findall(r'Replaced (\d+) damaged frames', output)
+  assert int(summary) == counts[-1]
+  named = re.findall(r"Frame \d+ of video '([^']*)' .* shown instead", output)
+  assert len(named) == len(set(named)) > 5
+
+
+def test_too_much_damage_stops_a_training_with_one_line(
+  damaged_dataset, tmp_path
+):
+  finished = Finished(tiny_run.command(tmp_path, damaged_dataset))
+  assert finished.code == 2
+  assert 'Traceback' not in finished.output
+  assert 'more than the share 0.05 that config.input.max_bad' in finished.output
+  assert f'check {damaged_dataset} --full' in finished.message
 
 
 DIVERGING = {'num_steps': 40, 'optimizer__learning_rate': 1e30}

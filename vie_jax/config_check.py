@@ -84,6 +84,7 @@ _SHARES = (
   'augmentation.contrast',
   'augmentation.saturation',
   'linear_eval.static_grey_probability',
+  'input.max_bad_share',
 )
 _CHOICES = {
   'model.name': networks.NAMES,

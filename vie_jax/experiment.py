@@ -16,11 +16,13 @@ import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vie_jax import config_check, device_augment, sharding, train_state
 from vie_jax.input_pipeline import (
   augmentation,
+  bad_frames,
   frame_store,
   instances,
   pipeline,
@@ -44,6 +46,8 @@ class Experiment:
     center: (window, crop) -> normalised evaluation clips.
     batch_size: of training, over all devices.
     eval_batch_size: of evaluation, over all devices.
+    train_damage: damaged frames of the training batches.
+    eval_damage: damaged frames of the evaluation clips.
   """
 
   config: ml_collections.ConfigDict
@@ -56,6 +60,8 @@ class Experiment:
   center: Callable[..., jax.Array]
   batch_size: int
   eval_batch_size: int
+  train_damage: bad_frames.BadFrames
+  eval_damage: bad_frames.BadFrames
 
   @property
   def label_columns(self) -> list[str]:
@@ -96,6 +102,9 @@ def open_experiment(
       for split in ('train', 'val')
     }
     crops_before_resize = augmentation.crops_before_resize(config.crop.method)
+    train_damage, eval_damage = (
+      stack.enter_context(count_damage(config)) for _ in range(2)
+    )
     parts = Experiment(
       config=config,
       mesh=mesh,
@@ -122,6 +131,8 @@ def open_experiment(
       ),
       batch_size=operator.attrgetter(batch_size)(config),
       eval_batch_size=operator.attrgetter(eval_batch_size)(config),
+      train_damage=train_damage,
+      eval_damage=eval_damage,
     )
     _check_labels(parts)
     if trains:
@@ -140,6 +151,55 @@ def open_experiment(
         parts.train.distinct_videos().num_instances,
       )
     yield parts
+
+
+@contextlib.contextmanager
+def count_damage(
+  config: ml_collections.ConfigDict,
+) -> Iterator[bad_frames.BadFrames]:
+  """Counts damaged frames, and says at the end how many there were."""
+  damage = bad_frames.BadFrames(config.input.max_bad_share)
+  try:
+    yield damage
+  finally:
+    damage.log_summary()
+
+
+def damage_so_far(damage: bad_frames.BadFrames) -> dict[str, int]:
+  """What a training's checkpoint keeps: frames taken and replaced, all hosts.
+
+  To be called by all hosts at the same step.
+  """
+  own = np.array([damage.num_frames, damage.num_bad])
+  num_frames, num_bad = _over_hosts(own).tolist()
+  return {'num_frames': num_frames, 'num_bad': num_bad}
+
+
+def go_on_counting(damage: bad_frames.BadFrames, counts: dict) -> None:
+  """Goes on from `damage_so_far` of a checkpoint; each host with its share."""
+  count, index = jax.process_count(), jax.process_index()
+  damage.go_on_from(
+    {
+      name: value // count + (value % count if index == 0 else 0)
+      for name, value in counts.items()
+    }
+  )
+
+
+def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
+  """What `result.json` says: split -> frames that stand for damaged ones.
+
+  To be called by all hosts.
+  """
+  own = np.array([sum(damage.clips[split].values()) for split in splits])
+  return dict(zip(splits, _over_hosts(own).tolist(), strict=True))
+
+
+def _over_hosts(counts: np.ndarray) -> np.ndarray:
+  """Sums counts over all hosts."""
+  if jax.process_count() == 1:
+    return counts
+  return multihost_utils.process_allgather(counts).sum(axis=0)
 
 
 def record(parts: Experiment) -> dict:
@@ -312,6 +372,7 @@ def train_batches(experiment: Experiment, *, start_step: int, seed: int):
     batch_size=experiment.batch_size,
     seed=seed,
     start_step=start_step,
+    damage=experiment.train_damage,
     **input_options(experiment.config),
   )
 
@@ -329,5 +390,6 @@ def eval_batches(
     batch_size=experiment.eval_batch_size,
     start_step=start_step,
     is_consecutive=is_consecutive,
+    damage=experiment.eval_damage,
     **input_options(experiment.config),
   )

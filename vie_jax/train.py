@@ -142,6 +142,10 @@ def _start(
   for name, (old, new) in changed.items():
     logging.warning('config.%s was %r, is now %r.', name, old, new)
   state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
+  # Checkpoints from before frames were replaced say nothing of them.
+  damage = checkpoints.record(step).get('damage')
+  if damage:
+    experiment.go_on_counting(parts.train_damage, damage)
   logging.info('Going on from the checkpoint of step %d.', step)
   return state
 
@@ -258,7 +262,10 @@ class _Reporter:
     self._check(state)
     # A run that goes on from here writes no figures of the steps before.
     self.writer.flush()
-    self._checkpoints.save(state, experiment.record(self._parts))
+    damage = experiment.damage_so_far(self._parts.train_damage)
+    self._checkpoints.save(
+      state, {**experiment.record(self._parts), 'damage': damage}
+    )
 
   def _check(self, state):
     if not _is_finite(state):
@@ -341,6 +348,7 @@ def train_and_evaluate(
     checkpoint.CheckpointError: if the newest checkpoint is damaged or of
       another run; it is left as it is.
     metric_log.DivergedError: if a figure is no longer finite.
+    frame_store.DatasetError: later on, if too many frames are damaged.
   """
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
@@ -416,7 +424,15 @@ def _loop(parts, state, steps, method, rate, reporter):
       done = step + 1
       is_last = done == config.num_steps
       if done % config.log_every_steps == 0 or is_last:
-        reporter.scalars(done, {**metrics, 'train/learning_rate': rate(step)})
+        damage = experiment.damage_so_far(parts.train_damage)
+        reporter.scalars(
+          done,
+          {
+            **metrics,
+            'train/learning_rate': rate(step),
+            'input/bad_frames': damage['num_bad'],
+          },
+        )
       progress(done)
       if done % config.eval_every_steps == 0 or is_last:
         reporter.evaluate(state)
