@@ -12,6 +12,7 @@ from input_pipeline import image_dataset
 from PIL import Image
 
 from vie_jax.input_pipeline import (
+  bad_frames,
   batch_order,
   frame_store,
   image_pipeline,
@@ -521,13 +522,67 @@ def test_what_cannot_be_decoded_is_named(tmp_path, damaged, reason):
   assert '\n' not in str(caught.value)
 
 
-def test_a_damaged_training_image_is_named(tmp_path):
-  files = {f'{number}.jpg': JPEG for number in range(3)}
-  source = open_files(tmp_path, {**files, 'x.jpg': JPEG[:300]})
-  with pytest.raises(
-    frame_store.DatasetError, match=r"'x.jpg' of .* cannot be"
-  ):
-    train(source, 1)
+@pytest.fixture
+def damaged_folder(tmp_path):
+  """Nine images, of which three are damaged, each in another way."""
+  files = {
+    f'{number}.jpg': image_dataset.encode(
+      image_dataset.textured(30, 40, number), 'JPEG'
+    )
+    for number in range(9)
+  }
+  files['0.jpg'] = claim_png(30_000, 30_000)
+  files['4.jpg'] = files['4.jpg'][:300]
+  files['8.jpg'] = b'<html>not found</html>'
+  source = open_files(tmp_path, files)
+  (tmp_path / '5.jpg').unlink()
+  return source
+
+
+def test_a_damaged_training_image_is_replaced_by_its_neighbour(
+  damaged_folder, caplog
+):
+  damage = bad_frames.BadFrames(1.0)
+  batches = train(damaged_folder, 6, damage=damage)
+  rows = join(batches)
+  bad = np.isin(rows['instance_index'], [0, 4, 5, 8])
+  assert rows['bad_frames'].tolist() == bad.tolist()
+  assert rows['bad_frames'].dtype == np.int32
+  for position in np.flatnonzero(bad):
+    index = rows['instance_index'][position]
+    shown = decode(damaged_folder.read({0: 1, 4: 3, 5: 6, 8: 7}[index])[0])
+    area = drawn_area(shown.shape[:2], seed=5, position=position)
+    expected = area_means(cut(shown, area), SIZE)
+    assert np.abs(rows['window'][position, 0] - expected).max() < 0.51
+  assert damage.num_bad == bad.sum() > 5
+  named = [line for line in caplog.messages if 'stands for it' in line]
+  assert len(named) == 4
+  assert_equal(batches, train(damaged_folder, 6, damage=damage, num_threads=1))
+  later = train(damaged_folder, 3, damage=damage, start_step=3)
+  assert_equal(batches[3:], later)
+  caplog.clear()
+  message = r'of \d+ frames are damaged .*max_bad_share .*Replace the file'
+  with pytest.raises(frame_store.DatasetError, match=message):
+    train(damaged_folder, 6)
+
+
+def test_a_test_leaves_out_damaged_images(damaged_folder):
+  damage = bad_frames.BadFrames(1.0)
+  for _ in range(2):
+    batches = evaluate(damaged_folder, leaves_out=True, damage=damage)
+  rows = join(batches)
+  assert rows['is_valid'].tolist() == (
+    [False, True, True, True, False, False, True, True, False] + [False] * 3
+  )
+  assert rows['bad_frames'].sum() == sum(damage.clips['val'].values()) == 4
+  with pytest.raises(frame_store.DatasetError, match=r'4 of \d frames are'):
+    evaluate(damaged_folder, leaves_out=True, damage=bad_frames.BadFrames(0.4))
+
+
+def test_images_that_are_all_damaged_stop(tmp_path):
+  source = open_files(tmp_path, {f'{n}.jpg': JPEG[:300] for n in range(3)})
+  with pytest.raises(frame_store.DatasetError, match=r"'\d.jpg' of .* None of"):
+    train(source, 1, batch_size=2)
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -545,13 +600,6 @@ def test_a_damaged_record_is_named(tmp_path):
     message = rf"'{shard.name}__0' of split train of .* Prepare the data set"
     with pytest.raises(frame_store.DatasetError, match=message):
       evaluate(source)
-
-
-def test_a_file_that_vanished_is_named(tmp_path):
-  source = open_files(tmp_path, {'a.jpg': JPEG, 'b.jpg': JPEG})
-  (tmp_path / 'b.jpg').unlink()
-  with pytest.raises(frame_store.DatasetError, match=r'/b.jpg cannot be read'):
-    train(source, 1, batch_size=2)
 
 
 def test_batches_end_with_their_with_statement(source):

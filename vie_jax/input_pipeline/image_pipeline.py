@@ -4,7 +4,10 @@ A still image is a clip of one frame. It is decoded, cropped and resized here;
 `vie_jax.device_augment` mirrors and recolours it, with `grey_first`, and the
 network's clip is filled with copies of it.
 
-The batch at step t is a pure function of (seed, t), as in `pipeline`.
+The batch at step t is a pure function of (seed, t), as in `pipeline`. In
+training an image that cannot be read or decoded is replaced, with its label, by
+the nearest one in the order of the data set that can, the earlier one of two.
+In a test it can be left out.
 
 Source: preprocessing_inst in tf_model/model/resnet_th_preprocessing.py of the
 official code (neuroailab/VIE). Deviations: the area resize rounds to the
@@ -14,6 +17,7 @@ decoded by the exact transform. As there, the orientation that a camera noted is
 not looked at.
 """
 
+import collections
 import contextlib
 import io
 
@@ -21,7 +25,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vie_jax.input_pipeline import batch_iterator, batch_order, frame_store
+from vie_jax.input_pipeline import (
+  bad_frames,
+  batch_iterator,
+  batch_order,
+  frame_store,
+  sound_frames,
+)
 
 # An image that says it is larger is refused before it is decoded: a file of
 # some kilobytes can claim any size.
@@ -32,6 +42,11 @@ _MIN_COVERED = 0.1
 _ASPECT_RANGE = (3 / 4, 4 / 3)
 _AREA_RANGE = (0.2, 1.0)
 _MAX_ATTEMPTS = 100
+
+# How far from a damaged image another one is looked for.
+_MAX_DISTANCE = 100
+# As in sound_frames.
+_MAX_SUSPECTS = 16
 
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
 # Ways to decode.
@@ -50,6 +65,7 @@ def train_batches(
   host_count=1,
   num_threads=None,
   num_prefetched=2,
+  damage=None,
 ):
   """Gives an endless iterator over training batches of randomly cropped images.
 
@@ -67,18 +83,22 @@ def train_batches(
     host_count: number of hosts, a divisor of batch_size.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time.
+    damage: BadFrames that counts and names damaged images; None for one of its
+      own.
 
   Yields:
     An iterator over dicts of NumPy arrays, b = B / host_count rows each:
       window: uint8 [b, 1, size, size, 3], RGB.
       crop: float32 [b, 4], (0, 0, size, size) in each row: nothing is left to
         crop.
-      instance_index: int32 [b], index in `source`, no value twice in a global
-        batch.
-      label: int32 [b], -1 where unknown.
-    It raises frame_store.DatasetError, naming the image, when one cannot be
-    read or decoded, or has more than MAX_PIXELS. A JPEG that is damaged outside
-    of its crop is not noticed.
+      instance_index: int32 [b], index in `source` of the image that was asked
+        for, no value twice in a global batch.
+      label: int32 [b], of the image that is shown, -1 where unknown.
+      bad_frames: int32 [b], 1 where another image is shown: the one asked for
+        cannot be read or decoded, or has more than MAX_PIXELS. A JPEG that is
+        damaged outside of its crop is not noticed.
+    It raises frame_store.DatasetError when too many images are damaged, see
+    BadFrames.check, or all.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -95,15 +115,19 @@ def train_batches(
   batch_iterator.hide_accelerators()
 
   def choose(position):
-    """Which image stands at a global position, and what places its crop."""
+    """Which image stands at a global position, and the seed of its crop."""
     index = batch_order.visited(
       position, source.num_images, batch_size=batch_size, seed=seed
     )
-    area_seed = batch_order.seed_at(position, seed=seed)
-    return index, lambda shape: train_area(shape, seed=area_seed), {}
+    return index, batch_order.seed_at(position, seed=seed), {}
 
+  def place(shape, seed):
+    return train_area(shape, seed=seed)
+
+  epoch_size = source.num_images // batch_size * batch_size
+  counted = _Count(source, epoch_size, damage)
   with batch_iterator.open_batches(
-    _Images(source, choose, size),
+    _Images(source, choose, place, size, counted, replaces=True),
     steps=steps,
     batch_size=batch_size,
     rows=rows,
@@ -125,6 +149,8 @@ def eval_batches(
   host_count=1,
   num_threads=None,
   num_prefetched=2,
+  leaves_out=False,
+  damage=None,
 ):
   """Gives an iterator over the middles of all images, in order.
 
@@ -140,13 +166,19 @@ def eval_batches(
     host_count: number of hosts, a divisor of batch_size.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time.
+    leaves_out: whether a damaged image is left out; else it is an error: where
+      each image must have its row, nothing can stand for it.
+    damage: as in train_batches.
 
   Yields:
     An iterator over ceil(N / B) dicts of NumPy arrays from start_step on, the
     same number on each host. They are as in train_batches, and
       clip_index: int32 [b], 0.
       is_valid: bool [b], False for the copies of the last image that fill the
-        last batch.
+        last batch, and for images that are left out; another one is in their
+        place.
+    It raises frame_store.DatasetError, naming the image, when one is damaged
+    and not left out.
 
   Raises:
     ValueError: if a number does not fit the others.
@@ -165,17 +197,16 @@ def eval_batches(
   total = source.num_images
 
   def choose(position):
-    """Which image stands at a global position, and what places its crop."""
+    """Which image stands at a global position; its crop needs no seed."""
     extra = {'clip_index': tf.constant(0), 'is_valid': position < total}
-    index = tf.minimum(position, total - 1)
+    return tf.minimum(position, total - 1), tf.zeros(2, tf.int64), extra
 
-    def place(shape):
-      return eval_area(shape, size=size, short_side=short_side)
+  def place(shape, unused_seed):
+    return eval_area(shape, size=size, short_side=short_side)
 
-    return index, place, extra
-
+  counted = _EvalCount(source, total, damage)
   with batch_iterator.open_batches(
-    _Images(source, choose, size),
+    _Images(source, choose, place, size, counted, replaces=leaves_out),
     steps=range(start_step, -(-total // batch_size)),
     batch_size=batch_size,
     rows=rows,
@@ -236,13 +267,71 @@ def eval_area(shape, *, size, short_side):
   return tf.concat([(shape - side) // 2, [side, side]], axis=0)
 
 
-class _Images:
-  """Makes the image of a position: read, decode, crop, resize."""
+class _Count:
+  """Counts the damaged images of the batches of a training."""
 
-  def __init__(self, source, choose, size):
+  def __init__(self, source, num_all, damage):
+    self.damage = damage or bad_frames.BadFrames()
+    self.source = source
+    self._num_all = num_all
+
+  def count(self, batch):
+    """Counts a batch that is taken; see `pipeline`."""
+    self._count_rows(batch['instance_index'], batch['bad_frames'])
+    self.damage.check(num_all=self._num_all)
+
+  def _count_rows(self, index, num_bad):
+    bad = collections.Counter(
+      self.source.names(image) for image in index[num_bad > 0]
+    )
+    self.damage.count(
+      len(index),
+      bad,
+      location=self.source.location,
+      remedy=self.source.remedy,
+    )
+
+
+class _EvalCount(_Count):
+  """The same of one pass over all images, each counted once."""
+
+  def __init__(self, source, num_all, damage):
+    super().__init__(source, num_all, damage)
+    self._counts = np.zeros(2, np.int64)
+
+  def count(self, batch):
+    """See _Count.count."""
+    index, num_bad = batch['instance_index'], batch['bad_frames']
+    # What is left out is not valid; the copies at the end are, of a sound one.
+    asked = batch['is_valid'] | (num_bad > 0)
+    index, num_bad = index[asked], num_bad[asked]
+    self._count_rows(index, num_bad)
+    self._counts += (len(index), num_bad.sum())
+    self.damage.clips['val'].update(
+      {f'{image}/0': 1 for image in index[num_bad > 0]}
+    )
+    num_frames, num_bad = self._counts.tolist()
+    self.damage.check(
+      num_all=self._num_all, num_frames=num_frames, num_bad=num_bad
+    )
+
+
+class _Images:
+  """Makes the image of a position: read, decode, crop, resize.
+
+  What cannot be decoded ends the graph; then the image is noted as suspect,
+  and from there on tried before, as in `sound_frames`.
+  """
+
+  def __init__(self, source, choose, place, size, counted, *, replaces):
     self._source = source
     self._choose = choose
+    self._place = place
     self._size = size
+    self._replaces = replaces
+    self._damage = counted.damage
+    self.count = counted.count
+    self._suspects = set()
 
   def make(self, position):
     """Gives one row of the batch, in a graph.
@@ -253,37 +342,85 @@ class _Images:
     Returns:
       dict of tensors.
     """
-    index, place, extra = self._choose(position)
-    *image, label = tf.numpy_function(
-      self._read,
-      [index],
-      [tf.string, tf.uint8, tf.int32, tf.int32, tf.int32],
+    index, seed, extra = self._choose(position)
+    *image, label, num_bad = tf.numpy_function(
+      self._read_sound,
+      [index, seed],
+      [tf.string, tf.uint8, tf.int32, tf.int32, tf.int32, tf.int32],
     )
+    num_bad = tf.ensure_shape(num_bad, ())
+    if 'is_valid' in extra:
+      # Copies of the last image do not count.
+      num_bad = tf.where(extra['is_valid'], num_bad, 0)
+      extra['is_valid'] &= num_bad == 0
     side = float(self._size)
     return {
-      'window': self._crop(place, *image)[tf.newaxis],
+      'window': self._crop(seed, *image)[tf.newaxis],
       'crop': tf.constant([0.0, 0.0, side, side]),
       'instance_index': tf.cast(index, tf.int32),
       'label': tf.ensure_shape(label, ()),
+      'bad_frames': num_bad,
       **extra,
     }
 
   def find_damage(self, position):
-    """Makes an image and says what is wrong with it.
+    """Looks for why an image could not be made; see open_batches.
 
     Args:
       position: int64 scalar tensor.
 
     Raises:
-      frame_store.DatasetError: if it cannot be read or decoded.
+      frame_store.DatasetError: if it never can be.
     """
-    index, place, _ = self._choose(position)
-    *image, _ = self._read(int(index))
+    index, seed, _ = self._choose(position)
+    index = int(index)
+    *image, _, _ = self._read_sound(index, seed)
+    if self._is_suspect(index):
+      return False
     try:
-      self._crop(place, *(tf.constant(part) for part in image))
+      self._check_crop(index, seed, image)
+    except frame_store.DatasetError:
+      if not self._replaces:
+        raise
+      self._suspects.add(index)
+      return True
+    return False
+
+  def _is_suspect(self, index):
+    return len(self._suspects) > _MAX_SUSPECTS or index in self._suspects
+
+  def _read_sound(self, index, seed):
+    """As `_read`, of the nearest image that is sound, and whether it is not."""
+    index, error = int(index), None
+    for candidate in _nearest(index, self._source.num_images):
+      try:
+        *image, label = self._read(candidate)
+        if candidate != index or self._is_suspect(index):
+          self._check_crop(candidate, seed, image)
+      except frame_store.DatasetError as found:
+        if not self._replaces:
+          raise
+        error = error or found
+        continue
+      if candidate != index:
+        self._damage.name(
+          (self._source.location, index),
+          f'{error} Until then {self._source.names(candidate)!r} stands for it '
+          'in training, and it is left out of tests.',
+        )
+      return *image, label, np.int32(candidate != index)
+    raise frame_store.DatasetError(
+      f'{error} None of the {_MAX_DISTANCE} images before and after it can be '
+      'read, either.'
+    )
+
+  def _check_crop(self, index, seed, image):
+    """Raises DatasetError if the crop of an image cannot be decoded."""
+    try:
+      self._crop(seed, *(tf.constant(part) for part in image))
     except tf.errors.OpError as error:
-      reason = error.message.strip().split('\n')[0]
-      raise self._error(int(index), f'cannot be decoded: {reason}') from error
+      reason = sound_frames.reason_of(error)
+      raise self._error(index, f'cannot be decoded: {reason}') from error
 
   def _read(self, index):
     """Reads an image and looks at its header.
@@ -325,10 +462,10 @@ class _Images:
       np.int32(label),
     )
 
-  def _crop(self, place, encoded, pixels, shape, way):
+  def _crop(self, seed, encoded, pixels, shape, way):
     """Decodes and resizes an area: uint8 [size, size, 3]."""
     shape = tf.ensure_shape(shape, (2,))
-    area = place(shape)
+    area = self._place(shape, seed)
     cropped = tf.switch_case(
       tf.ensure_shape(way, ()),
       {
@@ -349,6 +486,14 @@ class _Images:
       f'{source.names(index)!r} of {source.location} {reason.rstrip(".")}. '
       f'{source.remedy}'
     )
+
+
+def _nearest(index, count):
+  """The numbers around one, it first, the earlier one of two first."""
+  for distance in range(min(_MAX_DISTANCE + 1, count)):
+    for candidate in dict.fromkeys((index - distance, index + distance)):
+      if 0 <= candidate < count:
+        yield candidate
 
 
 def _decode_jpeg(encoded, area, shape):
