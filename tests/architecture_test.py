@@ -104,7 +104,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'findings': ('result input_pipeline.frame_store', 'numpy'),
   'retrieval_page': (
-    'evaluation findings input_pipeline.frame_store',
+    'evaluation findings input_pipeline.frame_store '
+    'input_pipeline.sound_frames',
     'numpy PIL',
   ),
   'retrieve': (

@@ -316,3 +316,30 @@ def test_a_data_set_without_validation_videos_is_refused(
   with pytest.raises(frame_store.DatasetError, match='no validation videos'):
     evaluate.knn_eval(config, str(tmp_path / 'W'))
   assert not (tmp_path / 'W').exists()
+
+
+def test_a_result_says_how_many_frames_were_replaced(demo_dataset, tmp_path):
+  damaged = tmp_path / 'set'
+  shutil.copytree(demo_dataset, damaged)
+  with frame_store.FrameStore.open(damaged, 'val') as store:
+    # The only clip of a single frame shows the one in the middle.
+    middle = int(store.num_frames[3]) // 2
+    frames = [store.read_frames(3, [middle + k])[0] for k in (-1, 0, 1)]
+  (shard,) = (damaged / 'val').glob('frames-*')
+  content = bytearray(shard.read_bytes())
+  for jpeg in frames:
+    content[content.index(jpeg) + len(jpeg) // 2] ^= 1
+  shard.write_bytes(content)
+  config = tiny_run.config(
+    damaged,
+    init_from='random',
+    clip__num_eval_clips=1,
+    input__max_bad_share=0.5,
+  )
+  for _ in range(2):  # the second finds the embeddings of the first
+    written = evaluate.knn_eval(config, str(tmp_path / 'W'))
+    assert written['bad_frames'] == {'train': 0, 'val': 1}
+  found = embed.embed(config, str(tmp_path / 'W'))
+  assert found.shape[0] == 48
+  (path,) = (tmp_path / 'W' / 'embed').glob('*/result.json')
+  assert result.read(path)['bad_frames'] == {'train': 0, 'val': 1}

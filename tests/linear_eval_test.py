@@ -362,6 +362,25 @@ def test_images_are_learned_as_static_video(base, demo_dataset, tmp_path):
   assert written['accuracy']['label']['conv3']['top1'] == 1.0
 
 
+def test_damaged_images_are_counted_in_the_result(demo_dataset, tmp_path):
+  images = tmp_path / 'colors'
+  colored_images(images)
+  (images / 'train' / 'red' / '1.jpg').write_bytes(b'no picture')
+  (images / 'val' / 'blue' / '3.png').write_bytes(b'')
+  settings = config(
+    demo_dataset,
+    linear_eval__dataset=str(images),
+    linear_eval__static_num_steps=6,
+    input__max_bad_share=0.2,
+  )
+  written = linear_eval.linear_eval(settings, tmp_path / 'w')
+  # Each of the 24 images is visited once in an epoch of 3 steps.
+  assert written['bad_frames'] == {'train': 2, 'val': 1}
+  folder = tmp_path / 'w' / 'linear_eval' / 'colors_random'
+  _, counts = metric_log.curve(folder, 'input/bad_frames')
+  assert counts[-1] == 2
+
+
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 def test_a_tfds_data_set_is_read_by_its_name(
   file_format, demo_dataset, tmp_path

@@ -24,6 +24,8 @@ class Store:
     self.paths = [f'{k}.mp4' for k in range(self.num_videos)]
     self._labels = np.array(labels, np.int32)
     self._size = size
+    width, height = np.full((self.num_videos, 2), size, np.int32).T
+    self.width, self.height = width, height
 
   def label(self, column):
     assert column == 'kind'

@@ -242,6 +242,7 @@ def _embed_source(config, workdir):
       folder,
       {
         **_facts(config, found, source.facts, shape),
+        'bad_frames': experiment.replaced(source.damage, 'train', 'val'),
         'views': {
           'clips': source.num_clips,
           'crop': 'center',
@@ -300,6 +301,7 @@ def _fill(path, source, config, model, found, mesh):
       _rows_from, source, config, model, found.variables, mesh
     ),
     unit='rows',
+    notes=source.damage.clips,
   )
   return shape
 

@@ -190,6 +190,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         'same_video': monitors.same_video_retrieval(val.clips),
         'reference': reference.kind,
         'dataset': experiment.dataset_facts(run),
+        'bad_frames': experiment.replaced(run.eval_damage, *SPLITS),
         'network': val.facts,
         'views': {
           'clips': val.clips.shape[1],

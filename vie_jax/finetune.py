@@ -334,6 +334,8 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
         open_batches=data.open_train,
         evaluate=classifier.evaluate,
         mesh=data.mesh,
+        train_damage=data.train_damage,
+        eval_damage=data.eval_damage,
       ),
       data,
       found,

@@ -176,6 +176,8 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         open_batches=data.open_train,
         evaluate=readouts.evaluate,
         mesh=data.mesh,
+        train_damage=data.train_damage,
+        eval_damage=data.eval_damage,
       ),
       data,
       found,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from vie_jax.evaluation import gallery, retrieval
 from vie_jax.findings import Findings
+from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
 
 FRAMES_SHOWN = 8
@@ -45,7 +46,10 @@ def film_strip(
   )
   numbers = np.arange(min(FRAMES_SHOWN, num_frames)) * step
   numbers += (num_frames - 1 - numbers[-1]) // 2
-  frames = [_decode(jpeg) for jpeg in store.read_frames(row, numbers)]
+  frames = [
+    _decode(sound_frames.read_whole(store, row, int(number)))
+    for number in numbers
+  ]
   return gallery.FilmStrip(
     np.stack(frames), store.paths[row], labels_of(store, row, columns)
   )

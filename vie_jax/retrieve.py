@@ -176,6 +176,7 @@ def _facts(run: Experiment, workdir: str, network: dict) -> dict:
     'mode': MODE,
     'seed': config.seed,
     'dataset': experiment.dataset_facts(run),
+    'bad_frames': experiment.replaced(run.eval_damage, 'train', 'val'),
     'network': network,
     'heading': _heading(config, workdir),
     'settings': {

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
+  experiment,
   metric_log,
   result,
   run_log,
@@ -29,6 +30,7 @@ from vie_jax import (
 )
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.plateau import Plateau
+from vie_jax.input_pipeline import bad_frames
 from vie_jax.weights import Weights
 
 CONFIG_FILE = 'config.json'
@@ -66,6 +68,8 @@ class Task:
       host's NumPy arrays.
     evaluate: state -> label column -> name -> accuracies of validation.
     mesh: that it runs on.
+    train_damage: damaged frames of its batches.
+    eval_damage: damaged frames of the validation clips.
   """
 
   items: Mapping[str, Sequence[str]]
@@ -74,6 +78,8 @@ class Task:
   open_batches: Callable[[int], Any]
   evaluate: Callable[[Any], Accuracy]
   mesh: Mesh
+  train_damage: bad_frames.BadFrames
+  eval_damage: bad_frames.BadFrames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +129,8 @@ class Outcome:
       found, top-1 of videos.
     seconds: of all calls up to what they saved, and of this one.
     was_complete: whether this call had nothing left to train.
+    bad_frames: split -> frames that stood for damaged ones: 'train' in all
+      steps, 'val' in one evaluation.
   """
 
   steps: int
@@ -130,6 +138,7 @@ class Outcome:
   best: dict[str, dict[str, float]]
   seconds: float
   was_complete: bool
+  bad_frames: dict[str, int]
 
 
 def fit_and_write(
@@ -199,6 +208,7 @@ def fit_and_write(
       'best': outcome.best,
       'chance': data.chance,
       'dataset': data.facts,
+      'bad_frames': outcome.bad_frames,
       'network': network,
       'views': {
         'clips': data.num_clips or 'all, consecutive',
@@ -266,6 +276,7 @@ def fit(
     result.ResultError: if the folder holds a training of other settings.
     checkpoint.CheckpointError: if its checkpoint is damaged.
     metric_log.DivergedError: if the loss is no longer finite.
+    frame_store.DatasetError: if too many frames are damaged.
   """
   folder.mkdir(parents=True, exist_ok=True)
   run_log.to_file(folder)
@@ -350,6 +361,8 @@ class _Progress:
   accuracy: Accuracy = dataclasses.field(default_factory=dict)
   evaluated_step: int = -1
   seconds: float = 0.0
+  damage: dict[str, int] = dataclasses.field(default_factory=dict)
+  bad_val_frames: int = 0
 
   @classmethod
   def from_record(cls, record):
@@ -417,6 +430,8 @@ class _Loop:
     """Trains to the end."""
     schedule, intervals = self._schedule, self._intervals
     self._started, self._seconds = time.monotonic(), progress.seconds
+    if progress.damage:
+      experiment.go_on_counting(self._task.train_damage, progress.damage)
     first_step = int(state.step)
     if progress.plateau.is_over or first_step >= schedule.num_steps:
       if progress.evaluated_step != first_step:
@@ -457,8 +472,14 @@ class _Loop:
     step = int(state.step)
     logging.info('This training is complete: step %d.', step)
     seconds = progress.seconds if was_complete else self._elapsed()
+    damage = experiment.damage_so_far(self._task.train_damage)
     return Outcome(
-      step, progress.accuracy, progress.best, seconds, was_complete
+      step,
+      progress.accuracy,
+      progress.best,
+      seconds,
+      was_complete,
+      {'train': damage['num_bad'], 'val': progress.bad_val_frames},
     )
 
   def _elapsed(self):
@@ -481,10 +502,13 @@ class _Loop:
     )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
-    return after
+    bad = experiment.replaced(self._task.eval_damage, 'val')
+    return dataclasses.replace(after, bad_val_frames=bad['val'])
 
   def _write(self, step, metrics):
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
+    damage = experiment.damage_so_far(self._task.train_damage)
+    values['input/bad_frames'] = damage['num_bad']
     self._writer.write_scalars(step, values)
     if not math.isfinite(values['train/loss']):
       self._stop(step, f'the loss is {values["train/loss"]}')
@@ -501,6 +525,10 @@ class _Loop:
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
     self._writer.flush()
-    progress = dataclasses.replace(progress, seconds=self._elapsed())
+    progress = dataclasses.replace(
+      progress,
+      seconds=self._elapsed(),
+      damage=experiment.damage_so_far(self._task.train_damage),
+    )
     record = {**self._record, 'progress': dataclasses.asdict(progress)}
     self._checkpoints.save(state, record)

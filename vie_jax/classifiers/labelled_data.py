@@ -16,7 +16,12 @@ from jax.sharding import Mesh
 from vie_jax import config_check, device_augment, experiment, sharding
 from vie_jax.evaluation import clip_scores
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import frame_store, image_pipeline, image_source
+from vie_jax.input_pipeline import (
+  bad_frames,
+  frame_store,
+  image_pipeline,
+  image_source,
+)
 from vie_jax.models import networks
 
 
@@ -41,6 +46,8 @@ class LabelledData:
       `window`, `crop` and `labels` int32 [b, columns], -1 where unknown.
     open_val: () -> likewise over validation clips, which also have
       `instance_index` and `is_valid`.
+    train_damage: damaged frames of the training batches.
+    eval_damage: damaged frames of the validation clips.
   """
 
   facts: dict
@@ -56,6 +63,8 @@ class LabelledData:
   center: Callable[..., jax.Array]
   open_train: Callable[[int], contextlib.AbstractContextManager]
   open_val: Callable[[], contextlib.AbstractContextManager]
+  train_damage: bad_frames.BadFrames
+  eval_damage: bad_frames.BadFrames
 
 
 @contextlib.contextmanager
@@ -136,6 +145,8 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
       experiment.eval_batches(parts, parts.val, is_consecutive=is_consecutive),
       lambda batch: val[batch['instance_index']],
     ),
+    train_damage=parts.train_damage,
+    eval_damage=parts.eval_damage,
   )
 
 
@@ -200,10 +211,13 @@ def open_images(
       raise frame_store.DatasetError(
         f'{val.location} has no labels to test on; name a data set that has.'
       )
-    yield _of_images(config, settings, train, val, mesh)
+    damage = [
+      stack.enter_context(experiment.count_damage(config)) for _ in range(2)
+    ]
+    yield _of_images(config, settings, train, val, mesh, *damage)
 
 
-def _of_images(config, settings, train, val, mesh):
+def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
   shape = experiment.clip_shape(config)
   repeats = 1 if config.model.name in networks.FRAME_WISE else shape[0]
   size = config.crop.size
@@ -252,6 +266,7 @@ def _of_images(config, settings, train, val, mesh):
         batch_size=settings.batch_size,
         seed=config.seed,
         start_step=start_step,
+        damage=train_damage,
         **options,
       ),
       labels_of,
@@ -261,10 +276,14 @@ def _of_images(config, settings, train, val, mesh):
         val,
         short_side=max(config.crop.eval_short_side, size),
         batch_size=settings.eval_batch_size,
+        leaves_out=True,
+        damage=eval_damage,
         **options,
       ),
       labels_of,
     ),
+    train_damage=train_damage,
+    eval_damage=eval_damage,
   )
 
 

@@ -20,11 +20,13 @@ from vie_jax import device_augment, experiment
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import (
   augmentation,
+  bad_frames,
   frame_store,
   image_pipeline,
   image_source,
   instances,
   pipeline,
+  sound_frames,
 )
 
 
@@ -76,6 +78,7 @@ class Source:
     num_clips: G, of each item.
     label_columns: that items may have.
     center: (window, crop) -> normalised clips [B, T, H, W, 3].
+    damage: damaged frames of the clips.
   """
 
   facts: dict
@@ -83,6 +86,7 @@ class Source:
   num_clips: int
   label_columns: Sequence[str]
   center: Callable[..., jax.Array]
+  damage: bad_frames.BadFrames
 
   @property
   def items(self) -> list[Item]:
@@ -149,6 +153,8 @@ def _open_videos(
   """Opens a prepared data set: all videos of the splits that are asked for."""
   options = experiment.input_options(config)
   with contextlib.ExitStack() as stack:
+    damage = stack.enter_context(experiment.count_damage(config))
+    options['damage'] = damage
     stores = [
       stack.enter_context(frame_store.FrameStore.open(directory, split))
       for split in config.embed.splits
@@ -183,6 +189,7 @@ def _open_videos(
           config.crop.method
         ),
       ),
+      damage=damage,
     )
 
 
@@ -223,8 +230,7 @@ def _videos(store, config) -> list[Item]:
 
 
 def _middle_frame(store, row):
-  (frame,) = store.read_frames(row, [int(store.num_frames[row]) // 2])
-  return frame
+  return sound_frames.read_whole(store, row, int(store.num_frames[row]) // 2)
 
 
 @contextlib.contextmanager
@@ -262,6 +268,7 @@ def _open_images(
       num_clips=1,
       label_columns=['label'] if any(item.labels for item in items) else [],
       center=center,
+      damage=bad_frames.BadFrames(),
     )
 
 

@@ -117,6 +117,7 @@ def embed_splits(
         _embed_from, run, embed, found.variables, videos
       ),
       unit=f'clips of {split}',
+      notes=run.eval_damage.clips[split],
     )
     opened[split] = SplitEmbeddings(np.load(path, mmap_mode='r'), facts)
   return opened
@@ -185,6 +186,7 @@ def fill(
   identity: dict,
   rows_from: Callable[[int], Iterator[np.ndarray]],
   unit: str,
+  notes: dict,
 ) -> None:
   """Writes an array of embeddings, or what is missing of it.
 
@@ -194,12 +196,14 @@ def fill(
     identity: of which its rows are a function.
     rows_from: number of the first row -> iterator over blocks of rows.
     unit: what the log calls a row.
+    notes: what is kept of the rows: the damaged frames of their clips, see
+      `bad_frames.BadFrames.clips`.
   """
   # All hosts embed, the first of them writes and says where to begin.
   is_main = jax.process_index() == 0
   num_done = 0
   if is_main:
-    file = row_file.RowFile(path, shape=shape, identity=identity)
+    file = row_file.RowFile(path, shape=shape, identity=identity, notes=notes)
     num_done = -1 if file.is_complete else file.num_done
   num_done = int(multihost_utils.broadcast_one_to_all(np.int32(num_done)))
   if num_done < 0:

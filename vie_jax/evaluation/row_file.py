@@ -28,10 +28,18 @@ class RowFile:
       with; whatever is there of another is replaced.
     shape: of the array; the last axis is a row.
     identity: JSON-compatible facts of which the rows are a function.
+    notes: JSON-compatible facts about the rows, which the caller adds to while
+      they are made: saved with them, and updated by those of rows that are
+      there.
   """
 
   def __init__(
-    self, path: str | pathlib.Path, *, shape: tuple[int, ...], identity: dict
+    self,
+    path: str | pathlib.Path,
+    *,
+    shape: tuple[int, ...],
+    identity: dict,
+    notes: dict | None = None,
   ):
     self.path = pathlib.Path(path)
     self._part = self.path.with_suffix('.npy.part')
@@ -41,6 +49,7 @@ class RowFile:
       **json.loads(json.dumps(identity)),
       'shape': list(self._shape),
     }
+    self._notes = {} if notes is None else notes
     self._num_done = self._find()
 
   @property
@@ -114,7 +123,10 @@ class RowFile:
     if num_done == self.num_rows and self._is_whole(self._part):
       self._part.replace(self.path)
     found = self.path if num_done == self.num_rows else self._part
-    return num_done if self._is_whole(found) else 0
+    if not self._is_whole(found):
+      return 0
+    self._notes.update(record.get('notes', {}))
+    return num_done
 
   def _is_whole(self, path):
     """Whether a file is there, with room for every row."""
@@ -151,7 +163,11 @@ class RowFile:
     """Brings all rows to the disk, and only then says so."""
     file.flush()
     os.fsync(file.fileno())
-    record = {'identity': self._identity, 'num_done': self._num_done}
+    record = {
+      'identity': self._identity,
+      'num_done': self._num_done,
+      'notes': self._notes,
+    }
     fresh = self._record.with_suffix('.json.tmp')
     fresh.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     fresh.replace(self._record)
