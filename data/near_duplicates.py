@@ -1,9 +1,10 @@
 """Finds videos that are the same, and videos that look the same.
 
 Two videos look the same when the pictures at three places in them do. A
-picture becomes a perceptual hash of 64 bits, so that a video is 192 bits, and
-videos that differ in few of them are pairs. Nothing compares every video with
-every other one: see `near_pairs`.
+picture becomes a perceptual hash of 64 bits, so that a video is 192 bits. Videos that
+differ in few of them, and whose pictures have nearly the same lowest
+frequencies, are pairs. Nothing compares every video with every other one: see
+`near_pairs`.
 
 Copies at another size, quality or frame rate are found. Copies that were
 mirrored, cropped a good deal, cut to another part or sped up in part are not.
@@ -19,10 +20,13 @@ from PIL import Image
 # Places in a video whose pictures are hashed.
 NUM_PLACES = 3
 NUM_BITS = 64 * NUM_PLACES
-# Bits in which two videos that look the same may differ. Of 1,000 rendered
-# videos, no two differ in fewer than 38; copies re-encoded at three quarters of
-# the size and moderate quality differ in 0 to 12.
-MAX_DISTANCE = 23
+# Bits in which two videos that look the same may differ, and how alike their
+# lowest frequencies are at least (1 is the same). Of 1,000 rendered videos, no
+# two different ones within 40 bits are more alike than 0.86; copies of them at
+# half the size, or at H.264's quality 35, differ in up to 32 bits and are more
+# alike than 0.93. Some copies that are worse in both are missed.
+MAX_DISTANCE = 36
+MIN_SIMILARITY = 0.9
 # Below this standard deviation, in grey levels, a picture shows nothing that a
 # hash could tell it by.
 _FLAT_BELOW = 4.0
@@ -32,10 +36,10 @@ _MIN_PLACES = 2
 _SIDE = 32
 _BAND_BITS = 16
 _NUM_BANDS = NUM_BITS // _BAND_BITS
-# Two videos within MAX_DISTANCE have a band in which they differ in one bit or
+# Two videos within this distance have a band in which they differ in one bit or
 # none, because two bits in each band are more.
+SURE_DISTANCE = 2 * _NUM_BANDS - 1
 _MASKS = (0, *(1 << bit for bit in range(_BAND_BITS)))
-assert MAX_DISTANCE < 2 * _NUM_BANDS
 
 # Comparisons done at a time, and in a band: they bound memory and time.
 _CHUNK = 2_000_000
@@ -50,6 +54,7 @@ class Hashes:
 
   Attributes:
     bits: uint64 [N, NUM_PLACES], 0 for a flat picture.
+    waves: int8 [N, NUM_PLACES, 64], the lowest frequencies; likewise.
     is_flat: bool [N, NUM_PLACES].
     frame_bytes: float64 [N], mean size of the stored frames that were read;
       NaN where none could be read.
@@ -57,6 +62,7 @@ class Hashes:
   """
 
   bits: np.ndarray
+  waves: np.ndarray
   is_flat: np.ndarray
   frame_bytes: np.ndarray
   problems: dict
@@ -98,7 +104,9 @@ def picture_hash(picture):
     picture: PIL image, of any size and mode.
 
   Returns:
-    (bits, is_flat): int of 64 bits and bool. Flat pictures get 0.
+    (bits, waves, is_flat): int of 64 bits, int8 [64] and bool. The waves are
+    the lowest frequencies in a unit of their own, without the mean brightness.
+    Flat pictures get 0.
 
   Source: the well-known perceptual hash of a discrete cosine transform, 8 x 8
   coefficients against their median. Deviation: flat pictures are told apart.
@@ -106,12 +114,15 @@ def picture_hash(picture):
   grey = picture.convert('L').resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
   grey = np.asarray(grey, np.float64)
   if grey.std() < _FLAT_BELOW:
-    return 0, True
+    return 0, np.zeros(64, np.int8), True
   number = np.arange(_SIDE)
   cosines = np.cos(np.pi / _SIDE * np.outer(number[:8], number + 0.5))
   coefficients = cosines @ grey @ cosines.T
   is_high = coefficients > np.median(coefficients)
-  return int.from_bytes(np.packbits(is_high).tobytes(), 'big'), False
+  coefficients[0, 0] = 0.0
+  waves = np.rint(127 * coefficients.ravel() / np.linalg.norm(coefficients))
+  bits = int.from_bytes(np.packbits(is_high).tobytes(), 'big')
+  return bits, waves.astype(np.int8), False
 
 
 def frame_numbers(num_frames):
@@ -156,6 +167,7 @@ def hash_videos(store, *, num_threads, progress):
   count = store.num_videos
   found = Hashes(
     np.zeros((count, NUM_PLACES), np.uint64),
+    np.zeros((count, NUM_PLACES, 64), np.int8),
     np.zeros((count, NUM_PLACES), bool),
     np.full(count, np.nan),
     {},
@@ -169,7 +181,9 @@ def hash_videos(store, *, num_threads, progress):
     except (OSError, ValueError, SyntaxError) as error:
       found.problems[row] = ' '.join(str(error).split())
       return
-    found.bits[row], found.is_flat[row] = zip(*hashes, strict=True)
+    found.bits[row], found.waves[row], found.is_flat[row] = zip(
+      *hashes, strict=True
+    )
     found.frame_bytes[row] = np.mean([len(jpeg) for jpeg in frames])
 
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
@@ -203,20 +217,22 @@ def same_pairs(*keys):
   return Pairs(rows, np.zeros(len(rows), np.int64))
 
 
-def near_pairs(bits, is_flat, progress):
+def near_pairs(bits, waves, is_flat, progress):
   """Pairs videos that differ in few bits, none compared with all others.
 
-  Videos of the same bits are paired with the first of them. Of two different
-  ones within MAX_DISTANCE, at least one of twelve bands of 16 bits is the same
-  but for one bit. So each band is sorted, and a video is compared with those
-  whose band is its own or has one bit turned: 17 of 65,536 values. With 240,000
-  videos of even bits that is a three-hundredth of all pairs.
+  Videos of the same bits are paired with the first of them. Two different ones
+  that are near have, in at least one of twelve bands of 16 bits, the same value
+  but for one bit: always within SURE_DISTANCE, and nearly always within
+  MAX_DISTANCE. So each band is sorted, and a video is compared with those whose
+  band is its own or has one bit turned: 17 of 65,536 values. With 240,000 videos
+  of even bits that is a three-hundredth of all pairs.
 
   Where so many videos share the value of a band that it would be far more, the
   most crowded values of that band are passed over, and the videos counted.
 
   Args:
     bits: uint64 [N, NUM_PLACES].
+    waves: int8 [N, NUM_PLACES, 64].
     is_flat: bool [N, NUM_PLACES]; a flat picture proves nothing, so that the
       others have to be the more alike.
     progress: called with 1 after each of the `num_bands()` bands.
@@ -230,7 +246,8 @@ def near_pairs(bits, is_flat, progress):
   group = group.reshape(-1)
   copies = np.flatnonzero(first[group] != np.arange(len(bits)))
   same = np.stack([first[group[copies]], copies], axis=1)
-  found = _pairs_of_different(unique, is_flat[first], progress)
+  same = same[_similarity(waves, is_flat, *same.T) >= MIN_SIMILARITY]
+  found = _pairs_of_different(unique, waves[first], is_flat[first], progress)
   rows = np.concatenate([same, np.sort(first[found.rows], axis=1)])
   distance = np.concatenate([np.zeros(len(same), np.int64), found.distance])
   order = np.lexsort((rows[:, 1], rows[:, 0], distance))
@@ -243,7 +260,7 @@ def num_bands():
   return _NUM_BANDS
 
 
-def _pairs_of_different(bits, is_flat, progress):
+def _pairs_of_different(bits, waves, is_flat, progress):
   """As near_pairs, of rows that all differ."""
   count = len(bits)
   content = NUM_PLACES - is_flat.sum(axis=1)
@@ -262,8 +279,10 @@ def _pairs_of_different(bits, is_flat, progress):
       places = np.minimum(ordered_content[left], ordered_content[right])
       is_near = distance * NUM_PLACES <= MAX_DISTANCE * places
       ends = np.stack([order[left[is_near]], order[right[is_near]]])
+      is_alike = _similarity(waves, is_flat, *ends) >= MIN_SIMILARITY
+      ends = ends[:, is_alike]
       new_keys.append(ends.min(axis=0) * count + ends.max(axis=0))
-      new_distances.append(distance[is_near])
+      new_distances.append(distance[is_near][is_alike])
       if sum(map(len, new_keys)) > 2 * MAX_PAIRS:
         new_keys, new_distances, cut = _merged(new_keys, new_distances)
         is_cut |= cut
@@ -289,6 +308,22 @@ def _distance(bits, left, right):
   """Counts the bits in which rows differ: int64 [P]."""
   different = bits[left] ^ bits[right]
   return np.bitwise_count(different).sum(axis=1, dtype=np.int64)
+
+
+def _similarity(waves, is_flat, left, right):
+  """Mean cosine of the waves of places that are flat in neither: [P]."""
+  similarity = np.zeros(len(left))
+  size = max(1, _CHUNK // 64)
+  for start in range(0, len(left), size):
+    part = slice(start, start + size)
+    one = waves[left[part]].astype(np.float32)
+    other = waves[right[part]].astype(np.float32)
+    norms = np.linalg.norm(one, axis=2) * np.linalg.norm(other, axis=2)
+    cosine = np.einsum('ijk,ijk->ij', one, other) / np.maximum(norms, 1.0)
+    is_shown = ~(is_flat[left[part]] | is_flat[right[part]])
+    places = np.maximum(is_shown.sum(axis=1), 1)
+    similarity[part] = (cosine * is_shown).sum(axis=1) / places
+  return similarity
 
 
 def _uncrowded(values):

@@ -247,16 +247,18 @@ def find_duplicates(tables, hashes):
     name: _numbered([tables[split][name] for split in SPLITS])
     for name in ('source_sha256', 'frames_sha256')
   }
-  bits, is_flat, is_compared, is_featureless = (
+  bits, waves, is_flat, is_compared, is_featureless = (
     np.concatenate([getattr(hashes[split], name) for split in SPLITS])
-    for name in ('bits', 'is_flat', 'is_compared', 'is_featureless')
+    for name in ('bits', 'waves', 'is_flat', 'is_compared', 'is_featureless')
   )
   same = near_duplicates.same_pairs(*sums.values())
   first = np.arange(len(bits))
   first[same.rows[:, 1]] = same.rows[:, 0]
   rows = np.flatnonzero(is_compared & (first == np.arange(len(bits))))
   with progress_bar('comparing', 'band', near_duplicates.num_bands()) as bar:
-    near = near_duplicates.near_pairs(bits[rows], is_flat[rows], bar.update)
+    near = near_duplicates.near_pairs(
+      bits[rows], waves[rows], is_flat[rows], bar.update
+    )
   near.rows = rows[near.rows]
   pairs = [
     _pair(

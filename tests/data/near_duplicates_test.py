@@ -50,10 +50,12 @@ def all_near(bits, is_flat):
   return found
 
 
-def near(bits, is_flat=None):
+def near(bits, is_flat=None, waves=None):
   if is_flat is None:
     is_flat = np.zeros(bits.shape, bool)
-  return near_duplicates.near_pairs(bits, is_flat, lambda number: None)
+  if waves is None:
+    waves = np.ones((*bits.shape, 64), np.int8)
+  return near_duplicates.near_pairs(bits, waves, is_flat, lambda number: None)
 
 
 def as_dict(pairs):
@@ -67,8 +69,10 @@ def test_a_copy_of_another_size_and_quality_has_nearly_the_same_hash():
   data = io.BytesIO()
   original.resize((60, 40)).save(data, 'JPEG', quality=40)
   hashes = [near_duplicates.picture_hash(p)[0] for p in (original, picture(1))]
-  copy, is_flat = near_duplicates.picture_hash(Image.open(data))
+  copy, waves, is_flat = near_duplicates.picture_hash(Image.open(data))
   assert not is_flat
+  _, others, _ = near_duplicates.picture_hash(original)
+  assert np.abs(waves.astype(int) - others).max() <= 10
   assert differing(copy, hashes[0]) <= 4
   assert differing(copy, hashes[1]) > 16
 
@@ -76,7 +80,8 @@ def test_a_copy_of_another_size_and_quality_has_nearly_the_same_hash():
 @pytest.mark.parametrize('noise', [0, 2])
 def test_black_and_nearly_even_pictures_are_flat(noise):
   grey = np.random.default_rng(0).integers(0, noise + 1, (64, 96), np.uint8)
-  assert near_duplicates.picture_hash(Image.fromarray(grey)) == (0, True)
+  bits, waves, is_flat = near_duplicates.picture_hash(Image.fromarray(grey))
+  assert (bits, waves.any(), is_flat) == (0, False, True)
 
 
 @pytest.mark.parametrize('num_frames', [1, 2, 3, 250])
@@ -96,8 +101,13 @@ def test_near_pairs_are_those_that_comparing_all_finds(chunk, monkeypatch):
   # Of rows that are equal, only the first is compared with others.
   bits = np.unique(clustered(300), axis=0)
   expected = all_near(bits, np.zeros(bits.shape, bool))
-  assert len(expected) > 50
-  assert as_dict(near(bits)) == expected
+  found = as_dict(near(bits))
+  assert found.items() <= expected.items()
+  sure = {pair for pair, bits in expected.items() if bits <= 23}
+  assert len(sure) > 50
+  assert sure <= found.keys()
+  # Of those that differ more, nearly all.
+  assert len(found) - len(sure) > 0.8 * (len(expected) - len(sure)) > 20
 
 
 def test_flat_pictures_make_the_others_count_for_more():
@@ -108,18 +118,34 @@ def test_flat_pictures_make_the_others_count_for_more():
   expected = all_near(bits, is_flat)
   found = as_dict(near(bits, is_flat))
   assert found.items() <= expected.items()
-  assert max(found.values()) == 15
+  assert 20 < max(found.values()) <= 24
   assert len(expected) < len(all_near(bits, np.zeros(bits.shape, bool)))
 
 
 def test_the_distance_that_counts_is_never_missed():
   rng = np.random.default_rng(2)
   original = rng.integers(0, 2**64, (1, 3), np.uint64)
-  for distance, is_found in ((23, True), (24, False)):
-    for _ in range(10):
-      places = rng.choice(NUM_BITS, distance, replace=False)
-      bits = np.stack([original[0], turned(original[0], places)])
-      assert (len(near(bits).rows) == 1) == is_found
+  for _ in range(10):
+    places = rng.choice(NUM_BITS, 37, replace=False)
+    for distance in (23, 37):
+      other = turned(original[0], places[:distance])
+      pairs = near(np.stack([original[0], other]))
+      assert len(pairs.rows) == (distance == 23)
+
+
+def test_videos_of_other_pictures_are_no_pair_whatever_their_bits():
+  bits = np.random.default_rng(4).integers(0, 2**64, (3, 3), np.uint64)
+  bits[1] = bits[0]
+  bits[2] = turned(bits[0], [7])
+  waves = np.ones((3, 3, 64), np.int8)
+  assert as_dict(near(bits, waves=waves)) == {(0, 1): 0, (0, 2): 1}
+  waves[1:, :, ::4] = -1
+  assert as_dict(near(bits, waves=waves)) == {}
+  # A flat picture says nothing, for or against.
+  waves[:, 1:] = 1
+  is_flat = np.zeros((3, 3), bool)
+  is_flat[:, 0] = True
+  assert len(near(bits, is_flat, waves).rows) == 2
 
 
 def test_many_equal_videos_make_one_pair_each():
