@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 
+from bad_share import FIRST_LOOK
 from prepare_dataset import Settings, prepare_dataset
 from summary import print_summary
 from video_frames import FrameOptions
@@ -27,6 +28,8 @@ def prepare_and_print(source, options):
     out=options.out,
     num_processes=options.processes,
     timeout_seconds=options.timeout,
+    max_memory_mib=options.max_memory,
+    max_bad_percent=options.max_bad_percent,
     restart=options.restart,
     frames=FrameOptions(
       short_side=options.short_side,
@@ -68,6 +71,21 @@ def add_common(parser):
     default=600,
     metavar='SECONDS',
     help='a video that takes longer is skipped (600)',
+  )
+  add(
+    '--max-memory',
+    type=int_from(64),
+    default=2048,
+    metavar='MIB',
+    help='a video for which a process needs more is skipped (2048)',
+  )
+  add(
+    '--max-bad-percent',
+    type=int_from(0, 100),
+    default=50,
+    metavar='N',
+    help=f'stop when more than this share cannot be used, once {FIRST_LOOK} '
+    'videos were tried (50)',
   )
 
 

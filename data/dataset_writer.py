@@ -138,8 +138,12 @@ def column_names(labels):
 
 
 def file_digest(path):
-  """Returns the sha256 of a file in hex."""
-  with open(path, 'rb', buffering=0) as file:
+  """Returns the sha256 of a file in hex; does not wait at a named pipe."""
+
+  def opener(path, flags):
+    return os.open(path, flags | os.O_NONBLOCK)
+
+  with open(path, 'rb', buffering=0, opener=opener) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 

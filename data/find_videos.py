@@ -16,12 +16,16 @@ class VideoFile:
   """A file that may be a video, or a segment of one.
 
   Attributes:
-    file: str, relative to the folder, with '/'.
+    name: str, its path relative to the folder, with '/'. Bytes that are not
+      UTF-8 are written as \\xNN.
+    file: str, relative to the folder, of the file itself, as the file system
+      has it.
     size: bytes.
     mtime_ns: time of the last change.
     segment: Segment, or None for the whole file.
   """
 
+  name: str
   file: str
   size: int
   mtime_ns: int
@@ -29,8 +33,8 @@ class VideoFile:
 
   @property
   def path(self):
-    """The file and, behind it, the segment: unique in a data set."""
-    return self.file + (self.segment.fragment if self.segment else '')
+    """The name and, behind it, the segment: unique in a data set."""
+    return self.name + (self.segment.fragment if self.segment else '')
 
   @property
   def id(self):
@@ -108,10 +112,8 @@ class _Search:
         self._skip(prefix, f'cannot be listed: {error.strerror}')
         continue
       for entry in entries:
-        path = prefix + entry.name
-        if not _is_utf8(entry.name):
-          self._skip(path, 'its name is not UTF-8')
-        elif entry.name.startswith('.'):
+        path = prefix + _as_text(entry.name)
+        if entry.name.startswith('.'):
           self._num_other_files += entry.is_file(follow_symlinks=False)
         elif entry.is_symlink():
           self._links.append((entry.path, path))
@@ -150,20 +152,23 @@ class _Search:
     if first_path != path:
       self._skip(path, f'the same file as {first_path}')
       return
-    self._videos[path] = VideoFile(path, status.st_size, status.st_mtime_ns)
+    if path in self._videos:
+      self._skip(path, 'its name, written as text, is that of another file')
+      return
+    self._videos[path] = VideoFile(
+      path,
+      os.path.relpath(file, self._root),
+      status.st_size,
+      status.st_mtime_ns,
+    )
 
   def _skip(self, path, reason):
-    printable = os.fsencode(path).decode('utf-8', 'backslashreplace')
-    self._skipped.append({'path': printable, 'reason': reason})
+    self._skipped.append({'path': path, 'reason': reason})
 
 
 def _is_video_name(path):
   return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
-def _is_utf8(name):
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
+def _as_text(name):
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')

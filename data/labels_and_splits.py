@@ -125,7 +125,7 @@ def split_by_hash(videos, *, val_percent):
   """
   splits = {'train': [], 'val': []}
   for video in videos:
-    digest = hashlib.sha256(video.file.encode()).hexdigest()
+    digest = hashlib.sha256(video.name.encode()).hexdigest()
     is_val = int(digest[:8], 16) % 100 < val_percent
     splits['val' if is_val else 'train'].append(video)
   return splits

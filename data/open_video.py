@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import fractions
 import os
+import re
+import stat
 
 import av
 
@@ -68,6 +70,14 @@ _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
 
+# Containers whose header says how long the video is. For others FFmpeg makes a
+# guess from the rest of the file.
+_FORMATS_WITH_DURATION = frozenset(
+  ['asf', 'avi', 'flv', 'matroska', 'mov', 'mxf', 'nut', 'ogg', 'rm']
+)
+_LATEST_START_SECONDS = 0.1
+_DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
+
 _FALLBACK_RATE_HZ = fractions.Fraction(25)
 # Above this a container gives the ticks of its clock for a rate.
 _HIGHEST_RATE_HZ = 1000
@@ -109,9 +119,16 @@ class OpenVideo:
     path: str.
     rate_hz: Fraction, frames in a second by the container's account.
     sample_aspect_ratio: Fraction, width of a pixel over its height.
-    claimed_seconds: float, duration by the container's account, or None.
-    num_damaged_packets: packets so far that could not be decoded.
+    claimed_seconds: float, duration that the container's header states, or
+      None.
+    is_claim_of_pictures: whether that duration is the pictures' own; else the
+      sound may be longer.
+    num_listed: pictures by the container's account, or 0 where it keeps none.
+      Damage can make it any number.
+    num_not_shown: pictures so far that the container says not to show.
+    num_damaged_packets: packets so far that were damaged.
     num_damaged_pictures: pictures so far that were decoded in part.
+    first_error: str, what was wrong with the first damaged packet, or None.
   """
 
   def __init__(self, path, container, stream, decoder):
@@ -120,13 +137,15 @@ class OpenVideo:
     self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
       1
     )
-    self.claimed_seconds = _claimed_seconds(container, stream)
+    self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
+    self.num_listed = stream.frames
+    self.num_not_shown = 0
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
+    self.first_error = None
     self._container = container
     self._stream = stream
     self._decoder = decoder
-    self._first_error = None
 
   def frames(self):
     """Decodes the video stream from its start; to be called once.
@@ -147,18 +166,15 @@ class OpenVideo:
         self.num_damaged_pictures += frame.picture.is_corrupt
         yield frame
     if not count:
-      raise VideoError(self.path, self._first_error or 'no frame in it')
+      raise VideoError(self.path, self.first_error or 'no frame in it')
 
   def _clock(self):
     start = self._container.start_time or 0
-    spliced = not _SPLICED_FORMATS.isdisjoint(
-      self._container.format.name.split(',')
-    )
     return _Clock(
       offset=fractions.Fraction(start, 1_000_000),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
-      is_spliced=spliced,
+      is_spliced=_is_one_of(self._container, _SPLICED_FORMATS),
     )
 
   def _pictures(self):
@@ -171,6 +187,10 @@ class OpenVideo:
       except av.error.FFmpegError as error:
         self._note_damage(error)
         packet = None  # Nothing more can be read: empty the decoder.
+      if packet is not None:
+        self.num_not_shown += packet.is_discard
+        if packet.is_corrupt:
+          self._note_damage('the container says that a packet is damaged')
       try:
         yield from self._decoder.decode(packet)
       except av.error.FFmpegError as error:
@@ -181,8 +201,25 @@ class OpenVideo:
 
   def _note_damage(self, error):
     self.num_damaged_packets += 1
-    if self._first_error is None:
-      self._first_error = _reason(error)
+    if self.first_error is None:
+      self.first_error = error if isinstance(error, str) else _reason(error)
+
+
+def require_regular_file(path):
+  """Refuses what is no file with an end, such as a pipe or a device.
+
+  Args:
+    path: str or path.
+
+  Raises:
+    VideoError: if it is none, or is not there.
+  """
+  with video_errors(path):
+    mode = os.stat(path).st_mode
+  if stat.S_ISDIR(mode):
+    raise VideoError(path, 'a directory')
+  if not stat.S_ISREG(mode):
+    raise VideoError(path, 'not a regular file')
 
 
 @contextlib.contextmanager
@@ -215,10 +252,11 @@ def open_video(path, *, max_pixels):
     OpenVideo.
 
   Raises:
-    VideoError: if the file cannot be opened, is a playlist or an unknown
-      format, has no video stream, or has pictures above `max_pixels`.
+    VideoError: if it is no regular file, cannot be opened, is a playlist or an
+      unknown format, has no video stream, or has pictures above `max_pixels`.
   """
   path = os.fspath(path)
+  require_regular_file(path)
   with video_errors(path):
     container = _open_container(path, max_pixels)
   with contextlib.closing(container):
@@ -328,17 +366,35 @@ def _rate(stream):
   return _FALLBACK_RATE_HZ
 
 
-def _claimed_seconds(container, stream):
-  if stream.duration and stream.time_base:
-    return float(stream.duration * stream.time_base)
-  if container.duration:
-    return container.duration / 1_000_000
-  return None
+def _claim(container, stream):
+  """Returns (seconds, whether they are the pictures' own), or (None, False)."""
+  if not _is_one_of(container, _FORMATS_WITH_DURATION):
+    return None, False
+  if stream.duration and stream.duration > 0 and stream.time_base:
+    return float(stream.duration * stream.time_base), True
+  streams = container.streams
+  is_alone = len(streams.video) == 1 and not streams.audio
+  # Matroska counts from time 0, not from its first picture. Without sound
+  # before it, a late first picture is not the first one any more.
+  start = max(container.start_time or 0, 0) / 1_000_000
+  if is_alone:
+    start = min(start, _LATEST_START_SECONDS)
+  tag = _DURATION_TAG.match(stream.metadata.get('DURATION', ''))
+  if tag:
+    hours, minutes, seconds = map(float, tag.groups())
+    return hours * 3600 + minutes * 60 + seconds - start, True
+  if container.duration and container.duration > 0:
+    return container.duration / 1_000_000 - start, is_alone
+  return None, False
+
+
+def _is_one_of(container, formats):
+  return not formats.isdisjoint(container.format.name.split(','))
 
 
 def _reason(error):
-  if isinstance(error, av.error.FFmpegError):
-    return error.strerror or type(error).__name__
   if isinstance(error, MemoryError):
-    return 'not enough memory'
+    return 'not enough memory (--max-memory)'
+  if isinstance(error, (OSError, av.error.FFmpegError)):
+    return error.strerror or type(error).__name__
   return f'{type(error).__name__}: {error}'

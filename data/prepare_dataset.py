@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import pathlib
 
+from bad_share import BadShare
 from dataset_plan import make_plan
 from dataset_writer import SPLITS, write_dataset
 from labels_and_splits import InputError
@@ -37,6 +38,9 @@ class Settings:
     out: path of the output directory.
     num_processes: worker processes.
     timeout_seconds: after which a video is given up.
+    max_memory_mib: that a worker process may take for a video.
+    max_bad_percent: share of videos that cannot be used past which the run
+      stops, once as many as `bad_share.FIRST_LOOK` were tried.
     restart: whether to throw away what is in `out`.
     frames: FrameOptions.
   """
@@ -44,6 +48,8 @@ class Settings:
   out: str
   num_processes: int = 1
   timeout_seconds: int = 600
+  max_memory_mib: int = 2048
+  max_bad_percent: int = 50
   restart: bool = False
   frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
 
@@ -113,7 +119,16 @@ def _decode_all(source, settings, staging):
     prepare_video,
     num_processes=settings.num_processes,
     timeout_seconds=settings.timeout_seconds,
+    max_memory_bytes=settings.max_memory_mib * 2**20,
   )
+  # By a digest of the path: those that are tried first speak for all.
+  tasks.sort(key=lambda task: task.video.id)
+  bad_share = BadShare(
+    records,
+    limit_percent=settings.max_bad_percent,
+    report=staging.directory / 'skipped.json',
+  )
+  bad_share.check()
   bar = progress_bar('decoding', 'video', len(source.videos), len(records))
   with contextlib.ExitStack() as at_the_end:
     # Last of all, so that no process is writing any more.
@@ -128,6 +143,8 @@ def _decode_all(source, settings, staging):
         outcome = {'source_sha256': digest, 'reason': outcome.reason}
       records[task.video.path] = outcome
       bar.update()
+      bad_share.add(outcome)
+      bad_share.check()
   return records
 
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import pathlib
 
 from dataset_writer import file_digest
 from find_videos import VideoFile
-from open_video import VideoError
+from open_video import VideoError, require_regular_file
 from staging import FramesFile, OutputError, Staging, write_json
 from video_frames import FrameOptions, write_frames
 
@@ -65,25 +66,55 @@ def is_current(record, video):
 
 
 def _decode(task, staging):
-  source = os.path.join(task.folder, task.video.file)
+  video = task.video
+  source = os.path.join(task.folder, video.file)
+  source_sha256 = ''
   try:
-    source_sha256 = file_digest(source)
-  except OSError as error:
-    return {'reason': f'cannot be read: {error.strerror}'}
-  try:
-    with FramesFile(staging.frames_path(task.video.id)) as frames:
+    _check_place(source, task.folder)
+    source_sha256 = _digest(source)
+    with FramesFile(staging.frames_path(video.id)) as frames:
       facts = write_frames(
-        source, task.options, frames.write, segment=task.video.segment
+        source, task.options, frames.write, segment=video.segment
       )
+      _check_unchanged(source, video)
   except VideoError as error:
     return {'source_sha256': source_sha256, 'reason': error.reason}
   row = dataclasses.asdict(facts)
   warnings = row.pop('warnings')
   row |= {
-    'id': task.video.id,
-    'path': task.video.path,
+    'id': video.id,
+    'path': video.path,
     'source_sha256': source_sha256,
     'frames_sha256': frames.digest.hexdigest(),
     'num_bytes': frames.num_bytes,
   }
   return {'source_sha256': source_sha256, 'row': row, 'warnings': warnings}
+
+
+def _check_place(source, folder):
+  """Refuses what has become something else since it was listed."""
+  require_regular_file(source)
+  if not pathlib.Path(os.path.realpath(source)).is_relative_to(folder):
+    raise VideoError(source, 'a symlink that leads out of the folder')
+
+
+def _digest(source):
+  try:
+    return file_digest(source)
+  except OSError as error:
+    raise VideoError(source, f'cannot be read: {error.strerror}') from error
+
+
+def _check_unchanged(source, video):
+  """Refuses a file that somebody writes to, or that is gone."""
+  try:
+    status = os.stat(source)
+  except OSError as error:
+    raise VideoError(
+      source, f'vanished while it was read: {error.strerror}'
+    ) from error
+  if (status.st_size, status.st_mtime_ns) != (video.size, video.mtime_ns):
+    raise VideoError(
+      source,
+      'changed after it was listed; prepare it again when it is finished',
+    )

@@ -15,6 +15,7 @@ from av.video.reformatter import (
 )
 from open_video import VideoError, open_video, video_errors
 from PIL import Image
+from timeline import Timeline
 
 # Bicubic in swscale widens its kernel when it shrinks, so nothing aliases.
 _SCALING = (
@@ -41,7 +42,9 @@ _DEINTERLACE_MIN_WIDTH = 3
 _DEINTERLACE_MIN_HEIGHT = 4
 
 _LARGEST_PIXEL_ASPECT = 8
-_TRUNCATED_BELOW = 0.9
+
+# Pictures in a second that a camera may take; a file with more is a bomb.
+_MOST_PICTURES_HZ = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FrameOptions:
     fps: frames in a second of video.
     short_side: pixels; a larger picture is shrunk to it, none is enlarged.
     jpeg_quality: 1 to 95.
-    max_seconds: longest video that is taken.
+    max_seconds: longest video that is taken, by its header or by its frames.
     max_pixels: largest width times height of a source picture.
   """
 
@@ -101,16 +104,19 @@ def write_frames(path, options, write_jpeg, *, segment=None):
     VideoFacts; the duration is that of the segment.
 
   Raises:
-    VideoError: if the file gives no frames or exceeds a limit.
+    VideoError: if the file gives no frames or exceeds a limit. A header that
+      claims to exceed one is enough.
   """
   facts = VideoFacts()
   with open_video(path, max_pixels=options.max_pixels) as video:
+    _check_claim(video, options, segment)
     facts.source_fps = float(video.rate_hz)
     renderer = _Renderer(video, options)
-    frames = video.frames()
+    timeline = Timeline()
+    frames = _counted(path, video.frames(), options)
     if segment is not None:
       frames = segment.cut(frames, path)
-    frames = _deinterlaced(path, _measured(frames, facts))
+    frames = _deinterlaced(path, _measured(frames, facts, timeline))
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
         raise VideoError(
@@ -121,7 +127,7 @@ def write_frames(path, options, write_jpeg, *, segment=None):
         write_jpeg(jpeg)
       facts.num_frames += count
     facts.height, facts.width = renderer.size
-    facts.warnings = _warnings(video, facts, segment)
+    facts.warnings = timeline.warnings(video, segment)
   return facts
 
 
@@ -398,7 +404,33 @@ def _geometry(picture):
   return picture.width, picture.height, picture.format.name
 
 
-def _measured(timed_frames, facts):
+def _check_claim(video, options, segment):
+  """Refuses what its header says is too long, before anything is decoded."""
+  claimed = video.claimed_seconds
+  if segment is not None:
+    claimed = segment.seconds_of(claimed)
+  if claimed and claimed > options.max_seconds:
+    raise VideoError(
+      video.path,
+      f'its header claims {claimed:.0f} s, longer than {options.max_seconds} s '
+      '(--max-seconds)',
+    )
+
+
+def _counted(path, timed_frames, options):
+  """Passes frames on, up to as many as a video of the longest kind has."""
+  most = options.max_seconds * _MOST_PICTURES_HZ
+  for number, frame in enumerate(timed_frames):
+    if number == most:
+      raise VideoError(
+        path,
+        f'more than {most} pictures, {_MOST_PICTURES_HZ} for each of '
+        f'{options.max_seconds} s (--max-seconds)',
+      )
+    yield frame
+
+
+def _measured(timed_frames, facts, timeline):
   """Passes frames on and notes size and duration of the source."""
   start = None
   for frame in timed_frames:
@@ -407,23 +439,8 @@ def _measured(timed_frames, facts):
       facts.source_width = frame.picture.width
       facts.source_height = frame.picture.height
     facts.duration_seconds = float(frame.time + frame.duration - start)
+    timeline.add(frame)
     yield frame
-
-
-def _warnings(video, facts, segment):
-  warnings = []
-  if video.num_damaged_packets:
-    warnings.append(f'damaged packets: {video.num_damaged_packets}')
-  if video.num_damaged_pictures:
-    warnings.append(f'damaged pictures: {video.num_damaged_pictures}')
-  claimed = video.claimed_seconds
-  if segment is not None:
-    claimed = segment.seconds_of(claimed)
-  if claimed and facts.duration_seconds < _TRUNCATED_BELOW * claimed:
-    warnings.append(
-      f'truncated: {facts.duration_seconds:.2f} s of {claimed:.2f} s'
-    )
-  return warnings
 
 
 def _round_half_up(value):

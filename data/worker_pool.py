@@ -1,10 +1,15 @@
-"""Worker processes that may crash or hang without stopping the run."""
+"""Worker processes that may crash, hang or take too much memory.
+
+None of that stops the run, or harms another process.
+"""
 
 import collections
 import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
+import os
+import resource
 import signal
 import time
 
@@ -17,7 +22,7 @@ class WorkerStartError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """A task whose worker crashed or took too long.
+  """A task whose worker crashed, took too long or ran out of memory.
 
   Attributes:
     reason: str, one line.
@@ -32,7 +37,9 @@ class WorkerPool:
   Leaving the context ends all workers at once, at work or not.
   """
 
-  def __init__(self, function, *, num_processes, timeout_seconds):
+  def __init__(
+    self, function, *, num_processes, timeout_seconds, max_memory_bytes
+  ):
     """Makes a pool; processes are started when there is work.
 
     Args:
@@ -40,6 +47,8 @@ class WorkerPool:
         counts as a crash.
       num_processes: at least 1.
       timeout_seconds: after which a task is given up.
+      max_memory_bytes: that the tasks of a process may take, beside what the
+        process itself needs. Without effect outside Linux.
     """
     # Not fork: the parent has threads (the progress bar, Arrow), and a
     # forked child may then hang on a lock nobody will release.
@@ -47,6 +56,7 @@ class WorkerPool:
     self._function = function
     self._num_processes = num_processes
     self._timeout_seconds = timeout_seconds
+    self._max_memory_bytes = max_memory_bytes
     self._workers = []
 
   def __enter__(self):
@@ -76,7 +86,11 @@ class WorkerPool:
 
   def _start_workers(self, count):
     new = [
-      _Worker(self._context, self._function, self._timeout_seconds)
+      _Worker(
+        self._context,
+        (self._function, self._max_memory_bytes),
+        self._timeout_seconds,
+      )
       for _ in range(count)
     ]
     self._workers += new
@@ -108,11 +122,11 @@ class _Worker:
     deadline: time.monotonic() at which the task is given up.
   """
 
-  def __init__(self, context, function, timeout_seconds):
+  def __init__(self, context, work, timeout_seconds):
     self._timeout_seconds = timeout_seconds
     self.connection, child_end = context.Pipe()
     self._process = context.Process(
-      target=_serve, args=(child_end, function), daemon=True
+      target=_serve, args=(child_end, *work), daemon=True
     )
     self._process.start()
     # Only the child may hold its end, or its death would go unnoticed.
@@ -142,7 +156,10 @@ class _Worker:
     """Takes the result of the task; after a Failure the process is gone."""
     try:
       if self.connection.poll():
-        return self.connection.recv()
+        result = self.connection.recv()
+        if isinstance(result, Failure):
+          self.kill()
+        return result
     except (EOFError, OSError):
       return self._crash()
     self.kill()
@@ -163,11 +180,29 @@ class _Worker:
     return Failure(f'the decoding process ended with exit code {code}')
 
 
-def _serve(connection, function):
+def _serve(connection, function, max_memory_bytes):
   """The worker's loop; ends when the parent is gone or kills it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  _limit_memory(max_memory_bytes)
   with contextlib.suppress(EOFError, BrokenPipeError):
     connection.send(_READY)
     while True:
       task = connection.recv()
-      connection.send(function(task))
+      try:
+        result = function(task)
+      except MemoryError:
+        result = Failure('not enough memory (--max-memory)')
+      connection.send(result)
+
+
+def _limit_memory(max_bytes):
+  """Limits this process to so much more memory than it has now."""
+  status = '/proc/self/statm'
+  if not os.path.exists(status):
+    return
+  with open(status, encoding='ascii') as file:
+    present_bytes = int(file.read().split()[0]) * os.sysconf('SC_PAGE_SIZE')
+  limit = present_bytes + max_bytes
+  _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+  if hard_limit == resource.RLIM_INFINITY or limit < hard_limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))

@@ -90,14 +90,25 @@ def test_a_named_pipe_is_not_opened(tmp_path):
   assert _skipped(tmp_path) == {'pipe.mp4': 'not a regular file'}
 
 
-def test_names_that_are_not_utf8_are_skipped_and_escaped(tmp_path):
+def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path):
+  names = [
+    b'bad\xff.mp4',
+    b'bad\\xff.mp4',
+    b'\xe9t\xe9/v.mp4',
+    b'line\nbreak "quoted".mp4',
+  ]
   try:
-    (tmp_path / os.fsdecode(b'bad\xff.mp4')).write_bytes(b'x')
+    for name in names:
+      _touch(tmp_path / os.fsdecode(name))
   except OSError:
     pytest.skip('the file system takes UTF-8 names only')
-  _touch(tmp_path / 'line\nbreak "quoted".mp4')
-  assert _paths(tmp_path) == ['line\nbreak "quoted".mp4']
-  assert _skipped(tmp_path) == {'bad\\xff.mp4': 'its name is not UTF-8'}
+  videos = find_videos.find_videos(tmp_path).videos
+  assert [(video.path, os.fsencode(video.file)) for video in videos] == [
+    ('\\xe9t\\xe9/v.mp4', b'\xe9t\xe9/v.mp4'),
+    ('bad\\xff.mp4', b'bad\\xff.mp4'),
+    ('line\nbreak "quoted".mp4', b'line\nbreak "quoted".mp4'),
+  ]
+  assert 'that of another file' in _skipped(tmp_path)['bad\\xff.mp4']
 
 
 def test_the_id_depends_on_the_relative_path_alone(tmp_path):

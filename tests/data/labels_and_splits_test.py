@@ -66,7 +66,9 @@ def test_a_mistake_in_a_table_is_named_with_its_line(tmp_path, text, message):
 
 
 def _videos(count):
-  return [VideoFile(f'{number}.mp4', 1, 1) for number in range(count)]
+  return [
+    VideoFile(f'{number}.mp4', f'{number}.mp4', 1, 1) for number in range(count)
+  ]
 
 
 def test_the_split_by_hash_is_close_to_its_share_and_stable():

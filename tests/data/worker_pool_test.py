@@ -7,11 +7,12 @@ import worker_functions
 import worker_pool
 
 
-def _run(tasks, *, num_processes=2, timeout_seconds=30):
+def _run(tasks, *, num_processes=2, timeout_seconds=30, max_memory_bytes=2**30):
   with worker_pool.WorkerPool(
     worker_functions.obey,
     num_processes=num_processes,
     timeout_seconds=timeout_seconds,
+    max_memory_bytes=max_memory_bytes,
   ) as pool:
     return dict(pool.run(tasks))
 
@@ -50,7 +51,10 @@ def test_a_crash_a_hang_and_an_exit_cost_only_their_own_task():
 
 def test_leaving_the_pool_ends_the_processes():
   with worker_pool.WorkerPool(
-    worker_functions.obey, num_processes=2, timeout_seconds=30
+    worker_functions.obey,
+    num_processes=2,
+    timeout_seconds=30,
+    max_memory_bytes=2**30,
   ) as pool:
     outcomes = pool.run([('pid', 0), ('sleep', 60), ('pid', 1)])
     pids = {next(outcomes)[1], next(outcomes)[1]}

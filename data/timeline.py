@@ -1,0 +1,118 @@
+"""Tells from the times of its pictures whether a video is complete.
+
+A damaged file often gives fewer pictures without any error. What is missing
+shows where the container's account and what came out of it disagree.
+"""
+
+import collections
+
+# Of the nominal distance between pictures.
+_TOLERANCE = 0.75
+# Where the container knows the duration of picture and sound together only.
+_TRUNCATED_BELOW = 0.9
+
+# A clock is regular if so many of its steps are of one length. Its resolution
+# in some containers is a millisecond.
+_REGULAR_SHARE = 0.75
+_SAME_LENGTH = 0.1
+_RESOLUTION_SECONDS = 0.0015
+
+
+class Timeline:
+  """The times of the pictures that a video gave."""
+
+  def __init__(self):
+    self._num_pictures = 0
+    self._start = 0.0
+    self._end = 0.0
+    self._last = None
+    # Steps in tenths of a millisecond: few values, however long the video.
+    self._steps = collections.Counter()
+
+  def add(self, frame):
+    """Notes a picture.
+
+    Args:
+      frame: TimedFrame, in the order of presentation.
+    """
+    time = float(frame.time)
+    if self._last is None:
+      self._start = time
+    else:
+      self._steps[round((time - self._last) * 10_000)] += 1
+    self._last = time
+    self._end = max(self._end, time + float(frame.duration))
+    self._num_pictures += 1
+
+  def warnings(self, video, segment=None):
+    """Says what is missing or damaged, after the last picture.
+
+    Args:
+      video: OpenVideo, decoded to its end.
+      segment: Segment that the pictures are of, or None for the whole video.
+        What the file lists as a whole says nothing about a part of it.
+
+    Returns:
+      list of str; empty where nothing is known to be missing.
+    """
+    warnings = []
+    if video.num_damaged_packets:
+      warnings.append(
+        f'damaged packets: {video.num_damaged_packets} ({video.first_error})'
+      )
+    if video.num_damaged_pictures:
+      warnings.append(f'damaged pictures: {video.num_damaged_pictures}')
+    if self._is_truncated(video):
+      warnings.append(
+        f'truncated: {self._end - self._start:.2f} s of '
+        f'{video.claimed_seconds:.2f} s'
+      )
+    num_given = self._num_pictures + video.num_not_shown
+    if num_given < video.num_listed:
+      warnings.append(
+        f'incomplete: {num_given} of {video.num_listed} pictures that the file '
+        'lists'
+      )
+    if video.num_not_shown > self._num_pictures:
+      warnings.append(
+        f'incomplete: {video.num_not_shown} of {num_given} pictures are outside '
+        'of what the file says to show'
+      )
+    num_missing = self._num_missing()
+    if num_missing:
+      warnings.append(f'gaps: about {num_missing} pictures missing')
+    return warnings
+
+  def _is_truncated(self, video):
+    """Compares with the claimed duration.
+
+    A container may count from its first picture or from time 0.
+    """
+    if not video.claimed_seconds:
+      return False
+    seen = max(self._end, self._end - self._start)
+    if video.is_claim_of_pictures:
+      step = _TOLERANCE / float(video.rate_hz)
+      return seen + step < video.claimed_seconds
+    return seen < _TRUNCATED_BELOW * video.claimed_seconds
+
+  def _num_missing(self):
+    """Counts the pictures that a regular clock leaves out."""
+    if not self._steps:
+      return 0
+    step = self._steps.most_common(1)[0][0] / 10_000
+    if step <= 0:
+      return 0
+    tolerance = max(_SAME_LENGTH * step, _RESOLUTION_SECONDS)
+    num_regular = sum(
+      count
+      for length, count in self._steps.items()
+      if abs(length / 10_000 - step) <= tolerance
+    )
+    if num_regular < _REGULAR_SHARE * self._steps.total():
+      return 0
+    return sum(
+      count * (round(length / 10_000 / step) - 1)
+      for length, count in self._steps.items()
+      if length / 10_000 > (1 + _TOLERANCE) * step
+    )
