@@ -305,7 +305,7 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
   demo_dataset, parts, tmp_path
 ):
   path = parts.train.store.paths[5]
-  name = 'my "clip" <1>.MP4'
+  name = 'my "clip" <1>\udcff.MP4'  # with a byte that is not UTF-8
   shutil.copy(demo_dataset.parent / 'demo-videos' / path, tmp_path / name)
   config = tiny_run.config(
     demo_dataset, init_from='random', retrieve__query=str(tmp_path / name)
@@ -327,7 +327,7 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
   assert similarities == sorted(similarities, reverse=True)
   assert len(similarities) == 20
   (folder,) = (tmp_path / 'W' / 'retrieve' / 'demo_random').glob('query-*')
-  assert re.fullmatch(r'query-my--clip---1--[0-9a-f]{8}', folder.name)
+  assert re.fullmatch(r'query-my--clip---1---[0-9a-f]{8}', folder.name)
   assert sorted(p.name for p in folder.iterdir()) == [
     'index.html',
     'result.json',

@@ -1,8 +1,14 @@
-"""What the processes of worker_pool_test do; they import it by name."""
+"""What the processes of tests do; they import it by name."""
 
+import dataclasses
 import os
+import pathlib
 import sys
 import time
+
+import open_video
+import timeline
+import video_frames
 
 
 def obey(task):
@@ -15,4 +21,70 @@ def obey(task):
     os._exit(argument)
   if verb == 'sleep':
     time.sleep(argument)
+  if verb == 'take':
+    return len(bytearray(argument))
   return os.getpid() if verb == 'pid' else argument
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """What became of a video file.
+
+  Attributes:
+    num_pictures: that were decoded.
+    num_frames: that were made of them.
+    warnings: list of str.
+    reason: str, why it cannot be used, or None.
+    seconds: that it took.
+    risen_bytes: how much more memory the process has had at once than before.
+  """
+
+  num_pictures: int
+  num_frames: int
+  warnings: list
+  reason: str | None
+  seconds: float
+  risen_bytes: int
+
+
+class _CountingTimeline(timeline.Timeline):
+  count = 0
+
+  def add(self, frame):
+    _CountingTimeline.count += 1
+    super().add(frame)
+
+
+def decode(task):
+  """Decodes (path, FrameOptions) as a preparation does."""
+  path, options = task
+  video_frames.Timeline = _CountingTimeline
+  _CountingTimeline.count = 0
+  forget_most_bytes()
+  most_before = most_bytes()
+  start = time.monotonic()
+  frames, warnings, reason = [], [], None
+  try:
+    warnings = video_frames.write_frames(path, options, frames.append).warnings
+  except open_video.VideoError as error:
+    reason = error.reason
+  return Decoded(
+    _CountingTimeline.count,
+    len(frames),
+    warnings,
+    reason,
+    time.monotonic() - start,
+    most_bytes() - most_before,
+  )
+
+
+def most_bytes():
+  """The most memory that this process has had since it was forgotten."""
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  (most,) = (line for line in lines if line.startswith('VmHWM:'))
+  return int(most.split()[1]) * 1024
+
+
+def forget_most_bytes():
+  """Lets `most_bytes` begin anew with what the process has now."""
+  pathlib.Path('/proc/self/clear_refs').write_text('5')

@@ -61,3 +61,15 @@ def test_leaving_the_pool_ends_the_processes():
   for pid in pids:
     with pytest.raises(ProcessLookupError):
       os.kill(pid, 0)
+
+
+def test_a_task_that_takes_too_much_memory_is_given_up_alone():
+  tasks = [('return', 1), ('take', 10**9), ('take', 10**6), ('return', 2)]
+  outcomes = _run(tasks, num_processes=1, max_memory_bytes=300 * 2**20)
+  assert '--max-memory' in outcomes['take', 10**9].reason
+  del outcomes['take', 10**9]
+  assert outcomes == {
+    ('return', 1): 1,
+    ('take', 10**6): 10**6,
+    ('return', 2): 2,
+  }
