@@ -6,6 +6,9 @@ shows where the container's account and what came out of it disagree.
 
 import collections
 
+# Pictures in a second that a camera may take.
+MOST_PICTURES_HZ = 1000
+
 # Of the nominal distance between pictures.
 _TOLERANCE = 0.75
 # Where the container knows the duration of picture and sound together only.
@@ -78,6 +81,11 @@ class Timeline:
         f'incomplete: {video.num_not_shown} of {num_given} pictures are outside '
         'of what the file says to show'
       )
+    if self._num_pictures > 1 and self._is_rushed():
+      warnings.append(
+        f'{self._num_pictures} pictures within '
+        f'{self._last - self._start:.6f} s: its clock may be damaged'
+      )
     num_missing = self._num_missing()
     if num_missing:
       warnings.append(f'gaps: about {num_missing} pictures missing')
@@ -95,6 +103,10 @@ class Timeline:
       step = _TOLERANCE / float(video.rate_hz)
       return seen + step < video.claimed_seconds
     return seen < _TRUNCATED_BELOW * video.claimed_seconds
+
+  def _is_rushed(self):
+    seconds = self._last - self._start
+    return seconds * MOST_PICTURES_HZ < self._num_pictures - 1
 
   def _num_missing(self):
     """Counts the pictures that a regular clock leaves out."""

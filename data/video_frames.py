@@ -15,7 +15,7 @@ from av.video.reformatter import (
 )
 from open_video import VideoError, open_video, video_errors
 from PIL import Image
-from timeline import Timeline
+from timeline import MOST_PICTURES_HZ, Timeline
 
 # Bicubic in swscale widens its kernel when it shrinks, so nothing aliases.
 _SCALING = (
@@ -42,9 +42,6 @@ _DEINTERLACE_MIN_WIDTH = 3
 _DEINTERLACE_MIN_HEIGHT = 4
 
 _LARGEST_PIXEL_ASPECT = 8
-
-# Pictures in a second that a camera may take; a file with more is a bomb.
-_MOST_PICTURES_HZ = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,12 +416,12 @@ def _check_claim(video, options, segment):
 
 def _counted(path, timed_frames, options):
   """Passes frames on, up to as many as a video of the longest kind has."""
-  most = options.max_seconds * _MOST_PICTURES_HZ
+  most = options.max_seconds * MOST_PICTURES_HZ
   for number, frame in enumerate(timed_frames):
     if number == most:
       raise VideoError(
         path,
-        f'more than {most} pictures, {_MOST_PICTURES_HZ} for each of '
+        f'more than {most} pictures, {MOST_PICTURES_HZ} for each of '
         f'{options.max_seconds} s (--max-seconds)',
       )
     yield frame

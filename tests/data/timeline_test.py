@@ -1,0 +1,77 @@
+import dataclasses
+import fractions
+
+import pytest
+import timeline
+
+
+@dataclasses.dataclass
+class _Frame:
+  time: fractions.Fraction
+  duration: fractions.Fraction = fractions.Fraction(40, 1000)
+
+
+@dataclasses.dataclass
+class _Video:
+  """What a timeline asks of an OpenVideo."""
+
+  claimed_seconds: float | None = None
+  is_claim_of_pictures: bool = True
+  rate_hz: fractions.Fraction = fractions.Fraction(25)
+  num_listed: int = 0
+  num_not_shown: int = 0
+  num_damaged_packets: int = 0
+  num_damaged_pictures: int = 0
+  first_error: str | None = None
+
+
+def _warnings(milliseconds, **facts):
+  line = timeline.Timeline()
+  for time in milliseconds:
+    line.add(_Frame(fractions.Fraction(time, 1000)))
+  return line.warnings(_Video(**facts))
+
+
+EVEN = range(0, 1200, 40)
+UNEVEN = [0, 20, 90, 120, 210, 230, 300, 330, 420, 510, 520, 600, 690, 750]
+
+
+@pytest.mark.parametrize(
+  'times, facts',
+  [
+    (EVEN, {}),
+    (EVEN, {'claimed_seconds': 1.2, 'num_listed': 30}),
+    (EVEN, {'claimed_seconds': 1.22}),
+    (EVEN, {'claimed_seconds': 1.3, 'is_claim_of_pictures': False}),
+    ([round(n * 1000 / 30) for n in range(30)], {}),
+    ([round(n * 1000 / 60) for n in range(60)], {}),
+    (UNEVEN, {}),
+    ([0], {'claimed_seconds': 0.04}),
+    (range(500, 1700, 40), {'claimed_seconds': 1.2}),
+    (range(0, 800, 40), {'num_listed': 30, 'num_not_shown': 10}),
+  ],
+)
+def test_a_whole_video_has_no_warning(times, facts):
+  assert _warnings(times, **facts) == []
+
+
+@pytest.mark.parametrize(
+  'times, facts, word',
+  [
+    (range(0, 1160, 40), {'claimed_seconds': 1.2}, 'truncated: 1.16 s of 1.20'),
+    (
+      range(0, 600, 40),
+      {'claimed_seconds': 1.2, 'is_claim_of_pictures': False},
+      'truncated',
+    ),
+    ([*range(0, 400, 40), *range(600, 1200, 40)], {}, 'gaps: about 5 pictures'),
+    (EVEN, {'num_listed': 31}, '30 of 31 pictures'),
+    (EVEN, {'num_listed': 90, 'num_not_shown': 60}, '60 of 90 pictures'),
+    ([0, 0, 0, 1], {}, 'clock'),
+    (EVEN, {'num_damaged_packets': 2, 'first_error': 'no'}, 'packets: 2 (no)'),
+    (EVEN, {'num_damaged_pictures': 3}, 'damaged pictures: 3'),
+  ],
+)
+def test_what_is_missing_is_said(times, facts, word):
+  (warning,) = _warnings(times, **facts)
+  assert word in warning
