@@ -6,6 +6,7 @@ import fractions
 import os
 import socket
 import struct
+import tempfile
 
 import media_bombs
 import open_video
@@ -218,14 +219,32 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
       write_frames(path, FrameOptions(), lambda frame: None)
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path):
-  path = tmp_path / 'x.mp4'
-  sample_videos.write(path, sample_videos.moving(3))
-  path.chmod(0)
-  if os.access(path, os.R_OK):
-    pytest.skip('this user may read everything')
-  with pytest.raises(open_video.VideoError, match='Permission denied'):
-    write_frames(path, FrameOptions(), lambda frame: None)
+@contextlib.contextmanager
+def _as_nobody():
+  """Lets root, who may read everything, be somebody else for a while."""
+  if os.geteuid():
+    yield
+    return
+  os.seteuid(65_534)
+  try:
+    yield
+  finally:
+    os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_named():
+  # Not tmp_path, which nobody else may enter.
+  with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o755)
+    path = os.path.join(folder, 'x.mp4')
+    sample_videos.write(path, sample_videos.moving(3))
+    os.chmod(path, 0)
+    with (
+      _as_nobody(),
+      pytest.raises(open_video.VideoError, match='Permission denied') as caught,
+    ):
+      write_frames(path, FrameOptions(), lambda frame: None)
+  assert path in str(caught.value)
 
 
 # Parts of a video.
