@@ -109,9 +109,7 @@ class _Reader:
     if status is None:
       self.missing.append({'path': f'{file}{fragment}', 'split': split})
       return
-    video = VideoFile(
-      file, file, status.st_size, status.st_mtime_ns, segment
-    )
+    video = VideoFile(file, file, status.st_size, status.st_mtime_ns, segment)
     first = self._place_of_path.setdefault(video.path, row.place)
     if first != row.place:
       self._skip(video.path, f'already in {first}')

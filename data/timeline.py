@@ -58,18 +58,26 @@ class Timeline:
     Returns:
       list of str; empty where nothing is known to be missing.
     """
+    warnings = _damage(video)
+    if segment is None:
+      warnings += self._missing(video)
+    else:
+      warnings += self._missing_of(segment, video)
+    if self._num_pictures > 1 and self._is_rushed():
+      warnings.append(
+        f'{self._num_pictures} pictures within '
+        f'{self._last - self._start:.6f} s: its clock may be damaged'
+      )
+    num_missing = self._num_missing()
+    if num_missing:
+      warnings.append(f'gaps: about {num_missing} pictures missing')
+    return warnings
+
+  def _missing(self, video):
+    """Compares with what the container says of the whole video."""
     warnings = []
-    if video.num_damaged_packets:
-      warnings.append(
-        f'damaged packets: {video.num_damaged_packets} ({video.first_error})'
-      )
-    if video.num_damaged_pictures:
-      warnings.append(f'damaged pictures: {video.num_damaged_pictures}')
     if self._is_truncated(video):
-      warnings.append(
-        f'truncated: {self._end - self._start:.2f} s of '
-        f'{video.claimed_seconds:.2f} s'
-      )
+      warnings.append(self._truncated(video.claimed_seconds))
     num_given = self._num_pictures + video.num_not_shown
     if num_given < video.num_listed:
       warnings.append(
@@ -81,15 +89,17 @@ class Timeline:
         f'incomplete: {video.num_not_shown} of {num_given} pictures are outside '
         'of what the file says to show'
       )
-    if self._num_pictures > 1 and self._is_rushed():
-      warnings.append(
-        f'{self._num_pictures} pictures within '
-        f'{self._last - self._start:.6f} s: its clock may be damaged'
-      )
-    num_missing = self._num_missing()
-    if num_missing:
-      warnings.append(f'gaps: about {num_missing} pictures missing')
     return warnings
+
+  def _missing_of(self, segment, video):
+    claimed = segment.seconds_of(video.claimed_seconds)
+    if claimed and self._end - self._start < _TRUNCATED_BELOW * claimed:
+      return [self._truncated(claimed)]
+    return []
+
+  def _truncated(self, claimed_seconds):
+    seconds = self._end - self._start
+    return f'truncated: {seconds:.2f} s of {claimed_seconds:.2f} s'
 
   def _is_truncated(self, video):
     """Compares with the claimed duration.
@@ -128,3 +138,14 @@ class Timeline:
       for length, count in self._steps.items()
       if length / 10_000 > (1 + _TOLERANCE) * step
     )
+
+
+def _damage(video):
+  warnings = []
+  if video.num_damaged_packets:
+    warnings.append(
+      f'damaged packets: {video.num_damaged_packets} ({video.first_error})'
+    )
+  if video.num_damaged_pictures:
+    warnings.append(f'damaged pictures: {video.num_damaged_pictures}')
+  return warnings
