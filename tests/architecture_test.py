@@ -184,13 +184,16 @@ for name in {WITHOUT_TENSORFLOW}:
 
 
 def test_of_the_data_tools_only_show_uses_the_package():
-  users = {
-    path.name
-    for path in (REPOSITORY / 'data').glob('*.py')
-    for name in imported_names(path)
-    if name.partition('.')[0] in ('vie_jax', 'jax', 'tensorflow')
-  }
-  assert users == {'network_clips.py', 'show_dataset.py'}
+  def users(*packages):
+    return {
+      path.name
+      for path in (REPOSITORY / 'data').glob('*.py')
+      for name in imported_names(path)
+      if name.partition('.')[0] in packages
+    }
+
+  assert users('vie_jax', 'jax') == {'network_clips.py', 'show_dataset.py'}
+  assert users('tensorflow', 'tensorflow_datasets') == {'tfds_videos.py'}
 
 
 def test_the_data_tools_start_without_the_package():

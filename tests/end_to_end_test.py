@@ -245,6 +245,7 @@ def damaged_dataset(demo_dataset, tmp_path_factory):
 TOLERANT = {'num_steps': 12, 'input__max_bad_share': 0.5}
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   output = tiny_run.run(tiny_run.command(whole, damaged_dataset, **TOLERANT))

@@ -13,6 +13,7 @@ import prepare
 import pyarrow.parquet
 import pytest
 import sample_videos
+from find_videos import VideoFile
 
 from vie_jax.input_pipeline import frame_store
 
@@ -173,9 +174,10 @@ def test_a_video_that_changes_or_vanishes_meanwhile_is_skipped(
     path.unlink(missing_ok=True)
     shutil.copy(outside, path)
     status = path.stat()
+    video = VideoFile('x.mp4', 'x.mp4', status.st_size, status.st_mtime_ns)
 
-    def write_frames(*arguments):
-      facts = real(*arguments)
+    def write_frames(*arguments, **options):
+      facts = real(*arguments, **options)
       change(path)
       return facts
 
@@ -187,18 +189,15 @@ def test_a_video_that_changes_or_vanishes_meanwhile_is_skipped(
       return prepare_video.prepare_video(
         prepare_video.Task(
           folder=os.path.realpath(videos),
-          path='x.mp4',
-          file='x.mp4',
-          id='0' * 16,
-          size=status.st_size,
-          mtime_ns=status.st_mtime_ns,
+          video=video,
           out=str(tmp_path),
           options=FrameOptions(),
         )
       )
 
   assert 'row' in outcome(lambda path: None, 'before')
-  (tmp_path / '.staging' / f'{"0" * 16}.frames').unlink()
+  (frames,) = (tmp_path / '.staging').glob('*.frames')
+  frames.unlink()
   for change, when, words in (
     (os.remove, 'before', 'No such file'),
     (append, 'before', 'changed after it was listed'),
