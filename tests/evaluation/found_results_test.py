@@ -66,6 +66,7 @@ BROKEN = {
   'format version None': '{"mode": "train"}',
   'format version 7': '{"format_version": 7}',
   "'mode' is missing": '{"format_version": 1}',
+  'answers a query': '{"format_version": 1, "mode": "retrieve", "query": {}}',
   'is no share': json.dumps(
     fake_results.facts_of(CELL, {'conv4': 0.5})
     | {'accuracy': {'label': {'conv4': {'top1': 50}}}}

@@ -89,6 +89,8 @@ def _reason_against(facts: Any) -> str:
       f'has format version {version!r}, and this reads {FORMAT_VERSION}; run '
       'the evaluation again'
     )
+  if 'query' in facts:
+    return 'answers a query of your own, which has no accuracy'
   for name, kind in _REQUIRED.items():
     if not isinstance(facts.get(name), kind):
       return f'is no result: {name!r} is missing or no {kind.__name__}'
