@@ -15,6 +15,7 @@ INSTALL_REQUIRES = [
   'av>=18',
   'clu>=0.0.12',
   'flax>=0.12',
+  'fsspec>=2024.6',
   # tensorflow-datasets imports it on Python 3.11 and later but does not
   # declare it for them.
   'importlib_resources>=6',
@@ -42,14 +43,20 @@ EXTRAS_REQUIRE = {
   'tpu': ['jax[tpu]'],
   'cuda': ['jax[cuda12]'],
   'test': [
+    # An S3 server for tests.
+    'moto[server]>=5.1',
     'pytest>=8',
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.6',
     'ruff>=0.9',
+    's3fs>=2024.6',
     'unrar2-cffi>=0.5',
   ],
   # Rar archives: the UnRAR library itself, no program beside it.
   'rar': ['unrar2-cffi>=0.5'],
+  # Data sets at s3:// and gs://, as fsspec reads them.
+  's3': ['s3fs>=2024.6'],
+  'gcs': ['gcsfs>=2024.6'],
   # Beam pins an older protobuf: give it an environment of its own.
   'beam': ['apache-beam>=2.60'],
 }

@@ -15,8 +15,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 
+import fsspec
 import jax
 import pytest
+import s3_server
 import tiny_run
 
 from vie_jax import sharding
@@ -57,3 +59,24 @@ def demo_dataset(tmp_path_factory):
     f'--out={folder}',
   )
   return folder
+
+
+@pytest.fixture(scope='session')
+def s3_process(tmp_path_factory):
+  """One S3 server for all tests of this process."""
+  with s3_server.running(tmp_path_factory.mktemp('s3')) as server:
+    yield server
+
+
+@pytest.fixture
+def s3(s3_process, monkeypatch, tmp_path):
+  """The S3 server, with a bucket of the test's own.
+
+  Its `url` is that of the bucket, its `files` what fsspec sees there.
+  """
+  for name, value in s3_process.environment.items():
+    monkeypatch.setenv(name, value)
+  bucket = tmp_path.name.replace('_', '-').lower().strip('-')
+  files = fsspec.filesystem('s3', use_listings_cache=False)
+  files.mkdir(bucket)
+  return s3_server.Bucket(s3_process, f's3://{bucket}', files)

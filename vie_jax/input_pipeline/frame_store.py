@@ -1,9 +1,11 @@
 """Random access to the JPEG frames of a prepared data set.
 
-The layout on disk is written by `data/prepare.py` and described in
-`data/README.md`. Nothing is decoded here: a read returns JPEG bytes.
+The layout is written by `data/prepare.py` and described in `data/README.md`.
+Nothing is decoded here: a read returns JPEG bytes. Local files are read by
+`array_record`, what lies behind a URL by `remote_shards`.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -13,6 +15,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from array_record.python import array_record_module
+
+from vie_jax.input_pipeline import remote_shards
 
 FORMAT_VERSION = 1
 
@@ -59,7 +63,7 @@ class FrameStore:
   [0, num_videos). All attributes are fixed once the store is open.
 
   Attributes:
-    directory: the prepared data set.
+    directory: the prepared data set; where it is remote, as str() its URL.
     split: 'train' or 'val'.
     num_videos: N, may be 0.
     num_frames: int32 [N], frames in each video at `frame_rate_hz`.
@@ -109,7 +113,8 @@ class FrameStore:
     `python data/prepare.py check`.
 
     Args:
-      directory: str or path of the prepared data set.
+      directory: str or path of the prepared data set, or the URL of one,
+        such as 's3://bucket/dataset'.
       split: 'train' or 'val'.
 
     Returns:
@@ -117,9 +122,16 @@ class FrameStore:
 
     Raises:
       DatasetError: if the directory is missing or incomplete, a file is
-        missing or of the wrong size, or the format version is unknown.
+        missing or of the wrong size, the format version is unknown, or a
+        URL cannot be reached.
     """
-    directory = pathlib.Path(directory)
+    try:
+      return cls._open(_place(directory), split)
+    except remote_shards.RemoteError as error:
+      raise DatasetError(f'{error}.') from error
+
+  @classmethod
+  def _open(cls, directory, split):
     manifest = _read_manifest(directory)
     if split not in manifest['splits']:
       raise DatasetError(
@@ -128,7 +140,7 @@ class FrameStore:
       )
     _check_sizes(directory, split, manifest)
     table = _read_table(
-      directory / split / 'videos.parquet', manifest['labels']
+      directory, f'{split}/videos.parquet', manifest['labels']
     )
     store = cls(directory, split, manifest, table)
     store._check_counts(manifest['splits'][split])
@@ -218,6 +230,11 @@ class FrameStore:
       if self._is_closed:
         raise DatasetError(f'{self.directory} was closed.') from error
       raise self._unreadable(shard, error) from error
+    except remote_shards.RemoteError as error:
+      raise DatasetError(
+        f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
+        'be, the same command goes on.'
+      ) from error
     # What lies behind the end of a file that was cut short while it was open.
     if not all(frames):
       raise self._unreadable(shard, 'a record is empty')
@@ -235,11 +252,7 @@ class FrameStore:
       if self._is_closed:
         raise DatasetError(f'{self.directory} was closed.')
       if self._readers[shard] is None:
-        self._readers[shard] = array_record_module.ArrayRecordReader(
-          os.fspath(self._shards[shard][0]),
-          options=_READER_OPTIONS,
-          file_reader_buffer_size=_READER_BUFFER_BYTES,
-        )
+        self._readers[shard] = _reader(self._shards[shard][0])
       return self._readers[shard]
 
   def _check_counts(self, split):
@@ -257,16 +270,41 @@ class FrameStore:
     )
 
 
+def _place(directory):
+  """What `/` finds files in: a folder here, or one behind a URL."""
+  if remote_shards.is_remote(directory):
+    return remote_shards.RemoteFolder(directory)
+  return pathlib.Path(directory)
+
+
+def _is_remote(place):
+  return isinstance(place, remote_shards.RemoteFolder)
+
+
+def _reader(shard):
+  """Opens a shard of `_shards_of`."""
+  if isinstance(shard, remote_shards.RemoteShard):
+    return shard
+  return array_record_module.ArrayRecordReader(
+    os.fspath(shard),
+    options=_READER_OPTIONS,
+    file_reader_buffer_size=_READER_BUFFER_BYTES,
+  )
+
+
 def _read_manifest(directory):
   """Reads dataset.json, whose presence says that the data set is complete."""
-  if not directory.is_dir():
+  is_remote = _is_remote(directory)
+  # An object store has no folders: none is the same as an empty one.
+  if not is_remote and not directory.is_dir():
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
       f'data/prepare.py folder --videos VIDEOS --out {directory}".'
     )
   path = directory / 'dataset.json'
   try:
-    manifest = json.loads(path.read_text('utf-8'))
+    content = directory.read('dataset.json') if is_remote else path.read_bytes()
+    manifest = json.loads(content.decode('utf-8'))
   except FileNotFoundError:
     raise DatasetError(
       f'{directory} holds no complete data set: it has no dataset.json. Run '
@@ -290,15 +328,16 @@ def _read_manifest(directory):
 
 def _check_sizes(directory, split, manifest):
   """Compares the size of each file of a split with dataset.json."""
+  listed = directory.sizes(split) if _is_remote(directory) else None
   for name, entry in manifest['files'].items():
     if not name.startswith(f'{split}/'):
       continue
     try:
-      size = (directory / name).stat().st_size
-    except OSError as error:
+      size = _size(directory / name) if listed is None else listed[name]
+    except (OSError, KeyError) as error:
+      reason = getattr(error, 'strerror', 'it is not there')
       raise DatasetError(
-        f'{directory / name} is missing or unreadable ({error.strerror}). '
-        f'{_REMEDY}'
+        f'{directory / name} is missing or unreadable ({reason}). {_REMEDY}'
       ) from error
     if size != entry['bytes']:
       raise DatasetError(
@@ -307,9 +346,15 @@ def _check_sizes(directory, split, manifest):
       )
 
 
-def _read_table(path, labels):
+def _size(path):
+  return path.stat().st_size
+
+
+def _read_table(directory, name, labels):
+  path = directory / name
   try:
-    table = pyarrow.parquet.read_table(path)
+    file = io.BytesIO(directory.read(name)) if _is_remote(directory) else path
+    table = pyarrow.parquet.read_table(file)
   except (OSError, pyarrow.ArrowException) as error:
     raise DatasetError(f'{path} cannot be read: {error}. {_REMEDY}') from error
   columns = [*_COLUMNS, *(f'label_{column}' for column in labels)]
@@ -326,9 +371,17 @@ def _column(table, name, dtype):
 
 
 def _shards_of(directory, split, manifest):
-  """Lists (path, number of records) of a split's shards, in order."""
-  return [
-    (directory / name, entry['records'])
-    for name, entry in sorted(manifest['files'].items())
-    if name.startswith(f'{split}/') and 'records' in entry
-  ]
+  """Lists (shard, number of records) of a split's shards, in order.
+
+  A shard is its path, or a RemoteShard.
+  """
+  shards = []
+  for name, entry in sorted(manifest['files'].items()):
+    if name.startswith(f'{split}/') and 'records' in entry:
+      shard = directory / name
+      if _is_remote(directory):
+        shard = directory.shard(
+          name, num_bytes=entry['bytes'], num_records=entry['records']
+        )
+      shards.append((shard, entry['records']))
+  return shards
