@@ -58,7 +58,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.result_name = ''
 
   config.dataset = ml_collections.ConfigDict()
-  # A prepared data set, made by data/prepare.py.
+  # A prepared data set, made by data/prepare.py: a folder, or the URL of one
+  # (s3:// with the extra s3, gs:// with the extra gcs).
   config.dataset.dir = 'data/prepared/kinetics400'
   # Label columns to evaluate on; () takes all that the data set has.
   config.dataset.label_columns = ()

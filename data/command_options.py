@@ -26,6 +26,7 @@ def prepare_and_print(source, options):
   """
   settings = Settings(
     out=options.out,
+    staging=options.staging,
     num_processes=options.processes,
     timeout_seconds=options.timeout,
     max_memory_mib=options.max_memory,
@@ -49,7 +50,19 @@ def add_common(parser):
   """Adds the options of every command that prepares a data set."""
   default = {f.name: f.default for f in dataclasses.fields(FrameOptions)}
   add = parser.add_argument
-  add('--out', required=True, metavar='OUT', help='where to put the data set')
+  add(
+    '--out',
+    required=True,
+    metavar='OUT',
+    help='where to put the data set: a folder, or a URL such as '
+    's3://bucket/dataset',
+  )
+  add(
+    '--staging',
+    metavar='DIR',
+    help='for a URL: the folder here in which the data set is made, and which '
+    'must have room for its frames (one in ~/.cache/vie_jax)',
+  )
   add_processes(parser)
   add('--restart', action='store_true', help='throw away what is in OUT')
   for name, lowest, text in (

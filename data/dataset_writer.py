@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 
 import pyarrow
 import pyarrow.parquet
@@ -29,6 +30,16 @@ SPLITS = ('train', 'val')
 SHARD_BYTES = 2**30
 MAX_SHARDS = 256
 
+_OWN_FILES = {
+  'dataset.json',
+  'skipped.json',
+  'missing.json',
+  *(f'{split}/videos.parquet' for split in SPLITS),
+}
+_SHARD_NAME = re.compile(
+  rf'({"|".join(SPLITS)})/frames-\d+-of-\d+\.array_record'
+)
+
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 _SCHEMA = (
@@ -47,7 +58,9 @@ _SCHEMA = (
 )
 
 
-def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
+def write_dataset(
+  out, plan, *, shard_bytes=SHARD_BYTES, progress=None, target=None
+):
   """Writes shards, tables and, last, dataset.json; resumes where it was.
 
   Frames leave the staging directory as soon as their shard is complete, so
@@ -61,6 +74,8 @@ def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
       are known, 'missing' and 'expected'.
     shard_bytes: size at which a new shard is begun.
     progress: called with the number of frames after each video, or None.
+    target: RemoteTarget that takes each file away when it is finished, or
+      None: they stay.
 
   Raises:
     OutputError: if something cannot be written, or staged frames are gone.
@@ -71,19 +86,21 @@ def write_dataset(out, plan, *, shard_bytes=SHARD_BYTES, progress=None):
     rows = plan['rows'][split]
     with output_errors(out / split):
       (out / split).mkdir(exist_ok=True)
-    files |= _write_shards(out, split, rows, shard_bytes, progress)
+    files |= _write_shards(out, split, rows, shard_bytes, progress, target)
     _write_table(out, f'{split}/videos.parquet', rows, plan['labels'])
-    files |= _entry(out, f'{split}/videos.parquet')
+    files |= _finished(out, f'{split}/videos.parquet', target)
     with output_errors(out / split):
       sync(out / split)
   aside = Staging(out).directory
   for key in ('skipped', 'missing'):
     if key in plan:
       write_json(out / f'{key}.json', plan[key], aside=aside)
-      files |= _entry(out, f'{key}.json')
+      files |= _finished(out, f'{key}.json', target)
   write_json(out / 'dataset.json', _manifest(plan, files), aside=aside)
   with output_errors(out):
     sync(out)
+  if target is not None:
+    target.finish(files)
   Staging(out).remove()
 
 
@@ -147,6 +164,11 @@ def file_digest(path):
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def is_dataset_file(name):
+  """Tells whether a name, relative to a data set, is that of its own files."""
+  return name in _OWN_FILES or _SHARD_NAME.fullmatch(name) is not None
+
+
 def remove_dataset(out):
   """Removes the files of a data set; dataset.json goes first."""
   out = pathlib.Path(out)
@@ -168,7 +190,7 @@ def _schema(labels):
   )
 
 
-def _write_shards(out, split, rows, shard_bytes, progress):
+def _write_shards(out, split, rows, shard_bytes, progress, target):
   """Writes the shards that are not there yet; returns their entries."""
   bounds = shard_plan(
     [row['num_bytes'] for row in rows], shard_bytes=shard_bytes
@@ -176,15 +198,16 @@ def _write_shards(out, split, rows, shard_bytes, progress):
   files = {}
   for number, (start, end) in enumerate(bounds):
     name = f'{split}/frames-{number:05d}-of-{len(bounds):05d}.array_record'
-    files[name] = _write_shard(out, name, rows[start:end], progress)
+    files[name] = _write_shard(out, name, rows[start:end], progress, target)
   return files
 
 
-def _write_shard(out, name, rows, progress):
+def _write_shard(out, name, rows, progress, target):
   staging = Staging(out)
   note = staging.directory / f'{name.replace("/", "-")}.json'
   entry = read_json(note)
-  if entry is None or not (out / name).exists():
+  is_delivered = target is not None and entry and target.holds(name, entry)
+  if not is_delivered and (entry is None or not (out / name).exists()):
     temporary = staging.directory / 'shard.tmp'
     with output_errors(out / name):
       _copy_frames(staging, temporary, rows, progress)
@@ -196,6 +219,8 @@ def _write_shard(out, name, rows, progress):
     progress(sum(row['num_frames'] for row in rows))
   for row in rows:
     staging.frames_path(row['id']).unlink(missing_ok=True)
+  if target is not None and not is_delivered:
+    target.deliver(name, entry)
   return entry
 
 
@@ -230,8 +255,12 @@ def _write_table(out, name, rows, labels):
     os.replace(temporary, out / name)
 
 
-def _entry(out, name):
-  return {name: _entry_of(out / name)}
+def _finished(out, name, target):
+  """Returns the entry of a file that is no shard, and delivers the file."""
+  entry = _entry_of(out / name)
+  if target is not None:
+    target.deliver(name, entry)
+  return {name: entry}
 
 
 def _entry_of(path):

@@ -12,7 +12,9 @@ from command_options import (
   prepare_and_print,
 )
 from kinetics_source import read_kinetics400
+from labels_and_splits import InputError
 from list_source import read_list
+from remote import is_remote
 
 
 def add_definitions(commands):
@@ -210,4 +212,8 @@ def _run_tfds(options):
 
 
 def _beside(out):
+  if is_remote(out):
+    raise InputError(
+      f'--out is {out}; say with --extract-to where the videos go here'
+    )
   return f'{out.rstrip(os.sep)}-videos'

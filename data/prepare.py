@@ -34,6 +34,7 @@ from definition_commands import add_definitions
 from folder_source import read_folder
 from labels_and_splits import InputError
 from progress import progress_bar
+from remote import is_remote
 from staging import OutputError, output_errors
 from worker_pool import WorkerStartError
 
@@ -98,6 +99,10 @@ def _run_demo(options):
   # Imported here: the other commands do without the renderer.
   import demo_videos
 
+  if is_remote(options.out) and not options.videos:
+    raise InputError(
+      f'--out is {options.out}; say with --videos where to render here'
+    )
   videos = options.videos or f'{options.out.rstrip(os.sep)}-videos'
   with _rendering(videos, 'video', options.num_videos) as bar:
     demo_videos.write_video_files(
@@ -117,6 +122,8 @@ def _run_demo(options):
 def _run_demo_images(options):
   import demo_images
 
+  if is_remote(options.out):
+    raise InputError(f'--out is {options.out}; images are written here only')
   total = options.num_train + options.num_val
   with _rendering(options.out, 'image', total) as bar:
     demo_images.write_image_folder(

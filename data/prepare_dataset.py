@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import os
 import pathlib
+import sys
 
 from bad_share import BadShare
 from dataset_plan import make_plan
@@ -16,7 +17,10 @@ from dataset_writer import SPLITS, write_dataset
 from labels_and_splits import InputError
 from prepare_video import Task, is_current, prepare_video
 from progress import progress_bar
+from remote import RemoteFolder, is_remote
+from remote_target import RemoteTarget, default_staging
 from resume import (
+  check_same_dataset,
   check_same_inputs,
   digest_or_empty,
   is_complete,
@@ -35,7 +39,9 @@ class Settings:
   """Where and how to prepare.
 
   Attributes:
-    out: path of the output directory.
+    out: path of the output directory, or a URL.
+    staging: path of the folder in which a data set for a URL is made; None
+      for that of `default_staging`. Not used for a directory.
     num_processes: worker processes.
     timeout_seconds: after which a video is given up.
     max_memory_mib: that a worker process may take for a video.
@@ -46,6 +52,7 @@ class Settings:
   """
 
   out: str
+  staging: str | None = None
   num_processes: int = 1
   timeout_seconds: int = 600
   max_memory_mib: int = 2048
@@ -69,6 +76,8 @@ def prepare_dataset(source, settings):
     InputError: if the input or the state of `out` does not allow it.
     OutputError: if the output cannot be written.
   """
+  if is_remote(settings.out):
+    return _prepare_remote(source, settings)
   out = pathlib.Path(settings.out)
   if os.path.realpath(out) == source.folder:
     raise InputError('--out must be another directory than that of the videos')
@@ -80,15 +89,51 @@ def prepare_dataset(source, settings):
       Staging(out).remove()
       return read_json(out / 'dataset.json'), False
     staging = open_staging(out, setup, restart=settings.restart)
-    plan = read_json(staging.directory / 'plan.json')
-    if plan is None:
-      records = _decode_all(source, settings, staging)
-      plan = make_plan(source, setup, records)
-      path = staging.directory / 'plan.json'
-      write_json(path, plan, aside=staging.directory)
-    check_same_inputs(out, plan['inputs'], source)
-    _write(out, plan)
+    _prepare(source, settings, staging, target=None)
   return read_json(out / 'dataset.json'), True
+
+
+def _prepare_remote(source, settings):
+  """Prepares a data set here, and delivers it file by file."""
+  place = RemoteFolder(settings.out)
+  out = pathlib.Path(settings.staging or default_staging(settings.out))
+  if os.path.realpath(out) == source.folder:
+    raise InputError('--staging must be another directory than the videos')
+  setup = _setup(source, settings)
+  with output_errors(out):
+    out.mkdir(parents=True, exist_ok=True)
+  with locked(out):
+    target = RemoteTarget(place, out)
+    target.check_folder()
+    is_new = settings.restart or 'dataset.json' not in place.sizes()
+    if is_new:
+      print(f'Staging in {out}.', file=sys.stderr)
+      staging = open_staging(out, setup, restart=settings.restart)
+      target.begin(restart=settings.restart)
+      local = dataclasses.replace(settings, out=str(out))
+      _prepare(source, local, staging, target)
+    manifest = place.read_json('dataset.json')
+    if not is_new:
+      finished_ns = place.modified_ns('dataset.json')
+      check_same_dataset(place, manifest, finished_ns, source, setup)
+    target.clean_up()
+  return manifest, is_new
+
+
+def _prepare(source, settings, staging, target):
+  """Goes on from what is staged, to the end."""
+  plan = read_json(staging.directory / 'plan.json')
+  if plan is None:
+    records = _decode_all(source, settings, staging)
+    plan = make_plan(source, setup=staging.setup(), records=records)
+    path = staging.directory / 'plan.json'
+    write_json(path, plan, aside=staging.directory)
+  check_same_inputs(settings.out, plan['inputs'], source)
+  total = sum(
+    row['num_frames'] for split in SPLITS for row in plan['rows'][split]
+  )
+  with progress_bar('writing', 'frame', total) as bar:
+    write_dataset(settings.out, plan, progress=bar.update, target=target)
 
 
 def _setup(source, settings):
@@ -155,11 +200,3 @@ def _task(video, source, settings):
     out=os.path.abspath(settings.out),
     options=settings.frames,
   )
-
-
-def _write(out, plan):
-  total = sum(
-    row['num_frames'] for split in SPLITS for row in plan['rows'][split]
-  )
-  with progress_bar('writing', 'frame', total) as bar:
-    write_dataset(out, plan, progress=bar.update)

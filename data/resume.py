@@ -61,13 +61,30 @@ def is_complete(out, source, setup):
   path = out / 'dataset.json'
   if not path.exists():
     return False
-  manifest = read_json(path)
+  check_same_dataset(
+    out, read_json(path), path.stat().st_mtime_ns, source, setup
+  )
+  return True
+
+
+def check_same_dataset(out, manifest, finished_ns, source, setup):
+  """Compares a complete data set with what is asked for.
+
+  Args:
+    out: where it is, for messages; `/` finds files in it.
+    manifest: the content of its dataset.json, or None where that is damaged.
+    finished_ns: when that was written.
+    source: Source.
+    setup: dict with 'name', 'options' and 'created_with'.
+
+  Raises:
+    InputError: if it is another one, or damaged.
+  """
   if manifest is None:
-    raise InputError(f'{path} is damaged; {_RESTART}')
+    raise InputError(f'{out / "dataset.json"} is damaged; {_RESTART}')
   for key in ('name', 'options'):
     _check_same(out, key, manifest[key], setup[key])
   check_same_inputs(out, manifest['inputs'], source)
-  finished_ns = path.stat().st_mtime_ns
   if any(video.mtime_ns > finished_ns for video in source.videos):
     digests = {
       video.path: digest_or_empty(source.folder, video)
@@ -77,7 +94,6 @@ def is_complete(out, source, setup):
       raise InputError(
         f'videos have changed since {out} was prepared; {_RESTART}'
       )
-  return True
 
 
 def open_staging(out, setup, *, restart):

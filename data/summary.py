@@ -1,9 +1,7 @@
 """The table that closes a run."""
 
-import pathlib
-
 from dataset_writer import SPLITS
-from staging import read_json
+from remote import read_json_at
 
 _MAX_LISTED = 20
 _SECONDS_IN_HOUR = 3600
@@ -13,7 +11,7 @@ def print_summary(out, manifest):
   """Prints what a prepared data set holds and what was left out.
 
   Args:
-    out: path of the data set.
+    out: path of the data set, or its URL.
     manifest: dict, the content of dataset.json.
   """
   print(f'Data set {printable(manifest["name"])!r} in {out}:')
@@ -95,7 +93,7 @@ def _print_rest(out, manifest):
     )
   )
   _print_missing(inputs)
-  skipped = read_json(pathlib.Path(out) / 'skipped.json') or []
+  skipped = read_json_at(out, 'skipped.json') or []
   _print_list('skipped', skipped, 'reason')
   _print_list('warnings', manifest['warnings'], 'warning')
 

@@ -65,8 +65,10 @@ class Bucket:
     """Relative path and digest of every object below a folder."""
     root = f'{self.url.removeprefix("s3://")}/{folder}/'
     return {
-      path.removeprefix(root): hashlib.sha256(data).hexdigest()
-      for path, data in self.files.cat(root, recursive=True).items()
+      path.removeprefix(root): hashlib.sha256(
+        self.files.cat_file(path)
+      ).hexdigest()
+      for path in self.files.find(root)
     }
 
 

@@ -276,7 +276,7 @@ def _folder(config, workdir, name):
     config,
     workdir,
     MODE,
-    embed_sources.name_of(pathlib.Path(name).expanduser()),
+    embed_sources.name_of(name),
     '' if layer == features.EMBEDDING else layer,
     'per_clip' if config.embed.per_clip else '',
   )

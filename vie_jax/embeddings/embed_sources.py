@@ -26,6 +26,7 @@ from vie_jax.input_pipeline import (
   image_source,
   instances,
   pipeline,
+  remote_shards,
   sound_frames,
 )
 
@@ -102,12 +103,25 @@ class Source:
     raise IndexError(number)
 
 
-def name_of(path: pathlib.Path) -> str:
+def name_of(name: str) -> str:
   """Name of a source: of a prepared data set its own, else that of the file."""
-  if (path / 'dataset.json').exists():
+  path = _place(name)
+  if _is_prepared(path):
     with frame_store.FrameStore.open(path, 'train') as store:
       return store.name
   return path.absolute().stem if path.is_file() else path.absolute().name
+
+
+def _place(name: str) -> pathlib.Path | str:
+  """A path of this machine, or a URL as it is."""
+  if remote_shards.is_remote(name):
+    return name
+  return pathlib.Path(name).expanduser()
+
+
+def _is_prepared(place: pathlib.Path | str) -> bool:
+  """Videos and images are on this machine: a URL is that of a data set."""
+  return isinstance(place, str) or (place / 'dataset.json').exists()
 
 
 @contextlib.contextmanager
@@ -118,21 +132,21 @@ def open_source(
 
   Args:
     config: checked.
-    name: a prepared data set; a folder of videos or of images; or a file of
-      either kind.
+    name: a prepared data set, or its URL; a folder of videos or of images;
+      or a file of either kind.
     out: folder that video files are prepared in.
 
   Raises:
     frame_store.DatasetError: if there is no such thing, or nothing in it.
   """
-  path = pathlib.Path(name).expanduser()
-  if (path / 'dataset.json').exists():
+  path = _place(name)
+  if _is_prepared(path):
     opened = _open_videos(config, path)
   else:
     folder = own_files.folder_of(path, out)
     if own_files.has_videos(folder, image_source.IMAGE_SUFFIXES):
       opened = _open_videos(
-        config, own_files.prepare(folder, out, name_of(path))
+        config, own_files.prepare(folder, out, name_of(name))
       )
     else:
       opened = _open_images(config, folder)
@@ -148,7 +162,7 @@ def open_source(
 
 @contextlib.contextmanager
 def _open_videos(
-  config: ml_collections.ConfigDict, directory: pathlib.Path
+  config: ml_collections.ConfigDict, directory: pathlib.Path | str
 ) -> Iterator[Source]:
   """Opens a prepared data set: all videos of the splits that are asked for."""
   options = experiment.input_options(config)

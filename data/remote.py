@@ -1,0 +1,159 @@
+"""Files behind a URL, of whatever object store fsspec has a backend for.
+
+Requests that fail for a moment are tried again by the backend itself, as
+fsspec's configuration says (data/README.md).
+"""
+
+import contextlib
+import json
+import os
+
+import fsspec
+from labels_and_splits import InputError
+from staging import OutputError, read_json
+
+# Protocol of a URL -> the extra that brings its backend.
+_EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gcs', 'gcs': 'gcs'}
+
+
+def is_remote(path):
+  """Tells whether a path is a URL, of whatever protocol."""
+  return '://' in os.fspath(path)
+
+
+class RemoteFolder:
+  """The files below a URL.
+
+  An object store has no folders: what holds nothing is not there.
+
+  Attributes:
+    url: str, without '/' at the end.
+  """
+
+  def __init__(self, url):
+    """Finds the backend; nothing is requested yet.
+
+    Args:
+      url: str, such as 's3://bucket/dataset'.
+
+    Raises:
+      InputError: if no backend for it is installed.
+    """
+    self.url = url.rstrip('/')
+    try:
+      # What lies there is asked for, not remembered.
+      self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+      extra = _EXTRAS.get(url.partition('://')[0])
+      remedy = f'pip install "vie_jax[{extra}]"' if extra else str(error)
+      raise InputError(f'{url} cannot be opened: {remedy}') from error
+    self._root = root.rstrip('/')
+
+  def __str__(self):
+    return self.url
+
+  def __truediv__(self, name):
+    return f'{self.url}/{name}'
+
+  def facts(self):
+    """Lists what is there.
+
+    Returns:
+      dict from name, relative to the URL, to what the backend knows of it,
+      'size' in bytes among it.
+
+    Raises:
+      OutputError: if it cannot be listed.
+    """
+    found = {}
+    # A bucket that is not there holds nothing.
+    with contextlib.suppress(FileNotFoundError), _errors('list', self.url):
+      found = self._fs.find(self._root, detail=True)
+    prefix = f'{self._root}/'
+    return {path.removeprefix(prefix): each for path, each in found.items()}
+
+  def sizes(self):
+    """Lists what is there: dict from name to bytes; raises as `facts`."""
+    return {name: facts['size'] for name, facts in self.facts().items()}
+
+  def read_json(self, name):
+    """Reads a JSON file; None where it is missing or damaged."""
+    try:
+      with _errors('read', self / name):
+        return json.loads(self._fs.cat_file(f'{self._root}/{name}'))
+    except (FileNotFoundError, ValueError):
+      return None
+
+  def write_json(self, name, value):
+    """Writes a value as JSON text."""
+    text = json.dumps(value, indent=1, sort_keys=True)
+    with _errors('write', self / name):
+      self._fs.pipe_file(f'{self._root}/{name}', f'{text}\n'.encode())
+
+  def modified_ns(self, name):
+    """Returns when a file was written, by the clock of the store."""
+    with _errors('read', self / name):
+      time = self._fs.modified(f'{self._root}/{name}')
+    return int(time.timestamp() * 1e9)
+
+  def download(self, name, path):
+    """Copies a file here.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      OutputError: if it cannot be read.
+    """
+    with _errors('read', self / name):
+      self._fs.get_file(f'{self._root}/{name}', os.fspath(path))
+
+  def upload(self, path, name):
+    """Copies a file there; it is there whole afterwards, or not at all.
+
+    Raises:
+      OutputError: if it cannot be written, or arrives with another size.
+    """
+    with _errors('write', self / name):
+      self._fs.put_file(os.fspath(path), f'{self._root}/{name}')
+      size = self._fs.info(f'{self._root}/{name}')['size']
+    expected = os.path.getsize(path)
+    if size != expected:
+      raise OutputError(
+        f'cannot write {self / name}: it has {size} bytes there instead of '
+        f'{expected}; run the same command again'
+      )
+
+  def remove(self, names):
+    """Removes files, one after the other; those that are gone are gone."""
+    for name in names:
+      with (
+        contextlib.suppress(FileNotFoundError),
+        _errors('remove', self / name),
+      ):
+        self._fs.rm_file(f'{self._root}/{name}')
+
+
+def read_json_at(directory, name):
+  """Reads a JSON file of a folder, or below a URL; None where there is none."""
+  if is_remote(directory):
+    return RemoteFolder(directory).read_json(name)
+  return read_json(os.path.join(directory, name))
+
+
+@contextlib.contextmanager
+def _errors(what, url):
+  """Makes what a backend raises an OutputError.
+
+  A file that is not there is left to the caller; so is what is no JSON. Where
+  something is written, it is the bucket that is not there.
+  """
+  try:
+    yield
+  except (json.JSONDecodeError, UnicodeDecodeError):
+    raise
+  # Each backend has its own errors, not all of them OSError.
+  except Exception as error:
+    if isinstance(error, FileNotFoundError) and what != 'write':
+      raise
+    raise OutputError(
+      f'cannot {what} {url}: {type(error).__name__}: {error}'
+    ) from error
