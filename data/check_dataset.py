@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import pathlib
 
 import numpy as np
 import pyarrow
@@ -18,7 +17,8 @@ from dataset_writer import (
 )
 from labels_and_splits import UNKNOWN
 from PIL import Image
-from staging import frames_digest, read_json
+from remote import RemoteFolder, file_at, local_file, place_of, read_json_at
+from staging import frames_digest
 from summary import printable, table
 
 _SAMPLED_VIDEOS = 100
@@ -42,13 +42,14 @@ def check_dataset(directory, *, full):
   """Verifies a data set and prints a table of the checks.
 
   Args:
-    directory: path of the data set.
+    directory: path of the data set, or its URL; each file of that is copied
+      here, one at a time.
     full: whether to decode every frame rather than a sample.
 
   Returns:
     list of str, the problems; empty where all is well.
   """
-  directory = pathlib.Path(directory)
+  place = place_of(directory)
   results = [('check', 'items', 'problems')]
   problems = []
 
@@ -56,17 +57,21 @@ def check_dataset(directory, *, full):
     results.append((name, str(num_items), str(len(found))))
     problems.extend(found)
 
-  manifest, found = check_manifest(directory)
+  manifest, found = check_manifest(place)
   note('dataset.json', 1, found)
   if manifest is not None:
-    note('files', len(manifest['files']), _check_files(directory, manifest))
-    rows, found = _check_tables(directory, manifest)
-    note('videos', sum(map(len, rows.values())), found)
-    shards, found = _check_shards(directory, manifest)
-    note('shards', sum(map(len, shards.values())), found)
-    num_frames, found = _check_frames(rows, shards, full=full)
-    note('decoded frames', num_frames, found)
-  _print(directory, results, problems)
+    rows, in_tables = _check_tables(place, manifest)
+    content = _Content(rows, manifest, full=full)
+    for name, entry in sorted(manifest['files'].items()):
+      with local_file(place, name) as path:
+        content.check(name, entry, path)
+    content.files += _not_listed(place, manifest)
+    content.shards += content.missing_frames()
+    note('files', len(manifest['files']), content.files)
+    note('videos', sum(map(len, rows.values())), in_tables)
+    note('shards', content.num_shards, content.shards)
+    note('decoded frames', content.num_frames, content.frames)
+  _print(place, results, problems)
   return problems
 
 
@@ -87,21 +92,25 @@ def check_manifest(directory):
   """Reads dataset.json and checks its outer shape.
 
   Args:
-    directory: pathlib.Path of the data set.
+    directory: pathlib.Path or RemoteFolder of the data set.
 
   Returns:
     (manifest, problems): dict, or None where there is a problem, and list of
     str.
   """
   path = directory / 'dataset.json'
-  if not directory.is_dir():
+  if isinstance(directory, RemoteFolder):
+    is_there = 'dataset.json' in directory.sizes()
+  elif not directory.is_dir():
     return None, [f'there is no directory {directory}']
-  if not path.exists():
+  else:
+    is_there = path.exists()
+  if not is_there:
     return None, [
       f'{path} is missing: not a data set, or one whose preparation was '
       'stopped; the same command goes on with it'
     ]
-  manifest = read_json(path)
+  manifest = read_json_at(directory, 'dataset.json')
   if not isinstance(manifest, dict):
     return None, [f'{path} is damaged']
   version = manifest.get('format_version')
@@ -117,25 +126,89 @@ def check_manifest(directory):
   return manifest, []
 
 
-def _check_files(directory, manifest):
-  """Compares sizes and checksums, and looks for files not listed."""
+class _Content:
+  """What is wrong with the files of a data set, looked at one by one.
+
+  Attributes:
+    files: list of str, problems of their sizes and checksums.
+    shards: list of str, of their records.
+    frames: list of str, of what is in these.
+    num_shards: that were looked at.
+    num_frames: that were decoded.
+  """
+
+  def __init__(self, rows, manifest, *, full):
+    self.files, self.shards, self.frames = [], [], []
+    self.num_shards = self.num_frames = 0
+    self._rows = {split: _sample(rows[split], full=full) for split in SPLITS}
+    self._first_frame = {
+      split: np.array([row['first_frame'] for row in self._rows[split]], int)
+      for split in SPLITS
+    }
+    self._expected = manifest['splits']
+    self._start = dict.fromkeys(SPLITS, 0)
+    self._full = full
+
+  def check(self, name, entry, path):
+    """Looks at the next file, sorted by name; `path` is where it is here."""
+    self.files += _check_file(name, entry, path)
+    if 'records' not in entry:
+      return
+    self.num_shards += 1
+    split = name.split('/')[0]
+    start = self._start[split]
+    self._start[split] += entry['records']
+    reader, found = _open_shard(name, entry, path)
+    self.shards += found
+    if reader is None:
+      return
+    record = self._first_frame[split] - start
+    for number in np.flatnonzero((record >= 0) & (record < entry['records'])):
+      row = self._rows[split][number]
+      read, problem = _check_video(
+        row, reader, int(record[number]), full=self._full
+      )
+      self.num_frames += read
+      if problem:
+        self.frames.append(f'{name}, video {row["path"]}: {problem}')
+
+  def missing_frames(self):
+    """What is wrong with all shards of a split together."""
+    return [
+      f'the shards of {split} do not hold all its frames'
+      for split in SPLITS
+      if self._start[split] != self._expected[split]['frames']
+    ]
+
+
+def _check_file(name, entry, path):
+  """Compares size and checksum."""
+  try:
+    size = path.stat().st_size
+    if size != entry['bytes']:
+      return [f'{name} has {size} bytes, not {entry["bytes"]}']
+    if file_digest(path) != entry['sha256']:
+      return [f'{name} has another checksum: bytes have changed']
+  except OSError as error:
+    return [f'{name} cannot be read: {error.strerror}']
+  return []
+
+
+def _not_listed(place, manifest):
+  """Looks for files that dataset.json does not list, and tables it should."""
   problems = []
-  for name, entry in manifest['files'].items():
-    path = directory / name
-    try:
-      size = path.stat().st_size
-      if size != entry['bytes']:
-        problems.append(f'{name} has {size} bytes, not {entry["bytes"]}')
-      elif file_digest(path) != entry['sha256']:
-        problems.append(f'{name} has another checksum: bytes have changed')
-    except OSError as error:
-      problems.append(f'{name} cannot be read: {error.strerror}')
   for split in SPLITS:
     if f'{split}/videos.parquet' not in manifest['files']:
       problems.append(f'dataset.json does not list {split}/videos.parquet')
-    for path in sorted((directory / split).glob('*')):
-      if f'{split}/{path.name}' not in manifest['files']:
-        problems.append(f'{split}/{path.name} is not part of the data set')
+    if isinstance(place, RemoteFolder):
+      names = [n for n in place.sizes() if n.startswith(f'{split}/')]
+    else:
+      names = [f'{split}/{path.name}' for path in (place / split).glob('*')]
+    problems += [
+      f'{name} is not part of the data set'
+      for name in sorted(names)
+      if name not in manifest['files']
+    ]
   return problems
 
 
@@ -146,7 +219,7 @@ def _check_tables(directory, manifest):
     name = f'{split}/videos.parquet'
     rows[split] = []
     try:
-      read = pyarrow.parquet.read_table(directory / name)
+      read = pyarrow.parquet.read_table(file_at(directory, name))
     except (OSError, pyarrow.ArrowException) as error:
       problems.append(f'{name} cannot be read: {error}')
       continue
@@ -206,50 +279,20 @@ def _check_whole(rows, manifest):
   return problems
 
 
-def _check_shards(directory, manifest):
-  """Opens the shards and counts their records."""
-  shards, problems = {split: [] for split in SPLITS}, []
-  for name, entry in sorted(manifest['files'].items()):
-    if 'records' not in entry:
-      continue
-    try:
-      # The reader takes a missing file for an empty one.
-      os.stat(directory / name)
-      reader = array_record_module.ArrayRecordReader(
-        os.fspath(directory / name),
-        options='readahead_buffer_size:0,max_parallelism:0',
-      )
-      found = reader.num_records()
-    except (OSError, RuntimeError) as error:
-      problems.append(f'{name} cannot be opened: {error}')
-      reader, found = None, None
-    if reader is not None and found != entry['records']:
-      problems.append(f'{name} has {found} frames, not {entry["records"]}')
-      reader = None
-    shards[name.split('/')[0]].append((name, reader, entry['records']))
-  for split in SPLITS:
-    total = sum(records for _, _, records in shards[split])
-    if total != manifest['splits'][split]['frames']:
-      problems.append(f'the shards of {split} do not hold all its frames')
-  return shards, problems
-
-
-def _check_frames(rows, shards, *, full):
-  """Decodes frames and compares them with their rows."""
-  problems, count = [], 0
-  for split in SPLITS:
-    starts = np.cumsum([0] + [records for _, _, records in shards[split]])
-    for row in _sample(rows[split], full=full):
-      number = int(np.searchsorted(starts, row['first_frame'], 'right')) - 1
-      if number >= len(shards[split]) or shards[split][number][1] is None:
-        continue
-      name, reader, _ = shards[split][number]
-      start = row['first_frame'] - int(starts[number])
-      read, problem = _check_video(row, reader, start, full=full)
-      count += read
-      if problem:
-        problems.append(f'{name}, video {row["path"]}: {problem}')
-  return count, problems
+def _open_shard(name, entry, path):
+  """Returns the reader of a sound shard, or None, and the problems."""
+  try:
+    # The reader takes a missing file for an empty one.
+    os.stat(path)
+    reader = array_record_module.ArrayRecordReader(
+      os.fspath(path), options='readahead_buffer_size:0,max_parallelism:0'
+    )
+    found = reader.num_records()
+  except (OSError, RuntimeError) as error:
+    return None, [f'{name} cannot be opened: {error}']
+  if found != entry['records']:
+    return None, [f'{name} has {found} frames, not {entry["records"]}']
+  return reader, []
 
 
 def _sample(rows, *, full):

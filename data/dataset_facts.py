@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 from dataset_writer import SPLITS, column_names
 from labels_and_splits import InputError
+from remote import file_at
 
 _NUM_BINS = 24
 _NUM_TICKS = 5
@@ -93,7 +94,7 @@ def read_tables(directory, manifest):
   """Reads the tables of both splits.
 
   Args:
-    directory: pathlib.Path of the data set.
+    directory: pathlib.Path or RemoteFolder of the data set.
     manifest: dict, the content of dataset.json.
 
   Returns:
@@ -105,9 +106,10 @@ def read_tables(directory, manifest):
   labels = [f'label_{column}' for column in sorted(manifest['labels'])]
   tables = {}
   for split in SPLITS:
-    path = directory / split / 'videos.parquet'
+    name = f'{split}/videos.parquet'
+    path = directory / name
     try:
-      table = pyarrow.parquet.read_table(path)
+      table = pyarrow.parquet.read_table(file_at(directory, name))
     except (OSError, pyarrow.ArrowException) as error:
       raise InputError(f'{path} cannot be read: {error}') from error
     if table.column_names != column_names(manifest['labels']):

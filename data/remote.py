@@ -5,8 +5,11 @@ fsspec's configuration says (data/README.md).
 """
 
 import contextlib
+import io
 import json
 import os
+import pathlib
+import tempfile
 
 import fsspec
 from labels_and_splits import InputError
@@ -76,11 +79,20 @@ class RemoteFolder:
     """Lists what is there: dict from name to bytes; raises as `facts`."""
     return {name: facts['size'] for name, facts in self.facts().items()}
 
+  def read(self, name):
+    """Reads a file whole, as bytes.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      OutputError: if it cannot be read.
+    """
+    with _errors('read', self / name):
+      return self._fs.cat_file(f'{self._root}/{name}')
+
   def read_json(self, name):
     """Reads a JSON file; None where it is missing or damaged."""
     try:
-      with _errors('read', self / name):
-        return json.loads(self._fs.cat_file(f'{self._root}/{name}'))
+      return json.loads(self.read(name))
     except (FileNotFoundError, ValueError):
       return None
 
@@ -132,24 +144,52 @@ class RemoteFolder:
         self._fs.rm_file(f'{self._root}/{name}')
 
 
-def read_json_at(directory, name):
-  """Reads a JSON file of a folder, or below a URL; None where there is none."""
+def place_of(directory):
+  """Returns what `/` finds files in: a pathlib.Path or a RemoteFolder."""
   if is_remote(directory):
-    return RemoteFolder(directory).read_json(name)
-  return read_json(os.path.join(directory, name))
+    return RemoteFolder(directory)
+  return pathlib.Path(directory)
+
+
+def read_json_at(place, name):
+  """Reads a JSON file of a place; None where it is missing or damaged."""
+  if isinstance(place, RemoteFolder):
+    return place.read_json(name)
+  return read_json(place / name)
+
+
+def file_at(place, name):
+  """Returns what pyarrow reads a file of a place from; may raise OSError."""
+  if isinstance(place, RemoteFolder):
+    return io.BytesIO(place.read(name))
+  return place / name
+
+
+@contextlib.contextmanager
+def local_file(place, name):
+  """Yields the path of a file of a place, or of a copy that goes afterwards.
+
+  Where the file is not there, the path is not, either.
+  """
+  if not isinstance(place, RemoteFolder):
+    yield place / name
+    return
+  with tempfile.TemporaryDirectory(prefix='vie_jax-') as folder:
+    path = pathlib.Path(folder) / 'copy'
+    with contextlib.suppress(FileNotFoundError):
+      place.download(name, path)
+    yield path
 
 
 @contextlib.contextmanager
 def _errors(what, url):
   """Makes what a backend raises an OutputError.
 
-  A file that is not there is left to the caller; so is what is no JSON. Where
-  something is written, it is the bucket that is not there.
+  A file that is not there is left to the caller; but where something is
+  written, it is the bucket that is not there.
   """
   try:
     yield
-  except (json.JSONDecodeError, UnicodeDecodeError):
-    raise
   # Each backend has its own errors, not all of them OSError.
   except Exception as error:
     if isinstance(error, FileNotFoundError) and what != 'write':

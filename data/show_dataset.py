@@ -20,7 +20,8 @@ from dataset_writer import SPLITS
 from labels_and_splits import InputError
 from PIL import Image
 from progress import progress_bar
-from staging import output_errors, read_json
+from remote import place_of, read_json_at
+from staging import output_errors
 from summary import printable
 
 from vie_jax.input_pipeline.frame_store import FrameStore
@@ -132,7 +133,7 @@ def show_dataset(request):
   out = pathlib.Path(request.out)
   if out.suffix != '.html':
     raise InputError(f'--out is {out}; its name must end in .html')
-  directory = pathlib.Path(request.directory)
+  directory = place_of(request.directory)
   with output_errors(out):
     if out.is_dir():
       raise IsADirectoryError(21, 'it is a folder')
@@ -172,7 +173,7 @@ def _page(request, directory):
   try:
     with contextlib.ExitStack() as stack:
       stores = {
-        split: stack.enter_context(FrameStore.open(directory, split))
+        split: stack.enter_context(FrameStore.open(config.dataset.dir, split))
         for split in SPLITS
       }
       samples = _samples(config, manifest, seed, request.num_clips)
@@ -187,7 +188,7 @@ def _page(request, directory):
   text = _render(
     directory=directory,
     manifest=manifest,
-    skipped=read_json(directory / 'skipped.json') or [],
+    skipped=read_json_at(directory, 'skipped.json') or [],
     labels=dataset_facts.count_labels(tables, manifest['labels']),
     histograms=_histograms(tables, hashes),
     sizes=dataset_facts.stored_sizes(tables),

@@ -1,7 +1,7 @@
 """The table that closes a run."""
 
 from dataset_writer import SPLITS
-from remote import read_json_at
+from remote import place_of, read_json_at
 
 _MAX_LISTED = 20
 _SECONDS_IN_HOUR = 3600
@@ -93,7 +93,7 @@ def _print_rest(out, manifest):
     )
   )
   _print_missing(inputs)
-  skipped = read_json_at(out, 'skipped.json') or []
+  skipped = read_json_at(place_of(out), 'skipped.json') or []
   _print_list('skipped', skipped, 'reason')
   _print_list('warnings', manifest['warnings'], 'warning')
 

@@ -272,3 +272,28 @@ def test_what_is_made_beside_the_data_set_needs_a_place(
 ):
   assert prepare.main([*command.split(), '--out=memory://set']) == 2
   assert remedy in capsys.readouterr().err
+
+
+def test_check_and_show_read_what_is_remote(
+  few_videos, s3, target, tmp_path, capsys
+):
+  url, _ = target
+  assert _prepare(few_videos, *target) == 0
+  assert prepare.main(['check', url, '--full']) == 0
+  page = tmp_path / 'page.html'
+  assert prepare.main(['show', url, f'--out={page}', '--num-clips=1']) == 0
+  assert 'few' in page.read_text()
+  name = next(n for n in s3.content('sets/few') if 'train/frames' in n)
+  content = bytearray(s3.files.cat_file(f'{url}/{name}'))
+  content[content.index(b'\xff\xd8') + 400] ^= 1
+  s3.files.pipe(f'{url}/{name}', bytes(content))
+  s3.files.rm(f'{url}/val/videos.parquet')
+  s3.files.pipe(f'{url}/val/other', b'foreign')
+  capsys.readouterr()
+  assert prepare.main(['check', url]) == 1
+  printed = capsys.readouterr().out
+  assert f'{name} has another checksum' in printed
+  assert 'val/videos.parquet cannot be read' in printed
+  assert 'val/other is not part of the data set' in printed
+  assert prepare.main(['check', f'{url}-none']) == 1
+  assert 'dataset.json is missing' in capsys.readouterr().out
