@@ -4,6 +4,7 @@ The layout is described in data/README.md. The bytes depend on the videos and
 the options only: not on the number of processes, the time or a restart.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -58,6 +59,14 @@ _SCHEMA = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """A file of frames: its name within the data set, and its rows in order."""
+
+  name: str
+  rows: list
+
+
 def write_dataset(
   out, plan, *, shard_bytes=SHARD_BYTES, progress=None, target=None
 ):
@@ -81,12 +90,14 @@ def write_dataset(
     OutputError: if something cannot be written, or staged frames are gone.
   """
   out = pathlib.Path(out)
-  files = {}
+  files = {
+    shard.name: write_shard(out, shard, progress, target)
+    for shard in plan_shards(plan, shard_bytes=shard_bytes)
+  }
   for split in SPLITS:
     rows = plan['rows'][split]
     with output_errors(out / split):
       (out / split).mkdir(exist_ok=True)
-    files |= _write_shards(out, split, rows, shard_bytes, progress, target)
     _write_table(out, f'{split}/videos.parquet', rows, plan['labels'])
     files |= _finished(out, f'{split}/videos.parquet', target)
     with output_errors(out / split):
@@ -102,6 +113,72 @@ def write_dataset(
   if target is not None:
     target.finish(files)
   Staging(out).remove()
+
+
+def plan_shards(plan, *, shard_bytes=SHARD_BYTES):
+  """Decides which videos go into which shard.
+
+  Args:
+    plan: dict, as `write_dataset` takes it.
+    shard_bytes: size at which a new shard is begun.
+
+  Returns:
+    list of Shard, in the order of the data set.
+  """
+  shards = []
+  for split in SPLITS:
+    rows = plan['rows'][split]
+    bounds = shard_plan(
+      [row['num_bytes'] for row in rows], shard_bytes=shard_bytes
+    )
+    for number, (start, end) in enumerate(bounds):
+      name = f'{split}/frames-{number:05d}-of-{len(bounds):05d}.array_record'
+      shards.append(Shard(name, rows[start:end]))
+  return shards
+
+
+def write_shard(out, shard, progress=None, target=None):
+  """Writes a shard, unless it is there already.
+
+  Its frames leave the staging directory. Several processes may write
+  different shards at the same time.
+
+  Args:
+    out: path of the output directory, with its staging directory.
+    shard: Shard.
+    progress: as for `write_dataset`.
+    target: as for `write_dataset`.
+
+  Returns:
+    dict with 'bytes', 'sha256' and 'records'.
+
+  Raises:
+    OutputError: if it cannot be written, or staged frames are gone.
+  """
+  path = pathlib.Path(out) / shard.name
+  staging = Staging(out)
+  flat_name = shard.name.replace('/', '-')
+  note = staging.directory / f'{flat_name}.json'
+  entry = read_json(note)
+  is_delivered = (
+    target is not None and entry and target.holds(shard.name, entry)
+  )
+  if not is_delivered and (entry is None or not path.exists()):
+    temporary = staging.directory / f'{flat_name}.{os.getpid()}.tmp'
+    with output_errors(path):
+      path.parent.mkdir(exist_ok=True)
+      _copy_frames(staging, temporary, shard.rows, progress)
+      entry = _entry_of(temporary)
+      entry['records'] = sum(row['num_frames'] for row in shard.rows)
+      write_json(note, entry, aside=staging.directory)
+      os.replace(temporary, path)
+  elif progress:
+    progress(sum(row['num_frames'] for row in shard.rows))
+  for row in shard.rows:
+    staging.frames_path(row['id']).unlink(missing_ok=True)
+  if target is not None and not is_delivered:
+    target.deliver(shard.name, entry)
+  return entry
 
 
 def shard_plan(num_bytes, *, shard_bytes):
@@ -188,40 +265,6 @@ def _schema(labels):
   return _SCHEMA + tuple(
     (f'label_{column}', pyarrow.int32()) for column in sorted(labels)
   )
-
-
-def _write_shards(out, split, rows, shard_bytes, progress, target):
-  """Writes the shards that are not there yet; returns their entries."""
-  bounds = shard_plan(
-    [row['num_bytes'] for row in rows], shard_bytes=shard_bytes
-  )
-  files = {}
-  for number, (start, end) in enumerate(bounds):
-    name = f'{split}/frames-{number:05d}-of-{len(bounds):05d}.array_record'
-    files[name] = _write_shard(out, name, rows[start:end], progress, target)
-  return files
-
-
-def _write_shard(out, name, rows, progress, target):
-  staging = Staging(out)
-  note = staging.directory / f'{name.replace("/", "-")}.json'
-  entry = read_json(note)
-  is_delivered = target is not None and entry and target.holds(name, entry)
-  if not is_delivered and (entry is None or not (out / name).exists()):
-    temporary = staging.directory / 'shard.tmp'
-    with output_errors(out / name):
-      _copy_frames(staging, temporary, rows, progress)
-      entry = _entry_of(temporary)
-      entry['records'] = sum(row['num_frames'] for row in rows)
-      write_json(note, entry, aside=staging.directory)
-      os.replace(temporary, out / name)
-  elif progress:
-    progress(sum(row['num_frames'] for row in rows))
-  for row in rows:
-    staging.frames_path(row['id']).unlink(missing_ok=True)
-  if target is not None and not is_delivered:
-    target.deliver(name, entry)
-  return entry
 
 
 def _copy_frames(staging, path, rows, progress):
