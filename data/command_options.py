@@ -39,7 +39,7 @@ def prepare_and_print(source, options):
       max_pixels=options.max_pixels,
     ),
   )
-  manifest, is_new = prepare_dataset(source, settings)
+  manifest, is_new = prepare_dataset(source, settings, cluster=options.cluster)
   if not is_new:
     print(f'{options.out} is already complete; nothing to do.')
   print_summary(options.out, manifest)

@@ -45,17 +45,19 @@ _REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SHOWN_CONFIG = os.path.join(_REPOSITORY, 'configs', 'vie_slowfast.py')
 
 
-def main(arguments=None):
+def main(arguments=None, *, cluster=None):
   """Runs one command.
 
   Args:
     arguments: list of str; None for those of the process.
+    cluster: as `prepare_dataset` takes it.
 
   Returns:
     int, the exit code: 0 done, 1 `check` found something wrong, 2 the
     command cannot be carried out, 130 stopped from outside.
   """
   options = _parsed(sys.argv[1:] if arguments is None else arguments)
+  options.cluster = cluster
   try:
     return options.run(options)
   except (InputError, OutputError, WorkerStartError) as error:
@@ -304,9 +306,14 @@ def _stop(unused_signal, unused_frame):
   raise KeyboardInterrupt
 
 
-if __name__ == '__main__':
+def set_up_process():
+  """Makes a process fit to be this command."""
   signal.signal(signal.SIGTERM, _stop)
   # Names of files may hold anything; printing one must not end the run.
   sys.stdout.reconfigure(errors='backslashreplace')
   sys.stderr.reconfigure(errors='backslashreplace')
+
+
+if __name__ == '__main__':
+  set_up_process()
   sys.exit(main())

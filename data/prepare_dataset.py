@@ -13,7 +13,7 @@ import sys
 
 from bad_share import BadShare
 from dataset_plan import make_plan
-from dataset_writer import SPLITS, write_dataset
+from dataset_writer import SPLITS, plan_shards, write_dataset
 from labels_and_splits import InputError
 from prepare_video import Task, is_current, prepare_video
 from progress import progress_bar
@@ -61,12 +61,15 @@ class Settings:
   frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
 
 
-def prepare_dataset(source, settings):
+def prepare_dataset(source, settings, *, cluster=None):
   """Prepares a data set, or goes on where a killed run stopped.
 
   Args:
     source: Source.
     settings: Settings.
+    cluster: does the work elsewhere: `pool(settings)` returns what is used
+      like a WorkerPool of `prepare_video`, and `write_shards(out, shards)`
+      does `write_shard` of each. None for processes of this machine.
 
   Returns:
     (manifest, is_new): the content of dataset.json, and False where the data
@@ -77,7 +80,7 @@ def prepare_dataset(source, settings):
     OutputError: if the output cannot be written.
   """
   if is_remote(settings.out):
-    return _prepare_remote(source, settings)
+    return _prepare_remote(source, settings, cluster)
   out = pathlib.Path(settings.out)
   if os.path.realpath(out) == source.folder:
     raise InputError('--out must be another directory than that of the videos')
@@ -89,12 +92,16 @@ def prepare_dataset(source, settings):
       Staging(out).remove()
       return read_json(out / 'dataset.json'), False
     staging = open_staging(out, setup, restart=settings.restart)
-    _prepare(source, settings, staging, target=None)
+    _prepare(source, settings, staging, None, cluster)
   return read_json(out / 'dataset.json'), True
 
 
-def _prepare_remote(source, settings):
+def _prepare_remote(source, settings, cluster):
   """Prepares a data set here, and delivers it file by file."""
+  if cluster is not None:
+    raise InputError(
+      f'--out is {settings.out}; workers need a folder that all of them see'
+    )
   place = RemoteFolder(settings.out)
   out = pathlib.Path(settings.staging or default_staging(settings.out))
   if os.path.realpath(out) == source.folder:
@@ -111,7 +118,7 @@ def _prepare_remote(source, settings):
       staging = open_staging(out, setup, restart=settings.restart)
       target.begin(restart=settings.restart)
       local = dataclasses.replace(settings, out=str(out))
-      _prepare(source, local, staging, target)
+      _prepare(source, local, staging, target, cluster)
     manifest = place.read_json('dataset.json')
     if not is_new:
       finished_ns = place.modified_ns('dataset.json')
@@ -120,15 +127,18 @@ def _prepare_remote(source, settings):
   return manifest, is_new
 
 
-def _prepare(source, settings, staging, target):
+def _prepare(source, settings, staging, target, cluster):
   """Goes on from what is staged, to the end."""
   plan = read_json(staging.directory / 'plan.json')
   if plan is None:
-    records = _decode_all(source, settings, staging)
+    pool = cluster.pool(settings) if cluster else worker_pool(settings)
+    records = _decode_all(source, settings, staging, pool)
     plan = make_plan(source, setup=staging.setup(), records=records)
     path = staging.directory / 'plan.json'
     write_json(path, plan, aside=staging.directory)
   check_same_inputs(settings.out, plan['inputs'], source)
+  if cluster:
+    cluster.write_shards(settings.out, plan_shards(plan))
   total = sum(
     row['num_frames'] for split in SPLITS for row in plan['rows'][split]
   )
@@ -147,7 +157,17 @@ def _setup(source, settings):
   }
 
 
-def _decode_all(source, settings, staging):
+def worker_pool(settings):
+  """Returns the WorkerPool that decodes videos on this machine."""
+  return WorkerPool(
+    prepare_video,
+    num_processes=settings.num_processes,
+    timeout_seconds=settings.timeout_seconds,
+    max_memory_bytes=settings.max_memory_mib * 2**20,
+  )
+
+
+def _decode_all(source, settings, staging, pool):
   """Decodes what is not yet in the staging directory.
 
   Returns:
@@ -160,12 +180,6 @@ def _decode_all(source, settings, staging):
       records[video.path] = record
     else:
       tasks.append(_task(video, source, settings))
-  pool = WorkerPool(
-    prepare_video,
-    num_processes=settings.num_processes,
-    timeout_seconds=settings.timeout_seconds,
-    max_memory_bytes=settings.max_memory_mib * 2**20,
-  )
   # By a digest of the path: those that are tried first speak for all.
   tasks.sort(key=lambda task: task.video.id)
   bad_share = BadShare(

@@ -68,10 +68,14 @@ class WorkerPool:
     self._workers = []
 
   def run(self, tasks):
-    """Yields (task, result or Failure), in the order of completion."""
+    """Yields (task, result or Failure), in the order of completion.
+
+    May be called again; processes that are still there serve again.
+    """
     waiting = collections.deque(tasks)
-    self._start_workers(min(self._num_processes, len(waiting)))
-    for worker in self._workers:
+    wanted = min(self._num_processes, len(waiting))
+    self._start_workers(max(wanted - len(self._workers), 0))
+    for worker in self._workers[:wanted]:
       worker.give(waiting.popleft())
     while busy := [w for w in self._workers if w.task is not None]:
       for worker in _wait(busy):
