@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: setup demo reproduce-demo test test-all lint format clean
+.PHONY: setup demo reproduce-demo test test-all test-beam lint format clean
 
 setup: $(INSTALLED)
 
@@ -21,6 +21,10 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Builds Beam's own environment, unless VIE_JAX_BEAM_PYTHON names one.
+test-beam: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/data/prepare_beam_test.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,0 +1,38 @@
+"""Prepares videos with Apache Beam; the data set is the same to the byte.
+
+  python data/prepare_beam.py folder --videos DIR --out OUT -- --runner=RUNNER
+
+Before `--` is what prepare.py takes, behind it what the runner of Beam takes.
+OUT and the videos must be folders that all workers see under the same path.
+data/beam.md says how to set up the environment.
+"""
+
+import os
+import pathlib
+import sys
+
+import prepare
+from beam_cluster import BeamCluster
+
+
+def main(arguments):
+  """Runs one command.
+
+  Args:
+    arguments: list of str.
+
+  Returns:
+    int, the exit code of `prepare.main`.
+  """
+  at = arguments.index('--') if '--' in arguments else len(arguments)
+  # For workers that the runner starts on this machine.
+  here = str(pathlib.Path(__file__).resolve().parent)
+  paths = [here, *filter(None, [os.environ.get('PYTHONPATH')])]
+  os.environ['PYTHONPATH'] = os.pathsep.join(paths)
+  cluster = BeamCluster(arguments[at + 1 :])
+  return prepare.main(arguments[:at], cluster=cluster)
+
+
+if __name__ == '__main__':
+  prepare.set_up_process()
+  sys.exit(main(sys.argv[1:]))
