@@ -29,6 +29,7 @@ def prepare_and_print(source, options):
     staging=options.staging,
     num_processes=options.processes,
     timeout_seconds=options.timeout,
+    max_stall_seconds=options.max_stall,
     max_memory_mib=options.max_memory,
     max_bad_percent=options.max_bad_percent,
     restart=options.restart,
@@ -84,6 +85,13 @@ def add_common(parser):
     default=600,
     metavar='SECONDS',
     help='a video that takes longer is skipped (600)',
+  )
+  add(
+    '--max-stall',
+    type=int_from(1),
+    default=30,
+    metavar='SECONDS',
+    help='a video that gives no new picture for so long is skipped (30)',
   )
   add(
     '--max-memory',

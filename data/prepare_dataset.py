@@ -44,6 +44,7 @@ class Settings:
       for that of `default_staging`. Not used for a directory.
     num_processes: worker processes.
     timeout_seconds: after which a video is given up.
+    max_stall_seconds: likewise, without a new picture of it.
     max_memory_mib: that a worker process may take for a video.
     max_bad_percent: share of videos that cannot be used past which the run
       stops, once as many as `bad_share.FIRST_LOOK` were tried.
@@ -55,6 +56,7 @@ class Settings:
   staging: str | None = None
   num_processes: int = 1
   timeout_seconds: int = 600
+  max_stall_seconds: int = 30
   max_memory_mib: int = 2048
   max_bad_percent: int = 50
   restart: bool = False
@@ -163,6 +165,7 @@ def worker_pool(settings):
     prepare_video,
     num_processes=settings.num_processes,
     timeout_seconds=settings.timeout_seconds,
+    max_stall_seconds=settings.max_stall_seconds,
     max_memory_bytes=settings.max_memory_mib * 2**20,
   )
 

@@ -28,11 +28,13 @@ class Task:
   options: FrameOptions
 
 
-def prepare_video(task):
+def prepare_video(task, report_progress=lambda: None):
   """Decodes one video into the staging directory.
 
   Args:
     task: Task.
+    report_progress: called without arguments when decoding begins, and after
+      each picture of the file and each frame that is kept.
 
   Returns:
     dict, the record of the video: with 'row' and 'warnings', or with the
@@ -47,7 +49,7 @@ def prepare_video(task):
   }
   staging = Staging(task.out)
   try:
-    record |= _decode(task, staging)
+    record |= _decode(task, staging, report_progress)
     path = staging.record_path(task.video.id)
     write_json(path, record, aside=staging.directory)
   except OutputError as error:
@@ -65,7 +67,7 @@ def is_current(record, video):
   )
 
 
-def _decode(task, staging):
+def _decode(task, staging, report_progress):
   video = task.video
   source = os.path.join(task.folder, video.file)
   source_sha256 = ''
@@ -73,8 +75,18 @@ def _decode(task, staging):
     _check_place(source, task.folder)
     source_sha256 = _digest(source)
     with FramesFile(staging.frames_path(video.id)) as frames:
+
+      def write(jpeg):
+        frames.write(jpeg)
+        report_progress()
+
+      report_progress()
       facts = write_frames(
-        source, task.options, frames.write, segment=video.segment
+        source,
+        task.options,
+        write,
+        segment=video.segment,
+        on_picture=report_progress,
       )
       _check_unchanged(source, video)
   except VideoError as error:

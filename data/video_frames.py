@@ -88,7 +88,9 @@ class VideoFacts:
   warnings: list = dataclasses.field(default_factory=list)
 
 
-def write_frames(path, options, write_jpeg, *, segment=None):
+def write_frames(
+  path, options, write_jpeg, *, segment=None, on_picture=lambda: None
+):
   """Decodes a video file and hands over its frames one by one.
 
   Args:
@@ -96,6 +98,7 @@ def write_frames(path, options, write_jpeg, *, segment=None):
     options: FrameOptions.
     write_jpeg: called with the bytes of each frame, in order.
     segment: Segment of the video, or None for all of it.
+    on_picture: called after each decoded picture, shown or not.
 
   Returns:
     VideoFacts; the duration is that of the segment.
@@ -110,7 +113,7 @@ def write_frames(path, options, write_jpeg, *, segment=None):
     facts.source_fps = float(video.rate_hz)
     renderer = _Renderer(video, options)
     timeline = Timeline()
-    frames = _counted(path, video.frames(), options)
+    frames = _counted(path, video.frames(), options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
     frames = _deinterlaced(path, _measured(frames, facts, timeline))
@@ -414,7 +417,7 @@ def _check_claim(video, options, segment):
     )
 
 
-def _counted(path, timed_frames, options):
+def _counted(path, timed_frames, options, on_picture):
   """Passes frames on, up to as many as a video of the longest kind has."""
   most = options.max_seconds * MOST_PICTURES_HZ
   for number, frame in enumerate(timed_frames):
@@ -424,6 +427,7 @@ def _counted(path, timed_frames, options):
         f'more than {most} pictures, {MOST_PICTURES_HZ} for each of '
         f'{options.max_seconds} s (--max-seconds)',
       )
+    on_picture()
     yield frame
 
 

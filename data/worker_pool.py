@@ -14,6 +14,9 @@ import signal
 import time
 
 _READY = 'ready'
+_PROGRESS = 'progress'
+# How often a task that goes on says so, at most.
+_REPORT_SECONDS = 0.1
 
 
 class WorkerStartError(Exception):
@@ -38,15 +41,24 @@ class WorkerPool:
   """
 
   def __init__(
-    self, function, *, num_processes, timeout_seconds, max_memory_bytes
+    self,
+    function,
+    *,
+    num_processes,
+    timeout_seconds,
+    max_stall_seconds,
+    max_memory_bytes,
   ):
     """Makes a pool; processes are started when there is work.
 
     Args:
-      function: module-level function of one argument. Whatever it raises
-        counts as a crash.
+      function: module-level function of a task and of a function, which it
+        calls as often as it likes to say that the task goes on. Whatever it
+        raises counts as a crash.
       num_processes: at least 1.
       timeout_seconds: after which a task is given up.
+      max_stall_seconds: likewise, after it last said that it goes on. A task
+        that never does is given up after timeout_seconds only.
       max_memory_bytes: that the tasks of a process may take, beside what the
         process itself needs. Without effect outside Linux.
     """
@@ -55,7 +67,7 @@ class WorkerPool:
     self._context = multiprocessing.get_context('spawn')
     self._function = function
     self._num_processes = num_processes
-    self._timeout_seconds = timeout_seconds
+    self._limits = timeout_seconds, max_stall_seconds
     self._max_memory_bytes = max_memory_bytes
     self._workers = []
 
@@ -80,6 +92,8 @@ class WorkerPool:
     while busy := [w for w in self._workers if w.task is not None]:
       for worker in _wait(busy):
         task, result = worker.task, worker.outcome()
+        if result == _PROGRESS:
+          continue
         if isinstance(result, Failure):
           self._workers.remove(worker)
           self._start_workers(1 if waiting else 0)
@@ -93,7 +107,7 @@ class WorkerPool:
       _Worker(
         self._context,
         (self._function, self._max_memory_bytes),
-        self._timeout_seconds,
+        self._limits,
       )
       for _ in range(count)
     ]
@@ -103,7 +117,7 @@ class WorkerPool:
 
 
 def _wait(workers):
-  """Returns the workers that have answered, died or run out of time."""
+  """Returns the workers that have said something, died or run out of time."""
   deadline = min(worker.deadline for worker in workers)
   ready = multiprocessing.connection.wait(
     [worker.connection for worker in workers],
@@ -126,8 +140,8 @@ class _Worker:
     deadline: time.monotonic() at which the task is given up.
   """
 
-  def __init__(self, context, work, timeout_seconds):
-    self._timeout_seconds = timeout_seconds
+  def __init__(self, context, work, limits):
+    self._timeout_seconds, self._max_stall_seconds = limits
     self.connection, child_end = context.Pipe()
     self._process = context.Process(
       target=_serve, args=(child_end, *work), daemon=True
@@ -137,6 +151,7 @@ class _Worker:
     child_end.close()
     self.task = None
     self.deadline = None
+    self._last_deadline = None
 
   def wait_until_started(self):
     try:
@@ -150,23 +165,34 @@ class _Worker:
   def give(self, task):
     """Hands over the next task; None leaves the process idle."""
     self.task = task
-    self.deadline = time.monotonic() + self._timeout_seconds
+    self._last_deadline = time.monotonic() + self._timeout_seconds
+    self.deadline = self._last_deadline
     if task is not None:
       # A process that died meanwhile is noticed by `outcome`.
       with contextlib.suppress(OSError):
         self.connection.send(task)
 
   def outcome(self):
-    """Takes the result of the task; after a Failure the process is gone."""
+    """Takes the result of the task, or the news that it goes on.
+
+    After a Failure the process is gone.
+    """
     try:
       if self.connection.poll():
         result = self.connection.recv()
+        if result == _PROGRESS:
+          stalled = time.monotonic() + self._max_stall_seconds
+          self.deadline = min(stalled, self._last_deadline)
         if isinstance(result, Failure):
           self.kill()
         return result
     except (EOFError, OSError):
       return self._crash()
     self.kill()
+    if self.deadline < self._last_deadline:
+      return Failure(
+        f'no new picture for {self._max_stall_seconds} s (--max-stall)'
+      )
     return Failure(f'took longer than {self._timeout_seconds} s (--timeout)')
 
   def kill(self):
@@ -184,6 +210,20 @@ class _Worker:
     return Failure(f'the decoding process ended with exit code {code}')
 
 
+class _Reporter:
+  """Tells the parent that a task goes on: the first time, then now and then."""
+
+  def __init__(self, connection):
+    self._connection = connection
+    self._next = 0.0
+
+  def __call__(self):
+    now = time.monotonic()
+    if now >= self._next:
+      self._next = now + _REPORT_SECONDS
+      self._connection.send(_PROGRESS)
+
+
 def _serve(connection, function, max_memory_bytes):
   """The worker's loop; ends when the parent is gone or kills it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -193,7 +233,7 @@ def _serve(connection, function, max_memory_bytes):
     while True:
       task = connection.recv()
       try:
-        result = function(task)
+        result = function(task, _Reporter(connection))
       except MemoryError:
         result = Failure('not enough memory (--max-memory)')
       connection.send(result)

@@ -143,6 +143,37 @@ def test_videos_whose_decoding_is_killed_are_named_and_the_rest_is_done(
     assert set(store.paths) | set(reasons) == {f'{n}.mp4' for n in range(5)}
 
 
+def test_a_video_whose_decoding_stands_still_is_skipped_long_before_timeout(
+  tmp_path,
+):
+  videos, out = tmp_path / 'videos', tmp_path / 'out'
+  videos.mkdir()
+  for number in range(2):
+    sample_videos.write(
+      videos / f'{number}.mp4',
+      sample_videos.moving(1000, 64, 96, seed=number),
+      options={'preset': 'ultrafast'},
+    )
+  process = subprocess.Popen(
+    _command(videos, out, '--processes=1', '--max-stall=2'),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  stopped = None
+  end = time.monotonic() + 60
+  while stopped is None and time.monotonic() < end:
+    worker = _worker_of(process)
+    if list((out / '.staging').glob(f'*.frames.{worker}.tmp')):
+      os.kill(worker, signal.SIGSTOP)
+      stopped = worker
+    time.sleep(0.01)
+  assert process.wait(60) == 0
+  (reason,) = _skipped(out).values()
+  assert reason == 'no new picture for 2 s (--max-stall)'
+  with frame_store.FrameStore.open(out, 'train') as store:
+    assert store.num_videos == 1
+
+
 def test_a_video_that_changes_or_vanishes_meanwhile_is_skipped(
   tmp_path, monkeypatch
 ):

@@ -29,6 +29,7 @@ def _decode(*paths, **options):
     worker_functions.decode,
     num_processes=1,
     timeout_seconds=20,
+    max_stall_seconds=20,
     max_memory_bytes=2**31,
   ) as pool:
     tasks = [(str(path), FrameOptions(**options)) for path in paths]

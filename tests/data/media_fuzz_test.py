@@ -41,6 +41,7 @@ def _decode_all(paths):
     worker_functions.decode,
     num_processes=2,
     timeout_seconds=20,
+    max_stall_seconds=20,
     max_memory_bytes=2**30,
   ) as pool:
     tasks = [(str(path), _OPTIONS) for path in paths]

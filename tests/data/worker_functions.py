@@ -11,7 +11,7 @@ import timeline
 import video_frames
 
 
-def obey(task):
+def obey(task, report_progress):
   """Carries out (verb, argument)."""
   verb, argument = task
   if verb == 'kill':
@@ -21,6 +21,14 @@ def obey(task):
     os._exit(argument)
   if verb == 'sleep':
     time.sleep(argument)
+  if verb == 'stall':
+    report_progress()
+    time.sleep(argument)
+  if verb == 'go on':
+    end = time.monotonic() + argument
+    while time.monotonic() < end:
+      report_progress()
+      time.sleep(0.05)
   if verb == 'take':
     return len(bytearray(argument))
   return os.getpid() if verb == 'pid' else argument
@@ -55,7 +63,7 @@ class _CountingTimeline(timeline.Timeline):
     super().add(frame)
 
 
-def decode(task):
+def decode(task, report_progress):
   """Decodes (path, FrameOptions) as a preparation does."""
   path, options = task
   video_frames.Timeline = _CountingTimeline
@@ -65,7 +73,9 @@ def decode(task):
   start = time.monotonic()
   frames, warnings, reason = [], [], None
   try:
-    warnings = video_frames.write_frames(path, options, frames.append).warnings
+    warnings = video_frames.write_frames(
+      path, options, frames.append, on_picture=report_progress
+    ).warnings
   except open_video.VideoError as error:
     reason = error.reason
   return Decoded(

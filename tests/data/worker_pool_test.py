@@ -7,11 +7,19 @@ import worker_functions
 import worker_pool
 
 
-def _run(tasks, *, num_processes=2, timeout_seconds=30, max_memory_bytes=2**30):
+def _run(
+  tasks,
+  *,
+  num_processes=2,
+  timeout_seconds=30,
+  max_stall_seconds=30,
+  max_memory_bytes=2**30,
+):
   with worker_pool.WorkerPool(
     worker_functions.obey,
     num_processes=num_processes,
     timeout_seconds=timeout_seconds,
+    max_stall_seconds=max_stall_seconds,
     max_memory_bytes=max_memory_bytes,
   ) as pool:
     return dict(pool.run(tasks))
@@ -49,11 +57,27 @@ def test_a_crash_a_hang_and_an_exit_cost_only_their_own_task():
   assert '--timeout' in outcomes['sleep', 60].reason
 
 
+def test_a_task_that_stalls_is_given_up_and_a_slow_one_is_not():
+  tasks = [('stall', 60), ('go on', 3), ('sleep', 2), ('stall', 61)]
+  outcomes = _run(tasks, max_stall_seconds=1)
+  assert '--max-stall' in outcomes['stall', 60].reason
+  assert '--max-stall' in outcomes['stall', 61].reason
+  assert outcomes['go on', 3] == 3
+  # What has never said anything is held to the other limit alone.
+  assert outcomes['sleep', 2] == 2
+
+
+def test_a_task_that_always_goes_on_ends_at_the_timeout():
+  outcomes = _run([('go on', 60)], timeout_seconds=1)
+  assert '--timeout' in outcomes['go on', 60].reason
+
+
 def test_leaving_the_pool_ends_the_processes():
   with worker_pool.WorkerPool(
     worker_functions.obey,
     num_processes=2,
     timeout_seconds=30,
+    max_stall_seconds=30,
     max_memory_bytes=2**30,
   ) as pool:
     outcomes = pool.run([('pid', 0), ('sleep', 60), ('pid', 1)])
