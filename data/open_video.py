@@ -70,6 +70,11 @@ _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
 
+# Bytes of a packet of a transport stream: bare, with a time before it (Blu-ray
+# and camcorders), with error correction behind it.
+_TRANSPORT_FORMATS = frozenset(['mpegts'])
+_TRANSPORT_PACKET_BYTES = (188, 192, 204)
+
 # Containers whose header says how long the video is. For others FFmpeg makes a
 # guess from the rest of the file.
 _FORMATS_WITH_DURATION = frozenset(
@@ -125,6 +130,8 @@ class OpenVideo:
       sound may be longer.
     num_listed: pictures by the container's account, or 0 where it keeps none.
       Damage can make it any number.
+    ends_within_packet: whether a transport stream, which has no length in a
+      header, was cut off or lost a part: its size is no number of packets.
     num_not_shown: pictures so far that the container says not to show.
     num_damaged_packets: packets so far that were damaged.
     num_damaged_pictures: pictures so far that were decoded in part.
@@ -139,6 +146,7 @@ class OpenVideo:
     )
     self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
     self.num_listed = stream.frames
+    self.ends_within_packet = _ends_within_packet(container)
     self.num_not_shown = 0
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
@@ -386,6 +394,12 @@ def _claim(container, stream):
   if container.duration and container.duration > 0:
     return container.duration / 1_000_000 - start, is_alone
   return None, False
+
+
+def _ends_within_packet(container):
+  if not _is_one_of(container, _TRANSPORT_FORMATS):
+    return False
+  return all(container.size % size for size in _TRANSPORT_PACKET_BYTES)
 
 
 def _is_one_of(container, formats):

@@ -78,6 +78,8 @@ class Timeline:
     warnings = []
     if self._is_truncated(video):
       warnings.append(self._truncated(video.claimed_seconds))
+    if video.ends_within_packet:
+      warnings.append('incomplete: the transport stream ends within a packet')
     num_given = self._num_pictures + video.num_not_shown
     if num_given < video.num_listed:
       warnings.append(

@@ -274,6 +274,21 @@ def test_a_cut_file_is_refused_or_reported(tmp_path, name):
       assert warnings or len(kept) == len(frames), percent
 
 
+def test_a_transport_stream_cut_within_a_packet_is_reported(tmp_path):
+  path = tmp_path / 'x.ts'
+  sample_videos.write(path, sample_videos.moving(60), codec='mpeg2video')
+  frames = []
+  assert write_frames(path, FrameOptions(), frames.append).warnings == []
+  content = path.read_bytes()
+  for percent in range(30, 100, 10):
+    place = len(content) * percent // 100 // 188 * 188 + percent
+    path.write_bytes(content[:place])
+    kept = []
+    warnings = write_frames(path, FrameOptions(), kept.append).warnings
+    assert len(kept) < len(frames)
+    assert any('ends within a packet' in text for text in warnings), percent
+
+
 # A long time.
 
 
