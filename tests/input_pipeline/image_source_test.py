@@ -348,6 +348,26 @@ def test_a_folder_gives_its_images_in_order(tmp_path):
         source.read(index)
 
 
+@pytest.mark.parametrize('name', ['ImageNet', 'ILSVRC2012', 'imagenet-1k'])
+def test_counts_of_imagenet_are_compared_in_one_line(tmp_path, caplog, name):
+  image_dataset.write_folder(tmp_path / name, FOLDER)
+  with image_source.open_images(str(tmp_path / name), 'train'):
+    pass
+  (line,) = caplog.messages
+  assert line == (
+    f'{tmp_path / name / "train"} has 4 images of 2 classes; ImageNet has '
+    '1281167 of 1000 (-1281163 and -998).'
+  )
+
+
+@pytest.mark.parametrize('name', ['pets', 'imagenet_v2', 'tiny-imagenet-200'])
+def test_other_data_sets_are_not_compared_with_imagenet(tmp_path, caplog, name):
+  image_dataset.write_folder(tmp_path / name, FOLDER)
+  with image_source.open_images(str(tmp_path / name), 'val'):
+    pass
+  assert caplog.messages == []
+
+
 def test_a_relative_path_gives_the_name_of_its_folder(tmp_path, monkeypatch):
   image_dataset.write_folder(tmp_path / 'pets', FOLDER)
   monkeypatch.chdir(tmp_path / 'pets' / 'train')

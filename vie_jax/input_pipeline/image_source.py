@@ -32,6 +32,14 @@ _SHARDS = {
 }
 
 
+# ILSVRC 2012: Russakovsky et al. 2015, arXiv:1409.0575, Table 2; the images of
+# each split, and the names of data sets and folders that are taken for it.
+_IMAGENET_IMAGES = {'train': 1_281_167, 'val': 50_000}
+_IMAGENET_CLASSES = 1000
+_IMAGENET_NAME = re.compile(
+  r'(tfds-)?(imagenet([-_]?(1k|2012))?|ilsvrc([-_]?2012)?)', re.IGNORECASE
+)
+
 # Of a data set without a test split, one image in so many is held out.
 _HELD_OUT = 10
 
@@ -250,7 +258,8 @@ def open_images(name, split, *, data_dir=None):
       its supervised keys say; or a folder with train/ and val/, each with a
       subfolder per class. The classes are the subfolders of train/. Hidden
       files and folders and other files are passed over, and so are symlinks
-      that lead out of the folder.
+      that lead out of the folder. Where it is called imagenet or ilsvrc,
+      perhaps with 1k or 2012, other counts than the known ones are logged.
     split: 'train', or 'val': the split validation of TFDS, else its test; the
       folder val/, else validation/, else test/.
     data_dir: where TFDS keeps its data sets; empty for where it looks itself.
@@ -262,8 +271,26 @@ def open_images(name, split, *, data_dir=None):
     DatasetError: if there are no such images.
   """
   if name.startswith(TFDS_PREFIX):
-    return _open_tfds(name.removeprefix(TFDS_PREFIX), split, data_dir)
-  return _open_folder(_folder(name), split)
+    source = _open_tfds(name.removeprefix(TFDS_PREFIX), split, data_dir)
+  else:
+    source = _open_folder(_folder(name), split)
+  if _IMAGENET_NAME.fullmatch(source.name):
+    _compare_with_imagenet(source, split)
+  return source
+
+
+def _compare_with_imagenet(source, split):
+  """Says in one line what is missing or too many; a part is no error."""
+  found = source.num_images, len(source.class_names)
+  expected = _IMAGENET_IMAGES[split], _IMAGENET_CLASSES
+  if found != expected:
+    logging.warning(
+      '%s has %d images of %d classes; ImageNet has %d of %d (%+d and %+d).',
+      source.location,
+      *found,
+      *expected,
+      *(there - due for there, due in zip(found, expected, strict=True)),
+    )
 
 
 def open_flat(name):
