@@ -234,6 +234,27 @@ def test_an_archive_writes_nothing_outside_and_leaves_nothing(
   assert list(tmp_path.iterdir()) == [archive]
 
 
+def test_an_archive_that_would_become_far_larger_is_not_unpacked(
+  tmp_path, monkeypatch
+):
+  archive = tmp_path / 'bomb.tar.gz'
+  with tarfile.open(archive, 'w:gz') as tar:
+    for name in ('a.index', 'a.data-00000-of-00001'):
+      member = tarfile.TarInfo(name)
+      member.size = 2**26
+      tar.addfile(member, io.BytesIO(bytes(member.size)))
+  assert archive.stat().st_size < 2**26 / 100
+  unpacked = []
+  monkeypatch.setattr(
+    tarfile.TarFile,
+    'extract',
+    lambda self, member, *unused, **options: unpacked.append(member.name),
+  )
+  with pytest.raises(Error, match=r'bomb\.tar\.gz is not unpacked'):
+    official_files.read(archive)
+  assert unpacked == ['a.index']
+
+
 def test_arrays_of_python_objects_are_refused(tmp_path):
   path = tmp_path / 'a.npz'
   np.savez(path, a=np.array([{}], dtype=object))

@@ -20,6 +20,9 @@ from vie_jax.models.official_checkpoint import OfficialCheckpointError
 
 _FILE_OF_CHECKPOINT = re.compile(r'(?<=.)\.(index|meta|data-\d+-of-\d+)$')
 _NEEDED_IN_TAR = re.compile(r'(^|/)[^/.][^/]*\.(index|data-\d+-of-\d+)$')
+# Trained weights hardly shrink; nothing below the second limit is too much.
+_MAX_RATIO = 100
+_SMALL_BYTES = 2**26
 # The last bytes of a table file: a whole V1 checkpoint, or the index of a V2.
 _TABLE_MAGIC = bytes.fromhex('57fb808b247547db')
 _ACCEPTED = (
@@ -155,11 +158,25 @@ def _read_v2(prefix, where=None):
     ) from error
 
 
+def _check_unpacked_size(path, total):
+  """Refuses an archive before more of it is unpacked than is plausible."""
+  packed = path.stat().st_size
+  if total > max(_MAX_RATIO * packed, _SMALL_BYTES):
+    raise OfficialCheckpointError(
+      f'{path} is not unpacked: its {packed} bytes would become {total} or '
+      'more, and weights hardly shrink. If it is to be trusted, unpack it '
+      'and give the prefix.'
+    )
+
+
 def _read_tar(path):
   with tempfile.TemporaryDirectory(prefix='official_checkpoint-') as folder:
     try:
       with tarfile.open(path) as archive:
+        total = 0
         for member in archive:
+          total += member.size
+          _check_unpacked_size(path, total)
           if member.isfile() and _NEEDED_IN_TAR.search(member.name):
             archive.extract(member, folder, filter='data')
     except (
