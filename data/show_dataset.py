@@ -167,6 +167,7 @@ def _page(request, directory):
   if problems:
     raise InputError(problems[0])
   tables = dataset_facts.read_tables(directory, manifest)
+  _check_fields(request, directory)
   config = network_clips.read_config(request.config, request.config_fields)
   config.dataset.dir = str(directory)
   seed = config.seed if request.seed is None else request.seed
@@ -203,6 +204,15 @@ def _page(request, directory):
     seed=seed,
   )
   return text, warnings
+
+
+def _check_fields(request, directory):
+  """Refuses a field that would name another data set."""
+  for field in request.config_fields:
+    if field.partition('=')[0] == '--config.dataset.dir':
+      raise InputError(
+        f'{field} cannot be given: shown is {directory}, named behind "show"'
+      )
 
 
 def _samples(config, manifest, seed, num_clips):

@@ -333,6 +333,7 @@ def test_a_data_set_without_training_videos_has_a_page(tmp_path):
     ({'--config.nothing': '3'}, "the config has no field 'nothing'"),
     ({'--config.batch_size': 'many'}, 'batch_size'),
     ({'--config.crop.size': '999'}, 'crop.size 999'),
+    ({'--config.dataset.dir': 'other'}, 'dataset.dir=other cannot be given'),
     ({'--out': 'page.mp4'}, 'must end in .html'),
     ({'--out': 'folder.html'}, 'cannot write'),
     ({'--out': 'file/page.html'}, 'cannot write'),
