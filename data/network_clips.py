@@ -32,10 +32,13 @@ class Clip:
   Attributes:
     frames: uint8 [T, S, S, 3], RGB.
     frame_numbers: int32 [T], of the stored video.
+    num_bad: how many of these frames are damaged; the nearest sound ones
+      stand for them.
   """
 
   frames: np.ndarray
   frame_numbers: np.ndarray
+  num_bad: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,11 +126,13 @@ def sample(config, *, seed, num_clips, progress):
     list of Sample, training first.
 
   Raises:
-    DatasetError: if a frame cannot be decoded.
+    DatasetError: if no frame of a video can be decoded.
     ValueError: if the config does not fit the data set.
   """
   # One device, whatever the training has, and one clip at a time.
   config.num_devices = 1
+  # Damage is shown, however much there is.
+  config.input.max_bad_share = 1.0
   with experiment.open_experiment(config, trains=False) as parts:
     parts = dataclasses.replace(
       parts, batch_size=1, eval_batch_size=config.clip.num_eval_clips
@@ -189,5 +194,8 @@ def _clips(shown, batch):
   frames = np.asarray(shown, np.float32) * std + mean
   frames = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
   return [
-    Clip(*clip) for clip in zip(frames, batch['frame_numbers'], strict=True)
+    Clip(*clip)
+    for clip in zip(
+      frames, batch['frame_numbers'], batch['bad_frames'].tolist(), strict=True
+    )
   ]

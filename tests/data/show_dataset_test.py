@@ -380,6 +380,28 @@ def test_a_damaged_frame_is_named_and_not_the_end(
   assert 'Frames that cannot be read:' in (tmp_path / 'p.html').read_text()
 
 
+def test_damaged_frames_of_shown_clips_are_replaced_and_marked(
+  demo_dataset, tmp_path, capsys
+):
+  out = shutil.copytree(demo_dataset, tmp_path / 'out')
+  (shard,) = (out / 'val').glob('*.array_record')
+  data = bytearray(shard.read_bytes())
+  with frame_store.FrameStore.open(out, 'val') as store:
+    numbers = range(1, int(store.num_frames[0]))
+    for jpeg in store.read_frames(0, list(numbers)):
+      # A part: blocks of the file have headers, also within a frame.
+      data[data.index(jpeg[len(jpeg) // 2 :][:32])] ^= 4
+  shard.write_bytes(data)
+  code = show(out, tmp_path / 'p.html', '--num-clips=1', network='slowfast')
+  assert code == 0, capsys.readouterr().err
+  text = (tmp_path / 'p.html').read_text()
+  *_, article = re.findall(r'<article class="clip".*?</article>', text, re.S)
+  marks = re.findall(r'<b>Damaged:</b> (\d+) of these 8 frames', article)
+  numbers = re.findall(r'<figcaption>(\d+)', article)
+  is_bad = np.reshape([int(number) > 0 for number in numbers], (5, 8))
+  assert [int(mark) for mark in marks] == is_bad.sum(axis=1).tolist()
+
+
 def test_config_fields_are_for_show_alone(tmp_path, capsys):
   with pytest.raises(SystemExit) as error:
     prepare.main(['check', str(tmp_path), '--config.seed=1'])
