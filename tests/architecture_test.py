@@ -46,7 +46,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'metric_log': ('', 'clu'),
   'input_pipeline': (
     'input_pipeline',
-    'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL',
+    'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
+    'simplejpeg',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('sharding train_state objective', 'jax flax optax'),

@@ -1,53 +1,17 @@
-"""The geometry of clips, and windows against whole frames resized by Pillow."""
+"""The geometry of clips."""
 
-import io
 import json
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from vie_jax import device_augment
 from vie_jax.input_pipeline import augmentation
 
 OFFICIAL = json.loads(
   (pathlib.Path(__file__).parents[1] / 'oracle/augmentation.json').read_text()
 )
-
-
-def textured_jpeg(rng, height, width):
-  y, x = np.mgrid[:height, :width]
-  slope = rng.uniform(-0.3, 0.3, (3, 2))
-  waves = [np.sin(a * y + b * x) for a, b in slope]
-  picture = 128 + 50 * np.stack([w + np.sign(w) for w in waves], axis=2)
-  picture += rng.normal(0, 8, picture.shape)
-  picture = np.clip(picture, 0, 255).astype(np.uint8)
-  file = io.BytesIO()
-  Image.fromarray(picture).save(file, 'JPEG', quality=90)
-  return file.getvalue()
-
-
-def pillow_crop(jpeg, box, size):
-  """The crop as the official pipeline makes it, from the whole frame."""
-  image = Image.open(io.BytesIO(jpeg))
-  # The box gives the resized frame and the offset in it back.
-  resized = np.round(np.array(image.size)[::-1] * size / box[2:]).astype(int)
-  y, x = np.round(box[:2] * size / box[2:]).astype(int)
-  image = image.resize((resized[1], resized[0]), Image.BILINEAR)
-  return np.asarray(image.crop((x, y, x + size, y + size)))
-
-
-def device_crop(pixels, crop, size, **options):
-  frames = device_augment.resize(
-    np.asarray(pixels)[np.newaxis],
-    jnp.asarray(crop)[np.newaxis],
-    size=size,
-    **options,
-  )
-  return np.asarray(frames[0])
 
 
 @tf.function
@@ -120,54 +84,6 @@ def test_train_crops_are_uniform_over_sizes_and_places():
       places, counts = np.unique(offset[rows, axis], return_counts=True)
       assert places.tolist() == list(range(last + 1))
       assert counts.min() > 0.4 * counts.mean()
-
-
-@pytest.mark.parametrize(
-  'height, width, size, short_side_min, short_side_max, max_sides',
-  [
-    (60, 83, 28, 32, 40, (60, 83)),  # smaller, cut on all sides
-    (83, 60, 28, 28, 30, (60, 83)),  # upright; the crop meets both borders
-    (60, 60, 12, 12, 14, (60, 90)),  # much smaller
-    (24, 37, 28, 30, 44, (60, 90)),  # larger, frame smaller than window
-    (40, 57, 28, 28, 29, (60, 90)),  # smaller, frame smaller than window
-    (33, 33, 33, 33, 33, (33, 33)),  # nothing changes
-  ],
-)
-def test_window_gives_what_resizing_the_whole_frame_gives(
-  height, width, size, short_side_min, short_side_max, max_sides
-):
-  rng = np.random.default_rng(height + width)
-  jpegs = [textured_jpeg(rng, height, width) for _ in range(2)]
-  window = augmentation.window_size(
-    size=size,
-    short_side=short_side_min,
-    max_short_side=max_sides[0],
-    max_long_side=max_sides[1],
-  )
-
-  @tf.function
-  def decode(box):
-    return augmentation.decode_window(
-      tf.constant(jpegs),
-      box,
-      height=tf.constant(height),
-      width=tf.constant(width),
-      size=size,
-      window=window,
-    )
-
-  for seed in range(8):
-    box = train_box(
-      height, width, [seed, 3], size, short_side_min, short_side_max
-    )
-    pixels, crop = decode(box)
-    assert pixels.shape == (2, window, window, 3)
-    assert pixels.dtype == tf.uint8
-    assert crop.dtype == tf.float32
-    expected = np.stack([pillow_crop(j, box.numpy(), size) for j in jpegs])
-    difference = np.abs(device_crop(pixels, crop, size) - expected)
-    assert difference.mean() < 0.1
-    assert difference.max() <= 1
 
 
 POSITIONS = {
@@ -292,68 +208,6 @@ def test_multiscale_crops_are_uniform_over_scales_and_places():
     assert abs(count - expected[tuple(box)]) < 5 * expected[tuple(box)] ** 0.5
 
 
-@pytest.mark.parametrize(
-  'height, width, size, max_short_side',
-  [
-    (60, 83, 28, 60),  # smaller
-    (83, 60, 41, 60),  # upright; some smaller, some larger
-    (33, 40, 28, 60),  # frame smaller than the window
-    (61, 61, 90, 61),  # larger, odd sides
-  ],
-)
-def test_multiscale_windows_give_what_cropping_in_pillow_gives(
-  height, width, size, max_short_side
-):
-  rng = np.random.default_rng(height + width)
-  jpegs = [textured_jpeg(rng, height, width) for _ in range(2)]
-  images = [Image.open(io.BytesIO(jpeg)) for jpeg in jpegs]
-
-  def check(box, window):
-    pixels, crop = decode(box, window)
-    assert pixels.shape == (2, window, window, 3)
-    result = device_crop(pixels, crop, size, crops_before_resize=True)
-    expected = np.stack(
-      [
-        image.crop(corners(box)).resize((size, size), Image.BILINEAR)
-        for image in images
-      ]
-    )
-    difference = np.abs(result - expected)
-    # Enlarging 2:3 meets many halves, which fixed-point weights round at will.
-    assert difference.mean() < 0.15
-    assert difference.max() <= 2
-
-  @tf.function
-  def decode(box, window):
-    return augmentation.decode_window(
-      tf.constant(jpegs),
-      box,
-      height=tf.constant(height),
-      width=tf.constant(width),
-      size=size,
-      window=window,
-      crops_before_resize=True,
-    )
-
-  window = augmentation.multiscale_window_size(
-    scales=SCALES, max_short_side=max_short_side
-  )
-  assert window == max_short_side
-  for scale in SCALES:
-    for position in POSITIONS.values():
-      box = corner_box(
-        tf.constant(height),
-        tf.constant(width),
-        tf.constant(scale, tf.float64),
-        tf.constant(position),
-      )
-      check(box, window)
-  check(
-    augmentation.multiscale_eval_box(tf.constant(height), tf.constant(width)),
-    window,
-  )
-
-
 def test_multiscale_windows_are_as_large_as_the_largest_crop():
   for scales, window in [((1.0, 0.5), 320), ((0.5, 0.3), 160), ((0.001,), 1)]:
     assert window == augmentation.multiscale_window_size(
@@ -369,23 +223,6 @@ def test_ways_to_crop_are_known_by_name():
   assert augmentation.crops_before_resize('multiscale')
   with pytest.raises(ValueError, match="crop method 'none': choose one of"):
     augmentation.crops_before_resize('none')
-
-
-def test_window_is_a_part_of_the_frame_as_pillow_decodes_it():
-  jpeg = textured_jpeg(np.random.default_rng(3), 75, 98)
-  whole = np.asarray(Image.open(io.BytesIO(jpeg)))
-  for y, x in [(0, 0), (7.3, 12.6), (31, 50), (43, 66)]:
-    pixels, crop = augmentation.decode_window(
-      tf.constant([jpeg]),
-      tf.constant([y, x, 32.0, 32.0], tf.float64),
-      height=tf.constant(75),
-      width=tf.constant(98),
-      size=32,
-      window=33,
-    )
-    top, left = np.round(np.array([y, x]) - crop[:2]).astype(int)
-    expected = whole[top : top + 33, left : left + 33]
-    np.testing.assert_array_equal(pixels[0], expected)
 
 
 @pytest.mark.parametrize('size, short_side', [(28, 32), (28, 28), (20, 50)])
@@ -431,25 +268,4 @@ def test_crops_larger_than_the_frame_are_refused():
   with pytest.raises(ValueError, match=r'112 pixels does not fit .* of 100'):
     augmentation.eval_box(
       tf.constant(9), tf.constant(9), size=112, short_side=100
-    )
-
-
-@pytest.mark.parametrize(
-  'damage',
-  [
-    lambda jpeg: jpeg[: len(jpeg) // 2],
-    lambda jpeg: b'no picture',
-    lambda jpeg: textured_jpeg(np.random.default_rng(0), 300, 300),
-  ],
-)
-def test_damaged_frames_are_errors(damage):
-  jpeg = textured_jpeg(np.random.default_rng(1), 40, 50)
-  with pytest.raises(tf.errors.InvalidArgumentError):
-    augmentation.decode_window(
-      tf.constant([jpeg, damage(jpeg)]),
-      tf.constant([0.0, 0.0, 32.0, 32.0], tf.float64),
-      height=tf.constant(40),
-      width=tf.constant(50),
-      size=32,
-      window=40,
     )

@@ -1,4 +1,4 @@
-"""The geometry of a clip, and the decoding of no more than it needs.
+"""The geometry of a clip: where in the stored frame its crop lies.
 
 There are two ways to crop:
 
@@ -8,8 +8,8 @@ There are two ways to crop:
                 middle or a corner, then resized; for evaluation the largest
                 one in the middle
 
-Here either gives a box in the stored frame, and only the window around it is
-decoded. Resizing is left to `vie_jax.device_augment`, which must know the
+Here either gives a box in the stored frame; `frame_window` takes the window
+around it. Resizing is left to `vie_jax.device_augment`, which must know the
 order of the two: the filter of a resize before the crop reads beyond the box.
 
 A box is float64 [4]: offset y, x, height, width in pixels of the stored
@@ -36,7 +36,7 @@ def crops_before_resize(method):
     method: one of CROP_METHODS.
 
   Returns:
-    bool; decode_window and `vie_jax.device_augment` ask for it.
+    bool; `frame_window` and `vie_jax.device_augment` ask for it.
 
   Raises:
     ValueError: if there is no such way.
@@ -240,52 +240,6 @@ def corner_box(height, width, *, scale, position):
   return tf.cast(tf.stack(box), tf.float64)
 
 
-def decode_window(
-  frames, box, *, height, width, size, window, crops_before_resize=False
-):
-  """Decodes the same window around the box from each frame of a clip.
-
-  The window lies inside the frame. Where the frame is smaller, it is
-  continued below and to the right.
-
-  Args:
-    frames: string [T], JPEG files, all height x width. T is static.
-    box: float64 [4], of the crop.
-    height: int32 scalar tensor, of the stored frames, in pixels.
-    width: int32 scalar tensor, likewise.
-    size: side of the crop after resizing, in pixels.
-    window: W, from window_size or multiscale_window_size.
-    crops_before_resize: whether nothing outside the box is needed.
-
-  Returns:
-    (pixels, crop): uint8 [T, W, W, 3], RGB, and float32 [4], offset y, x,
-    height, width of the box in the window's pixels.
-
-  Raises:
-    tf.errors.InvalidArgumentError: when it runs, if a frame is no JPEG of
-      this size or is damaged.
-  """
-  scale = box[2:] / size
-  # How far the filter reads over the border of the box.
-  reach = tf.maximum(scale, 1.0) - scale / 2
-  if crops_before_resize:
-    reach = tf.zeros_like(reach)
-  top = _window_start(box[0], reach[0], height, window)
-  left = _window_start(box[1], reach[1], width, window)
-  rows, columns = tf.minimum(window, height), tf.minimum(window, width)
-  pixels = _decode(
-    tf.unstack(frames),
-    shape=tf.stack([height, width]),
-    start=tf.stack([top, left]),
-    sides=tf.stack([rows, columns]),
-  )
-  pixels = _continue(pixels, 1, rows, scale[0], window)
-  pixels = _continue(pixels, 2, columns, scale[1], window)
-  pixels = tf.ensure_shape(pixels, (frames.shape[0], window, window, 3))
-  start = tf.cast(tf.stack([top, left, 0, 0]), tf.float64)
-  return pixels, tf.cast(box - start, tf.float32)
-
-
 def _resized(height, width, short_side):
   """Sides after resizing: the short one exact, the long one truncated."""
   shorter = tf.minimum(height, width)
@@ -297,64 +251,3 @@ def _stored_box(height, width, resized, offset, size):
   scale /= tf.cast(tf.stack(resized), tf.float64)
   offset = tf.cast(tf.stack(offset), tf.float64)
   return tf.concat([offset * scale, size * scale], axis=0)
-
-
-def _window_start(offset, reach, side, window):
-  """First pixel that is needed, moved so that the window is in the frame."""
-  first = tf.cast(tf.floor(offset - reach + 0.5), tf.int32)
-  return tf.clip_by_value(first, 0, tf.maximum(side - window, 0))
-
-
-def _decode(frames, *, shape, start, sides):
-  """Decodes one area of all frames, exactly as it is in the whole frames."""
-  # Reading the headers first keeps a damaged or foreign file from asking for
-  # any amount of memory, or from giving a window of some other picture.
-  found = tf.stack([tf.io.extract_jpeg_shape(frame)[:2] for frame in frames])
-  check = tf.debugging.assert_equal(
-    found, shape, 'The JPEG has another size than the table of videos says.'
-  )
-  with tf.control_dependencies([check]):
-    # Colour is stored at half the resolution; at the border of the decoded
-    # area it lacks a neighbour to interpolate with. That pixel is cut off.
-    outer = tf.maximum(start - 1, 0)
-    outer_sides = tf.minimum(start + sides + 1, shape) - outer
-    outer_area = tf.concat([outer, outer_sides], axis=0)
-  begin = tf.concat([start - outer, [0]], axis=0)
-  size = tf.concat([sides, [3]], axis=0)
-  pixels = []
-  for frame in frames:
-    decoded = tf.io.decode_and_crop_jpeg(
-      frame,
-      outer_area,
-      channels=3,
-      # The default is the fast transform, off by about one grey level.
-      dct_method='INTEGER_ACCURATE',
-    )
-    pixels.append(tf.slice(decoded, begin, size))
-  return tf.stack(pixels)
-
-
-def _continue(pixels, axis, side, scale, window):
-  """Fills an axis up to W behind the border of the frame.
-
-  The device takes the window's border for the frame's. Behind the border that
-  lies inside the window it must read nothing new: only the last output pixel
-  of a crop that ends there reaches it, and the filling is what the filter
-  gives for that pixel without it. When enlarging that is the border pixel.
-  """
-
-  def filled():
-    support = tf.maximum(scale, 1.0)
-    count = tf.minimum(
-      side, tf.cast(tf.math.ceil(scale / 2 + support), side.dtype)
-    )
-    behind = tf.cast(tf.range(count, 0, -1), tf.float64) - 0.5
-    weights = tf.nn.relu(1.0 - tf.abs(behind - scale / 2) / support)
-    weights = tf.cast(weights / tf.reduce_sum(weights), tf.float32)
-    last = tf.gather(pixels, tf.range(side - count, side), axis=axis)
-    fill = tf.tensordot(tf.cast(last, tf.float32), weights, [[axis], [0]])
-    fill = tf.cast(tf.round(fill), tf.uint8)
-    fill = tf.repeat(tf.expand_dims(fill, axis), window - side, axis=axis)
-    return tf.concat([pixels, fill], axis=axis)
-
-  return tf.cond(side < window, filled, lambda: pixels)

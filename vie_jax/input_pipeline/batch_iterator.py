@@ -23,11 +23,20 @@ class _Batches:
   """
 
   def __init__(
-    self, clips, *, steps, batch_size, rows, num_threads, num_prefetched
+    self,
+    clips,
+    *,
+    steps,
+    batch_size,
+    rows,
+    fill,
+    num_threads,
+    num_prefetched,
   ):
     self._clips = clips
     self._steps = steps
     self._num_rows = len(rows)
+    self._fill = fill
     # No method: what TensorFlow holds must not hold this object.
     self._positions = functools.partial(_positions, batch_size, rows)
     self._num_threads = num_threads
@@ -74,6 +83,10 @@ class _Batches:
       deterministic=True,
     )
     batches = batches.batch(self._num_rows, drop_remainder=True)
+    if self._fill is not None:
+      batches = batches.map(
+        tf.autograph.experimental.do_not_convert(self._fill)
+      )
     batches = batches.prefetch(self._num_prefetched)
     batches = batches.with_options(_options(self._num_threads))
     self._owned['iterator'] = batches.as_numpy_iterator()
@@ -81,7 +94,14 @@ class _Batches:
 
 @contextlib.contextmanager
 def open_batches(
-  clips, *, steps, batch_size, rows, num_threads=None, num_prefetched=2
+  clips,
+  *,
+  steps,
+  batch_size,
+  rows,
+  fill=None,
+  num_threads=None,
+  num_prefetched=2,
 ):
   """Gives an iterator over the batches of a range of steps.
 
@@ -95,6 +115,8 @@ def open_batches(
     steps: range of steps, one batch each.
     batch_size: B, clips in a global batch.
     rows: range within [0, B), this host's rows of each batch.
+    fill: makes of a batch of tensors the one that is given; None if it is
+      that already.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time.
 
@@ -106,7 +128,8 @@ def open_batches(
     steps=steps,
     batch_size=batch_size,
     rows=rows,
-    num_threads=num_threads or _num_cores(),
+    fill=fill,
+    num_threads=num_threads or num_cores(),
     num_prefetched=num_prefetched,
   )
   try:
@@ -138,7 +161,8 @@ def _options(num_threads):
   return options
 
 
-def _num_cores():
+def num_cores():
+  """Cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

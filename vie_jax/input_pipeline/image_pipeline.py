@@ -20,6 +20,7 @@ not looked at.
 import collections
 import contextlib
 import io
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +31,6 @@ from vie_jax.input_pipeline import (
   batch_iterator,
   batch_order,
   frame_store,
-  sound_frames,
 )
 
 # An image that says it is larger is refused before it is decoded: a file of
@@ -45,7 +45,8 @@ _MAX_ATTEMPTS = 100
 
 # How far from a damaged image another one is looked for.
 _MAX_DISTANCE = 100
-# As in sound_frames.
+# With more suspects than these each image is one: beginning anew for each of
+# them would take longer than to decode all of them twice.
 _MAX_SUSPECTS = 16
 
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
@@ -419,7 +420,7 @@ class _Images:
     try:
       self._crop(seed, *(tf.constant(part) for part in image))
     except tf.errors.OpError as error:
-      reason = sound_frames.reason_of(error)
+      reason = _reason_of(error)
       raise self._error(index, f'cannot be decoded: {reason}') from error
 
   def _read(self, index):
@@ -518,6 +519,13 @@ def _cut(pixels, area):
     tf.concat([area[:2], [0]], axis=0),
     tf.concat([area[2:], [3]], axis=0),
   )
+
+
+def _reason_of(error):
+  """What TensorFlow says is wrong, without its own names: no full stop."""
+  line = error.message.strip().split('\n')[0]
+  line = re.sub(r'\{\{.*?\}\} *| *\[Op:.*', '', line)
+  return line.rstrip('. ')
 
 
 def _check_size(size):

@@ -11,7 +11,11 @@ see `sound_frames`.
 """
 
 import collections
+import concurrent.futures
 import contextlib
+import functools
+import math
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +28,9 @@ from vie_jax.input_pipeline import (
   frame_sampling,
   sound_frames,
 )
+
+# Of memory that TensorFlow need not copy, in bytes.
+_ALIGNMENT = 64
 
 
 @contextlib.contextmanager
@@ -127,7 +134,7 @@ def train_batches(
   epoch_size = num_instances // batch_size * batch_size
   counted = _Count(store, instances.video, clip.num_frames, epoch_size, damage)
   clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
-  with batch_iterator.open_batches(
+  with _open(
     clips,
     steps=steps,
     batch_size=batch_size,
@@ -208,7 +215,7 @@ def eval_batches(
 
   counted = _EvalCount(store, instances.video, clip.num_frames, total, damage)
   clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
-  with batch_iterator.open_batches(
+  with _open(
     clips,
     steps=range(start_step, -(-total // batch_size)),
     batch_size=batch_size,
@@ -436,64 +443,126 @@ class _EvalCount(_Count):
 
 
 class _Clips:
-  """Makes the clip of a position: choose, read, decode."""
+  """Makes the clip of a position: choose, then read and decode."""
 
   def __init__(self, store, table, choose, num_frames, crop, window, counted):
     self._table = table
     self._choose = choose
-    self._num_frames = num_frames
-    self._window_options = {
-      'size': crop.size,
-      'window': window,
-      'crops_before_resize': augmentation.crops_before_resize(crop.method),
-    }
+    self._shape = num_frames, window, window, 3
+    self._memory = _Memory()
     self._frames = sound_frames.SoundFrames(
-      store, counted.damage, **self._window_options
+      store,
+      counted.damage,
+      size=crop.size,
+      window=window,
+      crops_before_resize=augmentation.crops_before_resize(crop.method),
     )
     self.count = counted.count
 
   def make(self, position):
-    """Gives one row of the batch, in a graph.
+    """Gives one row of the batch but what is read, in a graph.
 
     Args:
       position: int64 scalar tensor.
 
     Returns:
-      dict of tensors.
+      dict of tensors, with the row of the store as `video` and the `box`.
     """
     instance_index, frame_numbers, box, extra = self._choose(position)
-    frames, num_bad = tf.numpy_function(
-      self._frames.read,
-      [self._table.video(instance_index), frame_numbers, box],
-      [tf.string, tf.int32],
-    )
-    _, height, width = self._table.shape(instance_index)
-    pixels, crop = augmentation.decode_window(
-      tf.ensure_shape(frames, (self._num_frames,)),
-      box,
-      height=height,
-      width=width,
-      **self._window_options,
-    )
     return {
-      'window': pixels,
-      'crop': crop,
+      'video': self._table.video(instance_index),
+      'box': box,
       'instance_index': tf.cast(instance_index, tf.int32),
       'frame_numbers': frame_numbers,
       'label': self._table.label(instance_index),
-      'bad_frames': tf.ensure_shape(num_bad, ()),
       **extra,
     }
 
+  def fill(self, pool, batch):
+    """Reads and decodes the frames of a batch, in a graph.
+
+    Args:
+      pool: ThreadPoolExecutor, to make several clips at once.
+      batch: dict of tensors, rows as `make` gives them.
+
+    Returns:
+      dict of tensors.
+    """
+
+    def read(*columns):
+      pixels = self._memory.empty((len(columns[0]), *self._shape))
+      read_rows = pool.map(self._frames.read, *columns, pixels)
+      crops, num_bad = zip(*read_rows, strict=True)
+      return pixels, np.stack(crops), np.array(num_bad, np.int32)
+
+    batch = dict(batch)
+    columns = [batch.pop('video'), batch['frame_numbers'], batch.pop('box')]
+    pixels, crop, num_bad = tf.numpy_function(
+      read, columns, [tf.uint8, tf.float32, tf.int32]
+    )
+    rows = columns[0].shape
+    return batch | {
+      'window': tf.ensure_shape(pixels, (*rows, *self._shape)),
+      'crop': tf.ensure_shape(crop, (*rows, 4)),
+      'bad_frames': tf.ensure_shape(num_bad, rows),
+    }
+
   def find_damage(self, position):
-    """Looks for why a clip could not be made; see open_batches.
+    """Raises what ended the graph as what it is; see open_batches.
 
     Args:
       position: int64 scalar tensor.
 
+    Returns:
+      False: what can be replaced has been.
+
     Raises:
-      frame_store.DatasetError: if it never can be.
+      frame_store.DatasetError: if the clip cannot be made.
     """
-    instance_index, frame_numbers, box, _ = self._choose(position)
-    video = int(self._table.video(instance_index))
-    return self._frames.find_damage(video, frame_numbers.numpy(), box)
+    row = self.make(position)
+    self._frames.read(
+      *(row[name].numpy() for name in ('video', 'frame_numbers', 'box')),
+      np.empty(self._shape, np.uint8),
+    )
+    return False
+
+
+@contextlib.contextmanager
+def _open(clips, *, num_threads, **options):
+  """Gives the iterator over batches of clips; see batch_iterator."""
+  num_threads = num_threads or batch_iterator.num_cores()
+  with (
+    concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+    batch_iterator.open_batches(
+      clips,
+      fill=functools.partial(clips.fill, pool),
+      num_threads=num_threads,
+      **options,
+    ) as batches,
+  ):
+    yield batches
+
+
+class _Memory:
+  """Arrays whose memory is used again when nobody has them any more.
+
+  Fresh memory has to be cleared by the operating system, which takes longer
+  than to copy what comes into it.
+  """
+
+  def __init__(self):
+    self._free = collections.deque()
+
+  def empty(self, shape):
+    """An uint8 array that TensorFlow takes over as it is: without a copy."""
+    size = math.prod(shape)
+    memory = None
+    with contextlib.suppress(IndexError):
+      memory = self._free.popleft()
+    if memory is None or len(memory) < size + _ALIGNMENT:
+      memory = memoryview(np.empty(size + _ALIGNMENT, np.uint8))
+    # All views of this array keep it: it is the last that is not one.
+    array = np.frombuffer(memory, np.uint8)
+    weakref.finalize(array, self._free.append, memory).atexit = False
+    start = -array.ctypes.data % _ALIGNMENT
+    return array[start : start + size].reshape(shape)

@@ -5,24 +5,11 @@ needs cannot be decoded from it, or is of another size than the table of videos
 says. In its place stands the nearest frame of the same video that is not, the
 earlier one of two. So what a clip shows depends on the data set and the clip
 only: not on threads or hosts, and not on what was read before.
-
-Frames are decoded in the graph, and only there as long as they are sound. What
-cannot be decoded ends the graph; then the video is noted as suspect, and from
-there on its frames are tried here first. That decides by which way a clip is
-made, never what it shows.
 """
 
-import re
-import threading
-
 import numpy as np
-import tensorflow as tf
 
-from vie_jax.input_pipeline import augmentation, frame_store
-
-# With more suspects than these each video is one: beginning anew for each of
-# them would take longer than to decode all frames twice.
-_MAX_SUSPECTS = 16
+from vie_jax.input_pipeline import frame_store, frame_window
 
 
 class SoundFrames:
@@ -31,89 +18,47 @@ class SoundFrames:
   Args:
     store: FrameStore.
     bad_frames: BadFrames, where damaged videos are named.
-    **window_options: of augmentation.decode_window: what a clip needs.
+    **window_options: of frame_window.FrameWindow: what a clip needs.
   """
 
   def __init__(self, store, bad_frames, **window_options):
     self._store = store
     self._bad_frames = bad_frames
     self._window_options = window_options
-    self._suspects = set()
-    self._lock = threading.Lock()
 
-  def read(self, video, frame_numbers, box):
-    """Reads the frames of a clip; may be called from several threads.
+  def read(self, video, frame_numbers, box, pixels):
+    """Reads and decodes a clip; may be called from several threads.
 
     Args:
       video: int, row of the store.
       frame_numbers: int32 [T].
       box: float64 [4], of the crop.
+      pixels: uint8 [T, W, W, 3], RGB, to write to.
 
     Returns:
-      (frames, num_bad): object [T], JPEG files, and int32, how many of them
-      stand for others.
+      (crop, num_bad): float32 [4], offset y, x, height, width of the box in
+      window pixels, and int, how many frames stand for others.
 
     Raises:
       DatasetError: if no frame of the video is sound, or the store is closed.
     """
-    if not self._is_suspect(video):
-      try:
-        frames = self._store.read_frames(video, frame_numbers)
-        return np.array(frames, dtype=object), np.int32(0)
-      except frame_store.UnreadableError:
-        pass  # one of them
-    video = int(video)
-    height, width = _shape(self._store, video)
-
-    def decode(jpeg):
-      augmentation.decode_window(
-        tf.constant([jpeg]),
-        tf.constant(box),
-        height=height,
-        width=width,
-        **self._window_options,
-      )
-
-    search = _Search(self._store, video, decode)
-    frames, num_bad = [], 0
-    for number in frame_numbers.tolist():
+    store = self._store
+    window = frame_window.FrameWindow(
+      box,
+      height=store.height[video],
+      width=store.width[video],
+      **self._window_options,
+    )
+    left = _decode_all(store, video, frame_numbers, window, pixels)
+    search, num_bad = _Search(store, video, window.check), 0
+    for row in left:
+      number = int(frame_numbers[row])
       found = search.nearest(number)
-      frames.append(search.frame(found))
+      window.decode(search.frame(found), pixels[row])
       if found != number:
         num_bad += 1
         self._name(video, number, found, search.reason(number))
-    return np.array(frames, dtype=object), np.int32(num_bad)
-
-  def find_damage(self, video, frame_numbers, box):
-    """Looks for what has ended the graph, and notes it.
-
-    Args:
-      video: int, row of the store.
-      frame_numbers: int32 [T].
-      box: float64 [4], of the crop.
-
-    Returns:
-      bool, whether something was found that was not known.
-
-    Raises:
-      DatasetError: as `read`.
-    """
-    frames, _ = self.read(video, frame_numbers, box)
-    if self._is_suspect(video):
-      return False
-    try:
-      for jpeg in frames:
-        # All of it: more than the clip needs, so that nothing escapes.
-        _decode_whole(jpeg, *_shape(self._store, video))
-    except tf.errors.OpError:
-      with self._lock:
-        self._suspects.add(int(video))
-      return True
-    return False
-
-  def _is_suspect(self, video):
-    suspects = self._suspects
-    return len(suspects) > _MAX_SUSPECTS or int(video) in suspects
+    return window.crop, num_bad
 
   def _name(self, video, number, found, reason):
     store = self._store
@@ -139,8 +84,10 @@ def read_whole(store, video, frame_number):
   Raises:
     DatasetError: if no frame of the video is sound.
   """
-  shape = _shape(store, video)
-  search = _Search(store, video, lambda jpeg: _decode_whole(jpeg, *shape))
+  pixels = np.empty((store.height[video], store.width[video], 3), np.uint8)
+  search = _Search(
+    store, video, lambda jpeg: frame_window.decode_frame(jpeg, pixels)
+  )
   return search.frame(search.nearest(frame_number))
 
 
@@ -183,8 +130,8 @@ class _Search:
       self._decode(jpeg)
     except frame_store.UnreadableError as error:
       return None, error.reason
-    except tf.errors.OpError as error:
-      return None, reason_of(error)
+    except frame_window.JpegError as error:
+      return None, str(error)
     return jpeg, ''
 
 
@@ -196,23 +143,16 @@ def remedy(store):
   )
 
 
-def reason_of(error):
-  """What TensorFlow says is wrong, without its own names: no full stop."""
-  line = error.message.strip().split('\n')[0]
-  line = re.sub(r'\{\{.*?\}\} *| *\[Op:.*', '', line)
-  return line.rstrip('. ')
-
-
-def _shape(store, video):
-  """Height and width as the graph has them."""
-  return tf.constant(store.height[video]), tf.constant(store.width[video])
-
-
-def _decode_whole(jpeg, height, width):
-  """Decodes all of a frame; raises tf.errors.OpError if that fails."""
-  tf.debugging.assert_equal(
-    tf.io.extract_jpeg_shape(jpeg)[:2],
-    tf.stack([height, width]),
-    'The JPEG has another size than the table of videos says.',
-  )
-  tf.io.decode_jpeg(jpeg, channels=3, dct_method='INTEGER_ACCURATE')
+def _decode_all(store, video, frame_numbers, window, pixels):
+  """Decodes what it can; returns the rows of `pixels` that are left."""
+  try:
+    jpegs = store.read_frames(video, frame_numbers)
+  except frame_store.UnreadableError:
+    return range(len(frame_numbers))  # one of them
+  left = []
+  for row, jpeg in enumerate(jpegs):
+    try:
+      window.decode(jpeg, pixels[row])
+    except frame_window.JpegError:
+      left.append(row)
+  return left

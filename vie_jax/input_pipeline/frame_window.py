@@ -1,0 +1,137 @@
+"""Decodes of the frames of a clip no more than the network needs to see.
+
+A window of fixed size around the crop, the same for all frames of a clip, goes
+to the device as uint8. Frames are decoded as a whole first: what takes the
+time in a JPEG file are its bits, which come one after the other, and the
+decoder that is fastest at them knows no areas.
+"""
+
+import math
+import re
+
+import numpy as np
+import simplejpeg
+
+
+class JpegError(ValueError):
+  """A frame is no JPEG file of the size it should have, or is damaged."""
+
+
+class FrameWindow:
+  """Where the window of a clip lies, and how its frames are decoded.
+
+  The window lies inside the frame. Where the frame is smaller, it is
+  continued below and to the right.
+
+  Attributes:
+    crop: float32 [4], offset y, x, height, width of the box in the window's
+      pixels.
+  """
+
+  def __init__(
+    self, box, *, height, width, size, window, crops_before_resize=False
+  ):
+    """Places the window.
+
+    Args:
+      box: float64 [4], of the crop, see augmentation.
+      height: int, of the stored frames, in pixels.
+      width: int, likewise.
+      size: side of the crop after resizing, in pixels.
+      window: W, from augmentation.window_size or multiscale_window_size.
+      crops_before_resize: whether nothing outside the box is needed.
+    """
+    self._shape = int(height), int(width)
+    self._window = window
+    self._scale = box[2:] / size
+    # How far the filter reads over the border of the box.
+    reach = np.maximum(self._scale, 1.0) - self._scale / 2
+    if crops_before_resize:
+      reach = np.zeros(2)
+    start = [
+      _window_start(box[axis], reach[axis], self._shape[axis], window)
+      for axis in range(2)
+    ]
+    self._area = tuple(
+      slice(first, min(first + window, side))
+      for first, side in zip(start, self._shape, strict=True)
+    )
+    self.crop = (box - [*start, 0, 0]).astype(np.float32)
+    # One for all frames: fresh memory would take a tenth of the time.
+    self._frame = np.empty((*self._shape, 3), np.uint8)
+
+  def decode(self, jpeg, pixels):
+    """Decodes the window from a frame; not from several threads at once.
+
+    Args:
+      jpeg: bytes.
+      pixels: uint8 [W, W, 3], RGB, to write to.
+
+    Raises:
+      JpegError: if the frame is no JPEG file of this size or is damaged.
+    """
+    self.check(jpeg)
+    rows, columns = (each.stop - each.start for each in self._area)
+    pixels[:rows, :columns] = self._frame[self._area]
+    if rows < self._window:
+      _continue(pixels, rows, self._scale[0])
+    if columns < self._window:
+      _continue(pixels.swapaxes(0, 1), columns, self._scale[1])
+
+  def check(self, jpeg):
+    """Decodes a frame and takes nothing from it; raises as decode."""
+    decode_frame(jpeg, self._frame)
+
+
+def decode_frame(jpeg, pixels):
+  """Decodes a whole frame.
+
+  Args:
+    jpeg: bytes.
+    pixels: uint8 [height, width, 3], RGB, to write to.
+
+  Raises:
+    JpegError: if the frame is no JPEG file of this size or is damaged.
+  """
+  try:
+    # The header first: a damaged or foreign file may ask for any memory.
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    if (height, width) != pixels.shape[:2]:
+      raise JpegError(
+        f'the JPEG has {width}x{height} pixels, and the table of videos says '
+        f'{pixels.shape[1]}x{pixels.shape[0]}'
+      )
+    simplejpeg.decode_jpeg(jpeg, buffer=pixels)
+  except JpegError:
+    raise
+  except ValueError as error:
+    raise JpegError(_reason(error)) from error
+
+
+def _reason(error):
+  """What the decoder says is wrong, without its own names: no full stop."""
+  line = ' '.join(str(error).split())
+  return re.sub(r'^tj\w+\(\): ', '', line).rstrip('.')
+
+
+def _window_start(offset, reach, side, window):
+  """First pixel that is needed, moved so that the window is in the frame."""
+  first = math.floor(offset - reach + 0.5)
+  return min(max(first, 0), max(side - window, 0))
+
+
+def _continue(pixels, side, scale):
+  """Fills uint8 [W, ...] from `side` on, behind the border of the frame.
+
+  The device takes the window's border for the frame's. Behind the border that
+  lies inside the window it must read nothing new: only the last output pixel
+  of a crop that ends there reaches it, and the filling is what the filter
+  gives for that pixel without it. When enlarging that is the border pixel.
+  """
+  support = max(scale, 1.0)
+  count = min(side, math.ceil(scale / 2 + support))
+  behind = np.arange(count, 0, -1) - 0.5
+  weights = np.maximum(1.0 - np.abs(behind - scale / 2) / support, 0.0)
+  weights = (weights / weights.sum()).astype(np.float32)
+  last = pixels[side - count : side].astype(np.float32)
+  pixels[side:] = np.rint(np.tensordot(weights, last, 1)).astype(np.uint8)
