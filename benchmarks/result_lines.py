@@ -1,0 +1,66 @@
+"""Figures of a benchmark as JSON lines, with what they were measured on."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+
+
+class Report:
+  """Prints one JSON object per figure.
+
+  Args:
+    benchmark: name of the script.
+    rounds: how often each variant was run.
+    packages: names of those whose versions matter, where installed.
+    machine: what it ran on; None for this machine's processor.
+  """
+
+  def __init__(self, benchmark, *, rounds, packages, machine=None):
+    self._about = {
+      'benchmark': benchmark,
+      'rounds': rounds,
+      'machine': machine or _processor(),
+      'versions': _versions(packages),
+    }
+
+  def add(self, case, variant, metric, value, *, ratio=None, ratio_to=None):
+    """Prints one figure.
+
+    Args:
+      case: what was done, the same for all variants that are compared.
+      variant: by whom, or how.
+      metric: what was measured, with its unit.
+      value: float, the median of the rounds.
+      ratio: float, to the variant `ratio_to`; None if it has none.
+      ratio_to: name of that variant.
+    """
+    line = {
+      'case': case,
+      'variant': variant,
+      'metric': metric,
+      'value': float(f'{value:.4g}'),
+      'ratio_to': ratio_to,
+      'ratio': None if ratio is None else round(ratio, 3),
+    }
+    print(json.dumps(self._about | line), flush=True)
+
+
+def _versions(packages):
+  versions = {'python': platform.python_version()}
+  for name in packages:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return versions
+
+
+def _processor():
+  name = platform.machine()
+  if os.path.exists('/proc/cpuinfo'):
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    models = [line for line in lines if line.startswith('model name')]
+    name = models[0].partition(':')[2].strip() if models else name
+  return f'{name}, {len(os.sched_getaffinity(0))} cores'
