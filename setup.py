@@ -29,6 +29,8 @@ INSTALL_REQUIRES = [
   'orbax-checkpoint>=0.11.24,<1',
   'pillow>=11',
   'pyarrow>=17',
+  # 1.9 encodes planes of luma and chroma.
+  'simplejpeg>=1.9',
   # The CPU build is half the size, and TensorFlow only decodes pictures
   # here; it must never see an accelerator.
   f'tensorflow-cpu>=2.19; {ON_LINUX_X86}',

@@ -31,7 +31,7 @@ from staging import OutputError, Staging, output_errors, read_json, write_json
 from video_frames import FrameOptions
 from worker_pool import Failure, WorkerPool
 
-_PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
+_PACKAGES = ('array_record', 'av', 'numpy', 'pyarrow', 'simplejpeg')
 
 
 @dataclasses.dataclass(frozen=True)
