@@ -66,14 +66,33 @@ class Shard:
   name: str
   rows: list
 
+  @property
+  def num_frames(self):
+    """Frames in it."""
+    return sum(row['num_frames'] for row in self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+  """A shard for a worker process: the output directory, and which it is."""
+
+  out: str
+  shard: Shard
+
 
 def write_dataset(
-  out, plan, *, shard_bytes=SHARD_BYTES, progress=None, target=None
+  out,
+  plan,
+  *,
+  shard_bytes=SHARD_BYTES,
+  progress=None,
+  target=None,
+  in_advance=iter,
 ):
   """Writes shards, tables and, last, dataset.json; resumes where it was.
 
   Frames leave the staging directory as soon as their shard is complete, so
-  the disk holds them once, plus one shard.
+  the disk holds them once, plus one shard for each process that writes.
 
   Args:
     out: path of the output directory, with its staging directory.
@@ -85,15 +104,19 @@ def write_dataset(
     progress: called with the number of frames after each video, or None.
     target: RemoteTarget that takes each file away when it is finished, or
       None: they stay.
+    in_advance: takes the list of Shard, and returns an iterator of them in
+      any order; those that it has made by `make_shard` are not made again.
 
   Raises:
     OutputError: if something cannot be written, or staged frames are gone.
   """
   out = pathlib.Path(out)
-  files = {
+  shards = plan_shards(plan, shard_bytes=shard_bytes)
+  entries = {
     shard.name: write_shard(out, shard, progress, target)
-    for shard in plan_shards(plan, shard_bytes=shard_bytes)
+    for shard in in_advance(shards)
   }
+  files = {shard.name: entries[shard.name] for shard in shards}
   for split in SPLITS:
     rows = plan['rows'][split]
     with output_errors(out / split):
@@ -155,30 +178,75 @@ def write_shard(out, shard, progress=None, target=None):
   Raises:
     OutputError: if it cannot be written, or staged frames are gone.
   """
-  path = pathlib.Path(out) / shard.name
   staging = Staging(out)
-  flat_name = shard.name.replace('/', '-')
-  note = staging.directory / f'{flat_name}.json'
-  entry = read_json(note)
+  entry = read_json(_note(staging, shard))
   is_delivered = (
     target is not None and entry and target.holds(shard.name, entry)
   )
-  if not is_delivered and (entry is None or not path.exists()):
-    temporary = staging.directory / f'{flat_name}.{os.getpid()}.tmp'
-    with output_errors(path):
-      path.parent.mkdir(exist_ok=True)
-      _copy_frames(staging, temporary, shard.rows, progress)
-      entry = _entry_of(temporary)
-      entry['records'] = sum(row['num_frames'] for row in shard.rows)
-      write_json(note, entry, aside=staging.directory)
-      os.replace(temporary, path)
+  if not is_delivered:
+    entry = make_shard(out, shard, progress)
   elif progress:
-    progress(sum(row['num_frames'] for row in shard.rows))
+    progress(shard.num_frames)
   for row in shard.rows:
     staging.frames_path(row['id']).unlink(missing_ok=True)
   if target is not None and not is_delivered:
     target.deliver(shard.name, entry)
   return entry
+
+
+def make_shard(out, shard, progress=None):
+  """Does the first half of `write_shard`: frames stay in the staging directory.
+
+  A process that outlives a killed run takes nothing from the next one.
+
+  Args:
+    out: as for `write_shard`.
+    shard: Shard.
+    progress: as for `write_dataset`.
+
+  Returns:
+    dict with 'bytes', 'sha256' and 'records'.
+
+  Raises:
+    OutputError: if it cannot be written, or staged frames are gone.
+  """
+  path = pathlib.Path(out) / shard.name
+  staging = Staging(out)
+  note = _note(staging, shard)
+  entry = read_json(note)
+  if entry is not None and path.exists():
+    if progress:
+      progress(shard.num_frames)
+    return entry
+  temporary = note.with_suffix(f'.{os.getpid()}.tmp')
+  with output_errors(path):
+    path.parent.mkdir(exist_ok=True)
+    _copy_frames(staging, temporary, shard.rows, progress)
+    entry = _entry_of(temporary) | {'records': shard.num_frames}
+    write_json(note, entry, aside=staging.directory)
+    os.replace(temporary, path)
+  return entry
+
+
+def make_shard_of_task(task, unused_report_progress):
+  """Does `make_shard` in a worker process.
+
+  Args:
+    task: ShardTask.
+    unused_report_progress: a shard is one piece of work.
+
+  Returns:
+    dict, as `make_shard` returns it. Or str, an error that must stop the run.
+  """
+  try:
+    return make_shard(task.out, task.shard)
+  except OutputError as error:
+    return str(error)
+
+
+def _note(staging, shard):
+  """Returns where it is noted that a shard is complete."""
+  return staging.directory / f'{shard.name.replace("/", "-")}.json'
 
 
 def shard_plan(num_bytes, *, shard_bytes):

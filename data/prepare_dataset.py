@@ -6,6 +6,7 @@ already, decode what is not yet decoded, decide the content, write it.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -13,7 +14,13 @@ import sys
 
 from bad_share import BadShare
 from dataset_plan import make_plan
-from dataset_writer import SPLITS, plan_shards, write_dataset
+from dataset_writer import (
+  SPLITS,
+  ShardTask,
+  make_shard_of_task,
+  plan_shards,
+  write_dataset,
+)
 from labels_and_splits import InputError
 from prepare_video import Task, is_current, prepare_video
 from progress import progress_bar
@@ -31,7 +38,11 @@ from staging import OutputError, Staging, output_errors, read_json, write_json
 from video_frames import FrameOptions
 from worker_pool import Failure, WorkerPool
 
-_PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
+_PACKAGES = ('array_record', 'av', 'numpy', 'pyarrow', 'simplejpeg')
+
+# To start processes takes longer than to write so much.
+LEAST_BYTES_TO_SHARE = 2**28
+_SHARD_TIMEOUT_SECONDS = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +155,41 @@ def _prepare(source, settings, staging, target, cluster):
   total = sum(
     row['num_frames'] for split in SPLITS for row in plan['rows'][split]
   )
+  share = functools.partial(_in_advance, settings)
   with progress_bar('writing', 'frame', total) as bar:
-    write_dataset(settings.out, plan, progress=bar.update, target=target)
+    write_dataset(
+      settings.out,
+      plan,
+      progress=bar.update,
+      target=target,
+      in_advance=share if cluster is None and target is None else iter,
+    )
+
+
+def _in_advance(settings, shards):
+  """Yields shards as worker processes have made them, in any order.
+
+  One that a process could not make is yielded, too: what is wrong shows when
+  this process tries.
+  """
+  num_processes = min(settings.num_processes, len(shards))
+  num_bytes = sum(row['num_bytes'] for shard in shards for row in shard.rows)
+  if num_processes < 2 or num_bytes < LEAST_BYTES_TO_SHARE:
+    yield from shards
+    return
+  pool = WorkerPool(
+    make_shard_of_task,
+    num_processes=num_processes,
+    timeout_seconds=_SHARD_TIMEOUT_SECONDS,
+    max_stall_seconds=_SHARD_TIMEOUT_SECONDS,
+    max_memory_bytes=settings.max_memory_mib * 2**20,
+  )
+  tasks = [ShardTask(os.path.abspath(settings.out), shard) for shard in shards]
+  with pool:
+    for task, outcome in pool.run(tasks):
+      if isinstance(outcome, str):
+        raise OutputError(outcome)
+      yield task.shard
 
 
 def _setup(source, settings):

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 
+import dataset_writer
 import numpy as np
 import prepare
+import prepare_dataset
 import pyarrow.parquet
 import pytest
 import sample_videos
@@ -451,8 +453,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_a_kill_while_shards_are_written_does_not_matter(
   class_folder, prepared, tmp_path, monkeypatch
 ):
-  import dataset_writer
-
   real = dataset_writer.write_json
   for stop_at in (
     'train-frames-00000-of-00001.array_record.json',
@@ -473,6 +473,98 @@ def test_a_kill_while_shards_are_written_does_not_matter(
     assert not (out / 'dataset.json').exists()
     assert _prepare(class_folder, out, '--val-percent', '30') == 0
     assert _content(out) == _content(prepared)
+
+
+@pytest.fixture
+def shared_writing(monkeypatch):
+  """Lets processes write the shards, however small they are."""
+  monkeypatch.setattr(prepare_dataset, 'LEAST_BYTES_TO_SHARE', 0)
+
+
+def test_processes_write_shards_with_the_same_bytes(
+  class_folder, prepared, tmp_path, shared_writing, monkeypatch
+):
+  out = tmp_path / 'o'
+  made_here = []
+  real = dataset_writer._copy_frames
+
+  def copy_frames(*arguments):
+    made_here.append(arguments)
+    real(*arguments)
+
+  monkeypatch.setattr(dataset_writer, '_copy_frames', copy_frames)
+  options = ('--val-percent', '30', '--processes', '2')
+  assert _prepare(class_folder, out, *options) == 0
+  assert not made_here
+  assert _content(out) == _content(prepared)
+
+
+_SHARE_ALL = """
+import sys
+import prepare
+import prepare_dataset
+if __name__ == '__main__':
+  prepare_dataset.LEAST_BYTES_TO_SHARE = 0
+  sys.exit(prepare.main(sys.argv[1:]))
+"""
+
+
+def test_a_kill_of_processes_that_write_shards_does_not_matter(
+  class_folder, prepared, tmp_path, shared_writing
+):
+  out = tmp_path / 'o'
+  staging = out / '.staging'
+  options = ('--val-percent', '30', '--processes', '2')
+  plan = _stopped_before_shards(class_folder, out, *options)
+  # A pipe in place of the last video of each shard: its process waits there.
+  held = [
+    staging / f'{plan["rows"][split][-1]["id"]}.frames'
+    for split in ('train', 'val')
+  ]
+  for path in held:
+    path.rename(tmp_path / path.name)
+    os.mkfifo(path)
+  script = tmp_path / 'share_all.py'
+  script.write_text(_SHARE_ALL)
+  arguments = ('folder', '--videos', class_folder, '--out', out, *options)
+  process = subprocess.Popen(
+    [sys.executable, script, *map(str, arguments)],
+    env=dict(os.environ, PYTHONPATH=str(_SCRIPT.parent)),
+    start_new_session=True,
+    stderr=subprocess.DEVNULL,
+  )
+  _wait_for(lambda: len(list(staging.glob('*.array_record.*.tmp'))) == 2)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.wait()
+  for path in held:
+    path.unlink()
+    (tmp_path / path.name).rename(path)
+  assert _prepare(class_folder, out, *options) == 0
+  assert _content(out) == _content(prepared)
+
+
+def _stopped_before_shards(class_folder, out, *options):
+  """Decodes all videos and stops; returns the plan."""
+
+  def stop(*unused_arguments, **unused_options):
+    raise KeyboardInterrupt
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(prepare_dataset, 'write_dataset', stop)
+    assert _prepare(class_folder, out, *options) == 130
+  return json.loads((out / '.staging' / 'plan.json').read_text())
+
+
+def test_a_shard_that_no_process_can_write_stops_the_run(
+  class_folder, tmp_path, shared_writing, capsys
+):
+  out = tmp_path / 'o'
+  options = ('--val-percent', '30', '--processes', '2')
+  plan = _stopped_before_shards(class_folder, out, *options)
+  gone = out / '.staging' / f'{plan["rows"]["train"][0]["id"]}.frames'
+  gone.unlink()
+  assert _prepare(class_folder, out, *options) == 2
+  assert f'{gone.name} is gone; start again with --restart' in _error(capsys)
 
 
 def test_other_options_for_a_stopped_run_ask_for_a_restart(

@@ -298,6 +298,102 @@ def test_codecs_and_pixel_formats_keep_the_colours(
   assert _patch_error(images[5]) <= 10
 
 
+@pytest.mark.parametrize('size', [(1, 1), (3, 2), (63, 95), (64, 96)])
+@pytest.mark.parametrize('is_full_range', [False, True])
+@pytest.mark.parametrize('shares', [(0.2126, 0.0722), (0.299, 0.114)])
+def test_colours_become_those_of_jpeg_pixel_by_pixel(
+  shares, is_full_range, size
+):
+  red, blue = shares
+  rng = np.random.default_rng(0)
+  half = [(size[0] + 1) // 2, (size[1] + 1) // 2]
+  planes = (
+    rng.integers(60, 190, size, dtype=np.uint8),
+    *rng.integers(100, 150, (2, *half), dtype=np.uint8),
+  )
+  found = video_frames.to_jpeg_colors(
+    *planes, luma_shares=shares, is_full_range=is_full_range
+  )
+  found = [plane.astype(float) for plane in found]
+  luma, cb, cr = (plane.astype(float) for plane in planes)
+  cb, cr = cb - 128, cr - 128
+  if not is_full_range:
+    luma, cb, cr = (luma - 16) / 0.8588235, cb / 0.8784314, cr / 0.8784314
+  # Full range is reached in whole levels, and the matrix adds up three.
+  tolerance = 0.51 if is_full_range or shares == (0.299, 0.114) else 1.2
+  for y in range(size[0]):
+    for x in range(size[1]):
+      at = y // 2, x // 2
+      r = luma[y, x] + 2 * (1 - red) * cr[at]
+      b = luma[y, x] + 2 * (1 - blue) * cb[at]
+      g = (luma[y, x] - red * r - blue * b) / (1 - red - blue)
+      expected = 0.299 * r + 0.587 * g + 0.114 * b
+      assert abs(found[0][y, x] - expected) <= tolerance
+      assert abs(found[1][at] - 128 - (b - expected) / 1.772) <= tolerance
+      assert abs(found[2][at] - 128 - (r - expected) / 1.402) <= tolerance
+
+
+@pytest.mark.parametrize('is_full_range', [False, True])
+def test_colours_past_the_end_of_the_range_do_not_wrap_around(is_full_range):
+  luma, chroma = np.array([[0, 255]], np.uint8), np.array([[255]], np.uint8)
+  for cb, cr in ((chroma, chroma), (255 - chroma, 255 - chroma)):
+    found = video_frames.to_jpeg_colors(
+      luma,
+      cb,
+      cr,
+      luma_shares=(0.2126, 0.0722),
+      is_full_range=is_full_range,
+    )
+    for before, after in zip((luma, cb, cr), found, strict=True):
+      assert np.abs(after.astype(int) - before).max() < 60
+
+
+def test_scaled_pictures_have_the_mean_colour_of_the_source(tmp_path):
+  rng = np.random.default_rng(0)
+  picture = np.concatenate(
+    [
+      rng.integers(60, 190, (480, 640), dtype=np.uint8),
+      rng.integers(90, 160, (240, 640), dtype=np.uint8),
+    ]
+  )
+  sample_videos.write(
+    tmp_path / 'x.mkv',
+    [picture] * 2,
+    codec='ffv1',
+    pix_fmt='yuv420p',
+    frame_format='yuv420p',
+    size=(480, 640),
+    matrix='bt601',
+    full_range=False,
+  )
+  jpegs = []
+  options = video_frames.FrameOptions(jpeg_quality=95)
+  video_frames.write_frames(tmp_path / 'x.mkv', options, jpegs.append)
+  image = Image.open(io.BytesIO(jpegs[0]))
+  image.draft('YCbCr', image.size)
+  found = np.asarray(image).reshape(-1, 3).mean(0)
+  cb, cr = picture[480:].reshape(2, 240, 320).astype(float).mean((1, 2))
+  expected = [
+    (picture[:480].mean() - 16) * 255 / 219,
+    (cb - 128) * 255 / 224 + 128,
+    (cr - 128) * 255 / 224 + 128,
+  ]
+  np.testing.assert_allclose(found, expected, atol=0.2)
+
+
+def test_a_turned_picture_has_the_colours_of_one_that_is_not(tmp_path):
+  images = []
+  for degrees in (0, 180):
+    path = tmp_path / f'{degrees}.mov'
+    picture = np.rot90(sample_videos.patches(720, 1280), degrees // 90)
+    sample_videos.write(
+      path, [picture] * 2, rotation=(degrees, 0, 0), options={'crf': '5'}
+    )
+    images.append(_frames(path)[1][0])
+  upright, turned = (sample_videos.patch_centres(image) for image in images)
+  assert np.abs(upright.astype(int) - turned).max() <= 4
+
+
 @pytest.mark.parametrize('pix_fmt', ['gray', 'gray10le', 'gray16le'])
 def test_grey_sources_keep_their_levels(tmp_path, pix_fmt):
   ramp = np.linspace(0, 255, 96).astype(np.uint8)[None].repeat(64, 0)
