@@ -6,8 +6,9 @@ differ in few of them, and whose pictures have nearly the same lowest
 frequencies, are pairs. Nothing compares every video with every other one: see
 `near_pairs`.
 
-Copies at another size, quality or frame rate are found. Copies that were
-mirrored, cropped a good deal, cut to another part or sped up in part are not.
+Copies at another size, quality or frame rate are found, mirrored left to right
+or not. Copies that were cropped a good deal, cut to another part or sped up in
+part are not.
 """
 
 import concurrent.futures
@@ -15,7 +16,7 @@ import dataclasses
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # Places in a video whose pictures are hashed.
 NUM_PLACES = 3
@@ -55,6 +56,9 @@ class Hashes:
   Attributes:
     bits: uint64 [N, NUM_PLACES], 0 for a flat picture.
     waves: int8 [N, NUM_PLACES, 64], the lowest frequencies; likewise.
+    mirrored_bits: uint64 [N, NUM_PLACES], of the pictures mirrored left to
+      right.
+    mirrored_waves: int8 [N, NUM_PLACES, 64], likewise.
     is_flat: bool [N, NUM_PLACES].
     frame_bytes: float64 [N], mean size of the stored frames that were read;
       NaN where none could be read.
@@ -63,6 +67,8 @@ class Hashes:
 
   bits: np.ndarray
   waves: np.ndarray
+  mirrored_bits: np.ndarray
+  mirrored_waves: np.ndarray
   is_flat: np.ndarray
   frame_bytes: np.ndarray
   problems: dict
@@ -168,6 +174,8 @@ def hash_videos(store, *, num_threads, progress):
   found = Hashes(
     np.zeros((count, NUM_PLACES), np.uint64),
     np.zeros((count, NUM_PLACES, 64), np.int8),
+    np.zeros((count, NUM_PLACES), np.uint64),
+    np.zeros((count, NUM_PLACES, 64), np.int8),
     np.zeros((count, NUM_PLACES), bool),
     np.full(count, np.nan),
     {},
@@ -177,12 +185,17 @@ def hash_videos(store, *, num_threads, progress):
     numbers = frame_numbers(int(store.num_frames[row]))
     try:
       frames = store.read_frames(row, numbers)
-      hashes = [picture_hash(open_frame(jpeg, 2 * _SIDE)) for jpeg in frames]
+      pictures = [open_frame(jpeg, 2 * _SIDE) for jpeg in frames]
+      hashes = [picture_hash(picture) for picture in pictures]
+      mirrored = [picture_hash(ImageOps.mirror(each)) for each in pictures]
     except (OSError, ValueError, SyntaxError) as error:
       found.problems[row] = ' '.join(str(error).split())
       return
     found.bits[row], found.waves[row], found.is_flat[row] = zip(
       *hashes, strict=True
+    )
+    found.mirrored_bits[row], found.mirrored_waves[row], _ = zip(
+      *mirrored, strict=True
     )
     found.frame_bytes[row] = np.mean([len(jpeg) for jpeg in frames])
 
@@ -255,8 +268,40 @@ def near_pairs(bits, waves, is_flat, progress):
   return found
 
 
+def mirrored_pairs(hashes, mirrored, is_flat, progress):
+  """Pairs videos of which one is near the other one mirrored left to right.
+
+  The mirrored pictures are compared as if they were further videos, so that
+  what near_pairs says about the pairs that it finds holds here, too.
+
+  Args:
+    hashes: (bits, waves), as near_pairs takes them.
+    mirrored: (bits, waves) of the mirrored pictures.
+    is_flat: bool [N, NUM_PLACES], of either.
+    progress: called with 1 after each of the `num_bands()` bands.
+
+  Returns:
+    Pairs of different rows, each once, sorted by distance. A video that looks
+    the same when it is mirrored is paired with those that look like it.
+  """
+  count = len(is_flat)
+  bits, waves, is_flat = (
+    np.concatenate(both)
+    for both in (*zip(hashes, mirrored, strict=True), (is_flat, is_flat))
+  )
+  found = near_pairs(bits, waves, is_flat, progress)
+  one, other = found.rows[:, 0], found.rows[:, 1] - count
+  is_mirrored = (one < count) & (other >= 0) & (one != other)
+  rows = np.sort(np.stack([one, other], axis=1)[is_mirrored], axis=1)
+  # Sorted by distance, so that the first of equal pairs is the nearest one.
+  _, first = np.unique(rows, axis=0, return_index=True)
+  first.sort()
+  found.rows, found.distance = rows[first], found.distance[is_mirrored][first]
+  return found
+
+
 def num_bands():
-  """Returns how often `near_pairs` reports progress."""
+  """Returns how often near_pairs and mirrored_pairs report progress."""
   return _NUM_BANDS
 
 

@@ -36,8 +36,9 @@ _EVALUATION_SIDE = 96
 _CLIP_QUALITY = 95
 _QUALITY = 80
 # What makes two videos a pair, in the order of the page.
-SAME_FILE, SAME_FRAMES, ALIKE = 'same file', 'same frames', 'look alike'
-KINDS = (SAME_FILE, SAME_FRAMES, ALIKE)
+SAME_FILE, SAME_FRAMES = 'same file', 'same frames'
+ALIKE, MIRRORED = 'look alike', 'look alike, mirrored'
+KINDS = (SAME_FILE, SAME_FRAMES, ALIKE, MIRRORED)
 WHERE = ('within train', 'within val', 'across train and val')
 
 
@@ -100,6 +101,7 @@ class Duplicates:
     pairs: list of Pair, those across the splits first.
     same_in_train: bool [V], validation videos that are in train, too.
     alike_in_train: bool [V], others that look like one of train.
+    mirrored_in_train: bool [V], others that look like a mirrored one of train.
     featureless: rows of videos that were not compared by their looks.
     num_crowded: as in near_duplicates.Pairs.
     is_cut: likewise.
@@ -108,6 +110,7 @@ class Duplicates:
   pairs: list
   same_in_train: np.ndarray
   alike_in_train: np.ndarray
+  mirrored_in_train: np.ndarray
   featureless: np.ndarray
   num_crowded: int
   is_cut: bool
@@ -258,19 +261,14 @@ def find_duplicates(tables, hashes):
     name: _numbered([tables[split][name] for split in SPLITS])
     for name in ('source_sha256', 'frames_sha256')
   }
-  bits, waves, is_flat, is_compared, is_featureless = (
-    np.concatenate([getattr(hashes[split], name) for split in SPLITS])
-    for name in ('bits', 'waves', 'is_flat', 'is_compared', 'is_featureless')
+  is_compared, is_featureless = (
+    _of_both(hashes, name) for name in ('is_compared', 'is_featureless')
   )
   same = near_duplicates.same_pairs(*sums.values())
-  first = np.arange(len(bits))
+  first = np.arange(len(is_compared))
   first[same.rows[:, 1]] = same.rows[:, 0]
-  rows = np.flatnonzero(is_compared & (first == np.arange(len(bits))))
-  with progress_bar('comparing', 'band', near_duplicates.num_bands()) as bar:
-    near = near_duplicates.near_pairs(
-      bits[rows], waves[rows], is_flat[rows], bar.update
-    )
-  near.rows = rows[near.rows]
+  rows = np.flatnonzero(is_compared & (first == np.arange(len(first))))
+  near, mirrored = _looking_alike(hashes, rows)
   pairs = [
     _pair(
       ends,
@@ -282,9 +280,10 @@ def find_duplicates(tables, hashes):
     for ends in same.rows.tolist()
   ]
   pairs += [
-    _pair(ends, ALIKE, distance, num_train, False)
+    _pair(ends, kind, distance, num_train, False)
+    for kind, found in ((ALIKE, near), (MIRRORED, mirrored))
     for ends, distance in zip(
-      near.rows.tolist(), near.distance.tolist(), strict=True
+      found.rows.tolist(), found.distance.tolist(), strict=True
     )
   ]
   order = {where: k for k, where in enumerate(reversed(WHERE))}
@@ -296,20 +295,59 @@ def find_duplicates(tables, hashes):
       p.distance,
     )
   )
-  is_val = np.arange(len(bits)) >= num_train
+  is_val = np.arange(len(first)) >= num_train
   same_in_train = is_val & (first < num_train)
   # A video that is the same as others speaks for them.
-  across = near.rows[(near.rows[:, 0] < num_train) & is_val[near.rows[:, 1]]]
-  looks = np.zeros(len(bits), bool)
-  looks[across[:, 1]] = True
+  looks = _in_train(near, num_train, len(first))[first]
+  looks_mirrored = _in_train(mirrored, num_train, len(first))[first]
   return Duplicates(
     pairs=pairs,
     same_in_train=same_in_train,
-    alike_in_train=looks[first] & is_val & ~same_in_train,
+    alike_in_train=looks & is_val & ~same_in_train,
+    mirrored_in_train=looks_mirrored & is_val & ~same_in_train & ~looks,
     featureless=np.flatnonzero(is_featureless),
-    num_crowded=near.num_crowded,
-    is_cut=near.is_cut,
+    num_crowded=max(near.num_crowded, mirrored.num_crowded),
+    is_cut=near.is_cut or mirrored.is_cut,
   )
+
+
+def _of_both(hashes, name):
+  """Puts an attribute of the Hashes of both splits together."""
+  return np.concatenate([getattr(hashes[split], name) for split in SPLITS])
+
+
+def _looking_alike(hashes, rows):
+  """Compares some videos by their looks.
+
+  Returns:
+    (near, mirrored): near_duplicates.Pairs; no pair is in both.
+  """
+  bits, waves, mirrored_bits, mirrored_waves, is_flat = (
+    _of_both(hashes, name)[rows]
+    for name in ('bits', 'waves', 'mirrored_bits', 'mirrored_waves', 'is_flat')
+  )
+  total = 2 * near_duplicates.num_bands()
+  with progress_bar('comparing', 'band', total) as bar:
+    near = near_duplicates.near_pairs(bits, waves, is_flat, bar.update)
+    mirrored = near_duplicates.mirrored_pairs(
+      (bits, waves), (mirrored_bits, mirrored_waves), is_flat, bar.update
+    )
+  known = set(map(tuple, near.rows.tolist()))
+  is_new = np.array(
+    [tuple(p) not in known for p in mirrored.rows.tolist()], bool
+  )
+  mirrored.rows = rows[mirrored.rows[is_new]]
+  mirrored.distance = mirrored.distance[is_new]
+  near.rows = rows[near.rows]
+  return near, mirrored
+
+
+def _in_train(pairs, num_train, num_videos):
+  """Marks the validation videos of pairs across the splits: bool [V]."""
+  is_across = (pairs.rows[:, 0] < num_train) & (pairs.rows[:, 1] >= num_train)
+  found = np.zeros(num_videos, bool)
+  found[pairs.rows[is_across, 1]] = True
+  return found
 
 
 def _numbered(columns):
@@ -436,11 +474,13 @@ def _warnings(manifest, duplicates, hashes):
   found = []
   same = int(duplicates.same_in_train.sum())
   alike = int(duplicates.alike_in_train.sum())
+  mirrored = int(duplicates.mirrored_in_train.sum())
   total = manifest['splits']['val']['videos']
-  if same or alike:
+  if same or alike or mirrored:
     text = (
-      f'{same + alike:,} of {total:,} validation videos are in train, too: '
-      f'{same:,} the same, {alike:,} that look the same.'
+      f'{same + alike + mirrored:,} of {total:,} validation videos are in '
+      f'train, too: {same:,} the same, {alike:,} that look the same, '
+      f'{mirrored:,} that look the same mirrored.'
     )
     flat = np.zeros(len(duplicates.same_in_train), bool)
     flat[duplicates.featureless] = True

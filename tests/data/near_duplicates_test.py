@@ -5,7 +5,7 @@ import io
 import near_duplicates
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 NUM_BITS = near_duplicates.NUM_BITS
 
@@ -175,6 +175,28 @@ def test_too_many_pairs_are_cut_to_the_nearest(monkeypatch):
   is_different = pairs.distance > 0
   nearest = [distance for distance in everything if distance][:10]
   assert sorted(pairs.distance[is_different]) == nearest
+
+
+def hashed(pictures):
+  """(bits, waves) of videos of three pictures each."""
+  hashes = [[near_duplicates.picture_hash(p) for p in row] for row in pictures]
+  bits = np.array([[h[0] for h in row] for row in hashes], np.uint64)
+  return bits, np.array([[h[1] for h in row] for row in hashes])
+
+
+def test_a_mirrored_copy_is_paired_as_such_and_only_once():
+  videos = [[picture(3 * k + place) for place in range(3)] for k in range(4)]
+  videos.append([ImageOps.mirror(each) for each in videos[1]])
+  videos.append(videos[0])
+  mirrored = [[ImageOps.mirror(each) for each in row] for row in videos]
+  is_flat = np.zeros((len(videos), 3), bool)
+  pairs = near_duplicates.mirrored_pairs(
+    hashed(videos), hashed(mirrored), is_flat, lambda number: None
+  )
+  assert as_dict(pairs) == {(1, 4): 0}
+  # What is no mirrored copy is found without mirroring alone.
+  bits, waves = hashed(videos)
+  assert as_dict(near(bits, is_flat, waves)) == {(0, 5): 0}
 
 
 def test_same_videos_are_paired_with_the_first_by_any_key():

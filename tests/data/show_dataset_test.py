@@ -46,6 +46,14 @@ def re_encode(source, target, size):
   sample_videos.write(target, frames, options={'crf': '30'})
 
 
+def mirror(source, target):
+  """Writes a video again, mirrored left to right."""
+  with av.open(str(source)) as container:
+    frames = [f.to_ndarray(format='rgb24') for f in container.decode(video=0)]
+  frames = np.stack(frames)[:, :, ::-1]
+  sample_videos.write(target, frames, options={'crf': '23'})
+
+
 def show(directory, page, *arguments, network='single'):
   return prepare.main(
     ['show', str(directory), '--out', str(page)]
@@ -65,6 +73,7 @@ def prepared(demo_dataset, tmp_path_factory):
   shutil.copy(videos / 'a.mp4', videos / 'copy of a.mp4')
   re_encode(videos / 'b.mp4', videos / 'small b.mp4', (60, 48))
   re_encode(videos / 'c.mp4', videos / 'large c.mp4', (120, 96))
+  mirror(videos / 'd.mp4', videos / 'mirrored d.mp4')
   for number in range(3):
     black = np.zeros((10 + number, 48, 64, 3), np.uint8)
     sample_videos.write(videos / f'black {number}.mp4', black)
@@ -72,6 +81,7 @@ def prepared(demo_dataset, tmp_path_factory):
   (videos / 'no <video>.mp4').write_text('not a video')
   (videos / os.fsdecode(b'bad \xff\xfe.mp4')).write_bytes(b'')
   val = ['copy of a.mp4', 'small b.mp4', 'black 1.mp4', 'black again.mp4']
+  val.append('mirrored d.mp4')
   names = [p.name for p in videos.iterdir() if b'\xff' not in os.fsencode(p)]
   (folder / 'val.txt').write_text('\n'.join(val))
   train = [*(set(names) - set(val)), 'bad \\xff\\xfe.mp4']
@@ -132,6 +142,7 @@ def test_copies_are_found_across_the_splits_and_within(page):
     ('a.mp4', 'copy of a.mp4'),
     ('b.mp4', 'small b.mp4'),
     ('c.mp4', 'large c.mp4'),
+    ('d.mp4', 'mirrored d.mp4'),
     ('black 0.mp4', 'black again.mp4'),
   }
   across = 'across train and val'
@@ -140,6 +151,9 @@ def test_copies_are_found_across_the_splits_and_within(page):
   where, what = found['b.mp4', 'small b.mp4']
   assert where == across
   assert what.startswith('look alike')
+  where, what = found['d.mp4', 'mirrored d.mp4']
+  assert where == across
+  assert what.startswith('look alike, mirrored')
   where, what = found['c.mp4', 'large c.mp4']
   assert where == 'within train'
   assert what.startswith('look alike')
@@ -153,8 +167,8 @@ def test_black_videos_are_paired_by_checksum_alone_and_that_is_said(page):
 
 def test_duplicates_across_the_splits_are_warned_about(page):
   warning = (
-    '3 of 4 validation videos are in train, too: 2 the same, 1 that look the '
-    'same. Nothing, such as black, is to be seen in 1.'
+    '4 of 5 validation videos are in train, too: 2 the same, 1 that look the '
+    'same, 1 that look the same mirrored. Nothing, such as black, is to be seen in 1.'
   )
   assert f'WARNING: {warning}' in page[2]
   assert warning in page[1]
@@ -191,9 +205,9 @@ def test_facts_are_those_of_the_data_set(page, prepared):
     row = f' {split} {counts["videos"]} {counts["frames"]:,} '
     assert row in text
   assert manifest['fingerprint'] in text
-  assert 'without a label are 10 of train and 4 of val' in text
+  assert 'without a label are 10 of train and 5 of val' in text
   assert '2 classes have no video in val' in text
-  assert '80 × 64 10' in text
+  assert '80 × 64 11' in text
   assert 'Skipped: 2' in text
 
 
