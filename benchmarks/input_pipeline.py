@@ -63,14 +63,14 @@ _SEED = 7
 _OURS = 'vie_jax'
 # Short side and JPEG quality of the stored frames; first the default.
 _STORED = ((320, 90), (320, 75), (256, 90), (160, 90), (160, 75))
-# Name of the config, what it is, clips in a round.
+# Name of the config, what it is, and how many times --clips make a round.
 _CASES = (
-  ('vie_single', 'Single, 1 frame, 224 px', 256),
-  ('vie_slowfast', 'SlowFast, 16 frames, 4 apart, 224 px', 16),
-  ('vie_3dresnet', '3DResNet, 16 frames, 112 px', 16),
+  ('vie_single', 'Single, 1 frame, 224 px', 16),
+  ('vie_slowfast', 'SlowFast, 16 frames, 4 apart, 224 px', 1),
+  ('vie_3dresnet', '3DResNet, 16 frames, 112 px', 1),
 )
 _PACKAGES = (
-  *('array_record', 'av', 'decord', 'numpy', 'pillow', 'simplejpeg'),
+  *('array_record', 'av', 'decord', 'numpy', 'Pillow', 'simplejpeg'),
   *('tensorflow', 'tensorflow-cpu', 'torchcodec'),
 )
 _SHORTEST_VIDEO = 64
@@ -85,6 +85,9 @@ def main():
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument(
     '--copies', type=int, default=8, help='of each video, all are instances'
+  )
+  parser.add_argument(
+    '--clips', type=int, default=16, help='in a round; 16 times that of Single'
   )
   options = parser.parse_args()
   report = result_lines.Report(
@@ -101,17 +104,17 @@ def main():
       for side, quality in _STORED
     }
     official_way.write_frames(stores[_STORED[0]], scratch / 'frames')
-    for name, case, num_clips in _CASES:
+    for name, case, times in _CASES:
       config = importlib.import_module(f'configs.{name}').get_config()
       _Case(case, config, stores, folder, scratch / 'frames', report).run(
-        options.rounds, num_clips
+        options.rounds, times * options.clips
       )
     _compare_decoders(stores[_STORED[0]], options.rounds, report)
     _compare_reads(stores[_STORED[0]], options.rounds, report)
     for (side, quality), store in stores.items():
       size = _bytes_of(store, range(store.num_videos))
       case = 'stored frames'
-      report.add(case, _way(side, quality), 'bytes_per_frame', size)
+      report.add(case, _way(side, quality), 'bytes per frame', size)
       store.close()
 
 
@@ -154,17 +157,17 @@ class _Case:
         clips = self._clips.of_steps(of_round)
         for way, each in batches.items():
           before = _bytes_read()
-          took = _processor_seconds(functools.partial(_take, each, steps))
+          took = _cpu_seconds(functools.partial(_take, each, steps))
           milliseconds[way].append(1e3 * took / len(clips))
           if way == _OURS:
             read.append((_bytes_read() - before) / self._bytes_of(clips))
         for way, make in others.items():
           if isinstance(make, _Floor):
             make.hold(clips)
-          took = _processor_seconds(functools.partial(make, clips))
+          took = _cpu_seconds(functools.partial(make, clips))
           milliseconds[way].append(1e3 * took / len(clips))
     self._report_times(milliseconds)
-    self._add(_OURS, 'bytes_read_per_byte_of_the_frames', np.median(read))
+    self._add(_OURS, 'bytes read, over those of the frames', np.median(read))
 
   def _draw(self, store):
     return sample_clips.Clips(
@@ -250,9 +253,9 @@ class _Case:
           official_way.resized_crops(self._frames, clip, **self._sizes(clip))
           for clip in clips
         ]
-        self._add_error(way, 'pillow', crops, images)
+        self._add_error(way, 'Pillow', crops, images)
       images = [self._video_crops(store, clip) for clip in clips]
-      self._add_error(way, 'the_video', crops, images)
+      self._add_error(way, 'the video', crops, images)
 
   def _resized(self, batch):
     """The crops of a batch as the device makes them, one clip at a time."""
@@ -280,8 +283,8 @@ class _Case:
   def _add_error(self, way, other, crops, images):
     expected = np.concatenate([np.stack(clip) for clip in images])
     error = np.abs(crops - expected.astype(np.float32))
-    self._add(way, f'mean_difference_from_{other}', error.mean())
-    self._add(way, f'largest_difference_from_{other}', error.max())
+    self._add(way, f'mean difference from {other}', error.mean())
+    self._add(way, f'largest difference from {other}', error.max())
 
   def _report_times(self, milliseconds):
     ours = np.array(milliseconds[_OURS])
@@ -290,8 +293,8 @@ class _Case:
       ratio = None
       if way != _OURS:
         ratio = float(np.median(np.array(values) / ours))
-      self._add(way, 'processor_milliseconds_per_clip', value, ratio)
-      self._add(way, 'clips_per_second_per_core', 1e3 / value)
+      self._add(way, 'CPU ms per clip', value, ratio)
+      self._add(way, 'clips per CPU second', 1e3 / value)
 
   def _add(self, way, metric, value, ratio=None):
     self._report.add(
@@ -340,7 +343,7 @@ def _compare_decoders(store, rounds, report):
   milliseconds = {way: [] for way in ways}
   for _ in range(rounds):
     for way, decode in ways.items():
-      took = _processor_seconds(
+      took = _cpu_seconds(
         lambda decode=decode: [decode(jpeg) for jpeg in jpegs]
       )
       milliseconds[way].append(1e3 * took / len(jpegs))
@@ -350,7 +353,7 @@ def _compare_decoders(store, rounds, report):
     report.add(
       case,
       way,
-      'processor_milliseconds',
+      'CPU ms',
       statistics.median(values),
       ratio=None if way == first else float(ratio),
       ratio_to=None if way == first else first,
@@ -360,9 +363,9 @@ def _compare_decoders(store, rounds, report):
         _crop_error(ways[way](jpeg), jpeg, size, short_side) for jpeg in jpegs
       ]
       mean, largest = np.mean(errors, axis=0)[0], np.max(errors, axis=0)[1]
-      crop = f'{size}_px_crop'
-      report.add(case, way, f'mean_difference_of_{crop}', mean)
-      report.add(case, way, f'largest_difference_of_{crop}', largest)
+      crop = f'{size} px'
+      report.add(case, way, f'{crop}: mean difference', mean)
+      report.add(case, way, f'{crop}: largest difference', largest)
 
 
 def _crop_error(frame, jpeg, size, short_side):
@@ -400,9 +403,9 @@ def _compare_reads(store, rounds, report):
     for (_, values), read in zip(
       milliseconds.items(), (at_once, one_by_one), strict=True
     ):
-      values.append(1e3 * _processor_seconds(read) / len(starts) / 16)
+      values.append(1e3 * _cpu_seconds(read) / len(starts) / 16)
   ratio = np.divide(*map(np.array, reversed(milliseconds.values())))
-  case, metric = 'reading stored frames', 'processor_milliseconds_per_frame'
+  case, metric = 'reading stored frames', 'CPU ms per frame'
   for way, values in milliseconds.items():
     is_first = way == '16 in one call'
     report.add(
@@ -415,7 +418,7 @@ def _compare_reads(store, rounds, report):
     )
 
 
-def _processor_seconds(run):
+def _cpu_seconds(run):
   """User and system time of all threads, until nothing runs any more."""
   before = time.process_time()
   run()

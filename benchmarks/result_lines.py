@@ -14,15 +14,19 @@ class Report:
     benchmark: name of the script.
     rounds: how often each variant was run.
     packages: names of those whose versions matter, where installed.
-    machine: what it ran on; None for this machine's processor.
+    versions: of what else matters, dict of name to version.
+
+  Attributes:
+    rounds: likewise.
   """
 
-  def __init__(self, benchmark, *, rounds, packages, machine=None):
+  def __init__(self, benchmark, *, rounds, packages, versions=None):
+    self.rounds = rounds
+    self._benchmark = benchmark
     self._about = {
-      'benchmark': benchmark,
       'rounds': rounds,
-      'machine': machine or _processor(),
-      'versions': _versions(packages),
+      'machine': _processor(),
+      'versions': _versions(packages) | (versions or {}),
     }
 
   def add(self, case, variant, metric, value, *, ratio=None, ratio_to=None):
@@ -37,6 +41,7 @@ class Report:
       ratio_to: name of that variant.
     """
     line = {
+      'benchmark': self._benchmark,
       'case': case,
       'variant': variant,
       'metric': metric,
@@ -44,7 +49,7 @@ class Report:
       'ratio_to': ratio_to,
       'ratio': None if ratio is None else round(ratio, 3),
     }
-    print(json.dumps(self._about | line), flush=True)
+    print(json.dumps(line | self._about), flush=True)
 
 
 def _versions(packages):

@@ -15,6 +15,7 @@ import sys
 from bad_share import BadShare
 from dataset_plan import make_plan
 from dataset_writer import (
+  SHARD_BYTES,
   SPLITS,
   ShardTask,
   make_shard_of_task,
@@ -60,6 +61,7 @@ class Settings:
     max_bad_percent: share of videos that cannot be used past which the run
       stops, once as many as `bad_share.FIRST_LOOK` were tried.
     restart: whether to throw away what is in `out`.
+    shard_bytes: size at which a new shard is begun.
     frames: FrameOptions.
   """
 
@@ -71,6 +73,7 @@ class Settings:
   max_memory_mib: int = 2048
   max_bad_percent: int = 50
   restart: bool = False
+  shard_bytes: int = SHARD_BYTES
   frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
 
 
@@ -151,7 +154,8 @@ def _prepare(source, settings, staging, target, cluster):
     write_json(path, plan, aside=staging.directory)
   check_same_inputs(settings.out, plan['inputs'], source)
   if cluster:
-    cluster.write_shards(settings.out, plan_shards(plan))
+    shards = plan_shards(plan, shard_bytes=settings.shard_bytes)
+    cluster.write_shards(settings.out, shards)
   total = sum(
     row['num_frames'] for split in SPLITS for row in plan['rows'][split]
   )
@@ -160,6 +164,7 @@ def _prepare(source, settings, staging, target, cluster):
     write_dataset(
       settings.out,
       plan,
+      shard_bytes=settings.shard_bytes,
       progress=bar.update,
       target=target,
       in_advance=share if cluster is None and target is None else iter,

@@ -14,7 +14,7 @@ from configs import default
 from vie_jax import describe
 
 DOCS = sorted((tiny_run.REPOSITORY / 'docs').glob('*.md'))
-FOLDERS = 'configs|data|docs|launch|tests|vie_jax'
+FOLDERS = 'benchmarks|configs|data|docs|launch|tests|vie_jax'
 CODE = re.compile(r'`([^`]+)`')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 # `path`, `path:argument of a config file` or `path: name, Class.name`.

@@ -1,0 +1,93 @@
+"""Makes docs/benchmarks.md from the committed figures.
+
+  python benchmarks/make_tables.py
+
+Each file of benchmarks/results holds one JSON object per line: benchmark,
+case, variant, metric, value, ratio_to, ratio, rounds, machine and versions.
+Each pair of benchmark and case becomes a table, of variants by metrics.
+"""
+
+import itertools
+import json
+import pathlib
+
+_HERE = pathlib.Path(__file__).resolve().parent
+_HEAD = """# Benchmarks
+
+Made by `python benchmarks/make_tables.py` from the files in
+`benchmarks/results`. Each value is the median of the rounds of one run, in
+which the variants took turns. In brackets: how many times as much as that of
+the variant that is named.
+"""
+
+
+def page(files):
+  """Returns the page of all results.
+
+  Args:
+    files: iterable of pathlib.Path of results.
+
+  Returns:
+    str, Markdown.
+  """
+  parts = [_HEAD]
+  for path in sorted(files):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    parts += _section(lines)
+  return '\n'.join(parts)
+
+
+def _section(lines):
+  """Gives a file's lines a heading, and each case a table."""
+  about = ('benchmark', 'machine', 'rounds', 'versions')
+  for key, group in itertools.groupby(
+    lines, lambda line: [*map(line.get, about)]
+  ):
+    benchmark, machine, rounds, versions = key
+    listed = ', '.join(f'{name} {versions[name]}' for name in sorted(versions))
+    yield (
+      f'## {benchmark}: {machine}\n\n'
+      f'[benchmarks/{benchmark}.py](../benchmarks/{benchmark}.py) says what is '
+      f'compared. {rounds} rounds; {listed}.\n'
+    )
+    cases = {}
+    for line in group:
+      cases.setdefault(line['case'], []).append(line)
+    for case, of_case in cases.items():
+      yield f'### {case[0].upper()}{case[1:]}\n\n{_table(of_case)}\n'
+
+
+def _table(lines):
+  """Lays out the variants of a case as rows, and the metrics as columns."""
+  metrics = list(dict.fromkeys(line['metric'] for line in lines))
+  rows = {}
+  for line in lines:
+    rows.setdefault(line['variant'], {})[line['metric']] = _cell(line)
+  return '\n'.join(
+    [
+      f'| | {" | ".join(metrics)} |',
+      f'|---|{"---|" * len(metrics)}',
+      *(
+        f'| {variant} | '
+        f'{" | ".join(cells.get(metric, "") for metric in metrics)} |'
+        for variant, cells in rows.items()
+      ),
+    ]
+  )
+
+
+def _cell(line):
+  value = f'{line["value"]:.3g}'
+  if line['ratio'] is None:
+    return value
+  return f'{value} ({line["ratio"]:.2f} x {line["ratio_to"]})'
+
+
+def main():
+  """Writes the page."""
+  text = page((_HERE / 'results').glob('*.json'))
+  (_HERE.parent / 'docs' / 'benchmarks.md').write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+  main()
