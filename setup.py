@@ -29,9 +29,8 @@ INSTALL_REQUIRES = [
   'orbax-checkpoint>=0.11.24,<1',
   'pillow>=11',
   'pyarrow>=17',
-  # libjpeg-turbo with nothing around it, for the stored frames; 1.9 encodes
-  # planes of luma and chroma.
-  'simplejpeg>=1.9',
+  # libjpeg-turbo with nothing around it: decodes the stored frames.
+  'simplejpeg>=1.8',
   # The CPU build is half the size, and TensorFlow only decodes pictures
   # here; it must never see an accelerator.
   f'tensorflow-cpu>=2.19; {ON_LINUX_X86}',

@@ -2,11 +2,11 @@
 
 import dataclasses
 import fractions
+import io
 import math
 
 import av
 import numpy as np
-import simplejpeg
 from av.video.reformatter import (
   ColorRange,
   Colorspace,
@@ -14,6 +14,7 @@ from av.video.reformatter import (
   VideoReformatter,
 )
 from open_video import VideoError, open_video, video_errors
+from PIL import Image
 from timeline import MOST_PICTURES_HZ, Timeline
 
 # Bicubic in swscale widens its kernel when it shrinks, so nothing aliases.
@@ -49,6 +50,8 @@ _DEINTERLACE_MIN_WIDTH = 3
 _DEINTERLACE_MIN_HEIGHT = 4
 
 _LARGEST_PIXEL_ASPECT = 8
+# A window for the network is some 250 pixels wide, of 427 or 569.
+_MAX_RESTART_INTERVAL = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,18 +263,52 @@ class _Renderer:
         pixel_aspect=self._pixel_aspect,
         short_side=self._options.short_side,
       )
-    quality = self._options.jpeg_quality
     with video_errors(self._path):
       if self._is_turned or not _is_opaque_ycbcr(picture.format):
         image = _to_rgb(self._reformatter, picture, *self._scaled_size)
-        image = turned_upright(image, self._display_matrix)
-        self.size = image.shape[:2]
-        image = np.ascontiguousarray(image)
-        return simplejpeg.encode_jpeg(image, quality, 'RGB', '420')
-      # Most videos come this way, which takes a third of the time.
-      planes = _to_ycbcr(self._reformatter, picture, *self._scaled_size)
-      self.size = planes[0].shape
-      return simplejpeg.encode_jpeg_yuv_planes(*planes, quality)
+        image = Image.fromarray(turned_upright(image, self._display_matrix))
+      else:
+        # Most videos come this way, which takes a third of the time.
+        planes = _to_ycbcr(self._reformatter, picture, *self._scaled_size)
+        image = _image_of(*planes)
+      self.size = image.height, image.width
+      return _encode(image, self._options.jpeg_quality)
+
+
+def _image_of(luma, cb, cr):
+  """Puts planes together; encoding takes the chroma apart as it was."""
+  height, width = luma.shape
+  doubled = [
+    Image.fromarray(chroma)
+    .resize((2 * chroma.shape[1], 2 * chroma.shape[0]), Image.NEAREST)
+    .crop((0, 0, width, height))
+    for chroma in (cb, cr)
+  ]
+  return Image.merge('YCbCr', [Image.fromarray(luma), *doubled])
+
+
+def _encode(image, quality):
+  """Encodes an image with restart markers, so that it can be cut.
+
+  See `vie_jax.input_pipeline.jpeg_cut`. The markers are a few blocks apart,
+  the more the larger the file gets by them: by 1 to 3 %, or up to 10 % where
+  the number of blocks in a row is a prime.
+  """
+  buffer = io.BytesIO()
+  image.save(
+    buffer,
+    'JPEG',
+    quality=quality,
+    subsampling='4:2:0',
+    restart_marker_blocks=_restart_interval(image.width),
+  )
+  return buffer.getvalue()
+
+
+def _restart_interval(width):
+  """Blocks of 16 pixels between two markers, which divide a row's."""
+  blocks = -(-width // 16)
+  return max(n for n in range(1, _MAX_RESTART_INTERVAL + 1) if not blocks % n)
 
 
 def _to_ycbcr(reformatter, picture, width, height):

@@ -1,9 +1,9 @@
 """Decodes of the frames of a clip no more than the network needs to see.
 
 A window of fixed size around the crop, the same for all frames of a clip, goes
-to the device as uint8. Frames are decoded as a whole first: what takes the
-time in a JPEG file are its bits, which come one after the other, and the
-decoder that is fastest at them knows no areas.
+to the device as uint8. Of a frame stored with restart markers only what the
+window meets is decoded, see `jpeg_cut`; of others all, by the decoder that is
+fastest at that and knows no areas.
 """
 
 import math
@@ -11,6 +11,8 @@ import re
 
 import numpy as np
 import simplejpeg
+
+from vie_jax.input_pipeline import jpeg_cut
 
 
 class JpegError(ValueError):
@@ -57,8 +59,9 @@ class FrameWindow:
       for first, side in zip(start, self._shape, strict=True)
     )
     self.crop = (box - [*start, 0, 0]).astype(np.float32)
+    self._cut = None
     # One for all frames: fresh memory would take a tenth of the time.
-    self._frame = np.empty((*self._shape, 3), np.uint8)
+    self._decoded = np.empty((*self._shape, 3), np.uint8)
 
   def decode(self, jpeg, pixels):
     """Decodes the window from a frame; not from several threads at once.
@@ -68,11 +71,12 @@ class FrameWindow:
       pixels: uint8 [W, W, 3], RGB, to write to.
 
     Raises:
-      JpegError: if the frame is no JPEG file of this size or is damaged.
+      JpegError: if the frame is no JPEG file of this size, or is damaged
+        where it must be decoded.
     """
-    self.check(jpeg)
-    rows, columns = (each.stop - each.start for each in self._area)
-    pixels[:rows, :columns] = self._frame[self._area]
+    area = self._decode(jpeg)
+    rows, columns = area.shape[:2]
+    pixels[:rows, :columns] = area
     if rows < self._window:
       _continue(pixels, rows, self._scale[0])
     if columns < self._window:
@@ -80,7 +84,41 @@ class FrameWindow:
 
   def check(self, jpeg):
     """Decodes a frame and takes nothing from it; raises as decode."""
-    decode_frame(jpeg, self._frame)
+    self._decode(jpeg)
+
+  def _decode(self, jpeg):
+    """Returns the pixels of the window that are in the frame."""
+    cut = self._cut_for(jpeg)
+    if cut is None:
+      decode_frame(jpeg, self._decoded)
+      return self._decoded[self._area]
+    try:
+      part = cut.apply(jpeg)
+    except jpeg_cut.CutError as error:
+      raise JpegError(str(error)) from error
+    pixels = self._decoded.reshape(-1)[: cut.height * cut.width * 3]
+    pixels = pixels.reshape(cut.height, cut.width, 3)
+    decode_frame(part, pixels)
+    rows, columns = self._area
+    return pixels[
+      rows.start - cut.top : rows.stop - cut.top,
+      columns.start - cut.left : columns.stop - cut.left,
+    ]
+
+  def _cut_for(self, jpeg):
+    """The Cut that fits a frame; None if it must be decoded as a whole."""
+    if self._cut and jpeg.startswith(self._cut.layout.header):
+      return self._cut
+    # As a rule all frames of a video have the same header.
+    layout = jpeg_cut.read_layout(jpeg)
+    if layout is None:
+      return None
+    _check_size(jpeg, self._shape)
+    height, width = self._shape
+    self._cut = jpeg_cut.Cut(
+      layout, height=height, width=width, area=self._area
+    )
+    return self._cut
 
 
 def decode_frame(jpeg, pixels):
@@ -93,19 +131,32 @@ def decode_frame(jpeg, pixels):
   Raises:
     JpegError: if the frame is no JPEG file of this size or is damaged.
   """
+  _check_size(jpeg, pixels.shape[:2])
   try:
-    # The header first: a damaged or foreign file may ask for any memory.
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    if (height, width) != pixels.shape[:2]:
-      raise JpegError(
-        f'the JPEG has {width}x{height} pixels, and the table of videos says '
-        f'{pixels.shape[1]}x{pixels.shape[0]}'
-      )
     simplejpeg.decode_jpeg(jpeg, buffer=pixels)
-  except JpegError:
-    raise
   except ValueError as error:
     raise JpegError(_reason(error)) from error
+
+
+def _check_size(jpeg, shape):
+  """Looks at the header: a damaged or foreign file may ask for any memory.
+
+  Args:
+    jpeg: bytes.
+    shape: (height, width) that the frame should have.
+
+  Raises:
+    JpegError: if it is no JPEG file of that size.
+  """
+  try:
+    found = simplejpeg.decode_jpeg_header(jpeg)[:2]
+  except ValueError as error:
+    raise JpegError(_reason(error)) from error
+  if found != tuple(shape):
+    raise JpegError(
+      f'the JPEG has {found[1]}x{found[0]} pixels, and the table of videos '
+      f'says {shape[1]}x{shape[0]}'
+    )
 
 
 def _reason(error):
