@@ -77,7 +77,8 @@ def _table(lines):
 
 
 def _cell(line):
-  value = f'{line["value"]:.3g}'
+  value = line['value']
+  value = f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
   if line['ratio'] is None:
     return value
   return f'{value} ({line["ratio"]:.2f} x {line["ratio_to"]})'

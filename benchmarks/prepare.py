@@ -54,7 +54,7 @@ from staging import Staging, read_frames_file  # noqa: E402
 from video_frames import FrameOptions  # noqa: E402
 
 _OPTIONS = FrameOptions()
-_PACKAGES = ('array_record', 'av', 'numpy', 'simplejpeg')
+_PACKAGES = ('array_record', 'av', 'numpy', 'pillow')
 _FFMPEG_QUALITY = '2'
 _SHARD_BYTES = 2**25
 # Mean difference of luma in grey levels: two JPEG encoders, two versions of

@@ -39,7 +39,7 @@ from staging import OutputError, Staging, output_errors, read_json, write_json
 from video_frames import FrameOptions
 from worker_pool import Failure, WorkerPool
 
-_PACKAGES = ('array_record', 'av', 'numpy', 'pyarrow', 'simplejpeg')
+_PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
 
 # To start processes takes longer than to write so much.
 LEAST_BYTES_TO_SHARE = 2**28

@@ -42,7 +42,7 @@ def test_each_case_is_a_table_of_variants_by_metrics(tmp_path):
     _line(ratio_to='theirs', ratio=1.5),
     _line(metric='megabytes', value=0.5),
     _line(variant='theirs', value=8.23),
-    _line(case='large files', value=1),
+    _line(case='large files', value=12345.6),
   ]
   path = tmp_path / 'x.json'
   path.write_text('\n'.join(lines) + '\n')
@@ -56,4 +56,4 @@ def test_each_case_is_a_table_of_variants_by_metrics(tmp_path):
     '| ours | 12.3 (1.50 x theirs) | 0.5 |',
     '| theirs | 8.23 |  |',
   ]
-  assert '| ours | 1 |' in large
+  assert '| ours | 12,346 |' in large
