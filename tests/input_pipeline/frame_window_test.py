@@ -172,7 +172,14 @@ def test_window_is_a_part_of_the_frame_as_pillow_decodes_it():
       window=33,
     )
     top, left = np.round(np.array([y, x]) - crop[:2]).astype(int)
-    expected = whole[top : top + 33, left : left + 33]
+    expected = np.zeros((33, 33, 3), np.uint8)
+    # All pixels that the crop meets, and no others.
+    rows = slice(int(y), int(np.ceil(y)) + 32)
+    columns = slice(int(x), int(np.ceil(x)) + 32)
+    expected[
+      rows.start - top : rows.stop - top,
+      columns.start - left : columns.stop - left,
+    ] = whole[rows, columns]
     np.testing.assert_array_equal(pixels[0], expected)
 
 

@@ -23,7 +23,7 @@ class FrameWindow:
   """Where the window of a clip lies, and how its frames are decoded.
 
   The window lies inside the frame. Where the frame is smaller, it is
-  continued below and to the right.
+  continued below and to the right. What the crop does not need of it is black.
 
   Attributes:
     crop: float32 [4], offset y, x, height, width of the box in the window's
@@ -50,15 +50,15 @@ class FrameWindow:
     reach = np.maximum(self._scale, 1.0) - self._scale / 2
     if crops_before_resize:
       reach = np.zeros(2)
-    start = [
-      _window_start(box[axis], reach[axis], self._shape[axis], window)
-      for axis in range(2)
-    ]
-    self._area = tuple(
-      slice(first, min(first + window, side))
-      for first, side in zip(start, self._shape, strict=True)
+    sides = zip(box[:2], box[2:], reach, self._shape, strict=True)
+    start, self._area = zip(
+      *(_place(*side, window) for side in sides), strict=True
     )
     self.crop = (box - [*start, 0, 0]).astype(np.float32)
+    self._inside = tuple(
+      slice(area.start - first, area.stop - first)
+      for area, first in zip(self._area, start, strict=True)
+    )
     self._cut = None
     # One for all frames: fresh memory would take a tenth of the time.
     self._decoded = np.empty((*self._shape, 3), np.uint8)
@@ -74,20 +74,24 @@ class FrameWindow:
       JpegError: if the frame is no JPEG file of this size, or is damaged
         where it must be decoded.
     """
-    area = self._decode(jpeg)
-    rows, columns = area.shape[:2]
-    pixels[:rows, :columns] = area
-    if rows < self._window:
-      _continue(pixels, rows, self._scale[0])
-    if columns < self._window:
-      _continue(pixels.swapaxes(0, 1), columns, self._scale[1])
+    rows, columns = self._inside
+    pixels[rows, columns] = self._decode(jpeg)
+    for outside in (slice(rows.start), slice(rows.stop, None)):
+      pixels[outside] = 0
+    for outside in (slice(columns.start), slice(columns.stop, None)):
+      pixels[rows, outside] = 0
+    height, width = self._shape
+    if height < self._window:
+      _continue(pixels, height, self._scale[0])
+    if width < self._window:
+      _continue(pixels.swapaxes(0, 1), width, self._scale[1])
 
   def check(self, jpeg):
     """Decodes a frame and takes nothing from it; raises as decode."""
     self._decode(jpeg)
 
   def _decode(self, jpeg):
-    """Returns the pixels of the window that are in the frame."""
+    """Returns the pixels of the frame that the crop needs."""
     cut = self._cut_for(jpeg)
     if cut is None:
       decode_frame(jpeg, self._decoded)
@@ -165,10 +169,17 @@ def _reason(error):
   return re.sub(r'^tj\w+\(\): ', '', line).rstrip('.')
 
 
-def _window_start(offset, reach, side, window):
-  """First pixel that is needed, moved so that the window is in the frame."""
+def _place(offset, length, reach, side, window):
+  """Places the window along an axis.
+
+  Returns:
+    (first pixel of the window, slice of the frame's pixels that the crop
+    needs).
+  """
   first = math.floor(offset - reach + 0.5)
-  return min(max(first, 0), max(side - window, 0))
+  end = math.ceil(offset + length + reach - 0.5)
+  start = min(max(first, 0), max(side - window, 0))
+  return start, slice(max(first, 0), min(end, side, start + window))
 
 
 def _continue(pixels, side, scale):
