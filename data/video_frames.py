@@ -290,9 +290,9 @@ def _image_of(luma, cb, cr):
 def _encode(image, quality):
   """Encodes an image with restart markers, so that it can be cut.
 
-  See `vie_jax.input_pipeline.jpeg_cut`. The markers are a few blocks apart,
-  the more the larger the file gets by them: by 1 to 3 %, or up to 10 % where
-  the number of blocks in a row is a prime.
+  See `vie_jax.input_pipeline.jpeg_cut`. The markers are a few blocks apart.
+  They make the file larger: by 1 to 3 %, or by up to 10 % where the blocks in
+  a row are a prime number, so that each has one.
   """
   buffer = io.BytesIO()
   image.save(

@@ -10,6 +10,8 @@ import video_frames
 from open_video import VideoError
 from PIL import Image
 
+from vie_jax.input_pipeline import jpeg_cut
+
 Fraction = fractions.Fraction
 
 
@@ -583,3 +585,29 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   facts, _ = _frames(both)
   assert facts.num_frames == 10
   assert (facts.height, facts.width) == (64, 96)
+
+
+# Cutting.
+
+
+@pytest.mark.parametrize(
+  'width, height, columns',
+  [
+    (568, 320, 6),  # 36 blocks, 6 in an interval
+    (425, 320, 9),  # 27, 3
+    (320, 320, 4),  # 20, 5
+    (208, 128, 13),  # a prime number of them
+    (90, 60, 1),  # 6
+  ],
+)
+def test_stored_frames_can_be_cut(tmp_path, width, height, columns):
+  rng = np.random.default_rng(0)
+  pictures = rng.integers(0, 255, (2, height, width, 3), dtype=np.uint8)
+  path = tmp_path / 'a.mkv'
+  sample_videos.write(path, pictures, codec='ffv1', pix_fmt='yuv444p')
+  jpegs = []
+  video_frames.write_frames(path, video_frames.FrameOptions(), jpegs.append)
+  for jpeg in jpegs:
+    layout = jpeg_cut.read_layout(jpeg)
+    assert layout.num_columns == columns
+    assert layout.num_rows == -(-height // 16)
