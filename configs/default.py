@@ -156,6 +156,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Steps of Instance Recognition before Local Aggregation takes over; 50,000
   # (official). As many as num_steps, and LA is never reached: VIE (IR).
   config.objective.instance_recognition_steps = 50_000
+  # The most memory, in bytes, that a matrix of similarities between a batch
+  # and a device's rows of the bank takes; larger ones are formed block by
+  # block. No result depends on it. See docs/scaling.md.
+  config.objective.product_bytes = 2**30
 
   config.instance_recognition = ml_collections.ConfigDict()
   # 'nce' (official), or 'softmax': the exact loss over the whole bank.

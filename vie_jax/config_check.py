@@ -27,6 +27,7 @@ _AT_LEAST_ONE = (
   'local_aggregation.min_videos_per_cluster',
   'local_aggregation.num_clusterings',
   'local_aggregation.kmeans_iterations',
+  'objective.product_bytes',
   'batch_size',
   'num_steps',
   'log_every_steps',
