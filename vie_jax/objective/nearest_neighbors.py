@@ -8,6 +8,8 @@ from vie_jax import sharding
 from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
+GROUP = 16
+"""Rows whose best one stands for all of them, in the first part of a search."""
 
 
 def top_k(
@@ -57,8 +59,7 @@ def top_k(
         precision=jax.lax.Precision.HIGHEST,
       )
       is_video = is_new & (first + row < num_videos)
-      products = jnp.where(is_video[None, :], products, -jnp.inf)
-      value, place = jax.lax.top_k(products, min(k, row.shape[0]))
+      value, place = _best_columns(products, is_video, min(k, row.shape[0]))
       found = value, place.astype(jnp.int32) + first + row[0]
       return found if best is None else _merge(best, found, min(k, rows))
 
@@ -79,6 +80,33 @@ def top_k(
     # The merged result is equal everywhere, which the checker cannot see.
     check_vma=False,
   )(jax.lax.stop_gradient(bank), jax.lax.stop_gradient(query))
+
+
+def _best_columns(products, is_video, k):
+  """The k best columns of each row, by groups of columns where there are many.
+
+  Only the k groups with the best maxima can hold a column that is sought: any
+  other has k columns before it, one in each of these. So one pass forms the
+  maxima, and top_k sees N / 16 of them and then 16 k columns, instead of N.
+  Groups are neighbouring columns and stay in their order, so that of equal
+  values the lower column is still the first.
+  """
+  batch, num_columns = products.shape
+  if num_columns % GROUP or num_columns < 2 * GROUP * k:
+    products = jnp.where(is_video[None, :], products, -jnp.inf)
+    return jax.lax.top_k(products, k)
+  # The mask is applied twice, rather than once to all products: it costs
+  # nothing in the pass over them, and no second matrix of them is written.
+  grouped = products.reshape(batch, -1, GROUP)
+  is_video = is_video.reshape(-1, GROUP)
+  maxima = jnp.max(jnp.where(is_video[None], grouped, -jnp.inf), axis=2)
+  _, group = jax.lax.top_k(maxima, k)
+  group = jnp.sort(group, axis=1)
+  value = jnp.take_along_axis(grouped, group[:, :, None], axis=1)
+  value = jnp.where(is_video[group], value, -jnp.inf).reshape(batch, -1)
+  value, place = jax.lax.top_k(value, k)
+  group = jnp.take_along_axis(group, place // GROUP, axis=1)
+  return value, group * GROUP + place % GROUP
 
 
 def _nothing(batch, k):
