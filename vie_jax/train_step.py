@@ -97,7 +97,7 @@ def _instance_recognition(embedding, state, index, key, method, mesh):
 
 def _local_aggregation(embedding, state, index, key, method, mesh):
   del key  # nothing is drawn
-  _, neighbor = nearest_neighbors.top_k(
+  similarity, neighbor = nearest_neighbors.top_k(
     state.bank,
     embedding,
     k=method.num_neighbors,
@@ -106,7 +106,7 @@ def _local_aggregation(embedding, state, index, key, method, mesh):
     product_bytes=method.product_bytes,
   )
   similarity = memory_bank.similarity(
-    state.bank, embedding, neighbor, mesh=mesh
+    state.bank, embedding, neighbor, mesh=mesh, known=similarity
   )
   close = local_aggregation.is_close(
     state.cluster_labels, index, neighbor, mesh=mesh

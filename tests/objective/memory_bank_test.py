@@ -92,6 +92,49 @@ def test_similarity_equals_a_loop_and_so_does_its_gradient(mesh, rng):
     np.testing.assert_allclose(gradient[b], expected, atol=1e-5)
 
 
+def test_known_products_are_taken_over_and_receive_the_same_gradient(mesh, rng):
+  bank, embedding = losses_case.padded(unit(rng, 1500), mesh), unit(rng, 6)
+  index = rng.integers(0, 1500, (6, 9)).astype(np.int32)
+  weight = rng.standard_normal((6, 9)).astype(np.float32)
+
+  def weighted(embedding, bank, known):
+    products = memory_bank.similarity(
+      bank, embedding, index, mesh=mesh, known=known
+    )
+    return jnp.sum(weight * products), products
+
+  grad = jax.jit(jax.grad(weighted, argnums=(0, 2), has_aux=True))
+  known = np.full((6, 9), 0.25, np.float32)
+  (given, to_known), products = grad(embedding, bank, known)
+  computed = jax.jit(jax.grad(lambda e: weighted(e, bank, None)[0]))(embedding)
+  np.testing.assert_array_equal(products, known)
+  np.testing.assert_allclose(given, computed, atol=1e-6)
+  np.testing.assert_array_equal(to_known, 0.0)
+
+
+def test_rows_that_take_much_memory_are_gathered_a_few_at_a_time(
+  mesh8, rng, monkeypatch
+):
+  bank, embedding = losses_case.padded(unit(rng, 1500), mesh8), unit(rng, 6)
+  index = rng.integers(0, 1500, (6, 9)).astype(np.int32)
+
+  def total(embedding):
+    products = memory_bank.similarity(bank, embedding, index, mesh=mesh8)
+    return jnp.sum(jnp.square(products)), products
+
+  def gradient():
+    return jax.jit(jax.value_and_grad(total, has_aux=True))(embedding)
+
+  at_once = gradient()
+  # Four of six embeddings, then the other two.
+  monkeypatch.setattr(memory_bank, 'GATHERED_BYTES', 4 * 4 * 9 * 16)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-6),
+    gradient(),
+    at_once,
+  )
+
+
 def test_the_bank_carries_no_gradient(mesh, rng):
   bank = losses_case.padded(unit(rng, 1000), mesh)
   embedding, index = unit(rng, 2), np.zeros((2, 3), np.int32)

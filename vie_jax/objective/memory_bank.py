@@ -10,6 +10,8 @@ et al. 2018 (arXiv:1805.01978, section 3) for the bank, Zhuang et al. 2019
 (arXiv:1903.12355, section 3) for its use in Local Aggregation.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -20,6 +22,10 @@ AXIS = sharding.DATA_AXIS
 ROW_MULTIPLE = 1024
 """Rows are padded to a multiple of this, whatever the number of devices, so
 that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""
+GATHERED_BYTES = 2**28
+"""Bytes of gathered rows that a device holds at a time. More are gathered in a
+loop, and around a loop that reads the bank XLA keeps a copy of it, because the
+step overwrites it later on."""
 
 _SPLIT_ROWS = PartitionSpec(AXIS, None)
 _WHOLE = PartitionSpec()
@@ -127,7 +133,12 @@ def put(table: jax.Array, index: jax.Array, values: jax.Array, *, mesh: Mesh):
 
 
 def similarity(
-  bank: jax.Array, embedding: jax.Array, index: jax.Array, *, mesh: Mesh
+  bank: jax.Array,
+  embedding: jax.Array,
+  index: jax.Array,
+  *,
+  mesh: Mesh,
+  known: jax.Array | None = None,
 ) -> jax.Array:
   """Dot products of each embedding with chosen rows of the bank.
 
@@ -136,6 +147,8 @@ def similarity(
     embedding: float32 [B, D]; differentiable.
     index: int32 [B, K], the rows to compare embedding b with.
     mesh: the mesh that the bank lies on.
+    known: float32 [B, K], the products where a search has found them; they
+      only receive their gradient here.
 
   Returns:
     float32 [B, K], replicated.
@@ -143,36 +156,84 @@ def similarity(
   Sharding: rows stay where they are; one all-reduce of [B, K] products, and
   one of [B, D] in the backward pass.
 
-  Memory: the K rows of a few embeddings at a time are gathered, again in the
-  backward pass, so that [B, K, D] never exists.
+  Memory: the rows of a few embeddings at a time are gathered, again in the
+  backward pass, so that [B, K, D] never exists where it is large.
   """
   bank = jax.lax.stop_gradient(bank)
+  if known is None:
+    products = _products(bank, jax.lax.stop_gradient(embedding), index, mesh)
+  else:
+    products = jax.lax.stop_gradient(known)
+  return _with_gradient(mesh, bank, embedding, index, products)
 
-  def local_similarity(local_bank, embedding, index):
-    @jax.checkpoint
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _with_gradient(mesh, bank, embedding, index, products):
+  """The products of embeddings with bank rows, differentiable as such."""
+  del mesh, bank, embedding, index
+  return products
+
+
+def _forward(mesh, bank, embedding, index, products):
+  del mesh, embedding
+  return products, (bank, index)
+
+
+def _backward(mesh, kept, cotangent):
+  bank, index = kept
+  return None, _weighted_rows(bank, cotangent, index, mesh), None, None
+
+
+_with_gradient.defvjp(_forward, _backward)
+
+
+def _products(bank, embedding, index, mesh):
+  """[B, K]: dot products of embedding b [D] with the rows index[b]."""
+
+  def of_rows(rows, mine, vector):
+    products = jnp.einsum(
+      'kd,d->k', rows, vector, precision=jax.lax.Precision.HIGHEST
+    )
+    return jnp.where(mine, products, 0.0)
+
+  return _over_rows(of_rows, bank, embedding, index, mesh)
+
+
+def _weighted_rows(bank, weight, index, mesh):
+  """[B, D]: sums of the rows index[b], weighted by weight[b] [K]."""
+
+  def of_rows(rows, mine, weight):
+    weight = jnp.where(mine, weight, 0.0)
+    return jnp.einsum(
+      'kd,k->d', rows, weight, precision=jax.lax.Precision.HIGHEST
+    )
+
+  return _over_rows(of_rows, bank, weight, index, mesh)
+
+
+def _over_rows(of_rows, bank, values, index, mesh):
+  """Sums over devices what a function makes of the rows of each embedding."""
+
+  def local(local_bank, values, index):
     def of_one(pair):
-      vector, chosen = pair
-      local, mine = _owned(chosen, local_bank.shape[0])
-      products = jnp.einsum(
-        'kd,d->k',
-        local_bank[local],
-        vector,
-        precision=jax.lax.Precision.HIGHEST,
-      )
-      return jnp.where(mine, products, 0.0)
+      value, chosen = pair
+      row, mine = _owned(chosen, local_bank.shape[0])
+      return of_rows(local_bank[row], mine, value)
 
-    # As a value of this device: else the backward pass adds up over the
-    # devices inside of the loop, a few embeddings at a time.
-    embedding = jax.lax.pcast(embedding, AXIS, to='varying')
-    products = jax.lax.map(of_one, (embedding, index), batch_size=8)
-    return jax.lax.psum(products, AXIS)
+    batch, num_chosen = index.shape
+    at_a_time = GATHERED_BYTES // (4 * num_chosen * local_bank.shape[1])
+    if at_a_time >= batch:
+      found = jax.vmap(of_one)((values, index))
+    else:
+      found = jax.lax.map(of_one, (values, index), batch_size=max(1, at_a_time))
+    return jax.lax.psum(found, AXIS)
 
   return jax.shard_map(
-    local_similarity,
+    local,
     mesh=mesh,
     in_specs=(_SPLIT_ROWS, _WHOLE, _WHOLE),
     out_specs=_WHOLE,
-  )(bank, embedding, index)
+  )(bank, values, index)
 
 
 def update(
