@@ -24,7 +24,8 @@ TOO_SMALL = {  # smallest value that works -> fields
   ),
   0: (
     'num_devices objective.instance_recognition_steps '
-    'local_aggregation.recluster_every_steps optimizer.learning_rate '
+    'local_aggregation.recluster_every_steps '
+    'local_aggregation.kmeans_warm_iterations optimizer.learning_rate '
     'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed'
   ),
 }

@@ -1,3 +1,7 @@
+import collections
+import re
+
+import jax
 import numpy as np
 import pytest
 import tiny_run
@@ -50,12 +54,14 @@ def test_the_method_has_the_numbers_of_the_config():
   config.instance_recognition.loss = 'softmax'
   config.instance_recognition.num_noise = 77
   config.local_aggregation.kmeans_iterations = 3
+  config.local_aggregation.kmeans_warm_iterations = 2
   method = train.method_of(config, 1000)
   assert method.temperature == 0.2
   assert method.bank_momentum == 0.25
   assert method.instance_loss == 'softmax'
   assert method.num_noise == 77
   assert method.kmeans_iterations == 3
+  assert method.kmeans_warm_iterations == 2
 
 
 @pytest.mark.parametrize(
@@ -125,3 +131,34 @@ def test_divergence_is_noticed_by_whatever_looks_first(
   # No figure of the step but the loss itself.
   later = [line for line in metric_log.read(tmp_path) if line['step'] > 0]
   assert all('same_video/top1' not in line for line in later)
+
+
+@pytest.mark.parametrize('warm_iterations, clusterings', [(0, 1), (2, 2)])
+def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
+  demo_dataset, tmp_path, caplog, warm_iterations, clusterings
+):
+  config = tiny_run.config(
+    demo_dataset,
+    num_devices=1,
+    num_steps=12,
+    objective__instance_recognition_steps=4,
+    local_aggregation__recluster_every_steps=3,
+    local_aggregation__kmeans_warm_iterations=warm_iterations,
+    eval_every_steps=50,
+    checkpoint_every_steps=50,
+  )
+  with jax.log_compiles():
+    train.train_and_evaluate(config, tmp_path)
+  compiled = collections.Counter(
+    re.findall(r'Compiling jit\((\w+)\)', caplog.text)
+  )
+  # One step for each objective; the clusterings at steps 4, 6 and 9 are one
+  # program, or two where the later ones start from the last.
+  assert compiled['train_step'] == 2
+  assert compiled['recluster'] == clusterings
+  changes = [
+    line['health/cluster_change']
+    for line in metric_log.read(tmp_path)
+    if 'health/cluster_change' in line
+  ]
+  assert len(changes) == 3

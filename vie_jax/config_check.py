@@ -62,6 +62,7 @@ _NOT_NEGATIVE = (
   'num_devices',
   'objective.instance_recognition_steps',
   'local_aggregation.recluster_every_steps',
+  'local_aggregation.kmeans_warm_iterations',
   'optimizer.learning_rate',
   'optimizer.weight_decay',
   'optimizer.warmup_steps',

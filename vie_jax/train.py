@@ -79,6 +79,7 @@ def method_of(
     num_neighbors=num_neighbors,
     num_clusters=num_clusters,
     kmeans_iterations=settings.kmeans_iterations,
+    kmeans_warm_iterations=settings.kmeans_warm_iterations,
     product_bytes=config.objective.product_bytes,
   )
 
@@ -408,7 +409,7 @@ def _loop(parts, state, steps, method, rate, reporter):
         ):
           state = _recluster(
             state,
-            steps['recluster'],
+            steps['recluster' if step == warm_start else 'recluster_again'],
             reporter,
             num_videos=method.num_videos,
             mesh=parts.mesh,

@@ -45,6 +45,8 @@ class Method:
     num_neighbors: background neighbours of Local Aggregation, at most N.
     num_clusters: of k-means, at most N.
     kmeans_iterations: Lloyd iterations.
+    kmeans_warm_iterations: those of a clustering that starts from the last one;
+      0 lets each start anew.
     product_bytes: the most memory that a matrix of similarities takes on a
       device; no result depends on it.
   """
@@ -58,6 +60,7 @@ class Method:
   num_clusters: int
   kmeans_iterations: int
   product_bytes: int = row_blocks.PRODUCT_BYTES
+  kmeans_warm_iterations: int = 0
 
 
 def _instance_recognition(embedding, state, index, key, method, mesh):
@@ -214,7 +217,11 @@ def train_step(
 
 
 def recluster(
-  state: train_state.TrainState, *, method: Method, mesh: Mesh
+  state: train_state.TrainState,
+  *,
+  method: Method,
+  mesh: Mesh,
+  is_first: bool = True,
 ) -> tuple[train_state.TrainState, Metrics]:
   """Clusters the bank anew, once per clustering.
 
@@ -222,19 +229,25 @@ def recluster(
     state: its `cluster_labels` [R, rows] say how many clusterings there are.
     method: the numbers of the method.
     mesh: the mesh of the run.
+    is_first: whether the labels of the state are not from k-means yet; later
+      clusterings start from them if `method.kmeans_warm_iterations` says so.
 
   Returns:
     (state, metrics): the state with new labels; the objective, and sizes of
     the clusters.
   """
+  is_warm = method.kmeans_warm_iterations and not is_first
   clusterings = [
     kmeans.fit(
       state.bank,
       key=jax.random.key(KMEANS_SEED + number),
       num_videos=method.num_videos,
       num_clusters=method.num_clusters,
-      num_iterations=method.kmeans_iterations,
+      num_iterations=method.kmeans_warm_iterations
+      if is_warm
+      else method.kmeans_iterations,
       mesh=mesh,
+      last_labels=state.cluster_labels[number] if is_warm else None,
     )
     for number in range(state.cluster_labels.shape[0])
   ]
@@ -312,7 +325,8 @@ def compile_steps(
   Returns:
     name -> jitted function that keeps the state's layout and takes over its
     memory: never use a state again after passing it in. Names: those of
-    `OBJECTIVES` ((state, batch) -> (state, metrics)), 'recluster' (state ->
+    `OBJECTIVES` ((state, batch) -> (state, metrics)), 'recluster' and, when
+    there are clusters from k-means already, 'recluster_again' (state ->
     (state, metrics)) and 'fill_bank' ((state, batch, number) -> state).
   """
   layout = train_state.layout(state, mesh)
@@ -333,9 +347,13 @@ def compile_steps(
     )
     for name in OBJECTIVES
   }
-  steps['recluster'] = jit(
-    partial(recluster, method=method, mesh=mesh), out_shardings=with_metrics
-  )
+  for name, is_first in (('recluster', True), ('recluster_again', False)):
+    steps[name] = jit(
+      partial(recluster, method=method, mesh=mesh, is_first=is_first),
+      out_shardings=with_metrics,
+    )
+  if not method.kmeans_warm_iterations:
+    steps['recluster_again'] = steps['recluster']
   steps['fill_bank'] = jit(
     partial(fill_bank, model=model, augment=augment, mesh=mesh),
     out_shardings=layout,

@@ -8,6 +8,7 @@ import pytest
 from objective import losses_case
 from oracle import official
 
+from vie_jax import sharding
 from vie_jax.objective import kmeans
 
 
@@ -85,6 +86,28 @@ def test_iterations_equal_a_loop_from_the_same_start(mesh, chunk):
   np.testing.assert_array_equal(np.asarray(result.labels)[:1500], labels)
   assert result.objective[-1] == pytest.approx(objective, rel=1e-5)
   np.testing.assert_array_equal(result.sizes, np.bincount(labels))
+
+
+def test_a_warm_start_goes_on_from_the_means_of_the_last_clusters(mesh):
+  rng = np.random.default_rng(3)
+  points = rng.standard_normal((1500, 6)).astype(np.float32)
+  labels = np.asarray(
+    fit(points, mesh, num_clusters=5, num_iterations=2).labels
+  )
+  moved = points + 0.2 * rng.standard_normal(points.shape).astype(np.float32)
+  means = np.stack([moved[labels[:1500] == c].mean(0) for c in range(5)])
+  warm = jax.jit(
+    functools.partial(
+      kmeans.fit, num_videos=1500, num_clusters=5, num_iterations=3, mesh=mesh
+    )
+  )(
+    losses_case.padded(moved, mesh),
+    key=jax.random.key(0),
+    last_labels=jax.device_put(labels, sharding.rows(mesh)),
+  )
+  expected, objective = lloyd(moved, means, 3)
+  np.testing.assert_array_equal(np.asarray(warm.labels)[:1500], expected)
+  assert warm.objective[-1] == pytest.approx(objective, rel=1e-5)
 
 
 def test_first_centroids_are_distinct_rows_and_the_same_on_any_mesh(mesh):

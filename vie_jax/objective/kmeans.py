@@ -47,6 +47,7 @@ def fit(
   num_iterations: int,
   mesh: Mesh,
   chunk_size: int = 1024,
+  last_labels: jax.Array | None = None,
 ) -> Clustering:
   """Clusters the rows of the bank.
 
@@ -60,6 +61,9 @@ def fit(
     mesh: the mesh that the points lie on.
     chunk_size: rows compared with all centroids at a time on a device; the
       scores of a chunk should fit its cache.
+    last_labels: int32 [rows], split like the points, a clustering of these
+      videos into C clusters. The first centroids are then the means of its
+      clusters, at the places that the points have now; `key` is not used.
 
   Returns:
     A `Clustering`.
@@ -72,13 +76,18 @@ def fit(
 
   Source: official code (`cluster_km.py`, faiss). Deviations: the donors of
   empty clusters are the largest ones in order, where faiss draws them by
-  size; the first centroids come from another random generator.
+  size; the first centroids come from another random generator. The official
+  code knows no `last_labels`.
   """
   if not 1 <= num_clusters <= num_videos:
     raise ValueError(
       f'{num_clusters} clusters need at least as many videos, got {num_videos}.'
     )
-  first = _first_centroids(points, key, num_videos, num_clusters, mesh)
+  if last_labels is None:
+    first = _first_centroids(points, key, num_videos, num_clusters, mesh)
+  else:
+    sums, sizes = _sums(points, last_labels, num_clusters, mesh)
+    first = _move(jnp.zeros_like(sums), sums, sizes)
 
   def lloyd(centroids, _):
     _, sums, sizes, objective = _assign(
@@ -108,6 +117,25 @@ def _first_centroids(points, key, num_videos, num_clusters, mesh):
     mesh=mesh,
   )
   return memory_bank.take(points, chosen[0], mesh=mesh)
+
+
+def _sums(points, labels, num_clusters, mesh):
+  """Sums and sizes of the clusters that the rows belong to."""
+
+  def local_sums(local_points, local_labels):
+    # Padding is sent beyond the end, and dropped.
+    target = jnp.where(local_labels < 0, num_clusters, local_labels)
+    sums = jnp.zeros((num_clusters, local_points.shape[1]), jnp.float32)
+    sums = sums.at[target].add(local_points, mode='drop')
+    sizes = jnp.zeros((num_clusters,), jnp.int32).at[target].add(1, mode='drop')
+    return jax.lax.psum((sums, sizes), AXIS)
+
+  return jax.shard_map(
+    local_sums,
+    mesh=mesh,
+    in_specs=(PartitionSpec(AXIS, None), PartitionSpec(AXIS)),
+    out_specs=(PartitionSpec(), PartitionSpec()),
+  )(points, labels)
 
 
 def _assign(points, centroids, num_videos, chunk_size, mesh):
