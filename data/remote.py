@@ -93,7 +93,7 @@ class RemoteFolder:
     """Reads a JSON file; None where it is missing or damaged."""
     try:
       return json.loads(self.read(name))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
       return None
 
   def write_json(self, name, value):

@@ -28,6 +28,7 @@ WITHOUT_TENSORFLOW = [
     'evaluation',
     'device_augment',
     'sharding',
+    'untrusted',
     'optimizer',
     'train_state',
     'train_step',
@@ -38,14 +39,15 @@ WITHOUT_TENSORFLOW = [
 ALLOWED = {  # module or folder -> (own code, outside packages)
   'sharding': ('', 'jax numpy'),
   'objective': ('objective sharding', 'jax numpy'),
-  'models': ('models', 'jax flax numpy'),
+  'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'config_check': ('models.networks models.readout', 'ml_collections'),
   'run_log': ('', ''),
-  'metric_log': ('', 'clu'),
+  'untrusted': ('untrusted', 'numpy pyarrow'),
+  'metric_log': ('untrusted', 'clu'),
   'input_pipeline': (
-    'input_pipeline',
+    'input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),
@@ -53,7 +55,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_step': ('sharding train_state objective', 'jax flax optax'),
   'checkpoint': ('', 'jax orbax'),
   'evaluation': (
-    'evaluation objective sharding',
+    'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
@@ -65,10 +67,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models sharding train_state',
     'jax flax numpy ml_collections',
   ),
-  'result': ('weights', 'jax ml_collections'),
+  'result': ('untrusted weights', 'jax ml_collections'),
   'embeddings': (
     'device_augment embeddings evaluation experiment input_pipeline result '
-    'run_log weights',
+    'run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
@@ -86,7 +88,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'embed': (
     'config_check device_augment embeddings evaluation experiment '
-    'models.networks result run_log sharding weights',
+    'models.networks result run_log sharding untrusted weights',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
@@ -103,7 +105,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'classifiers config_check evaluation optimizer result sharding weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('result input_pipeline.frame_store', 'numpy'),
+  'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
     'input_pipeline.sound_frames',

@@ -131,7 +131,11 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
     folder = result.folder(config, workdir, MODE, run.val.store.name)
     # Before anything that takes time.
     beside = findings.read_beside(
-      config.retrieve.beside, run.val.store, mode=MODE, name=folder.name
+      config.retrieve.beside,
+      run.train.store,
+      run.val.store,
+      mode=MODE,
+      name=folder.name,
     )
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, ('train', 'val')

@@ -5,17 +5,20 @@ that is broken or of something else: it is named, with the reason.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from vie_jax.untrusted import json_text
+
 RESULT_FILE = 'result.json'
 METRICS_FILE = 'metrics.jsonl'
 CHECKPOINTS = 'checkpoints'
 FORMAT_VERSION = 1
+# A figure beyond it is none, and an integer may have any number of digits.
+_HUGE = 1e300
 # What a result must have to be read at all, and of which type.
 _REQUIRED = {
   'mode': str,
@@ -114,10 +117,10 @@ def read_result(path: pathlib.Path) -> tuple[dict | None, str]:
     (facts, ''), or (None, reason).
   """
   try:
-    facts = json.loads(path.read_text(encoding='utf-8'))
+    facts = json_text.read(path)
   except OSError as error:
     return None, f'cannot be read: {error.strerror}'
-  except (ValueError, RecursionError):
+  except ValueError:
     return None, 'is not JSON; run the evaluation again'
   reason = _reason_against(facts)
   return (None, reason) if reason else (facts, '')
@@ -137,12 +140,12 @@ def read_curves(
     return {}
   for line in lines:
     try:
-      record = json.loads(line)
+      record = json_text.loads(line)
       step = int(record.pop('step'))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
       continue
     for name, value in record.items():
-      if isinstance(value, int | float):
+      if isinstance(value, int | float) and abs(value) < _HUGE:
         steps, values = curves.setdefault(name, ([], []))
         steps.append(step)
         values.append(float(value))

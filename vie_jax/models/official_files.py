@@ -9,7 +9,6 @@ import pathlib
 import re
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from types import ModuleType
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from vie_jax.models import official_checkpoint
 from vie_jax.models.official_checkpoint import OfficialCheckpointError
+from vie_jax.untrusted import arrays
 
 _FILE_OF_CHECKPOINT = re.compile(r'(?<=.)\.(index|meta|data-\d+-of-\d+)$')
 _NEEDED_IN_TAR = re.compile(r'(^|/)[^/.][^/]*\.(index|data-\d+-of-\d+)$')
@@ -197,21 +197,10 @@ def _read_tar(path):
 
 def _read_npz(path):
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return {
-        name: file[name]
-        for name in file
-        if not official_checkpoint.is_bookkeeping(name)
-      }
-  except (
-    EOFError,
-    OSError,
-    RuntimeError,
-    TypeError,  # one array, not an archive of them
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
+    return arrays.read_npz(
+      path, lambda name: not official_checkpoint.is_bookkeeping(name)
+    )
+  except (OSError, arrays.ArraysError) as error:
     raise OfficialCheckpointError(
       f'{path} is not a readable .npz of plain arrays: {_reason(error)}. Write '
       'it with numpy.savez(path, **{name: array}), without Python objects.'
