@@ -28,7 +28,7 @@ def read(workdir: str | pathlib.Path) -> Iterator[dict]:
   path = pathlib.Path(workdir) / FILE_NAME
   if not path.exists():
     return
-  with path.open(encoding='utf-8') as lines:
+  with path.open(encoding='utf-8', errors='replace') as lines:
     for line in lines:
       try:
         record = json_text.loads(line)

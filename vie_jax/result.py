@@ -52,7 +52,8 @@ def folder(
   safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
   # Not '..', which a data set may be called.
   hidden = len(safe) - len(safe.lstrip('.'))
-  return pathlib.Path(workdir) / mode / ('-' * hidden + safe[hidden:])
+  safe = '-' * hidden + safe[hidden:] or '-'
+  return pathlib.Path(workdir) / mode / safe
 
 
 def network(config: ml_collections.ConfigDict, found: Weights) -> dict:

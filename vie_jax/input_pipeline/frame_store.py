@@ -301,7 +301,9 @@ def _read_manifest(directory):
   path = directory / 'dataset.json'
   try:
     if is_remote:
-      manifest = json_text.loads(directory.read('dataset.json'))
+      manifest = json_text.loads(
+        directory.read('dataset.json'), max_bytes=_MAX_MANIFEST_BYTES
+      )
     else:
       manifest = json_text.read(path, max_bytes=_MAX_MANIFEST_BYTES)
   except FileNotFoundError:

@@ -150,8 +150,10 @@ def _read_header(file, num_bytes):
     if version not in _HEADERS:
       raise ArraysError(f'it has the version {version} of the format')
     shape, is_fortran, dtype = _HEADERS[version](file)
-  # A literal that is nested deeply ends in one of the last two.
-  except (ValueError, TypeError, RecursionError, MemoryError) as error:
+  except ArraysError:
+    raise
+  # The header is a Python literal: of its parser TokenError, RecursionError ...
+  except Exception as error:
     raise ArraysError(_one_line(error)) from error
   if dtype.hasobject:
     raise ArraysError('it holds Python objects, which are not loaded')

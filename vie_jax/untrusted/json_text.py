@@ -9,21 +9,26 @@ from typing import Any
 MAX_DEPTH = 50
 # A list of empty lists takes 21 times as much memory as its text.
 MAX_BYTES = 2**22
+_MOST_DIGITS = 19
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
   """Parses JSON.
 
   Args:
     text: to parse; bytes are UTF-8.
+    max_bytes: it may have.
 
   Raises:
-    ValueError: if it is none, or nested deeper than `MAX_DEPTH`.
+    ValueError: if it is none, too large, nested deeper than `MAX_DEPTH`, or has a whole
+      number of more than 64 bits.
   """
+  if len(text) > max_bytes:
+    raise ValueError(f'it has {len(text)} bytes, more than {max_bytes}')
   if isinstance(text, bytes):
     text = text.decode('utf-8')
   try:
-    value = json.loads(text)
+    value = json.loads(text, parse_int=_number)
   except RecursionError:
     value = None
     is_deep = True
@@ -52,7 +57,14 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Any:
     raise ValueError('it is no regular file')
   if status.st_size > max_bytes:
     raise ValueError(f'it has {status.st_size} bytes, more than {max_bytes}')
-  return loads(path.read_bytes())
+  return loads(path.read_bytes(), max_bytes=max_bytes)
+
+
+def _number(text):
+  # Of any length they are no numbers for anything but Python.
+  if len(text) > _MOST_DIGITS:
+    raise ValueError(f'it has a number of {len(text)} digits')
+  return int(text)
 
 
 def _is_deep(value):
