@@ -2,12 +2,14 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 import fake_results
 import hostile_files
+import hostile_tars
 import numpy as np
 import pytest
 from hostile_files import check_refused
@@ -17,7 +19,7 @@ from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint, official_files
-from vie_jax.untrusted import arrays, tables
+from vie_jax.untrusted import arrays, tables, tar_stream
 
 VIDEOS = [(f'id{number}', f'{number}.mp4') for number in range(4)]
 
@@ -283,9 +285,21 @@ def test_a_report_of_odd_results_is_written_all_the_same(tmp_path):
     assert 'r1' in report.render(made, template)
 
 
-def test_the_tools_have_the_same_reader_of_tables():
-  data = tables.__file__.replace(
-    'vie_jax/untrusted/tables.py', 'data/untrusted_tables.py'
-  )
-  with open(data) as one, open(tables.__file__) as other:
-    assert one.read() == other.read()
+def test_official_archives(tmp_path):
+  error = official_checkpoint.OfficialCheckpointError
+  for number, kind in enumerate(hostile_tars.KINDS):
+    path = tmp_path / f'{number}.tar.gz'
+    hostile_tars.write_large_header(path, kind)
+    check_refused(lambda path=path: official_files.read(path), error, path)
+  path = tmp_path / 'member.tar.gz'
+  hostile_tars.write_large_member(path)
+  check_refused(lambda: official_files.read(path), error, path)
+
+
+@pytest.mark.parametrize(
+  ('module', 'copy'),
+  [(tables, 'untrusted_tables.py'), (tar_stream, 'tar_stream.py')],
+)
+def test_the_tools_have_the_same_readers(module, copy):
+  here = pathlib.Path(module.__file__)
+  assert (here.parents[2] / 'data' / copy).read_text() == here.read_text()

@@ -16,7 +16,7 @@ import numpy as np
 
 from vie_jax.models import official_checkpoint
 from vie_jax.models.official_checkpoint import OfficialCheckpointError
-from vie_jax.untrusted import arrays
+from vie_jax.untrusted import arrays, tar_stream
 
 _FILE_OF_CHECKPOINT = re.compile(r'(?<=.)\.(index|meta|data-\d+-of-\d+)$')
 _NEEDED_IN_TAR = re.compile(r'(^|/)[^/.][^/]*\.(index|data-\d+-of-\d+)$')
@@ -66,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       f'{path} is part of a checkpoint whose {_index(prefix).name} is missing: '
       'copy it into the same folder.'
     )
-  if tarfile.is_tarfile(path):
+  if _is_tar(path):
     return _read_tar(path)
   if _last_bytes(path, len(_TABLE_MAGIC)) == _TABLE_MAGIC:
     raise OfficialCheckpointError(
@@ -169,10 +169,24 @@ def _check_unpacked_size(path, total):
     )
 
 
+def _opened_tar(path):
+  # Members have headers and padding besides.
+  limit = max(_MAX_RATIO * path.stat().st_size, _SMALL_BYTES)
+  return tar_stream.open_tar(path, max_bytes=2 * limit)
+
+
+def _is_tar(path):
+  try:
+    with _opened_tar(path):
+      return True
+  except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error):
+    return False
+
+
 def _read_tar(path):
   with tempfile.TemporaryDirectory(prefix='official_checkpoint-') as folder:
     try:
-      with tarfile.open(path) as archive:
+      with _opened_tar(path) as archive:
         total = 0
         for member in archive:
           total += member.size
