@@ -17,12 +17,12 @@ import sys
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vie_jax import (
   checkpoint,
+  compilation_cache,
   config_check,
   convert,
   describe,
@@ -39,6 +39,7 @@ from vie_jax import (
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
+from vie_jax.untrusted import text, urls
 
 MODES = {
   'train': train.train_and_evaluate,
@@ -88,7 +89,12 @@ def parse(argv):
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
     if reason.isidentifier():
       reason = f'the config has no field {reason!r}.'
-  print(f'Command line: {reason}', file=sys.stderr)
+  _refuse(reason)
+
+
+def _refuse(reason):
+  line = text.printable(urls.redacted(reason))
+  print(f'Command line: {line}', file=sys.stderr)
   sys.exit(2)
 
 
@@ -98,20 +104,21 @@ def main(unused_argv):
     flags.FLAGS['config']
   ).partition(':')
   if not os.path.isfile(config_file):
-    print(f'Command line: there is no config {config_file}.', file=sys.stderr)
-    sys.exit(2)
+    _refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   workdir = _WORKDIR.value or os.path.join('workdir', name)
-  cache = os.path.join('~', '.cache', 'vie_jax', 'xla')
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
+  if problem := urls.problem(workdir):
+    _refuse(f'--workdir: {problem}.')
   run_log.to_terminal()
+  compilation_cache.use()
   try:
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    lines = [' '.join(line.split()) for line in str(error).splitlines()]
+    message = urls.redacted(str(error))
+    lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
-    logging.error('%s', ('\n' if is_list else ' ').join(lines))
+    # Not through '%s', whose newlines the log escapes.
+    logging.error(('\n' if is_list else ' ').join(lines))
     sys.exit(2)
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on from the last save.')

@@ -42,8 +42,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
-  'config_check': ('models.networks models.readout', 'ml_collections'),
-  'run_log': ('', ''),
+  'config_check': (
+    'models.networks models.readout untrusted',
+    'ml_collections',
+  ),
+  'run_log': ('untrusted', ''),
+  'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('untrusted', 'clu'),
   'input_pipeline': (
@@ -108,7 +112,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
-    'input_pipeline.sound_frames',
+    'input_pipeline.sound_frames untrusted',
     'numpy PIL',
   ),
   'retrieve': (

@@ -6,6 +6,8 @@ import pathlib
 
 from absl import logging
 
+from vie_jax.untrusted import text
+
 FILE_NAME = 'train.log'
 _NOISY = (f'{os.sep}orbax{os.sep}', f'{os.sep}etils{os.sep}', 'xla_bridge')
 
@@ -17,12 +19,19 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
 
 
 class _Formatter(python_logging.Formatter):
-  """Time and message, in words that a reader of the log knows."""
+  """Time and message, in words that a reader of the log knows.
+
+  Names of files are in it, which may hold anything. So a message has the lines
+  that its wording has, and no line but its first begins with a time.
+  """
 
   def format(self, record):
     line = super().format(record)
     # What clu says when it reports progress.
-    return line.replace('Setting work unit notes: ', 'Progress: ')
+    line = line.replace('Setting work unit notes: ', 'Progress: ')
+    is_listing = '\n' in str(record.msg) or record.exc_info
+    lines = line.split('\n') if is_listing else [line]
+    return '\n  '.join(map(text.printable, lines))
 
 
 _FORMATTER = _Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S')
@@ -47,7 +56,9 @@ def to_file(workdir: str | os.PathLike) -> None:
     if isinstance(old, python_logging.FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(pathlib.Path(workdir) / FILE_NAME)
+  handler = python_logging.FileHandler(
+    pathlib.Path(workdir) / FILE_NAME, encoding='utf-8'
+  )
   handler.setFormatter(_FORMATTER)
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

@@ -19,7 +19,7 @@ from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint, official_files
-from vie_jax.untrusted import arrays, tables, tar_stream
+from vie_jax.untrusted import arrays, tables, tar_stream, urls
 
 VIDEOS = [(f'id{number}', f'{number}.mp4') for number in range(4)]
 
@@ -298,7 +298,11 @@ def test_official_archives(tmp_path):
 
 @pytest.mark.parametrize(
   ('module', 'copy'),
-  [(tables, 'untrusted_tables.py'), (tar_stream, 'tar_stream.py')],
+  [
+    (tables, 'untrusted_tables.py'),
+    (tar_stream, 'tar_stream.py'),
+    (urls, 'untrusted_urls.py'),
+  ],
 )
 def test_the_tools_have_the_same_readers(module, copy):
   here = pathlib.Path(module.__file__)

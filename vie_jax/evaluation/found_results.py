@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vie_jax.untrusted import json_text
+from vie_jax.untrusted import json_text, urls
 
 RESULT_FILE = 'result.json'
 METRICS_FILE = 'metrics.jsonl'
@@ -165,12 +165,15 @@ def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
 
 
 def _names(roots: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """What to call each root: nothing, its last part, or all of it."""
+  """What to call each root: nothing, its last part, or more of it."""
   if len(roots) == 1:
     return {roots[0]: ''}
   last = [root.resolve().name for root in roots]
+  common = os.path.commonpath([root.resolve().parent for root in roots])
   return {
-    root: name if last.count(name) == 1 else str(root)
+    root: name
+    if last.count(name) == 1
+    else os.path.relpath(root.resolve(), common)
     for root, name in zip(roots, last, strict=True)
   }
 
@@ -187,7 +190,7 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
   results, runs, skipped, seen = [], [], [], set()
   for root in roots:
     if not root.is_dir():
-      skipped.append(Skipped(str(root), 'there is no such folder'))
+      skipped.append(Skipped(urls.shown(root), 'there is no such folder'))
       continue
     before = len(results) + len(skipped)
     begun: dict[pathlib.Path, str] = {}
@@ -215,7 +218,7 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
       if {METRICS_FILE, CHECKPOINTS} & inside:
         begun[folder] = name
     if len(results) + len(skipped) == before and not begun:
-      skipped.append(Skipped(str(root), f'has no {RESULT_FILE} in it'))
+      skipped.append(Skipped(urls.shown(root), f'has no {RESULT_FILE} in it'))
     skipped += [
       Skipped(name, 'has no result: not evaluated yet, or not finished')
       for folder, name in begun.items()
