@@ -15,7 +15,7 @@ from vie_jax import compilation_cache, config_check, run_log
 from vie_jax.input_pipeline import frame_store
 from vie_jax.untrusted import urls
 
-SECRET = 'S3cr3t'
+SECRET = 'S3cr3t'  # noqa: S105
 WITH_SECRET = (
   f's3://AKIA:{SECRET}@bucket/data',
   f's3://AKIA:{SECRET}/with/slash@bucket/data',
@@ -88,13 +88,12 @@ def test_other_urls_are_left_alone(url):
     ('../me/W', 'W'),
     ('W/slow', 'W/slow'),
     ('/home/me/W1,/home/me/W2', 'W1,W2'),
-    ('official:/home/me/x.tar', 'official:/home/me/x.tar'),
+    ('official:/home/me/x.tar', 'x.tar'),
     ('s3://bucket/data', 's3://bucket/data'),
   ],
 )
 def test_pages_show_the_last_part_of_a_path(place, shown):
-  expected = 'x.tar' if place.startswith('official') else shown
-  assert urls.shown(place) == expected
+  assert urls.shown(place) == shown
 
 
 def run_main(*arguments):
@@ -141,6 +140,7 @@ def test_a_name_cannot_write_a_line_of_the_log():
   assert all(other.isprintable() for other in others)
 
 
+@pytest.mark.slow
 def test_the_log_of_a_run_on_a_hostile_name(demo_dataset, tmp_path):
   folder = tmp_path / 'x\x1b[31m\n2026-01-01 00:00:00 forged'
   os.symlink(demo_dataset, folder)
@@ -154,10 +154,10 @@ def test_the_log_of_a_run_on_a_hostile_name(demo_dataset, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   log = (tmp_path / 'W' / 'train.log').read_text()
+  assert r'x\x1b[31m\n2026-01-01' in done.stderr
   for text in (log, done.stderr):
     assert '\x1b' not in text
-    assert r'x\x1b[31m\n2026-01-01' in text
-    assert not [l for l in text.splitlines() if l.startswith('2026-01-01')]
+    assert '\n2026-01-01' not in text
 
 
 def test_compiled_programs_lie_where_nobody_else_writes(tmp_path, monkeypatch):

@@ -68,6 +68,8 @@ def shown(place: object) -> str:
 
 
 def _shown(place):
-  if '://' in place or not (place.startswith(('/', '~')) or '..' in place):
+  # Also behind a word, as in official:/home/x.
+  leads_away = re.search(r'(^|:)[/~]|\.\.', place)
+  if '://' in place or not leads_away:
     return place
   return place.rstrip('/').rpartition('/')[2]
