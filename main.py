@@ -52,6 +52,8 @@ MODES = {
   'retrieve': retrieve.retrieve,
   'supervised': finetune.supervised,
 }
+# Of a mistake on the command line, which may be quoted in full.
+MOST_LETTERS = 500
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
@@ -78,12 +80,12 @@ def parse(argv):
   """Parses the command line; a mistake in the config is one line, too."""
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, LookupError, OSError, ValueError) as e:
+  except Exception as e:  # a config file is code and may raise anything
     # ml_collections quotes the message of one error in another.
-    text = str(e).replace('\\n', '\n').replace("\\'", "'")
-    while text[:1] == text[-1:] in ('"', "'"):
-      text = text[1:-1]
-    lines = text.split('\n')
+    message = str(e).replace('\\n', '\n').replace("\\'", "'")
+    while message[:1] == message[-1:] in ('"', "'"):
+      message = message[1:-1]
+    lines = message.split('\n')
     lines = [line.strip() for line in lines if line.strip()]
     # A config file that fails brings its traceback; its last line says it.
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
@@ -94,6 +96,8 @@ def parse(argv):
 
 def _refuse(reason):
   line = text.printable(urls.redacted(reason))
+  if len(line) > MOST_LETTERS:
+    line = f'{line[:MOST_LETTERS]} ...'
   print(f'Command line: {line}', file=sys.stderr)
   sys.exit(2)
 

@@ -154,6 +154,8 @@ def _problems(config):
         f'{field} is {_value(config, field)}; it must be finite and not '
         'negative'
       )
+  if config.seed >= 2**63:
+    yield f'seed is {config.seed}; it must be less than 2**63'
   for field in _SHARES:
     if not 0 <= _value(config, field) <= 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1]'

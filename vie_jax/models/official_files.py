@@ -3,7 +3,9 @@
 TensorFlow checkpoints, archives of them as published, and .npz files.
 """
 
+import glob
 import lzma
+import math
 import os
 import pathlib
 import re
@@ -145,17 +147,33 @@ def _read_v2(prefix, where=None):
   tf = _tensorflow(where)
   try:
     reader = tf.train.load_checkpoint(str(prefix))
-    names = sorted(reader.get_variable_to_shape_map())
-    return {
-      name: reader.get_tensor(name)
-      for name in names
+    names = [
+      name
+      for name in sorted(reader.get_variable_to_shape_map())
       if not official_checkpoint.is_bookkeeping(name)
-    }
+    ]
+    _check_claimed_size(prefix, reader, names)
+    return {name: reader.get_tensor(name) for name in names}
   except (tf.errors.OpError, LookupError, RuntimeError, ValueError) as error:
     raise OfficialCheckpointError(
       f'The checkpoint {where} is damaged or incomplete: {_reason(error)}. '
       'Copy or download all its files, .index and .data-..., once more.'
     ) from error
+
+
+def _check_claimed_size(prefix, reader, names):
+  """Refuses an index that claims larger arrays than the data can hold."""
+  shapes = reader.get_variable_to_shape_map()
+  dtypes = reader.get_variable_to_dtype_map()
+  claimed = sum(
+    math.prod(shapes[name]) * dtypes[name].size
+    for name in names
+    if dtypes[name].is_floating or dtypes[name].is_integer
+  )
+  files = prefix.parent.glob(f'{glob.escape(prefix.name)}.data-*')
+  found = sum(file.stat().st_size for file in files)
+  if claimed > found:
+    raise ValueError(f'its index claims {claimed} bytes, there are {found}')
 
 
 def _check_unpacked_size(path, total):
