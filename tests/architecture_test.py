@@ -42,6 +42,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'config_check': ('models.networks models.readout', 'ml_collections'),
+  'process_environment': ('', ''),
+  'distributed': ('process_environment', 'jax'),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (

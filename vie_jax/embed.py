@@ -227,7 +227,7 @@ def _embed_source(config, workdir):
   with embed_sources.open_source(config, name, folder) as source:
     split_embeddings.check_source(folder, config, source.facts)
     folder.mkdir(parents=True, exist_ok=True)
-    run_log.to_file(folder)
+    run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE
     shape = _fill(path, source, config, model, found, mesh)
     if jax.process_index() == 0:

@@ -354,7 +354,7 @@ def train_and_evaluate(
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
     folder.mkdir(parents=True, exist_ok=True)
-    run_log.to_file(folder)
+    run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
     )

@@ -279,7 +279,7 @@ def fit(
     frame_store.DatasetError: if too many frames are damaged.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  run_log.to_file(folder)
+  run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, keep=keep, items=task.items)

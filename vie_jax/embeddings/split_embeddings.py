@@ -132,7 +132,7 @@ def _begin(run, folder):
   }
   check_source(folder, run.config, dataset)
   folder.mkdir(parents=True, exist_ok=True)
-  run_log.to_file(folder)
+  run_log.to_file(folder, jax.process_index())
 
 
 def _embed_from(run, embed, variables, videos, first_clip):
