@@ -12,10 +12,13 @@ the end; its key-value store and barriers are reached as orbax does it.
 import dataclasses
 import json
 import os
+import pathlib
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import logging
@@ -34,6 +37,8 @@ _LOOK_EVERY_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
 # Waiting has no end of its own: one that dies or fails ends all.
 _FOREVER_SECONDS = 30 * 24 * 3600
+# What a network file system may take to show a new file.
+_SEEN_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +192,73 @@ def wait_for_all(name: str) -> None:
   """
   if is_shared():
     _client().wait_at_barrier(_Calls.key(name), _FOREVER_SECONDS * 1000)
+
+
+def gather(name: str, value: Any) -> list:
+  """Gives all processes what each of them has.
+
+  To be called by all of them; returns when all have.
+
+  Args:
+    name: of the place, the same for all.
+    value: JSON-compatible, this process's own.
+
+  Returns:
+    One value of each process, in their order.
+  """
+  if not is_shared():
+    return [value]
+  key = _Calls.key(name)
+  _client().key_value_set(f'{key}/{index()}', json.dumps(value))
+  wait_for_all(name)
+  found = dict(_client().key_value_dir_get(key))
+  # All have read before it is taken away.
+  wait_for_all(name)
+  if index() == 0:
+    _client().key_value_delete(key)
+  return [json.loads(found[f'{key}/{number}']) for number in range(count())]
+
+
+def by_first(name: str, make: Callable[[], Any]) -> Any:
+  """Has process 0 do something, and gives all processes what it returns.
+
+  Args:
+    name: of the place, the same for all.
+    make: returns something JSON-compatible.
+  """
+  return gather(name, make() if index() == 0 else None)[0]
+
+
+def share_folder(folder: pathlib.Path) -> None:
+  """Makes a folder that all processes read what is written to.
+
+  To be called by all of them; returns when it is there for all.
+
+  Raises:
+    DistributedError: if a process does not see what process 0 writes.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  if not is_shared():
+    return
+  (token,) = by_first('token', lambda: [os.urandom(8).hex()])
+  mark = folder / f'.seen-by-all-{token}'
+  if index() == 0:
+    mark.touch()
+  wait_for_all('mark')
+  until = time.monotonic() + _SEEN_SECONDS
+  while not (is_seen := mark.name in os.listdir(folder)):
+    if time.monotonic() > until:
+      break
+    time.sleep(_LOOK_EVERY_SECONDS)
+  if not is_seen:
+    raise DistributedError(
+      f'{folder} is not on a file system that all processes share: process '
+      f'{index()} on {socket.gethostname()} does not see what process 0 writes '
+      'there. Use a --workdir that they do.'
+    )
+  wait_for_all('seen')
+  if index() == 0:
+    mark.unlink()
 
 
 def check_same(facts: dict) -> None:
