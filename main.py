@@ -113,6 +113,9 @@ def main(unused_argv):
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
     logging.error('%s', ('\n' if is_list else ' ').join(lines))
     sys.exit(2)
+  except checkpoint.SaveFailedError as error:
+    logging.error('%s', error)
+    sys.exit(75)
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on from the last save.')
     sys.exit(130)

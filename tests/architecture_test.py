@@ -31,7 +31,10 @@ WITHOUT_TENSORFLOW = [
     'optimizer',
     'train_state',
     'train_step',
+    'agreement',
+    'saved_steps',
     'checkpoint',
+    'run_record',
   )
 ]
 
@@ -51,7 +54,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('sharding train_state objective', 'jax flax optax'),
-  'checkpoint': ('', 'jax orbax'),
+  'agreement': ('', 'jax numpy'),
+  'saved_steps': ('agreement saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('agreement saved_steps', 'jax'),
+  'run_record': ('checkpoint', ''),
   'evaluation': (
     'evaluation objective sharding',
     'jax flax optax numpy jinja2 matplotlib PIL',
@@ -62,7 +68,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
-    'checkpoint models sharding train_state',
+    'checkpoint models run_record sharding train_state',
     'jax flax numpy ml_collections',
   ),
   'result': ('weights', 'jax ml_collections'),
@@ -73,7 +79,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'checkpoint classifiers config_check device_augment evaluation experiment '
-    'input_pipeline metric_log models.networks result run_log sharding weights',
+    'input_pipeline metric_log models.networks result run_log run_record '
+    'sharding weights',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
@@ -116,7 +123,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train': (
     'checkpoint config_check evaluate evaluation experiment metric_log '
-    'optimizer run_log sharding train_state train_step weights',
+    'optimizer run_log run_record sharding train_state train_step weights',
     'jax optax clu ml_collections',
   ),
 }

@@ -227,7 +227,12 @@ def _open(
     )
     return folder, opened['val'], _clip_reference(run, opened['train'])
   found = weights.load(
-    config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
+    config,
+    workdir,
+    run.model,
+    clip_shape=run.clip_shape,
+    mesh=run.mesh,
+    with_bank=config.knn.reference == 'bank',
   )
   if found.workdir and config.knn.reference == 'bank':
     _check_bank(run, found)
@@ -260,6 +265,7 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
   bank = weights.load_bank(
     found.workdir,
     fingerprint=run.train.fingerprint,
+    num_videos=run.train.num_instances,
     embedding_size=run.config.model.embedding_size,
     mesh=run.mesh,
     step=found.step,

@@ -26,6 +26,7 @@ from vie_jax import (
   metric_log,
   result,
   run_log,
+  run_record,
   sharding,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
@@ -197,7 +198,11 @@ def fit_and_write(
       settings.checkpoint_every_steps,
     ),
     record=record,
-    keep=config.keep_checkpoints,
+    keeping={
+      'keep': config.keep_checkpoints,
+      'keep_every_steps': config.keep_checkpoint_every_steps,
+      'on_failed_save': config.on_failed_save,
+    },
   )
   written = _written(folder, outcome) or result.write(
     folder,
@@ -258,7 +263,7 @@ def fit(
   schedule: Schedule,
   intervals: Intervals,
   record: dict,
-  keep: int,
+  keeping: dict,
 ) -> Outcome:
   """Trains to the end, from the newest checkpoint in the folder.
 
@@ -270,11 +275,13 @@ def fit(
     record: JSON-compatible facts that a checkpoint must share for the
       training to go on from it, `fingerprint`, `network`, `settings`,
       `schedule`, `input`; and others that are kept with it, `config` one.
-    keep: checkpoints kept.
+    keeping: which checkpoints are kept, and what is done if one cannot be
+      saved: arguments of `checkpoint.Checkpoints`.
 
   Raises:
     result.ResultError: if the folder holds a training of other settings.
-    checkpoint.CheckpointError: if its checkpoint is damaged.
+    checkpoint.CheckpointError: if all of its checkpoints are damaged.
+    checkpoint.SaveFailedError: as in a pretraining.
     metric_log.DivergedError: if the loss is no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
   """
@@ -282,7 +289,7 @@ def fit(
   run_log.to_file(folder)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
-      checkpoint.Checkpoints(folder, keep=keep, items=task.items)
+      checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
     state, progress = _start(task, checkpoints, record, folder)
     writer = metric_log.open_writers(
@@ -306,19 +313,24 @@ def _describe(folder, writer, step, config):
 
 def _start(task, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
-  state, step = task.initialize(), checkpoints.latest_step
-  if step is None:
-    return state, _Progress()
-  saved = checkpoints.record(step)
-  _check(saved, record, folder)
+  state = task.initialize()
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=leaf.sharding
     ),
     state,
   )
-  logging.info('Going on from step %d of %s.', step, folder)
-  return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+
+  def read(step):
+    saved = checkpoints.record(step)
+    _check(saved, record, folder)
+    return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+
+  found = checkpoints.read_newest(read)
+  if found is None:
+    return state, _Progress()
+  logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
+  return found
 
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
@@ -330,7 +342,7 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
         f'{folder} holds checkpoints of something else; choose another '
         'config.result_name.'
       )
-    for name, values in checkpoint.differing_fields(
+    for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():
       if name not in _FREE:
@@ -506,6 +518,7 @@ class _Loop:
     return dataclasses.replace(after, bad_val_frames=bad['val'])
 
   def _write(self, step, metrics):
+    self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
     damage = experiment.damage_so_far(self._task.train_damage)
     values['input/bad_frames'] = damage['num_bad']
@@ -514,7 +527,8 @@ class _Loop:
       self._stop(step, f'the loss is {values["train/loss"]}')
 
   def _stop(self, step, reason):
-    self._checkpoints.wait()
+    with contextlib.suppress(checkpoint.SaveFailedError):
+      self._checkpoints.wait()
     raise metric_log.DivergedError(
       f'The training stopped at step {step}: {reason}. Lower its '
       f'learning_rate, move {self._checkpoints.directory} away and run it '
