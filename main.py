@@ -35,6 +35,7 @@ from vie_jax import (
   retrieve,
   run_log,
   train,
+  workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
@@ -60,6 +61,7 @@ EXPECTED_ERRORS = (
   metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
+  workdir_lock.WorkdirLockedError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -31,6 +31,7 @@ WITHOUT_TENSORFLOW = [
     'optimizer',
     'train_state',
     'train_step',
+    'workdir_lock',
     'agreement',
     'saved_steps',
     'checkpoint',
@@ -58,6 +59,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'saved_steps': ('agreement saved_steps', 'jax numpy orbax'),
   'checkpoint': ('agreement saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
+  'workdir_lock': ('agreement', ''),
   'evaluation': (
     'evaluation objective sharding',
     'jax flax optax numpy jinja2 matplotlib PIL',
@@ -80,11 +82,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'classifiers': (
     'checkpoint classifiers config_check device_augment evaluation experiment '
     'input_pipeline metric_log models.networks result run_log run_record '
-    'sharding weights',
+    'sharding weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check experiment models weights',
+    'checkpoint config_check experiment models weights workdir_lock',
     'numpy ml_collections',
   ),
   'describe': (
@@ -93,12 +95,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'embed': (
     'config_check device_augment embeddings evaluation experiment '
-    'models.networks result run_log sharding weights',
+    'models.networks result run_log sharding weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
     'checkpoint embeddings evaluation experiment input_pipeline result '
-    'train_state weights',
+    'train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -118,12 +120,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'retrieve': (
     'config_check embeddings evaluate evaluation experiment findings '
-    'input_pipeline result retrieval_page weights',
+    'input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'train': (
     'checkpoint config_check evaluate evaluation experiment metric_log '
-    'optimizer run_log run_record sharding train_state train_step weights',
+    'optimizer run_log run_record sharding train_state train_step weights '
+    'workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

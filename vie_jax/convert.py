@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import checkpoint, config_check, experiment, weights
+from vie_jax import checkpoint, config_check, experiment, weights, workdir_lock
 from vie_jax.models import official_checkpoint
 
 MEMORY_FILE = 'official_memory.npz'
@@ -45,8 +45,10 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     clip_shape=experiment.clip_shape(config),
     mesh=experiment.make_mesh(config),
   )
-  folder.mkdir(parents=True, exist_ok=True)
-  with checkpoint.Checkpoints(folder) as checkpoints:
+  with (
+    workdir_lock.hold(folder),
+    checkpoint.Checkpoints(folder) as checkpoints,
+  ):
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(
         f'{folder} has a checkpoint of step {checkpoints.latest_step} already. '

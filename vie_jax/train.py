@@ -29,6 +29,7 @@ from vie_jax import (
   train_state,
   train_step,
   weights,
+  workdir_lock,
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
@@ -231,6 +232,7 @@ class _Reporter:
     parts: of the run.
     workdir: receives TensorBoard files and `metrics.jsonl`.
     checkpoints: of the workdir; the run goes on from the newest.
+    check_lock: raises if the workdir is no longer that of this process.
   """
 
   def __init__(
@@ -238,8 +240,10 @@ class _Reporter:
     parts: Experiment,
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
+    check_lock: Callable[[], None],
   ):
     self._parts = parts
+    self._check_lock = check_lock
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
     self.writer = metric_log.open_writers(
@@ -271,6 +275,7 @@ class _Reporter:
   def save(self, state: train_state.TrainState) -> None:
     """Saves a checkpoint; stops if the state is not finite."""
     self._check(state)
+    self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
     self.writer.flush()
     damage = experiment.damage_so_far(self._parts.train_damage)
@@ -359,6 +364,7 @@ def train_and_evaluate(
       anything is written.
     checkpoint.CheckpointError: if the checkpoints are of another run, or all
       of them are damaged; they are left as they are.
+    workdir_lock.WorkdirLockedError: if another process writes to the workdir.
     checkpoint.SaveFailedError: if the last state could not be saved, or
       `config.on_failed_save` is 'stop' and a state before could not be.
     metric_log.DivergedError: if a figure is no longer finite.
@@ -367,7 +373,7 @@ def train_and_evaluate(
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
-    folder.mkdir(parents=True, exist_ok=True)
+    check_lock = stack.enter_context(workdir_lock.hold(folder))
     run_log.to_file(folder)
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
@@ -388,7 +394,7 @@ def train_and_evaluate(
       mesh=parts.mesh,
     )
     state = _start(parts, folder, checkpoints, rule, steps)
-    reporter = _Reporter(parts, folder, checkpoints)
+    reporter = _Reporter(parts, folder, checkpoints, check_lock)
     stack.callback(reporter.writer.close)
     _describe(parts, state, reporter, folder)
     return _loop(parts, state, steps, method, rate, reporter)

@@ -265,7 +265,7 @@ def load_bank(
     found = checkpoints.saved_shapes(step, 'memory_bank')['bank'].shape
     if found[1:] != (embedding_size,):
       raise checkpoint.CheckpointError(
-        f'The memory bank of {workdir} has {found[1:]} dimensions, and '
+        f'The memory bank of {workdir} has {found[-1]} dimensions, and '
         f'config.model.embedding_size is {embedding_size}.'
       )
     if not num_videos <= found[0] <= _MOST_PADDING + 2 * num_videos:

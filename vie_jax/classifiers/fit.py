@@ -28,6 +28,7 @@ from vie_jax import (
   run_log,
   run_record,
   sharding,
+  workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.plateau import Plateau
@@ -188,44 +189,46 @@ def fit_and_write(
     'config': whole,
     **facts,
   }
-  outcome = fit(
-    task,
-    folder,
-    schedule=schedule,
-    intervals=Intervals(
-      config.log_every_steps,
-      settings.eval_every_steps,
-      settings.checkpoint_every_steps,
-    ),
-    record=record,
-    keeping={
-      'keep': config.keep_checkpoints,
-      'keep_every_steps': config.keep_checkpoint_every_steps,
-      'on_failed_save': config.on_failed_save,
-    },
-  )
-  written = _written(folder, outcome) or result.write(
-    folder,
-    {
-      'mode': mode,
-      'seed': config.seed,
-      'accuracy': outcome.accuracy,
-      'best': outcome.best,
-      'chance': data.chance,
-      'dataset': data.facts,
-      'bad_frames': outcome.bad_frames,
-      'network': network,
-      'views': {
-        'clips': data.num_clips or 'all, consecutive',
-        'crop': data.crop,
-        'average': 'softmax',
+  with workdir_lock.hold(folder) as check_lock:
+    outcome = fit(
+      task,
+      folder,
+      check_lock=check_lock,
+      schedule=schedule,
+      intervals=Intervals(
+        config.log_every_steps,
+        settings.eval_every_steps,
+        settings.checkpoint_every_steps,
+      ),
+      record=record,
+      keeping={
+        'keep': config.keep_checkpoints,
+        'keep_every_steps': config.keep_checkpoint_every_steps,
+        'on_failed_save': config.on_failed_save,
       },
-      'steps': outcome.steps,
-      'seconds': outcome.seconds,
-      'settings': record['settings'],
-      'config': record['config'],
-    },
-  )
+    )
+    written = _written(folder, outcome) or result.write(
+      folder,
+      {
+        'mode': mode,
+        'seed': config.seed,
+        'accuracy': outcome.accuracy,
+        'best': outcome.best,
+        'chance': data.chance,
+        'dataset': data.facts,
+        'bad_frames': outcome.bad_frames,
+        'network': network,
+        'views': {
+          'clips': data.num_clips or 'all, consecutive',
+          'crop': data.crop,
+          'average': 'softmax',
+        },
+        'steps': outcome.steps,
+        'seconds': outcome.seconds,
+        'settings': record['settings'],
+        'config': record['config'],
+      },
+    )
   _log(written, folder)
   return written
 
@@ -260,6 +263,7 @@ def fit(
   task: Task,
   folder: pathlib.Path,
   *,
+  check_lock: Callable[[], None],
   schedule: Schedule,
   intervals: Intervals,
   record: dict,
@@ -270,6 +274,7 @@ def fit(
   Args:
     task: what is trained.
     folder: receives checkpoints, curves and the log.
+    check_lock: raises if the folder is no longer that of this process.
     schedule: of the learning rate.
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
@@ -285,7 +290,6 @@ def fit(
     metric_log.DivergedError: if the loss is no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
   """
-  folder.mkdir(parents=True, exist_ok=True)
   run_log.to_file(folder)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
@@ -299,7 +303,9 @@ def fit(
     )
     stack.callback(writer.close)
     _describe(folder, writer, int(state.step), record['config'])
-    loop = _Loop(task, schedule, intervals, writer, checkpoints, record)
+    loop = _Loop(
+      task, schedule, intervals, writer, checkpoints, record, check_lock
+    )
     return loop.run(state, progress)
 
 
@@ -430,13 +436,16 @@ def _is_finite(state) -> jax.Array:
 class _Loop:
   """Steps, evaluations and checkpoints of one training."""
 
-  def __init__(self, task, schedule, intervals, writer, checkpoints, record):
+  def __init__(
+    self, task, schedule, intervals, writer, checkpoints, record, check_lock
+  ):
     self._task = task
     self._schedule = schedule
     self._intervals = intervals
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
+    self._check_lock = check_lock
 
   def run(self, state, progress) -> Outcome:
     """Trains to the end."""
@@ -538,6 +547,7 @@ class _Loop:
   def _save(self, state, progress):
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
+    self._check_lock()
     self._writer.flush()
     progress = dataclasses.replace(
       progress,
