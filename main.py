@@ -39,6 +39,7 @@ from vie_jax import (
   retrieve,
   run_log,
   train,
+  workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
@@ -65,6 +66,7 @@ EXPECTED_ERRORS = (
   metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
+  workdir_lock.WorkdirLockedError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -134,6 +136,9 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     logging.error('%s', message)
     distributed.leave(2, message)
+  except checkpoint.SaveFailedError as error:
+    logging.error('%s', error)
+    distributed.leave(distributed.STOPPED_EARLY, str(error))
   except KeyboardInterrupt:
     message = 'Interrupted. The same command goes on from the last save.'
     logging.error('%s', message)
