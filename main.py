@@ -6,9 +6,11 @@
       --mode=linear_eval --config.linear_eval.dataset=tfds:imagenet2012
 
 Modes that evaluate write to WORKDIR/MODE/ and touch nothing else. The same
-command again goes on where it stopped.
+command again goes on where it stopped. Several processes, on one machine or
+many, are one run: docs/multihost.md.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -17,6 +19,7 @@ import sys
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -26,15 +29,18 @@ from vie_jax import (
   config_check,
   convert,
   describe,
+  distributed,
   embed,
   evaluate,
   finetune,
   linear_eval,
   metric_log,
+  process_environment,
   result,
   retrieve,
   run_log,
   train,
+  workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
@@ -57,12 +63,14 @@ MOST_LETTERS = 500
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
+  process_environment.DistributedError,
   embed.ClipsError,
   foreign_embeddings.EmbeddingsError,
   frame_store.DatasetError,
   metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
+  workdir_lock.WorkdirLockedError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -74,6 +82,20 @@ _WORKDIR = flags.DEFINE_string(
   'Folder of the run. Default: workdir/ and the name of the config.',
 )
 _MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'auto',
+  process_environment.CHOICES,
+  'Whether this is one of several processes: as the environment says, or not.',
+)
+_TIMEOUTS = {
+  name: flags.DEFINE_integer(f'{name}_seconds', seconds, text, lower_bound=1)
+  for name, seconds, text in (
+    ('connect', 300, 'How long to wait for all processes to start.'),
+    ('heartbeat', 20, 'After so long without a sign a process counts as lost.'),
+    ('shutdown', 60, 'How long to wait for the others when all are done.'),
+  )
+}
 
 
 def parse(argv):
@@ -116,17 +138,48 @@ def main(unused_argv):
   run_log.to_terminal()
   compilation_cache.use()
   try:
+    _start_processes(workdir)
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
     message = urls.redacted(str(error))
     lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
+    message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
-    logging.error(('\n' if is_list else ' ').join(lines))
-    sys.exit(2)
+    logging.error(message)
+    distributed.leave(2, message)
+  except checkpoint.SaveFailedError as error:
+    logging.error('%s', error)
+    distributed.leave(distributed.STOPPED_EARLY, str(error))
   except KeyboardInterrupt:
-    logging.error('Interrupted. The same command goes on from the last save.')
-    sys.exit(130)
+    message = 'Interrupted. The same command goes on from the last save.'
+    logging.error('%s', message)
+    distributed.leave(130, message)
+  except Exception as error:
+    if not distributed.is_shared():
+      raise
+    distributed.leave_if_another_has()
+    logging.exception('A mistake in the code, or a process that is gone.')
+    distributed.leave(1, f'{type(error).__name__}: {error}')
+  distributed.finish()
+
+
+def _start_processes(workdir):
+  """Connects the processes of the run, and sees that they are alike."""
+  seconds = {name: flag.value for name, flag in _TIMEOUTS.items()}
+  distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
+  if not distributed.is_shared():
+    return
+  run_log.to_terminal(f'[{distributed.index()}] ')
+  logging.info('This is %s.', distributed.describe())
+  distributed.check_same(
+    {
+      'JAX': jax.__version__,
+      '--mode': _MODE.value,
+      '--workdir': workdir,
+      'config': json.loads(_CONFIG.value.to_json_best_effort()),
+    }
+  )
 
 
 if __name__ == '__main__':

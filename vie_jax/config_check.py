@@ -61,6 +61,7 @@ _NOT_NEGATIVE = (
   'seed',
   'num_devices',
   'objective.instance_recognition_steps',
+  'keep_checkpoint_every_steps',
   'local_aggregation.recluster_every_steps',
   'optimizer.learning_rate',
   'optimizer.weight_decay',
@@ -104,6 +105,7 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),
   'knn.reference': ('bank', 'clips'),
+  'on_failed_save': ('retry', 'stop'),
   'embed.layer': ('embedding', *readout.LAYERS),
   **{
     f'{group}.{name}': choices

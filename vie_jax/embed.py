@@ -21,11 +21,13 @@ from jax.sharding import Mesh
 from vie_jax import (
   config_check,
   device_augment,
+  distributed,
   experiment,
   result,
   run_log,
   sharding,
   weights,
+  workdir_lock,
 )
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
@@ -113,7 +115,7 @@ def embed_clips(
     batch = clips[start : start + batch_size]
     missing = [(0, batch_size - len(batch)), *((0, 0),) * 4]
     padded = np.pad(batch, missing, mode='edge')
-    placed = jax.device_put(padded, sharding.rows(mesh))
+    placed = sharding.place(padded, sharding.rows(mesh))
     embeddings.append(np.asarray(embed(variables, placed))[: len(batch)])
     logging.info('Embedded %d of %d clips.', start + len(batch), len(clips))
   return np.concatenate(embeddings)
@@ -184,25 +186,27 @@ def _embed_array(config, workdir):
     'clips': len(clips),
   }
   folder = result.folder(config, workdir, MODE, dataset['name'])
-  split_embeddings.check_source(folder, config, dataset)
-  embeddings = embed_clips(
-    clips,
-    found.variables,
-    model=model,
-    batch_size=config.embed.batch_size,
-    mesh=mesh,
-    layer=config.embed.layer,
-  )
-  folder.mkdir(parents=True, exist_ok=True)
-  np.save(folder / EMBEDDINGS_FILE, embeddings)
-  result.write(
-    folder,
-    {
-      **_facts(config, found, dataset, embeddings.shape),
-      'clips': list(clips.shape),
-      'seconds': round(time.monotonic() - started, 1),
-    },
-  )
+  with workdir_lock.hold(folder):
+    split_embeddings.check_source(folder, config, dataset)
+    embeddings = embed_clips(
+      clips,
+      found.variables,
+      model=model,
+      batch_size=config.embed.batch_size,
+      mesh=mesh,
+      layer=config.embed.layer,
+    )
+    distributed.share_folder(folder)
+    if jax.process_index() == 0:
+      np.save(folder / EMBEDDINGS_FILE, embeddings)
+    result.write(
+      folder,
+      {
+        **_facts(config, found, dataset, embeddings.shape),
+        'clips': list(clips.shape),
+        'seconds': round(time.monotonic() - started, 1),
+      },
+    )
   logging.info('Written: %s', folder / EMBEDDINGS_FILE)
   return embeddings
 
@@ -213,10 +217,13 @@ def _embed_source(config, workdir):
   name = config.embed.source or config.dataset.dir
   mesh, model, found = _network(config, workdir)
   folder = _folder(config, workdir, name)
-  with embed_sources.open_source(config, name, folder) as source:
+  with (
+    workdir_lock.hold(folder),
+    embed_sources.open_source(config, name, folder) as source,
+  ):
     split_embeddings.check_source(folder, config, source.facts)
-    folder.mkdir(parents=True, exist_ok=True)
-    run_log.to_file(folder)
+    distributed.share_folder(folder)
+    run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE
     shape = _fill(path, source, config, model, found, mesh)
     if jax.process_index() == 0:

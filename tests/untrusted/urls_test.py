@@ -127,12 +127,12 @@ def record_of(message, *arguments):
 
 def test_a_name_cannot_write_a_line_of_the_log():
   name = 'a\x1b[31m\n2026-01-01 00:00:00 forged\r\u202e\x9b1m\udcff.mp4'
-  line = run_log._FORMATTER.format(record_of('Skipped: %s: %s', name, 'x'))
+  line = run_log._formatter().format(record_of('Skipped: %s: %s', name, 'x'))
   assert '\n' not in line
   assert line.isprintable()
   assert r'a\x1b[31m\n2026-01-01 00:00:00 forged\r\u202e\x9b1m\udcff' in line
   # What is meant to have lines has them, none that begins with a time.
-  text = run_log._FORMATTER.format(record_of('Config:\n%s', name))
+  text = run_log._formatter().format(record_of('Config:\n%s', name))
   first, *others = text.split('\n')
   assert first.endswith(' Config:')
   assert others
