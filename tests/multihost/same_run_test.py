@@ -1,6 +1,7 @@
 """The same run on devices and processes of several numbers: main.py itself."""
 
 import json
+import time
 
 import numpy as np
 import processes
@@ -34,8 +35,9 @@ SETTINGS = {
 GRID = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 4)]  # processes, devices of each
 
 
-def run(folder, dataset, num_processes, num_devices, mode='train'):
-  command = tiny_run.command(folder / 'run', dataset, mode=mode, **SETTINGS)
+def run(folder, dataset, num_processes, num_devices, mode='train', **changes):
+  settings = SETTINGS | changes
+  command = tiny_run.command(folder / 'run', dataset, mode=mode, **settings)
   processes.run(
     [command] * num_processes, folder / mode, num_devices=num_devices
   )
@@ -53,12 +55,7 @@ def test_losses_and_neighbors_are_those_of_one_device(
   alone, demo_dataset, tmp_path, num_processes, num_devices
 ):
   together = run(tmp_path, demo_dataset, num_processes, num_devices)
-  steps, expected = metric_log.curve(alone, 'train/loss')
-  assert steps == list(range(1, 41))
-  _, found = metric_log.curve(together, 'train/loss')
-  difference = np.abs(np.divide(found, expected) - 1)
-  print(f'{num_processes} x {num_devices}: {difference.max():.1e}')
-  assert difference.max() < 1e-4
+  assert_same_losses(together, alone, f'{num_processes} x {num_devices}')
   steps, expected = metric_log.curve(alone, 'health/kmeans_objective')
   assert steps == [21, 25, 33]
   _, found = metric_log.curve(together, 'health/kmeans_objective')
@@ -67,6 +64,38 @@ def test_losses_and_neighbors_are_those_of_one_device(
     run(tmp_path, demo_dataset, num_processes, num_devices, 'knn_eval'),
     run(alone.parent, demo_dataset, 1, 1, 'knn_eval'),
   )
+
+
+def assert_same_losses(workdir, expected, name):
+  steps, expected = metric_log.curve(expected, 'train/loss')
+  assert steps == list(range(1, 41))
+  _, found = metric_log.curve(workdir, 'train/loss')
+  difference = np.abs(np.divide(found, expected) - 1)
+  print(f'{name}: {difference.max():.1e}')
+  assert difference.max() < 1e-4
+
+
+@pytest.mark.parametrize(
+  'first, second', [((2, 2), (1, 1)), ((1, 4), (2, 2)), ((2, 2), (1, 8))]
+)
+def test_a_killed_run_goes_on_with_another_number_of_processes(
+  alone, demo_dataset, tmp_path, first, second
+):
+  command = tiny_run.command(
+    tmp_path / 'run', demo_dataset, **SETTINGS | {'checkpoint_every_steps': 5}
+  )
+  started = processes.Processes(
+    [command] * first[0], tmp_path / 'first', num_devices=first[1]
+  )
+  # k-means has run by then, and the checkpoint of step 20 is complete.
+  while '[23] ' not in started.said(0):
+    assert started.processes[0].poll() is None, started.said(0)
+    time.sleep(0.1)
+  started.kill()
+  run(tmp_path, demo_dataset, *second, checkpoint_every_steps=5)
+  log = (tmp_path / 'run' / 'train.log').read_text()
+  assert 'Going on from the checkpoint of step' in log
+  assert_same_losses(tmp_path / 'run', alone, f'{first} then {second}')
 
 
 def assert_same_knn(workdir, expected):
