@@ -270,6 +270,9 @@ def main():
   parser.add_argument('--neighbors', type=int, default=512)
   parser.add_argument('--dim', type=int, default=128)
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument(
+    '--parts', nargs='+', choices=list(_PARTS), default=list(_PARTS)
+  )
   options = parser.parse_args()
   report = result_lines.Report(
     'local_aggregation', rounds=options.rounds, packages=_PACKAGES
@@ -283,8 +286,8 @@ def main():
       'dim': options.dim,
     }
     size = f'N = {options.videos:,}, B = {batch_size}, k = {options.neighbors}'
-    _compare_steps(f'step, {size}', sizes, report)
-    _compare_searches(f'search, {size}', sizes, report)
+    for part in options.parts:
+      _PARTS[part](f'{part}, {size}', sizes, report)
 
 
 def _compare_steps(case, sizes, report):
@@ -322,6 +325,9 @@ def _compare_searches(case, sizes, report):
   }
   _check(case, exact)
   _add(report, case, found, 'faiss')
+
+
+_PARTS = {'step': _compare_steps, 'search': _compare_searches}
 
 
 def _add(report, case, found, peer, pages=''):
