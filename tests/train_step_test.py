@@ -168,6 +168,11 @@ def test_state_keeps_its_layout_and_no_step_recompiles(mesh8, name, caplog):
   assert 'Compiling' in caplog.text  # it would have been seen
 
 
+def test_clusterings_start_anew_unless_the_method_says_otherwise():
+  _, steps = compiled(1)
+  assert steps['recluster_again'] is steps['recluster']
+
+
 def embeddings_before(state, batch):
   """Train-mode embeddings of a batch, computed outside of the step."""
   _, key = jax.random.split(jax.random.fold_in(state.key, state.step))
