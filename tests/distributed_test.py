@@ -126,6 +126,20 @@ multihost_utils.process_allgather(np.ones(3))  # waits for the other
   assert abs(both[0].seconds - both[1].seconds) < 10
 
 
+@pytest.mark.slow
+def test_a_process_may_come_late_to_the_first_computation(tmp_path):
+  body = """
+from vie_jax import sharding
+mesh = sharding.make_mesh()
+if index == 1:
+  time.sleep(40)  # as when it compiles
+ones = sharding.place(np.ones(8), sharding.rows(mesh))
+add = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))
+assert float(add(ones)) == 8
+"""
+  processes.run(commands(body, tmp_path), tmp_path / 'logs')
+
+
 @pytest.mark.parametrize('killed', [0, 1])
 def test_a_killed_process_ends_the_others(tmp_path, killed):
   body = f"""

@@ -21,10 +21,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from jax._src import distributed as jax_distributed
+from jax.experimental import multihost_utils
 
-from vie_jax import process_environment
+from vie_jax import process_environment, sharding
 from vie_jax.process_environment import DistributedError
 
 STOPPED_EARLY = 75
@@ -85,6 +88,21 @@ def initialize(choice: str, timeouts: Timeouts | None = None) -> None:
     return
   _Watch.start()
   check_same({'number of devices': jax.local_device_count()})
+  _connect_devices()
+
+
+def _connect_devices():
+  """Makes the connections of devices while all processes are together.
+
+  On CPUs they are made when they are first used, and gloo fails where one
+  process comes half a minute after another: that happens when both compile.
+  Once they are there, it waits.
+  """
+  multihost_utils.sync_global_devices('connect')
+  mesh = sharding.make_mesh()
+  numbers = sharding.place(np.ones(mesh.size, np.float32), sharding.rows(mesh))
+  add = jax.jit(jnp.sum, out_shardings=sharding.replicated(mesh))
+  add(numbers).block_until_ready()
 
 
 def _connect(arguments, timeouts):
