@@ -1,0 +1,208 @@
+"""The command that every launcher starts: main.py with its arguments.
+
+They stand behind `--` on a launcher's command line, as main.py has them, and
+are checked before anything is started or paid for.
+"""
+
+import argparse
+import ast
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+
+import plans
+
+REPOSITORY = plans.REPOSITORY
+# What main.py says with its exit code: finished; stopped early, to be run
+# again; of no use to run again. Any other code is to be run again, too.
+DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
+# As if Ctrl-C had ended it.
+INTERRUPTED = 130
+# Of main.py, which takes seconds to import; a test compares.
+MODES = (
+  'convert',
+  'describe',
+  'embed',
+  'finetune',
+  'knn_eval',
+  'linear_eval',
+  'retrieve',
+  'supervised',
+  'train',
+)
+DISTRIBUTED = ('auto', 'off', 'on')
+_URL = re.compile(r'[a-z0-9]+://')
+_CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
+
+
+class LaunchError(ValueError):
+  """What was asked for cannot be started; one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """Arguments of main.py that have been checked.
+
+  Attributes:
+    arguments: all of them, in the user's order.
+    workdir: a path, not the URL of a bucket.
+    dataset_dir: the data set, a path or URL.
+  """
+
+  arguments: tuple[str, ...]
+  workdir: str
+  dataset_dir: str
+
+  @property
+  def words(self) -> tuple[str, ...]:
+    """What comes behind `python`, from the repository's root."""
+    return ('main.py', *self.arguments)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+  """A launcher's own arguments, and main.py's, which follow `--`."""
+  own = list(arguments)
+  if '--' not in own:
+    return own, []
+  at = own.index('--')
+  return own[:at], own[at + 1 :]
+
+
+def parse_fields(arguments: Sequence[str]) -> dict:
+  """Reads --config.FIELD=VALUE.
+
+  Raises:
+    LaunchError: naming an argument that is nothing of the kind.
+  """
+  fields = {}
+  for argument in arguments:
+    name, is_there, value = argument.partition('=')
+    if not name.startswith('--config.') or not is_there:
+      raise LaunchError(f'{argument} is not understood; see --help.')
+    try:
+      parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      parsed = value
+    fields[name.removeprefix('--config.')] = parsed
+  return fields
+
+
+def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
+  """Checks main.py's arguments, down to the fields of the config.
+
+  Args:
+    arguments: such as --config=configs/vie_slowfast.py --workdir=/W.
+    is_remote: whether they are for another machine, where a relative path
+      leads nowhere.
+
+  Raises:
+    LaunchError: naming what is missing or wrong.
+  """
+  given, fields = {}, []
+  for argument in arguments:
+    name, is_there, value = argument.partition('=')
+    if name.startswith('--config.'):
+      fields.append(argument)
+    elif name not in ('--config', '--workdir', '--mode', '--distributed'):
+      raise LaunchError(f'{argument} is no argument of main.py.')
+    elif not is_there or not value:
+      raise LaunchError(f'{name} needs a value: {name}=...')
+    else:
+      given[name] = value
+  for name in ('--config', '--workdir'):
+    if name not in given:
+      raise LaunchError(
+        f'{name} is missing. Arguments of main.py follow " -- ": '
+        '-- --config=configs/vie_slowfast.py --workdir=/path/to/workdir'
+      )
+  config = _config(given['--config'], fields, given.get('--mode', 'train'))
+  if given.get('--distributed', 'auto') not in DISTRIBUTED:
+    raise LaunchError('--distributed must be one of auto, on, off.')
+  workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
+  _check_paths(workdir, dataset_dir, is_remote=is_remote)
+  return Training(tuple(arguments), workdir, dataset_dir)
+
+
+def _config(name, fields, mode):
+  """The config that main.py will make of file and fields."""
+  if mode not in MODES:
+    raise LaunchError(f'--mode={mode} must be one of {", ".join(MODES)}.')
+  file, _, _ = name.partition(':')
+  if not _CONFIG_FILE.fullmatch(name) or not (REPOSITORY / file).is_file():
+    raise LaunchError(
+      f'There is no config {name}; it must be a file of configs/, as it is '
+      'named from the repository: configs/vie_slowfast.py'
+    )
+  step = plans.Step('launch', (), mode, '', name, parse_fields(fields))
+  try:
+    return step.config()
+  except (ValueError, TypeError) as error:
+    raise LaunchError(str(error)) from error
+
+
+def _check_paths(workdir, dataset_dir, *, is_remote):
+  if _URL.match(workdir):
+    raise LaunchError(
+      f'--workdir={workdir}: the workdir must be a path. Mount the bucket '
+      '(docs/launch/ has how) and name the folder there.'
+    )
+  if not is_remote:
+    return
+  if not workdir.startswith('/'):
+    raise LaunchError(
+      f'--workdir={workdir} must begin with "/": it is of other machines.'
+    )
+  if not dataset_dir.startswith('/') and not _URL.match(dataset_dir):
+    raise LaunchError(
+      f'--config.dataset.dir={dataset_dir} must begin with "/" or be a URL '
+      'such as gs://BUCKET/NAME: it is of other machines.'
+    )
+
+
+def check_below(training: Training, mount: str) -> None:
+  """Refuses a workdir that would be lost with the machine.
+
+  Raises:
+    LaunchError: if the workdir is not below the mounted bucket.
+  """
+  folder = pathlib.PurePosixPath(training.workdir)
+  if pathlib.PurePosixPath(mount) not in folder.parents or '..' in folder.parts:
+    raise LaunchError(
+      f'--workdir={training.workdir} must lie below {mount}, where the bucket '
+      'is mounted: everything else is lost with the machine.'
+    )
+
+
+def matching(pattern: str, meaning: str):
+  """A type for argparse: text that must match as a whole.
+
+  Args:
+    pattern: regular expression.
+    meaning: what it is, for the message.
+  """
+
+  def convert(text: str) -> str:
+    if not re.fullmatch(pattern, text):
+      raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
+    return text
+
+  return convert
+
+
+def number(minimum: int, maximum: int | None = None):
+  """A type for argparse: a whole number in a range."""
+
+  def convert(text: str) -> int:
+    try:
+      value = int(text)
+    except ValueError:
+      value = None
+    if value is None or value < minimum or (maximum and value > maximum):
+      most = f' and at most {maximum}' if maximum else ''
+      raise argparse.ArgumentTypeError(
+        f'{text!r} is not a whole number of at least {minimum}{most}'
+      )
+    return value
+
+  return convert
