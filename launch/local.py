@@ -63,28 +63,6 @@ def environment_of(
   return added
 
 
-def exit_code_of(codes: Sequence[int]) -> int:
-  """One exit code for that of all processes.
-
-  "Do not retry" comes before everything else, because one process that saw
-  why is enough; then Ctrl-C, then "run again", then any other failure.
-
-  Args:
-    codes: as subprocess has them: -9 for a process that signal 9 ended.
-  """
-  for code in (
-    training_command.GIVE_UP,
-    training_command.INTERRUPTED,
-    training_command.RUN_AGAIN,
-  ):
-    if code in codes:
-      return code
-  failed = [code for code in codes if code]
-  if not failed:
-    return training_command.DONE
-  return 128 - failed[0] if failed[0] < 0 else failed[0]
-
-
 class Group:
   """Processes that train together.
 
@@ -136,7 +114,9 @@ class Group:
     deadline, sent = None, []
     while any(process.poll() is None for process in self._processes):
       now = time.monotonic()
-      if deadline is None and any(p.poll() is not None for p in self._processes):
+      if deadline is None and any(
+        p.poll() is not None for p in self._processes
+      ):
         deadline = now + self._patience
       if deadline is not None and now > deadline and len(sent) < 2:
         which = (signal.SIGTERM, signal.SIGKILL)[len(sent)]
@@ -169,7 +149,7 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     for process in range(options.processes):
       added = environment_of(process, options, port)
       group.start([sys.executable, *words], added)
-    return exit_code_of(group.wait())
+    return training_command.exit_code_of(group.wait())
   finally:
     for which, handler in handlers.items():
       signal.signal(which, handler)
@@ -225,17 +205,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   parser = _parser()
   options = parser.parse_args(own)
-  if options.processes > 1 and not options.cpu:
-    if not options.devices_per_process:
-      parser.error(
-        'several processes need --devices-per-process=N, so that each has '
-        'GPUs of its own, or --cpu'
-      )
+  is_shared = options.processes > 1 and not options.cpu
+  if is_shared and not options.devices_per_process:
+    parser.error(
+      'several processes need --devices-per-process=N, so that each has GPUs '
+      'of its own, or --cpu'
+    )
   try:
     training = training_command.check(rest, is_remote=False)
   except training_command.LaunchError as error:
     commands.complain(error)
-    return training_command.GIVE_UP
+    return error.exit_code
   if options.dry_run:
     dry_run(options, training.words)
     return training_command.DONE

@@ -201,11 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = runner.run('sbatch', '--parsable', str(path)).strip()
   except training_command.LaunchError as error:
     commands.complain(error)
-    return training_command.GIVE_UP
+    return error.exit_code
   if options.dry_run:
     return training_command.DONE
   job = said.partition(';')[0]
-  commands.say(f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log')
+  commands.say(
+    f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log'
+  )
   commands.say(f'To end it: scancel {job}')
   return training_command.DONE
 

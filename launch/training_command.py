@@ -19,6 +19,11 @@ REPOSITORY = plans.REPOSITORY
 DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
 # As if Ctrl-C had ended it.
 INTERRUPTED = 130
+# After these nothing is started again.
+FINAL = (DONE, GIVE_UP, INTERRUPTED)
+# What Google Cloud allows as the name of a bucket, and a folder to mount it at.
+BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
+FOLDER = r'/[\w.-]+(/[\w.-]+)*'
 # Of main.py, which takes seconds to import; a test compares.
 MODES = (
   'convert',
@@ -38,6 +43,14 @@ _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 
 class LaunchError(ValueError):
   """What was asked for cannot be started; one line for the user."""
+
+  exit_code = GIVE_UP
+
+
+class TryAgainError(LaunchError):
+  """What was asked for has stopped; the same command goes on."""
+
+  exit_code = RUN_AGAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +185,28 @@ def check_below(training: Training, mount: str) -> None:
       f'--workdir={training.workdir} must lie below {mount}, where the bucket '
       'is mounted: everything else is lost with the machine.'
     )
+
+
+def exit_code_of(codes: Sequence[int]) -> int:
+  """One exit code for that of all processes.
+
+  "Do not retry" comes before everything else, because one process that saw
+  why is enough; then Ctrl-C, then "run again", then any other failure.
+
+  Args:
+    codes: as subprocess has them: -9 for a process that signal 9 ended.
+  """
+  for code in (
+    GIVE_UP,
+    INTERRUPTED,
+    RUN_AGAIN,
+  ):
+    if code in codes:
+      return code
+  failed = [code for code in codes if code]
+  if not failed:
+    return DONE
+  return 128 - failed[0] if failed[0] < 0 else failed[0]
 
 
 def matching(pattern: str, meaning: str):
