@@ -60,7 +60,8 @@ def _other(options, runner) -> int:
   resource = queued_resource.QueuedResource(request, runner)
   if options.verb == 'status':
     state = resource.state()
-    commands.say(f'{options.name}: {state}')
+    if not options.dry_run:
+      commands.say(f'{options.name}: {state}')
     if state == queued_resource.ACTIVE or options.dry_run:
       commands.say(resource.on_workers('state', options.name))
   elif options.verb == 'logs':
