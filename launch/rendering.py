@@ -12,7 +12,7 @@ _FOLDER = pathlib.Path(__file__).parent / 'templates'
 
 def _quoted(value: Any) -> str:
   """A value as JSON, which YAML reads as the same value."""
-  return json.dumps(value)
+  return json.dumps(value, ensure_ascii=False)
 
 
 def render(template: str, **values: Any) -> str:
