@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -73,31 +72,17 @@ class Group:
   def __init__(self, patience: float):
     self._patience = patience
     self._processes: list[subprocess.Popen] = []
-    self._readers: list[threading.Thread] = []
 
   def start(self, command: Sequence[str], added: Mapping[str, str]) -> None:
-    """Starts one more; its lines get its number in front."""
+    """Starts one more, with some variables on top of this one's."""
     process = subprocess.Popen(
       command,
       cwd=REPOSITORY,
       env=os.environ | added,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      errors='replace',
       # The terminal's Ctrl-C must not come beside ours: twice means at once.
       start_new_session=True,
     )
-    reader = threading.Thread(
-      target=self._show, args=(len(self._processes), process), daemon=True
-    )
     self._processes.append(process)
-    self._readers.append(reader)
-    reader.start()
-
-  def _show(self, number, process):
-    for line in process.stdout:
-      commands.say(f'[{number}] {line.rstrip()}')
 
   def signal(self, which: int) -> None:
     """Passes a signal on to all that still run."""
@@ -128,9 +113,6 @@ class Group:
         self.signal(which)
         deadline = now + self._patience
       time.sleep(0.1)
-    for reader in self._readers:
-      # A grandchild may hold the pipe open.
-      reader.join(timeout=5)
     return [process.returncode for process in self._processes]
 
 

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 import plans
 
+from vie_jax import exit_codes, process_environment
+
 REPOSITORY = plans.REPOSITORY
 # What main.py says with its exit code: finished; stopped early, to be run
 # again; of no use to run again. Any other code is to be run again, too.
-DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
-# As if Ctrl-C had ended it.
-INTERRUPTED = 130
+DONE, RUN_AGAIN, GIVE_UP = 0, exit_codes.RETRY, exit_codes.REFUSED
+# Ctrl-C has ended it.
+INTERRUPTED = exit_codes.INTERRUPTED
 # After these nothing is started again.
 FINAL = (DONE, GIVE_UP, INTERRUPTED)
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
@@ -36,7 +38,15 @@ MODES = (
   'supervised',
   'train',
 )
-DISTRIBUTED = ('auto', 'off', 'on')
+FLAGS = (
+  '--config',
+  '--workdir',
+  '--mode',
+  '--distributed',
+  '--connect_seconds',
+  '--heartbeat_seconds',
+  '--shutdown_seconds',
+)
 _URL = re.compile(r'[a-z0-9]+://')
 _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 
@@ -117,7 +127,7 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     name, is_there, value = argument.partition('=')
     if name.startswith('--config.'):
       fields.append(argument)
-    elif name not in ('--config', '--workdir', '--mode', '--distributed'):
+    elif name not in FLAGS:
       raise LaunchError(f'{argument} is no argument of main.py.')
     elif not is_there or not value:
       raise LaunchError(f'{name} needs a value: {name}=...')
@@ -130,8 +140,9 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
         '-- --config=configs/vie_slowfast.py --workdir=/path/to/workdir'
       )
   config = _config(given['--config'], fields, given.get('--mode', 'train'))
-  if given.get('--distributed', 'auto') not in DISTRIBUTED:
-    raise LaunchError('--distributed must be one of auto, on, off.')
+  choices = process_environment.CHOICES
+  if given.get('--distributed', 'auto') not in choices:
+    raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
   _check_paths(workdir, dataset_dir, is_remote=is_remote)
   return Training(tuple(arguments), workdir, dataset_dir)

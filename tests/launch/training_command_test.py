@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import training_command
+from absl import flags
 from training_command import LaunchError
 
 import main
@@ -18,6 +19,11 @@ def check(*arguments, is_remote=True):
 
 def test_modes_are_those_of_main():
   assert set(training_command.MODES) == set(main.MODES)
+
+
+def test_flags_are_those_of_main():
+  found = flags.FLAGS.flags_by_module_dict()['main']
+  assert set(training_command.FLAGS) == {f'--{flag.name}' for flag in found}
 
 
 def test_arguments_are_handed_on_as_they_are():
