@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 import plans
 
-from vie_jax import exit_codes, process_environment
+from vie_jax import process_environment
 
 REPOSITORY = plans.REPOSITORY
 # What main.py says with its exit code: finished; stopped early, to be run
 # again; of no use to run again. Any other code is to be run again, too.
-DONE, RUN_AGAIN, GIVE_UP = 0, exit_codes.RETRY, exit_codes.REFUSED
+DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
 # Ctrl-C has ended it.
-INTERRUPTED = exit_codes.INTERRUPTED
+INTERRUPTED = 130
 # After these nothing is started again.
 FINAL = (DONE, GIVE_UP, INTERRUPTED)
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
