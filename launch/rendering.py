@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
   # What comes out is no HTML: values are quoted by the filters.
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_FOLDER),
-    autoescape=False,
+    autoescape=False,  # noqa: S701
     keep_trailing_newline=True,
     lstrip_blocks=True,
     trim_blocks=True,
