@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import commands
+import command_runner
 import queued_resource
 import tpu_launch
 import training_command
@@ -45,7 +45,7 @@ def _run(options, rest, runner) -> int:
     code = launch.run()
     launch.finish()
   except KeyboardInterrupt:
-    commands.say(
+    command_runner.say(
       '\nNot watched any more. What runs on the TPU goes on, and costs.\n'
       'To watch again: the same command.\n'
       f'To save and stop: {tpu_launch.command("stop", options)}\n'
@@ -61,9 +61,9 @@ def _other(options, runner) -> int:
   if options.verb == 'status':
     state = resource.state()
     if not options.dry_run:
-      commands.say(f'{options.name}: {state}')
+      command_runner.say(f'{options.name}: {state}')
     if state == queued_resource.ACTIVE or options.dry_run:
-      commands.say(resource.on_workers('state', options.name))
+      command_runner.say(resource.on_workers('state', options.name))
   elif options.verb == 'logs':
     resource.follow_log(options.name, options.worker, lines=options.lines)
   elif options.verb == 'stop':
@@ -152,13 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv[1:] if arguments is None else arguments
   )
   options = _parser().parse_args(own)
-  runner = commands.Commands(is_dry_run=options.dry_run)
+  runner = command_runner.Commands(is_dry_run=options.dry_run)
   try:
     if options.verb == 'run':
       return _run(options, rest, runner)
     return _other(options, runner)
   except training_command.LaunchError as error:
-    commands.complain(error)
+    command_runner.complain(error)
     return error.exit_code
 
 

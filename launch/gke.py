@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import commands
+import command_runner
 import rendering
 import tpu_slices
 import training_command
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv[1:] if arguments is None else arguments
   )
   options = _parser().parse_args(own)
-  runner = commands.Commands(is_dry_run=options.dry_run)
+  runner = command_runner.Commands(is_dry_run=options.dry_run)
   places = {'namespace': options.namespace, 'context': options.context}
   place = [f'--{name}={value}' for name, value in places.items() if value]
   try:
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
       _other(options, runner, place)
   except training_command.LaunchError as error:
-    commands.complain(error)
+    command_runner.complain(error)
     return error.exit_code
   return training_command.DONE
 

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-import commands
+import command_runner
 import training_command
 
 REPOSITORY = training_command.REPOSITORY
@@ -105,7 +105,7 @@ class Group:
         deadline = now + self._patience
       if deadline is not None and now > deadline and len(sent) < 2:
         which = (signal.SIGTERM, signal.SIGKILL)[len(sent)]
-        commands.say(
+        command_runner.say(
           f'A process has ended, and others have not after {self._patience:.0f}'
           f' s more: sending {which.name}.'
         )
@@ -141,12 +141,12 @@ def dry_run(options: argparse.Namespace, words: Sequence[str]) -> None:
   """Prints what would be started, one line for each process."""
   # The real port is one that is free when the processes start.
   port = options.port or 'PORT'
-  commands.say(f'$ cd {shlex.quote(str(REPOSITORY))}')
+  command_runner.say(f'$ cd {shlex.quote(str(REPOSITORY))}')
   for process in range(options.processes):
     added = environment_of(process, options, port)
     variables = [f'{name}={value}' for name, value in added.items()]
     prefix = ['env', *variables] if variables else []
-    commands.say(f'$ {shlex.join([*prefix, sys.executable, *words])}')
+    command_runner.say(f'$ {shlex.join([*prefix, sys.executable, *words])}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     training = training_command.check(rest, is_remote=False)
   except training_command.LaunchError as error:
-    commands.complain(error)
+    command_runner.complain(error)
     return error.exit_code
   if options.dry_run:
     dry_run(options, training.words)

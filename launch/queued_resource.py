@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-import commands
+import command_runner
 import training_command
 
 # On its way to ACTIVE.
@@ -60,7 +60,7 @@ class QueuedResource:
     runner: runs gcloud.
   """
 
-  def __init__(self, request: Request, runner: commands.Commands):
+  def __init__(self, request: Request, runner: command_runner.Commands):
     self._request = request
     self._runner = runner
 
@@ -85,7 +85,7 @@ class QueuedResource:
     """Asks for it; returns before it is there.
 
     Raises:
-      commands.CommandError: if the cloud refuses, such as for want of quota.
+      command_runner.CommandError: if the cloud refuses, such as for want of quota.
     """
     self._queue(
       'create',
@@ -101,13 +101,13 @@ class QueuedResource:
 
     Raises:
       StateError: if the cloud names a state that is not known here.
-      commands.CommandError: if gcloud fails otherwise.
+      command_runner.CommandError: if gcloud fails otherwise.
     """
     try:
       said = self._queue(
         'describe', '--format=value(state.state)', is_shown=False
       ).strip()
-    except commands.CommandError as error:
+    except command_runner.CommandError as error:
       if _NOT_FOUND.search(error.output):
         return NONE
       raise
@@ -154,7 +154,7 @@ class QueuedResource:
       What all of them said on standard output.
 
     Raises:
-      commands.CommandError: if one of them fails or cannot be reached.
+      command_runner.CommandError: if one of them fails or cannot be reached.
     """
     # gcloud hands the command to a shell on the worker.
     command = shlex.join(['bash', WORKER_SCRIPT.name, *words])

@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-import commands
+import command_runner
 import rendering
 import training_command
 
@@ -195,20 +195,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     _check(options)
     training = training_command.check(rest, is_remote=True)
-    runner = commands.Commands(is_dry_run=options.dry_run)
+    runner = command_runner.Commands(is_dry_run=options.dry_run)
     path = pathlib.Path(options.logs, f'{options.name}.sh')
     runner.write(path, script(options, training))
     said = runner.run('sbatch', '--parsable', str(path)).strip()
   except training_command.LaunchError as error:
-    commands.complain(error)
+    command_runner.complain(error)
     return error.exit_code
   if options.dry_run:
     return training_command.DONE
   job = said.partition(';')[0]
-  commands.say(
+  command_runner.say(
     f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log'
   )
-  commands.say(f'To end it: scancel {job}')
+  command_runner.say(f'To end it: scancel {job}')
   return training_command.DONE
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import commands
+import command_runner
 import queued_resource
 import tpu_slices
 import training_command
@@ -90,7 +90,7 @@ class Launch:
     self,
     options: argparse.Namespace,
     training: training_command.Training,
-    runner: commands.Commands,
+    runner: command_runner.Commands,
   ):
     self._options = options
     self._training = training
@@ -107,7 +107,7 @@ class Launch:
         too often, or does not answer.
     """
     if _git('status', '--porcelain').stdout.strip():
-      commands.say(
+      command_runner.say(
         f'{self._options.commit} is run; changes without a commit are not.'
       )
     preemptions = restarts = 0
@@ -119,7 +119,7 @@ class Launch:
         code = self._watch()
       except _PreemptedError:
         preemptions += 1
-        commands.say(f'The TPU has been taken away ({preemptions}).')
+        command_runner.say(f'The TPU has been taken away ({preemptions}).')
         if preemptions > self._options.max_preemptions:
           raise training_command.TryAgainError(
             f'Given up after {preemptions} preemptions. {self._what_now()}'
@@ -128,7 +128,7 @@ class Launch:
       if code in training_command.FINAL:
         return code
       restarts += 1
-      commands.say(f'main.py ended with exit code {code} ({restarts}).')
+      command_runner.say(f'main.py ended with exit code {code} ({restarts}).')
       if restarts > self._options.max_restarts:
         raise training_command.TryAgainError(
           f'Given up after main.py ended {restarts} times, at last with exit '
@@ -151,7 +151,7 @@ class Launch:
     while True:
       try:
         return self._resource.state()
-      except commands.CommandError as error:
+      except command_runner.CommandError as error:
         failures += 1
         if failures == PATIENCE:
           raise training_command.TryAgainError(
@@ -172,7 +172,7 @@ class Launch:
       state = self._state()
       if state != shown:
         now = time.strftime('%H:%M:%S')
-        commands.say(f'{now} {self._options.name}: {state}')
+        command_runner.say(f'{now} {self._options.name}: {state}')
         shown = state
       if state == queued_resource.ACTIVE:
         return
@@ -236,14 +236,14 @@ class Launch:
       try:
         step()
         return
-      except commands.CommandError as error:
+      except command_runner.CommandError as error:
         if self._state() != queued_resource.ACTIVE:
           raise _PreemptedError from error
         if attempt == ATTEMPTS:
           raise training_command.TryAgainError(
             f'{error}. {self._what_now()}'
           ) from error
-        commands.complain(error)
+        command_runner.complain(error)
         self._wait()
 
   def _watch(self):
@@ -259,7 +259,7 @@ class Launch:
         raise _PreemptedError
       try:
         states = self._resource.worker_states(self._options.name)
-      except commands.CommandError as error:
+      except command_runner.CommandError as error:
         failures += 1
         if failures < PATIENCE:
           continue
@@ -275,11 +275,11 @@ class Launch:
     """Shows the ends of the logs, and gives the TPU back."""
     try:
       self._show_last_lines()
-    except commands.CommandError as error:
+    except command_runner.CommandError as error:
       # Not worth paying on for.
-      commands.complain(error)
+      command_runner.complain(error)
     if self._options.keep:
-      commands.say(
+      command_runner.say(
         'The TPU is kept, and costs until it is deleted: '
         f'{command("delete", self._options)}'
       )
@@ -288,11 +288,11 @@ class Launch:
 
   def _show_last_lines(self):
     name = self._options.name
-    commands.say(self._resource.last_lines(name, lines=LAST_LINES))
+    command_runner.say(self._resource.last_lines(name, lines=LAST_LINES))
 
   def dry_run(self) -> None:
     """Prints what `run` does if nothing goes wrong, and what else if it does."""
-    options, note = self._options, commands.say
+    options, note = self._options, command_runner.say
     size = tpu_slices.of_type(options.accelerator_type)
     seconds = options.poll_seconds
     note(

@@ -45,6 +45,7 @@ install_code() {
   "${home}/uv/bin/uv" venv --quiet --python "${python_versions}" "${folder}/venv"
   "${home}/uv/bin/uv" pip install --quiet --python "${folder}/venv/bin/python" \
     --constraint "${folder}/code/constraints.txt" \
+    --constraint "${folder}/code/launch/constraints.txt" \
     --editable "${folder}/code[tpu,gcs]"
   touch "${folder}/complete"
   say "code and packages of ${commit} are installed"

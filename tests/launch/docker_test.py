@@ -122,11 +122,29 @@ def test_stopping_it_is_a_preemption(path):
 def test_packages_are_pinned_and_there_are_no_secrets(path):
   (install,) = [v for v in values(path, 'RUN') if 'pip' in v]
   words = shlex.split(install)
-  assert words[words.index('--constraint') + 1] == 'constraints.txt'
+  files = [
+    file
+    for option, file in zip(words, words[1:], strict=False)
+    if option == '--constraint'
+  ]
+  assert files == ['constraints.txt', 'launch/constraints.txt']
   assert '--no-cache-dir' in words
   text = path.read_text().lower()
   for word in ('secret', 'token', 'password', 'credential', ' arg '):
     assert word not in text
+
+
+def test_versions_stand_in_one_place():
+  lines = [
+    (REPOSITORY / name).read_text().splitlines()
+    for name in ('constraints.txt', 'launch/constraints.txt')
+  ]
+  first, second = (
+    {line.partition('==')[0].lower() for line in each if '==' in line}
+    for each in lines
+  )
+  assert not first & second
+  assert {'libtpu', 'jax-cuda12-plugin', 'gcsfs'} <= second
 
 
 @pytest.mark.parametrize(

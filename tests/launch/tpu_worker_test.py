@@ -104,9 +104,11 @@ def test_bootstrap_sets_up_once(worker, stand_ins):
   venv, install = (call for call in stand_ins.calls if call[0] == 'uv')
   assert venv[-1] == str(worker.home / 'vie_jax' / COMMIT / 'venv')
   code = f'{worker.home}/vie_jax/{COMMIT}/code'
-  assert install[-4:] == [
+  assert install[-6:] == [
     '--constraint',
     f'{code}/constraints.txt',
+    '--constraint',
+    f'{code}/launch/constraints.txt',
     '--editable',
     f'{code}[tpu,gcs]',
   ]
