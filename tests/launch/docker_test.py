@@ -1,6 +1,7 @@
 """Dockerfiles: linted, laid out as they say, and their command really run."""
 
 import fnmatch
+import itertools
 import json
 import os
 import pathlib
@@ -124,7 +125,7 @@ def test_packages_are_pinned_and_there_are_no_secrets(path):
   words = shlex.split(install)
   files = [
     file
-    for option, file in zip(words, words[1:], strict=False)
+    for option, file in itertools.pairwise(words)
     if option == '--constraint'
   ]
   assert files == ['constraints.txt', 'launch/constraints.txt']
