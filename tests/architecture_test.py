@@ -51,7 +51,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'ml_collections',
   ),
   'process_environment': ('', ''),
-  'distributed': ('process_environment', 'jax'),
+  'distributed': ('process_environment sharding', 'jax numpy'),
   'run_log': ('untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
