@@ -180,8 +180,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Lloyd iterations of k-means; 20 (official).
   config.local_aggregation.kmeans_iterations = 20
   # Those of a clustering that starts from the means of the last clusters, as
-  # all but the first can. 0 starts each from random rows (official). 5 give as
-  # good clusters as 20 from random rows do, see docs/performance.md.
+  # all but the first can. 0 starts each from random rows (official). 3 to 5 are
+  # enough, see docs/performance.md.
   config.local_aggregation.kmeans_warm_iterations = 0
   # Steps between clusterings; 0 is once an epoch (official).
   config.local_aggregation.recluster_every_steps = 0
