@@ -40,14 +40,14 @@ class Clips:
   """Draws the clips of a training, as vie_jax.input_pipeline.pipeline does.
 
   Args:
-    store: FrameStore.
+    instances: Instances.
     config: has clip and crop, as a config of vie_jax.
     batch_size: B.
     seed: of the training.
   """
 
-  def __init__(self, store, config, *, batch_size, seed):
-    self._store = store
+  def __init__(self, instances, config, *, batch_size, seed):
+    self._instances = instances
     self._batch_size = batch_size
     self._seed = seed
     self._clip = config.clip
@@ -58,14 +58,15 @@ class Clips:
     return [clip for step in steps for clip in self._of_step(step)]
 
   def _of_step(self, step):
-    store, clip, crop = self._store, self._clip, self._crop
+    store, clip, crop = self._instances.store, self._clip, self._crop
     positions = step * self._batch_size + np.arange(self._batch_size)
-    video = batch_order.visited(
+    instance_index = batch_order.visited(
       tf.constant(positions, tf.int64),
-      store.num_videos,
+      self._instances.num_instances,
       batch_size=self._batch_size,
       seed=self._seed,
     ).numpy()
+    video = self._instances.video[instance_index]
     clip_seed = stateless_random.fold_in([self._seed, 0], positions)
     frame_seed, box_seed = stateless_random.split(clip_seed, 2)
     numbers = frame_sampling.train_frame_numbers(
