@@ -1,3 +1,4 @@
+import decimal
 import json
 import os
 import pathlib
@@ -108,6 +109,14 @@ def test_every_format_gives_whole_videos_and_segments_of_them(
   capsys.readouterr()
   assert _prepare(write(tmp_path), out, '--root', videos) == 0
   assert 'already complete' in capsys.readouterr().out
+
+
+def test_times_in_a_table_may_be_decimal_numbers(videos, tmp_path):
+  times = {'start': [decimal.Decimal('0.40')], 'end': [decimal.Decimal('1.2')]}
+  table = pyarrow.table({'path': ['a.mp4'], **times})
+  pyarrow.parquet.write_table(table, tmp_path / 'l.parquet')
+  assert _prepare(tmp_path / 'l.parquet', tmp_path / 'o', '--root', videos) == 0
+  assert list(_videos(tmp_path / 'o')) == ['a.mp4#t=0.4,1.2']
 
 
 def test_several_label_columns_and_a_column_of_no_use(videos, tmp_path):
@@ -237,6 +246,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.jsonl', '\n', 'is empty'),
     ('l.jsonl', '{"path": "a.mp4"}\n{', 'line 2: not JSON'),
     ('l.jsonl', '["a.mp4"]', 'line 1: must be an object'),
+    ('l.jsonl', '{"path": "a.mp4", "path": "c"}', "line 1: .*'path' twice"),
     ('l.jsonl', '{"path": ["a.mp4"]}', 'line 1: .* neither text'),
     ('l.parquet', 'no parquet', 'cannot be read'),
     ('l.txt', 'a.mp4', 'a list is a .csv, .jsonl or .parquet'),
