@@ -18,6 +18,10 @@ Made by `python benchmarks/make_tables.py` from the files in
 `benchmarks/results`. Each value is the median of the rounds of one run, in
 which the variants took turns. In brackets: how many times as much as that of
 the variant that is named.
+
+No GPU has been at hand. What crop and colour noise cost there, as a part of a
+step, is not measured; `python benchmarks/device_augment.py` measures it. The
+figures of it below are of small networks on a processor, and say nothing of a GPU.
 """
 
 

@@ -3,7 +3,9 @@ import json
 import os
 import pathlib
 import re
+import shutil
 
+import file_watch
 import prepare
 import pyarrow
 import pyarrow.parquet
@@ -208,6 +210,45 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
   printed = capsys.readouterr().out
   assert 'missing: 3 of 5 listed videos (60.0%)' in printed
   assert 'skipped: 14' in printed
+
+
+def test_no_name_in_a_list_opens_a_file_outside(videos, tmp_path):
+  outside, root = tmp_path / 'outside', tmp_path / 'root'
+  outside.mkdir()
+  root.mkdir()
+  decoy = outside / 'decoy.mp4'
+  shutil.copy(videos / 'a.mp4', decoy)
+  shutil.copy(videos / 'a.mp4', root / 'a.mp4')
+  (root / 'link.mp4').symlink_to(decoy)
+  (root / 'chain.mp4').symlink_to('link.mp4')
+  (root / 'up').symlink_to(outside)
+  os.mkfifo(root / 'pipe.mp4')
+  os.mkfifo(outside / 'pipe.mp4')
+  names = [
+    *('../outside/decoy.mp4', 'a.mp4/../../outside/decoy.mp4', str(decoy)),
+    *(f'//{decoy}', f'{root}/../outside/decoy.mp4', 'link.mp4', 'chain.mp4'),
+    *('up/decoy.mp4', 'up/../outside/decoy.mp4', './/..//outside/decoy.mp4'),
+    *('/dev/zero', '/dev/stdin', '/proc/self/environ', '/etc/passwd'),
+    *('pipe.mp4', 'up/pipe.mp4', '..', '.', '/', 'up'),
+    *(f'file:{decoy}', f'file://{decoy}', f'concat:{decoy}', '~/x.mp4'),
+  ]
+  assert len(names) >= 20
+  file = _write(
+    tmp_path / 'l.jsonl',
+    '\n'.join(json.dumps({'path': name}) for name in ['a.mp4', *names]),
+  )
+  watch = file_watch.Watch(outside)
+  decoy.read_bytes()
+  assert watch.opened(), 'a watch that sees nothing proves nothing'
+  assert _prepare(file, tmp_path / 'o', '--root', root, '--val-percent', 0) == 0
+  assert watch.opened() == 0
+  assert set(_videos(tmp_path / 'o')) == {'a.mp4'}
+  named = [
+    entry['path']
+    for kind in ('skipped', 'missing')
+    for entry in _manifest(tmp_path / 'o', kind)
+  ]
+  assert len(named) == len(names)
 
 
 def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
