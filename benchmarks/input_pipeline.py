@@ -130,6 +130,44 @@ def main():
       store.close()
 
 
+class _CountingStore(frame_store.FrameStore):
+  """Knows how many frames vie_jax has read, and so when a batch is made."""
+
+  num_read = 0
+
+  def each_frame(self, *arguments):
+    """See FrameStore.each_frame; for one thread."""
+    for frame in super().each_frame(*arguments):
+      self.num_read += 1
+      yield frame
+
+
+class _Batches:
+  """Training batches, one of which is always ready.
+
+  Args:
+    batches: iterator, which makes one batch ahead.
+    store: _CountingStore they are read from, before anything is.
+    num_frames: of a batch.
+  """
+
+  def __init__(self, batches, store, num_frames):
+    self._batches = batches
+    self._store = store
+    self._num_frames = num_frames
+    self._expected = store.num_read + num_frames
+
+  def take(self):
+    """Returns (batch, CPU seconds of making the one that takes its place)."""
+    self._expected += self._num_frames
+    taken = []
+    took = result_lines.cpu_seconds(
+      lambda: taken.append(next(self._batches)),
+      lambda: self._store.num_read >= self._expected,
+    )
+    return taken[0], took
+
+
 class _Case:
   """One network's clips, made by all ways."""
 
@@ -149,22 +187,21 @@ class _Case:
     """Times all ways and reports them."""
     with contextlib.ExitStack() as stack:
       batches = {
-        _way(*stored): stack.enter_context(self._open(stored))
-        for stored in self._stores
+        _way(*stored): self._open(stored, stack) for stored in self._stores
       }
       # What is made once, on first use, is not timed.
-      firsts = {way: next(each) for way, each in batches.items()}
+      firsts = {way: each.take()[0] for way, each in batches.items()}
       self._report_errors(firsts)
       others = self._others()
       for stored, make in others.values():
         self._prepared(make, self._clips_of(stored, 0))()
       milliseconds = {way: [] for way in (*batches, *others)}
       read = []
-      for step in range(1, rounds + 1):
+      for step in range(2, rounds + 2):
         clips = self._clips_of(_STORED[0], step)
         for way, each in batches.items():
           before = _bytes_read()
-          took = result_lines.cpu_seconds(functools.partial(next, each))
+          _, took = each.take()
           milliseconds[way].append(1e3 * took / len(clips))
           if way == _OURS:
             read.append((_bytes_read() - before) / self._bytes_of(clips))
@@ -196,17 +233,21 @@ class _Case:
       drawn, self._config, batch_size=drawn.num_instances, seed=_SEED
     )
 
-  def _open(self, stored):
-    drawn = self._instances(stored)
-    return pipeline.train_batches(
-      drawn,
-      clip=self._config.clip,
-      crop=self._config.crop,
-      batch_size=drawn.num_instances,
-      seed=_SEED,
-      num_threads=1,
-      num_prefetched=1,
+  def _open(self, stored, stack):
+    drawn, clip = self._instances(stored), self._config.clip
+    batches = stack.enter_context(
+      pipeline.train_batches(
+        drawn,
+        clip=clip,
+        crop=self._config.crop,
+        batch_size=drawn.num_instances,
+        seed=_SEED,
+        num_threads=1,
+        num_prefetched=1,
+      )
     )
+    num_frames = drawn.num_instances * clip.num_frames
+    return _Batches(batches, drawn.store, num_frames)
 
   def _others(self):
     """Ways besides this pipeline: of which frames, functions of clips."""
@@ -422,7 +463,7 @@ def _prepare(folder, out, side, quality):
   command += ['--videos', folder, '--out', out, '--short-side', str(side)]
   command += ['--jpeg-quality', str(quality)]
   subprocess.run(command, check=True, stdout=sys.stderr)
-  store = frame_store.FrameStore.open(str(out), 'train')
+  store = _CountingStore.open(str(out), 'train')
   if (
     store.num_videos < 2
     or store.num_frames.min() < stored_frames.SHORTEST_VIDEO

@@ -386,9 +386,9 @@ crop = types.SimpleNamespace(
   eval_short_side=30,
 )
 class SlowStore(frame_store.FrameStore):
-  def read_frames(self, instance_index, frame_numbers):
+  def each_frame(self, instance_index, frame_numbers):
     time.sleep(0.02)  # so that reading is under way whenever we leave
-    return super().read_frames(instance_index, frame_numbers)
+    return super().each_frame(instance_index, frame_numbers)
 
 videos = instances.all_videos(SlowStore.open(directory, 'train'))
 def open_batches():
