@@ -8,9 +8,8 @@ import json
 import math
 import pathlib
 
-import pyarrow
-import pyarrow.parquet
 from labels_and_splits import InputError
+from untrusted_tables import TableError, read_table
 
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
@@ -130,8 +129,8 @@ def _object(pairs):
 
 def _parquet_rows(file):
   try:
-    table = pyarrow.parquet.read_table(file)
-  except (OSError, pyarrow.ArrowException) as error:
+    table = read_table(file)
+  except TableError as error:
     raise InputError(f'{file} cannot be read: {error}') from error
   rows = []
   for number, values in enumerate(table.to_pylist(), 1):
