@@ -172,13 +172,13 @@ def test_a_host_reads_no_clips_but_its_own(videos, monkeypatch, host):
   share = {'batch_size': 8, 'host_index': host, 'host_count': 4}
   own = clips_of(train(videos, 12, **share))
   assert len(own) == 24
-  read, whole = [], frame_store.FrameStore.read_frames
+  read, whole = [], frame_store.FrameStore.each_frame
 
-  def read_frames(store, video, numbers):
+  def each_frame(store, video, numbers):
     read.append((int(video), *map(int, numbers)))
     return whole(store, video, numbers)
 
-  monkeypatch.setattr(frame_store.FrameStore, 'read_frames', read_frames)
+  monkeypatch.setattr(frame_store.FrameStore, 'each_frame', each_frame)
   train(videos, 3, **share)  # and some ahead of time
   assert len(read) >= 6
   assert set(read) <= set(own)
