@@ -41,7 +41,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'models': ('models', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
-  'config_check': ('models.networks models.readout', 'ml_collections'),
+  'accelerators': ('', ''),
+  'config_check': (
+    'accelerators models.networks models.readout',
+    'ml_collections',
+  ),
+  'scaling': ('accelerators objective', ''),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (
@@ -81,8 +86,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'numpy ml_collections',
   ),
   'describe': (
-    'config_check experiment models',
+    'config_check experiment models plan',
     'jax ml_collections',
+  ),
+  'plan': (
+    'accelerators config_check evaluation.knn experiment '
+    'input_pipeline.augmentation models objective.memory_bank scaling train',
+    'jax numpy ml_collections',
   ),
   'embed': (
     'config_check device_augment embeddings evaluation experiment '
