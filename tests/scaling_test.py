@@ -165,3 +165,57 @@ def test_k_means_communicates_what_the_formulas_say(number):
   expected = bytes_of(moved['kmeans_start'])
   expected['all-reduce'][4 * SIZES.num_clusters] += 1
   assert without_scalars(outside) == expected
+
+
+@pytest.mark.parametrize('name', ['instance_recognition', 'local_aggregation'])
+def test_time_shrinks_with_devices_but_for_what_each_of_them_repeats(name):
+  # Within a host, where the links are the same.
+  times = [
+    scaling.step_seconds(
+      sizes_of(
+        num_videos=10**8,
+        num_devices=number,
+        batch_size=1024,
+        embedding_size=128,
+      ),
+      dataclasses.replace(NETWORK, num_parameters=20_000_000),
+      MACHINE,
+    )[name]
+    for number in (1, 8)
+  ]
+  for part in ('network', 'search'):
+    if part in times[0]:
+      assert times[0][part] == pytest.approx(8 * times[1][part], rel=1e-3)
+  for part in ('noise', 'neighbors', 'optimizer'):
+    if part in times[0]:
+      assert times[0][part] == times[1][part]
+  assert times[0]['communication'] == 0 < times[1]['communication']
+
+
+def test_the_search_equals_the_network_where_it_is_said_to():
+  sizes = sizes_of(num_videos=10**8, batch_size=1024, embedding_size=128)
+  number = scaling.equal_cost_videos(sizes, NETWORK, MACHINE)
+  there = dataclasses.replace(sizes, num_videos=round(number))
+  parts = scaling.step_seconds(there, NETWORK, MACHINE)['local_aggregation']
+  assert parts['search'] == pytest.approx(parts['network'], rel=0.01)
+  # Neither devices nor the batch move it, but for reading the bank.
+  for change in ({'num_devices': 64}, {'batch_size': 2048}):
+    other = scaling.equal_cost_videos(
+      dataclasses.replace(sizes, **change), NETWORK, MACHINE
+    )
+    assert other == pytest.approx(number, rel=0.1)
+
+
+def test_a_ring_sends_what_the_textbook_says():
+  for kind, share in (('all-reduce', 1.5), ('all-gather', 0.75)):
+    assert scaling.Transfer(kind, '', 1000).sent(4) == share * 1000
+    assert scaling.Transfer(kind, '', 1000).sent(1) == 0
+
+
+def test_a_checkpoint_holds_split_items_once_per_device_and_others_once():
+  one = scaling.checkpoint_bytes(sizes_of(num_devices=1), NETWORK)
+  eight = scaling.checkpoint_bytes(SIZES, NETWORK)
+  assert one == eight
+  assert one == sum(
+    scaling.state_bytes(sizes_of(num_devices=1), NETWORK).values()
+  )

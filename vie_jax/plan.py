@@ -41,8 +41,14 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     config_check.ConfigError: if the batch or the bank does not split over so
       many devices, or there are more videos than an index can tell apart.
   """
-  wanted = config.plan
-  sizes, network = _sizes(config), _network(config, facts)
+  return estimate(config, network_of(config, facts))
+
+
+def estimate(
+  config: ml_collections.ConfigDict, network: scaling.Network
+) -> dict:
+  """As `plan`, of a network whose cost is known already."""
+  wanted, sizes = config.plan, _sizes(config)
   machine = scaling.Machine(
     accelerators.ACCELERATORS[wanted.accelerator],
     wanted.efficiency,
@@ -121,7 +127,10 @@ def _sizes(config):
   )
 
 
-def _network(config, facts):
+def network_of(
+  config: ml_collections.ConfigDict, facts: dict
+) -> scaling.Network:
+  """What the cost of the config's network depends on; traced, not run."""
   model, shape = experiment.build_model(config), experiment.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   variables = jax.eval_shape(
