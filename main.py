@@ -6,9 +6,11 @@
       --mode=linear_eval --config.linear_eval.dataset=tfds:imagenet2012
 
 Modes that evaluate write to WORKDIR/MODE/ and touch nothing else. The same
-command again goes on where it stopped.
+command again goes on where it stopped. Several processes, on one machine or
+many, are one run: docs/multihost.md.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -23,22 +25,27 @@ from ml_collections import config_flags
 
 from vie_jax import (
   checkpoint,
+  compilation_cache,
   config_check,
   convert,
   describe,
+  distributed,
   embed,
   evaluate,
   finetune,
   linear_eval,
   metric_log,
+  process_environment,
   result,
   retrieve,
   run_log,
   train,
+  workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
+from vie_jax.untrusted import text, urls
 
 MODES = {
   'train': train.train_and_evaluate,
@@ -51,15 +58,19 @@ MODES = {
   'retrieve': retrieve.retrieve,
   'supervised': finetune.supervised,
 }
+# Of a mistake on the command line, which may be quoted in full.
+MOST_LETTERS = 500
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
+  process_environment.DistributedError,
   embed.ClipsError,
   foreign_embeddings.EmbeddingsError,
   frame_store.DatasetError,
   metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
+  workdir_lock.WorkdirLockedError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -71,24 +82,45 @@ _WORKDIR = flags.DEFINE_string(
   'Folder of the run. Default: workdir/ and the name of the config.',
 )
 _MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'auto',
+  process_environment.CHOICES,
+  'Whether this is one of several processes: as the environment says, or not.',
+)
+_TIMEOUTS = {
+  name: flags.DEFINE_integer(f'{name}_seconds', seconds, text, lower_bound=1)
+  for name, seconds, text in (
+    ('connect', 300, 'How long to wait for all processes to start.'),
+    ('heartbeat', 20, 'After so long without a sign a process counts as lost.'),
+    ('shutdown', 60, 'How long to wait for the others when all are done.'),
+  )
+}
 
 
 def parse(argv):
   """Parses the command line; a mistake in the config is one line, too."""
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, LookupError, OSError, ValueError) as e:
+  except Exception as e:  # a config file is code and may raise anything
     # ml_collections quotes the message of one error in another.
-    text = str(e).replace('\\n', '\n').replace("\\'", "'")
-    while text[:1] == text[-1:] in ('"', "'"):
-      text = text[1:-1]
-    lines = text.split('\n')
+    message = str(e).replace('\\n', '\n').replace("\\'", "'")
+    while message[:1] == message[-1:] in ('"', "'"):
+      message = message[1:-1]
+    lines = message.split('\n')
     lines = [line.strip() for line in lines if line.strip()]
     # A config file that fails brings its traceback; its last line says it.
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
     if reason.isidentifier():
       reason = f'the config has no field {reason!r}.'
-  print(f'Command line: {reason}', file=sys.stderr)
+  _refuse(reason)
+
+
+def _refuse(reason):
+  line = text.printable(urls.redacted(reason))
+  if len(line) > MOST_LETTERS:
+    line = f'{line[:MOST_LETTERS]} ...'
+  print(f'Command line: {line}', file=sys.stderr)
   sys.exit(2)
 
 
@@ -98,24 +130,56 @@ def main(unused_argv):
     flags.FLAGS['config']
   ).partition(':')
   if not os.path.isfile(config_file):
-    print(f'Command line: there is no config {config_file}.', file=sys.stderr)
-    sys.exit(2)
+    _refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   workdir = _WORKDIR.value or os.path.join('workdir', name)
-  cache = os.path.join('~', '.cache', 'vie_jax', 'xla')
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
+  if problem := urls.problem(workdir):
+    _refuse(f'--workdir: {problem}.')
   run_log.to_terminal()
+  compilation_cache.use()
   try:
+    _start_processes(workdir)
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    lines = [' '.join(line.split()) for line in str(error).splitlines()]
+    message = urls.redacted(str(error))
+    lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
-    logging.error('%s', ('\n' if is_list else ' ').join(lines))
-    sys.exit(2)
+    message = ('\n' if is_list else ' ').join(lines)
+    # Not through '%s', whose newlines the log escapes.
+    logging.error(message)
+    distributed.leave(2, message)
+  except checkpoint.SaveFailedError as error:
+    logging.error('%s', error)
+    distributed.leave(distributed.STOPPED_EARLY, str(error))
   except KeyboardInterrupt:
-    logging.error('Interrupted. The same command goes on from the last save.')
-    sys.exit(130)
+    message = 'Interrupted. The same command goes on from the last save.'
+    logging.error('%s', message)
+    distributed.leave(130, message)
+  except Exception as error:
+    if not distributed.is_shared():
+      raise
+    distributed.leave_if_another_has()
+    logging.exception('A mistake in the code, or a process that is gone.')
+    distributed.leave(1, f'{type(error).__name__}: {error}')
+  distributed.finish()
+
+
+def _start_processes(workdir):
+  """Connects the processes of the run, and sees that they are alike."""
+  seconds = {name: flag.value for name, flag in _TIMEOUTS.items()}
+  distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
+  if not distributed.is_shared():
+    return
+  run_log.to_terminal(f'[{distributed.index()}] ')
+  logging.info('This is %s.', distributed.describe())
+  distributed.check_same(
+    {
+      'JAX': jax.__version__,
+      '--mode': _MODE.value,
+      '--workdir': workdir,
+      'config': json.loads(_CONFIG.value.to_json_best_effort()),
+    }
+  )
 
 
 if __name__ == '__main__':

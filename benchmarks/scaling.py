@@ -4,9 +4,10 @@
       > benchmarks/results/scaling-amd-epyc-2-cores.json
 
 The step of each objective with a network of one matrix, so that it is the
-objective that is measured, and an assignment of k-means: against the number of
-videos, the batch and the devices. Time is the median of rounds in which all
-sizes take turns. The formulas are given this machine's own peaks, measured
+objective that is measured, and k-means of one iteration: against the number of
+videos, the batch and the devices. Time is that of the processor, user and
+system time of all threads, the median of rounds in which all sizes take turns;
+other programs on the machine disturb it less than the clock. The formulas are given this machine's own peaks, measured
 first: a matrix product and a copy. Devices are simulated on the same cores, so
 that time cannot shrink with them: what all of them do is compared with the sum
 of what the formulas say of each. Memory is what the compiler plans for a
@@ -161,11 +162,11 @@ class Program:
     self._step = step.lower(self._state, *self._arguments).compile()
 
   def seconds(self):
-    """Runs once."""
-    started = time.perf_counter()
+    """Runs once; returns seconds of the processor."""
+    started = time.process_time()
     self._state, metrics = self._step(self._state, *self._arguments)
     jax.block_until_ready((self._state, metrics))
-    return time.perf_counter() - started
+    return time.process_time() - started
 
   def temporary_bytes(self):
     """What the compiler plans beside arguments and results, on a device."""
@@ -189,9 +190,9 @@ def _machine(rounds):
       ('multiply', lambda: multiply(query, bank)),
       ('copy', lambda: copy(products)),
     ):
-      started = time.perf_counter()
+      started = time.process_time()
       jax.block_until_ready(run())
-      seconds[name].append(time.perf_counter() - started)
+      seconds[name].append(time.process_time() - started)
   medians = {
     name: statistics.median(values[1:]) for name, values in seconds.items()
   }
@@ -261,7 +262,7 @@ def _report(report, name, axis, rows):
     report.add(
       case,
       variant,
-      'ms',
+      'CPU ms',
       1000 * row['seconds'],
       ratio=row['seconds'] / row['formula'],
       ratio_to='formula',
@@ -300,7 +301,7 @@ def draw(curves, path):
         sizes, [scale * found[formula] for found in rows], color=colors[name]
       )
   for column, axis in enumerate(AXES):
-    for row, label in enumerate(('ms a step', 'temporary MB of a device')):
+    for row, label in enumerate(('CPU ms a step', 'temporary MB of a device')):
       plot = axes[row][column]
       plot.set_xscale('log', base=2)
       plot.set_yscale('log')

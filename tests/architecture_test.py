@@ -28,62 +28,77 @@ WITHOUT_TENSORFLOW = [
     'evaluation',
     'device_augment',
     'sharding',
+    'untrusted',
     'optimizer',
     'train_state',
     'train_step',
+    'workdir_lock',
+    'agreement',
+    'saved_steps',
     'checkpoint',
+    'run_record',
   )
 ]
 
 ALLOWED = {  # module or folder -> (own code, outside packages)
   'sharding': ('', 'jax numpy'),
   'objective': ('objective sharding', 'jax numpy'),
-  'models': ('models', 'jax flax numpy'),
+  'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'accelerators': ('', ''),
   'config_check': (
-    'accelerators models.networks models.readout',
+    'accelerators models.networks models.readout untrusted',
     'ml_collections',
   ),
   'scaling': ('accelerators objective', ''),
-  'run_log': ('', ''),
-  'metric_log': ('', 'clu'),
+  'process_environment': ('', ''),
+  'distributed': ('process_environment', 'jax'),
+  'run_log': ('untrusted', ''),
+  'compilation_cache': ('', 'jax'),
+  'untrusted': ('untrusted', 'numpy pyarrow'),
+  'metric_log': ('untrusted', 'clu'),
   'input_pipeline': (
-    'input_pipeline',
+    'input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('sharding train_state objective', 'jax flax optax'),
-  'checkpoint': ('', 'jax orbax'),
+  'agreement': ('', 'jax numpy'),
+  'saved_steps': ('agreement saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('agreement saved_steps', 'jax'),
+  'run_record': ('checkpoint', ''),
+  'workdir_lock': ('agreement', ''),
   'evaluation': (
-    'evaluation objective sharding',
+    'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
-    'config_check device_augment input_pipeline models objective.memory_bank '
-    'sharding train_state',
+    'config_check device_augment distributed input_pipeline models '
+    'objective.memory_bank sharding train_state',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
-    'checkpoint models sharding train_state',
+    'checkpoint models run_record sharding train_state',
     'jax flax numpy ml_collections',
   ),
-  'result': ('weights', 'jax ml_collections'),
+  'result': ('untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment embeddings evaluation experiment input_pipeline result '
-    'run_log weights',
+    'device_augment distributed embeddings evaluation experiment '
+    'input_pipeline result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment evaluation experiment '
-    'input_pipeline metric_log models.networks result run_log sharding weights',
+    'checkpoint classifiers config_check device_augment distributed evaluation '
+    'experiment input_pipeline metric_log models.networks result run_log '
+    'run_record sharding weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check experiment models weights',
-    'numpy ml_collections',
+    'checkpoint config_check distributed experiment models weights '
+    'workdir_lock',
+    'jax numpy ml_collections',
   ),
   'describe': (
     'config_check experiment models plan',
@@ -95,13 +110,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'embed': (
-    'config_check device_augment embeddings evaluation experiment '
-    'models.networks result run_log sharding weights',
+    'config_check device_augment distributed embeddings evaluation experiment '
+    'models.networks result run_log sharding untrusted weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
     'checkpoint embeddings evaluation experiment input_pipeline result '
-    'train_state weights',
+    'train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -113,20 +128,21 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'classifiers config_check evaluation optimizer result sharding weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('result input_pipeline.frame_store', 'numpy'),
+  'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
-    'input_pipeline.sound_frames',
+    'input_pipeline.sound_frames untrusted',
     'numpy PIL',
   ),
   'retrieve': (
     'config_check embeddings evaluate evaluation experiment findings '
-    'input_pipeline result retrieval_page weights',
+    'input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'train': (
-    'checkpoint config_check evaluate evaluation experiment metric_log '
-    'optimizer run_log sharding train_state train_step weights',
+    'checkpoint config_check distributed evaluate evaluation experiment '
+    'metric_log optimizer run_log run_record sharding train_state train_step '
+    'weights workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

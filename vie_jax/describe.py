@@ -67,7 +67,8 @@ def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
   A plan goes to the log as well, as a table.
   """
   facts = description(config)
-  if 'plan' in facts:
-    logging.info('Plan: %s', plan.table(facts['plan']))
-  print(json.dumps(facts))
+  if jax.process_index() == 0:
+    if 'plan' in facts:
+      logging.info('Plan: %s', plan.table(facts['plan']))
+    print(json.dumps(facts))
   return facts

@@ -9,8 +9,6 @@ import hashlib
 import json
 import pathlib
 import time
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -23,28 +21,22 @@ from jax.sharding import Mesh
 from vie_jax import (
   config_check,
   device_augment,
+  distributed,
   experiment,
   result,
   run_log,
   sharding,
   weights,
+  workdir_lock,
 )
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
 from vie_jax.models import networks
+from vie_jax.untrusted import arrays
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
 ARRAY = 'clips'
-# What NumPy raises for damaged archives, and for files of another kind.
-UNREADABLE = (
-  EOFError,
-  OSError,
-  RuntimeError,
-  ValueError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
 
 
 class ClipsError(ValueError):
@@ -64,16 +56,15 @@ def read_clips(path: str | pathlib.Path) -> np.ndarray:
     ClipsError: saying what is wrong with which file.
   """
   try:
-    with open(path, 'rb') as file:
-      archive = np.load(file, allow_pickle=False)
-      is_archive = not isinstance(archive, np.ndarray) and ARRAY in archive
-      clips = archive[ARRAY] if is_archive else None
+    found = arrays.read_npz(path, lambda name: name == ARRAY)
   except FileNotFoundError:
     raise ClipsError(f'There is no file {path} (config.embed.clips).') from None
-  except UNREADABLE as error:
+  except arrays.ArraysError as error:
     raise ClipsError(
-      f'{path} (config.embed.clips) is damaged, or no .npz file of plain arrays.'
+      f'{path} (config.embed.clips) is damaged, or no .npz file of plain '
+      f'arrays: {error}.'
     ) from error
+  clips = found.get(ARRAY)
   if clips is None:
     raise ClipsError(
       f'{path} holds no array named {ARRAY!r}. Write it with '
@@ -124,7 +115,7 @@ def embed_clips(
     batch = clips[start : start + batch_size]
     missing = [(0, batch_size - len(batch)), *((0, 0),) * 4]
     padded = np.pad(batch, missing, mode='edge')
-    placed = jax.device_put(padded, sharding.rows(mesh))
+    placed = sharding.place(padded, sharding.rows(mesh))
     embeddings.append(np.asarray(embed(variables, placed))[: len(batch)])
     logging.info('Embedded %d of %d clips.', start + len(batch), len(clips))
   return np.concatenate(embeddings)
@@ -195,25 +186,27 @@ def _embed_array(config, workdir):
     'clips': len(clips),
   }
   folder = result.folder(config, workdir, MODE, dataset['name'])
-  split_embeddings.check_source(folder, config, dataset)
-  embeddings = embed_clips(
-    clips,
-    found.variables,
-    model=model,
-    batch_size=config.embed.batch_size,
-    mesh=mesh,
-    layer=config.embed.layer,
-  )
-  folder.mkdir(parents=True, exist_ok=True)
-  np.save(folder / EMBEDDINGS_FILE, embeddings)
-  result.write(
-    folder,
-    {
-      **_facts(config, found, dataset, embeddings.shape),
-      'clips': list(clips.shape),
-      'seconds': round(time.monotonic() - started, 1),
-    },
-  )
+  with workdir_lock.hold(folder):
+    split_embeddings.check_source(folder, config, dataset)
+    embeddings = embed_clips(
+      clips,
+      found.variables,
+      model=model,
+      batch_size=config.embed.batch_size,
+      mesh=mesh,
+      layer=config.embed.layer,
+    )
+    distributed.share_folder(folder)
+    if jax.process_index() == 0:
+      np.save(folder / EMBEDDINGS_FILE, embeddings)
+    result.write(
+      folder,
+      {
+        **_facts(config, found, dataset, embeddings.shape),
+        'clips': list(clips.shape),
+        'seconds': round(time.monotonic() - started, 1),
+      },
+    )
   logging.info('Written: %s', folder / EMBEDDINGS_FILE)
   return embeddings
 
@@ -224,10 +217,13 @@ def _embed_source(config, workdir):
   name = config.embed.source or config.dataset.dir
   mesh, model, found = _network(config, workdir)
   folder = _folder(config, workdir, name)
-  with embed_sources.open_source(config, name, folder) as source:
+  with (
+    workdir_lock.hold(folder),
+    embed_sources.open_source(config, name, folder) as source,
+  ):
     split_embeddings.check_source(folder, config, source.facts)
-    folder.mkdir(parents=True, exist_ok=True)
-    run_log.to_file(folder)
+    distributed.share_folder(folder)
+    run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE
     shape = _fill(path, source, config, model, found, mesh)
     if jax.process_index() == 0:
@@ -252,7 +248,7 @@ def _embed_source(config, workdir):
       },
     )
   logging.info('Written: %s', path)
-  return np.load(path, mmap_mode='r')
+  return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def _network(config, workdir):

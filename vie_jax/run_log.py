@@ -6,8 +6,15 @@ import pathlib
 
 from absl import logging
 
+from vie_jax.untrusted import text
+
 FILE_NAME = 'train.log'
-_NOISY = (f'{os.sep}orbax{os.sep}', f'{os.sep}etils{os.sep}', 'xla_bridge')
+_NOISY = (
+  f'{os.sep}orbax{os.sep}',
+  f'{os.sep}etils{os.sep}',
+  f'{os.sep}jax{os.sep}_src{os.sep}distributed',
+  'xla_bridge',
+)
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
@@ -17,37 +24,65 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
 
 
 class _Formatter(python_logging.Formatter):
-  """Time and message, in words that a reader of the log knows."""
+  """Time and message, in words that a reader of the log knows.
+
+  Names of files are in it, which may hold anything. So a message has the lines
+  that its wording has, and no line but its first begins with a time.
+  """
 
   def format(self, record):
     line = super().format(record)
     # What clu says when it reports progress.
-    return line.replace('Setting work unit notes: ', 'Progress: ')
+    line = line.replace('Setting work unit notes: ', 'Progress: ')
+    is_listing = '\n' in str(record.msg) or record.exc_info
+    lines = line.split('\n') if is_listing else [line]
+    return '\n  '.join(map(text.printable, lines))
 
 
-_FORMATTER = _Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S')
+def _formatter(mark=''):
+  return _Formatter(f'%(asctime)s {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
 
 
-def to_terminal() -> None:
-  """Sends log lines to standard error."""
+def file_name(process: int = 0) -> str:
+  """Name of a process's log: `train.log`, `train-process-1.log` and so on.
+
+  Each has its own, since not every file system lets several append to one.
+  """
+  stem, suffix = os.path.splitext(FILE_NAME)
+  return f'{stem}-process-{process}{suffix}' if process else FILE_NAME
+
+
+def to_terminal(mark: str = '') -> None:
+  """Sends log lines to standard error.
+
+  Args:
+    mark: in front of each message: which of several processes says it.
+  """
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
-  handler.setFormatter(_FORMATTER)
-  handler.addFilter(_is_ours)
+  handler.setFormatter(_formatter(mark))
+  if _is_ours not in handler.filters:
+    handler.addFilter(_is_ours)
 
 
-def to_file(workdir: str | os.PathLike) -> None:
-  """Appends log lines to `train.log` in a workdir, too.
+def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
+  """Appends log lines to a file in a workdir, too, see `file_name`.
 
   From here on to this one only: a process that runs one training after the
   other writes each to its own file.
+
+  Args:
+    workdir: receives the file.
+    process: number of this process in its run.
   """
   logger = logging.get_absl_logger()
   for old in list(logger.handlers):
     if isinstance(old, python_logging.FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(pathlib.Path(workdir) / FILE_NAME)
-  handler.setFormatter(_FORMATTER)
+  handler = python_logging.FileHandler(
+    pathlib.Path(workdir) / file_name(process), encoding='utf-8'
+  )
+  handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

@@ -19,15 +19,18 @@ from jax.sharding import Mesh
 from vie_jax import (
   checkpoint,
   config_check,
+  distributed,
   evaluate,
   experiment,
   metric_log,
   optimizer,
   run_log,
+  run_record,
   sharding,
   train_state,
   train_step,
   weights,
+  workdir_lock,
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
@@ -132,22 +135,27 @@ def _start(
   steps: dict[str, Callable],
 ) -> train_state.TrainState:
   """The newest checkpoint's state, or a new one."""
-  step = checkpoints.latest_step
-  is_converted = step == 0 and 'converted_from' in checkpoints.record(step)
-  if step is None or is_converted:
+
+  def read(step):
+    record = checkpoints.record(step)
+    if step == 0 and 'converted_from' in record:
+      return record, None
+    changed = run_record.check_record(record, **experiment.record(parts))
+    state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
+    for name, (old, new) in changed.items():
+      logging.warning('config.%s was %r, is now %r.', name, old, new)
+    return record, state
+
+  record, state = checkpoints.read_newest(read) or ({}, None)
+  if state is None:
+    is_converted = 'converted_from' in record
     state = _first_state(parts, workdir, rule, is_converted=is_converted)
     return _first_bank(parts, state, steps['fill_bank'])
-  changed = checkpoint.check_record(
-    checkpoints.record(step), **experiment.record(parts)
+  if record['damage']:
+    experiment.go_on_counting(parts.train_damage, record['damage'])
+  logging.info(
+    'Going on from the checkpoint of step %d.', checkpoints.latest_step
   )
-  for name, (old, new) in changed.items():
-    logging.warning('config.%s was %r, is now %r.', name, old, new)
-  state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
-  # Checkpoints from before frames were replaced say nothing of them.
-  damage = checkpoints.record(step).get('damage')
-  if damage:
-    experiment.go_on_counting(parts.train_damage, damage)
-  logging.info('Going on from the checkpoint of step %d.', step)
   return state
 
 
@@ -188,6 +196,7 @@ def _first_bank(
     bank = weights.load_bank(
       parts.config.init_from,
       fingerprint=parts.train.fingerprint,
+      num_videos=parts.train.num_instances,
       embedding_size=parts.config.model.embedding_size,
       mesh=parts.mesh,
     )
@@ -225,6 +234,7 @@ class _Reporter:
     parts: of the run.
     workdir: receives TensorBoard files and `metrics.jsonl`.
     checkpoints: of the workdir; the run goes on from the newest.
+    check_lock: raises if the workdir is no longer that of this process.
   """
 
   def __init__(
@@ -232,8 +242,10 @@ class _Reporter:
     parts: Experiment,
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
+    check_lock: Callable[[], None],
   ):
     self._parts = parts
+    self._check_lock = check_lock
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
     self.writer = metric_log.open_writers(
@@ -243,7 +255,11 @@ class _Reporter:
     )
 
   def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step; stops if the loss is not finite."""
+    """Writes figures of a step; stops if the loss is not finite.
+
+    What has become of the last save is noticed here, too.
+    """
+    self._checkpoints.poll()
     values = {name: float(value) for name, value in metrics.items()}
     self.writer.write_scalars(step, values)
     loss = values.get('train/loss', 0.0)
@@ -261,6 +277,7 @@ class _Reporter:
   def save(self, state: train_state.TrainState) -> None:
     """Saves a checkpoint; stops if the state is not finite."""
     self._check(state)
+    self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
     self.writer.flush()
     damage = experiment.damage_so_far(self._parts.train_damage)
@@ -275,7 +292,8 @@ class _Reporter:
       )
 
   def _stop(self, step, reason):
-    self._checkpoints.wait()
+    with contextlib.suppress(checkpoint.SaveFailedError):
+      self._checkpoints.wait()
     good = self._checkpoints.latest_step
     kept = (
       'there is no checkpoint yet'
@@ -346,18 +364,27 @@ def train_and_evaluate(
   Raises:
     config_check.ConfigError, frame_store.DatasetError: with the remedy, before
       anything is written.
-    checkpoint.CheckpointError: if the newest checkpoint is damaged or of
-      another run; it is left as it is.
+    checkpoint.CheckpointError: if the checkpoints are of another run, or all
+      of them are damaged; they are left as they are.
+    workdir_lock.WorkdirLockedError: if another process writes to the workdir.
+    checkpoint.SaveFailedError: if the last state could not be saved, or
+      `config.on_failed_save` is 'stop' and a state before could not be.
     metric_log.DivergedError: if a figure is no longer finite.
     frame_store.DatasetError: later on, if too many frames are damaged.
   """
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
-    folder.mkdir(parents=True, exist_ok=True)
-    run_log.to_file(folder)
+    check_lock = stack.enter_context(workdir_lock.hold(folder))
+    distributed.share_folder(folder)
+    run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
-      checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+      checkpoint.Checkpoints(
+        folder,
+        keep=config.keep_checkpoints,
+        keep_every_steps=config.keep_checkpoint_every_steps,
+        on_failed_save=config.on_failed_save,
+      )
     )
     method = method_of(config, parts.train.num_instances)
     rule, rate = build_optimizer(config)
@@ -370,7 +397,7 @@ def train_and_evaluate(
       mesh=parts.mesh,
     )
     state = _start(parts, folder, checkpoints, rule, steps)
-    reporter = _Reporter(parts, folder, checkpoints)
+    reporter = _Reporter(parts, folder, checkpoints, check_lock)
     stack.callback(reporter.writer.close)
     _describe(parts, state, reporter, folder)
     return _loop(parts, state, steps, method, rate, reporter)

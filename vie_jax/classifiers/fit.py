@@ -22,11 +22,14 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
+  distributed,
   experiment,
   metric_log,
   result,
   run_log,
+  run_record,
   sharding,
+  workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.plateau import Plateau
@@ -187,40 +190,46 @@ def fit_and_write(
     'config': whole,
     **facts,
   }
-  outcome = fit(
-    task,
-    folder,
-    schedule=schedule,
-    intervals=Intervals(
-      config.log_every_steps,
-      settings.eval_every_steps,
-      settings.checkpoint_every_steps,
-    ),
-    record=record,
-    keep=config.keep_checkpoints,
-  )
-  written = _written(folder, outcome) or result.write(
-    folder,
-    {
-      'mode': mode,
-      'seed': config.seed,
-      'accuracy': outcome.accuracy,
-      'best': outcome.best,
-      'chance': data.chance,
-      'dataset': data.facts,
-      'bad_frames': outcome.bad_frames,
-      'network': network,
-      'views': {
-        'clips': data.num_clips or 'all, consecutive',
-        'crop': data.crop,
-        'average': 'softmax',
+  with workdir_lock.hold(folder) as check_lock:
+    outcome = fit(
+      task,
+      folder,
+      check_lock=check_lock,
+      schedule=schedule,
+      intervals=Intervals(
+        config.log_every_steps,
+        settings.eval_every_steps,
+        settings.checkpoint_every_steps,
+      ),
+      record=record,
+      keeping={
+        'keep': config.keep_checkpoints,
+        'keep_every_steps': config.keep_checkpoint_every_steps,
+        'on_failed_save': config.on_failed_save,
       },
-      'steps': outcome.steps,
-      'seconds': outcome.seconds,
-      'settings': record['settings'],
-      'config': record['config'],
-    },
-  )
+    )
+    written = _written(folder, outcome) or result.write(
+      folder,
+      {
+        'mode': mode,
+        'seed': config.seed,
+        'accuracy': outcome.accuracy,
+        'best': outcome.best,
+        'chance': data.chance,
+        'dataset': data.facts,
+        'bad_frames': outcome.bad_frames,
+        'network': network,
+        'views': {
+          'clips': data.num_clips or 'all, consecutive',
+          'crop': data.crop,
+          'average': 'softmax',
+        },
+        'steps': outcome.steps,
+        'seconds': outcome.seconds,
+        'settings': record['settings'],
+        'config': record['config'],
+      },
+    )
   _log(written, folder)
   return written
 
@@ -255,34 +264,38 @@ def fit(
   task: Task,
   folder: pathlib.Path,
   *,
+  check_lock: Callable[[], None],
   schedule: Schedule,
   intervals: Intervals,
   record: dict,
-  keep: int,
+  keeping: dict,
 ) -> Outcome:
   """Trains to the end, from the newest checkpoint in the folder.
 
   Args:
     task: what is trained.
     folder: receives checkpoints, curves and the log.
+    check_lock: raises if the folder is no longer that of this process.
     schedule: of the learning rate.
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
       training to go on from it, `fingerprint`, `network`, `settings`,
       `schedule`, `input`; and others that are kept with it, `config` one.
-    keep: checkpoints kept.
+    keeping: which checkpoints are kept, and what is done if one cannot be
+      saved: arguments of `checkpoint.Checkpoints`.
 
   Raises:
     result.ResultError: if the folder holds a training of other settings.
-    checkpoint.CheckpointError: if its checkpoint is damaged.
+    checkpoint.CheckpointError: if all of its checkpoints are damaged.
+    checkpoint.SaveFailedError: as in a pretraining.
     metric_log.DivergedError: if the loss is no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  run_log.to_file(folder)
+  distributed.share_folder(folder)
+  run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
-      checkpoint.Checkpoints(folder, keep=keep, items=task.items)
+      checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
     state, progress = _start(task, checkpoints, record, folder)
     writer = metric_log.open_writers(
@@ -292,7 +305,9 @@ def fit(
     )
     stack.callback(writer.close)
     _describe(folder, writer, int(state.step), record['config'])
-    loop = _Loop(task, schedule, intervals, writer, checkpoints, record)
+    loop = _Loop(
+      task, schedule, intervals, writer, checkpoints, record, check_lock
+    )
     return loop.run(state, progress)
 
 
@@ -306,19 +321,24 @@ def _describe(folder, writer, step, config):
 
 def _start(task, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
-  state, step = task.initialize(), checkpoints.latest_step
-  if step is None:
-    return state, _Progress()
-  saved = checkpoints.record(step)
-  _check(saved, record, folder)
+  state = task.initialize()
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=leaf.sharding
     ),
     state,
   )
-  logging.info('Going on from step %d of %s.', step, folder)
-  return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+
+  def read(step):
+    saved = checkpoints.record(step)
+    _check(saved, record, folder)
+    return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+
+  found = checkpoints.read_newest(read)
+  if found is None:
+    return state, _Progress()
+  logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
+  return found
 
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
@@ -330,7 +350,7 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
         f'{folder} holds checkpoints of something else; choose another '
         'config.result_name.'
       )
-    for name, values in checkpoint.differing_fields(
+    for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():
       if name not in _FREE:
@@ -418,13 +438,16 @@ def _is_finite(state) -> jax.Array:
 class _Loop:
   """Steps, evaluations and checkpoints of one training."""
 
-  def __init__(self, task, schedule, intervals, writer, checkpoints, record):
+  def __init__(
+    self, task, schedule, intervals, writer, checkpoints, record, check_lock
+  ):
     self._task = task
     self._schedule = schedule
     self._intervals = intervals
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
+    self._check_lock = check_lock
 
   def run(self, state, progress) -> Outcome:
     """Trains to the end."""
@@ -506,6 +529,7 @@ class _Loop:
     return dataclasses.replace(after, bad_val_frames=bad['val'])
 
   def _write(self, step, metrics):
+    self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
     damage = experiment.damage_so_far(self._task.train_damage)
     values['input/bad_frames'] = damage['num_bad']
@@ -514,7 +538,8 @@ class _Loop:
       self._stop(step, f'the loss is {values["train/loss"]}')
 
   def _stop(self, step, reason):
-    self._checkpoints.wait()
+    with contextlib.suppress(checkpoint.SaveFailedError):
+      self._checkpoints.wait()
     raise metric_log.DivergedError(
       f'The training stopped at step {step}: {reason}. Lower its '
       f'learning_rate, move {self._checkpoints.directory} away and run it '
@@ -524,6 +549,7 @@ class _Loop:
   def _save(self, state, progress):
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
+    self._check_lock()
     self._writer.flush()
     progress = dataclasses.replace(
       progress,

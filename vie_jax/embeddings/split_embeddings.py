@@ -7,7 +7,6 @@ disk as they come, and are found there by a later call.
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +15,13 @@ import jax
 import ml_collections
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
-from vie_jax import experiment, result, run_log, weights
+from vie_jax import distributed, experiment, result, run_log, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import instances
+from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
@@ -119,7 +118,9 @@ def embed_splits(
       unit=f'clips of {split}',
       notes=run.eval_damage.clips[split],
     )
-    opened[split] = SplitEmbeddings(np.load(path, mmap_mode='r'), facts)
+    opened[split] = SplitEmbeddings(
+      np.load(path, mmap_mode='r', allow_pickle=False), facts
+    )
   return opened
 
 
@@ -131,8 +132,8 @@ def _begin(run, folder):
     'fingerprint': store.fingerprint,
   }
   check_source(folder, run.config, dataset)
-  folder.mkdir(parents=True, exist_ok=True)
-  run_log.to_file(folder)
+  distributed.share_folder(folder)
+  run_log.to_file(folder, jax.process_index())
 
 
 def _embed_from(run, embed, variables, videos, first_clip):
@@ -201,12 +202,12 @@ def fill(
   """
   # All hosts embed, the first of them writes and says where to begin.
   is_main = jax.process_index() == 0
-  num_done = 0
   if is_main:
     file = row_file.RowFile(path, shape=shape, identity=identity, notes=notes)
-    num_done = -1 if file.is_complete else file.num_done
-  num_done = int(multihost_utils.broadcast_one_to_all(np.int32(num_done)))
-  if num_done < 0:
+  num_done, is_complete = distributed.by_first(
+    'rows', lambda: (file.num_done, file.is_complete)
+  )
+  if is_complete:
     logging.info('Embedded before: %s.', path)
     return
   with contextlib.closing(rows_from(num_done)) as blocks:
@@ -215,7 +216,12 @@ def fill(
     else:
       for _ in blocks:
         pass
-  multihost_utils.sync_global_devices(str(path))
+  # Each process has met the damage of its own clips only.
+  for other in distributed.gather('notes', notes):
+    notes.update(other)
+  if is_main:
+    file.save_notes()
+  distributed.wait_for_all('embeddings are written')
 
 
 def check_source(
@@ -236,7 +242,7 @@ def check_source(
   """
   path = folder / result.FILE
   try:
-    old = json.loads(path.read_text('utf-8'))
+    old = json_text.read(path)
     differing = _differing_source(old['config'], config)
     differing = differing or _differing_data(old['dataset'], dataset)
   except (OSError, ValueError, LookupError, TypeError):
