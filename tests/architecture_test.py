@@ -42,6 +42,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'config_check': ('models.networks models.readout', 'ml_collections'),
+  'process_environment': ('', ''),
+  'distributed': ('process_environment', 'jax'),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (
@@ -57,8 +59,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
-    'config_check device_augment input_pipeline models objective.memory_bank '
-    'sharding train_state',
+    'config_check device_augment distributed input_pipeline models '
+    'objective.memory_bank sharding train_state',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
@@ -67,25 +69,26 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment embeddings evaluation experiment input_pipeline result '
-    'run_log weights',
+    'device_augment distributed embeddings evaluation experiment '
+    'input_pipeline result run_log weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment evaluation experiment '
-    'input_pipeline metric_log models.networks result run_log sharding weights',
+    'checkpoint classifiers config_check device_augment distributed evaluation '
+    'experiment input_pipeline metric_log models.networks result run_log '
+    'sharding weights',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check experiment models weights',
-    'numpy ml_collections',
+    'checkpoint config_check distributed experiment models weights',
+    'jax numpy ml_collections',
   ),
   'describe': (
     'config_check experiment models',
     'jax ml_collections',
   ),
   'embed': (
-    'config_check device_augment embeddings evaluation experiment '
+    'config_check device_augment distributed embeddings evaluation experiment '
     'models.networks result run_log sharding weights',
     'jax flax numpy ml_collections',
   ),
@@ -115,8 +118,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train': (
-    'checkpoint config_check evaluate evaluation experiment metric_log '
-    'optimizer run_log sharding train_state train_step weights',
+    'checkpoint config_check distributed evaluate evaluation experiment '
+    'metric_log optimizer run_log sharding train_state train_step weights',
     'jax optax clu ml_collections',
   ),
 }

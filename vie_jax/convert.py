@@ -3,11 +3,18 @@
 import json
 import pathlib
 
+import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import checkpoint, config_check, experiment, weights
+from vie_jax import (
+  checkpoint,
+  config_check,
+  distributed,
+  experiment,
+  weights,
+)
 from vie_jax.models import official_checkpoint
 
 MEMORY_FILE = 'official_memory.npz'
@@ -45,7 +52,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     clip_shape=experiment.clip_shape(config),
     mesh=experiment.make_mesh(config),
   )
-  folder.mkdir(parents=True, exist_ok=True)
+  distributed.share_folder(folder)
   with checkpoint.Checkpoints(folder) as checkpoints:
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(
@@ -53,7 +60,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
         'Convert into a new --workdir.'
       )
     # The checkpoint comes last: a conversion that was cut short is done again.
-    if memory:
+    if memory and jax.process_index() == 0:
       _write_memory(folder / MEMORY_FILE, memory)
     checkpoints.save_converted(
       found.variables,
