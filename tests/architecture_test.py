@@ -27,16 +27,25 @@ WITHOUT_TENSORFLOW = [
     'models',
     'evaluation',
     'device_augment',
+    'finite',
+    'preemption',
     'sharding',
     'optimizer',
     'train_state',
     'train_step',
     'checkpoint',
+    'watchdog',
   )
 ]
 
 ALLOWED = {  # module or folder -> (own code, outside packages)
+  'exit_codes': ('', ''),
+  'preemption': ('exit_codes', ''),
+  'watchdog': ('exit_codes', ''),
+  'environment': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
+  'finite': ('sharding', 'jax numpy'),
+  'skipped_steps': ('finite', 'jax ml_collections numpy'),
   'objective': ('objective sharding', 'jax numpy'),
   'models': ('models', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
@@ -52,7 +61,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'simplejpeg',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
-  'train_step': ('sharding train_state objective', 'jax flax optax'),
+  'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'checkpoint': ('', 'jax orbax'),
   'evaluation': (
     'evaluation objective sharding',
@@ -60,7 +69,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'experiment': (
     'config_check device_augment distributed input_pipeline models '
-    'objective.memory_bank sharding train_state',
+    'objective.memory_bank preemption sharding train_state watchdog',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
@@ -74,9 +83,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment distributed evaluation '
-    'experiment input_pipeline metric_log models.networks result run_log '
-    'sharding weights',
+    'checkpoint classifiers config_check device_augment distributed '
+    'environment evaluation experiment finite input_pipeline metric_log '
+    'models.networks preemption result run_log sharding skipped_steps watchdog '
+    'weights',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
@@ -98,12 +108,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'linear_eval': (
-    'classifiers evaluation input_pipeline.image_source result sharding '
+    'classifiers evaluation finite input_pipeline.image_source result sharding '
     'weights',
     'jax flax optax ml_collections',
   ),
   'finetune': (
-    'classifiers config_check evaluation optimizer result sharding weights',
+    'classifiers config_check evaluation finite optimizer result sharding '
+    'weights',
     'jax flax optax ml_collections',
   ),
   'findings': ('result input_pipeline.frame_store', 'numpy'),
@@ -117,9 +128,15 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'input_pipeline result retrieval_page weights',
     'jax numpy ml_collections',
   ),
+  'train_loop': (
+    'distributed evaluation.monitors experiment preemption sharding '
+    'skipped_steps train_state train_step watchdog',
+    'clu',
+  ),
   'train': (
-    'checkpoint config_check distributed evaluate evaluation experiment '
-    'metric_log optimizer run_log sharding train_state train_step weights',
+    'checkpoint config_check distributed environment evaluate experiment '
+    'finite metric_log optimizer preemption run_log sharding skipped_steps '
+    'train_loop train_state train_step watchdog weights',
     'jax optax clu ml_collections',
   ),
 }

@@ -73,6 +73,10 @@ _NOT_NEGATIVE = (
   'finetune.scratch_learning_rate',
   'finetune.scratch_weight_decay',
   'finetune.num_drops',
+  'fault.max_skipped_in_a_row',
+  'fault.max_skipped_steps',
+  'fault.watchdog_seconds',
+  'fault.watchdog_slow_seconds',
   'supervised.learning_rate',
   'supervised.weight_decay',
   'supervised.num_drops',
@@ -103,6 +107,7 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),
   'knn.reference': ('bank', 'clips'),
+  'fault.on_nonfinite': ('stop', 'skip'),
   'embed.layer': ('embedding', *readout.LAYERS),
   **{
     f'{group}.{name}': choices
@@ -133,6 +138,14 @@ _LISTS = {
   'linear_eval.layers': readout.LAYERS,
   'linear_eval.averaged_layers': readout.LAYERS,
   'embed.splits': ('train', 'val'),
+  'fault.signals': (
+    'SIGHUP',
+    'SIGINT',
+    'SIGTERM',
+    'SIGUSR1',
+    'SIGUSR2',
+    'SIGXCPU',
+  ),
 }
 
 

@@ -19,6 +19,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -28,7 +29,7 @@ DEFAULT_SIGNALS = ('SIGTERM', 'SIGINT')
 _STARTING, _RAISING, _DEFERRING = 'starting', 'raising', 'deferring'
 
 
-class Stopped(BaseException):  # noqa: N818 - no error, like KeyboardInterrupt
+class Stopped(BaseException):
   """The run was asked to leave early, and does; the same command goes on."""
 
 
@@ -70,6 +71,11 @@ class Listener:
       signal.signal(number, self._in_main_thread)
       # System calls of libraries go on by themselves, as without a handler.
       signal.siginterrupt(number, False)
+
+  def listen_to(self, fault: Any) -> None:
+    """Takes over the `signals` of `config.fault`, if it listens at all."""
+    if self._pipe is not None:
+      self.listen(fault.signals)
 
   def agree_by(self, reached_sync_point: Callable[[int], bool]) -> None:
     """Leaves SIGTERM to JAX, once its processes know each other.

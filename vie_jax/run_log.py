@@ -43,6 +43,11 @@ def file_name(process: int = 0) -> str:
   return f'{stem}-process-{process}{suffix}' if process else FILE_NAME
 
 
+def path(workdir: str | os.PathLike, process: int = 0) -> pathlib.Path:
+  """Of a process's log."""
+  return pathlib.Path(workdir) / file_name(process)
+
+
 def to_terminal(mark: str = '') -> None:
   """Sends log lines to standard error.
 
@@ -71,9 +76,7 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
     if isinstance(old, python_logging.FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(
-    pathlib.Path(workdir) / file_name(process)
-  )
+  handler = python_logging.FileHandler(path(workdir, process))
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

@@ -52,9 +52,7 @@ class Watchdog:
     global _active
     _active = self
     if self._seconds:
-      threading.Thread(
-        target=self._watch, name='watchdog', daemon=True
-      ).start()
+      threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
     return self
 
   def __exit__(self, *unused_exception):

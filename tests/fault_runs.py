@@ -1,0 +1,139 @@
+"""Runs that something happens to: started, hit at a moment, looked at after."""
+
+import os
+import signal
+import time
+
+import jax
+import numpy as np
+import tiny_run
+
+from vie_jax import checkpoint, experiment, metric_log, train
+
+RETRY, INTERRUPTED, REFUSED = 75, 130, 2
+# Of the process, not of the run.
+TIMES = ('steps_per_sec', 'uptime', 'eval/seconds')
+
+
+def steps_of(workdir):
+  """The saved steps, in order."""
+  folder = workdir / 'checkpoints'
+  names = [path.name for path in folder.glob('*')]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def has_logged(workdir, text):
+  """Function that says whether a run's log has come to a text."""
+  return lambda: any(
+    text in path.read_text() for path in workdir.glob('train*.log')
+  )
+
+
+def has_step(workdir, step, name='train/loss'):
+  """Function that says whether a run's figures have come to a step."""
+
+  def check():
+    return any(
+      line['step'] == step and name in line for line in metric_log.read(workdir)
+    )
+
+  return check
+
+
+def is_saving(workdir, *, after=0):
+  """Whether a checkpoint is being written, with others there already."""
+  folder = workdir / 'checkpoints'
+
+  def check():
+    names = [path.name for path in folder.glob('*')]
+    return max(steps_of(workdir), default=-1) >= after and any(
+      'tmp' in name for name in names
+    )
+
+  return check
+
+
+def wait_until(is_so, process):
+  """Polls; fails with what the process said if that ends first."""
+  deadline = time.monotonic() + tiny_run.PATIENCE_SECONDS
+  while not is_so():
+    assert process.poll() is None, tiny_run.output_of(process)
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+
+
+class Ended:
+  """A process that came to its end.
+
+  Attributes:
+    code: its exit code.
+    output: both streams.
+    seconds: from `since` to the end.
+  """
+
+  def __init__(self, process, since=None):
+    since = time.monotonic() if since is None else since
+    self.output = tiny_run.output_of(process)
+    self.seconds = time.monotonic() - since
+    self.code = process.returncode
+
+
+def hit(command, is_so, *signals, **options):
+  """Starts a command and sends it signals when something is so."""
+  process = tiny_run.start(command, **options)
+  wait_until(is_so, process)
+  since = time.monotonic()
+  for number in signals:
+    os.kill(process.pid, number)
+    time.sleep(0.05)
+  return Ended(process, since)
+
+
+def finish(command, **options):
+  """Runs a command to its end, whatever its exit code."""
+  return Ended(tiny_run.start(command, **options))
+
+
+def leaves_of(workdir, config, step=None):
+  """Every leaf of a checkpoint, the newest by default, by its path."""
+  rule, _ = train.build_optimizer(config)
+  with (
+    experiment.open_experiment(config) as parts,
+    checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
+  ):
+    shapes = experiment.state_shapes(parts, rule)
+    step = checkpoints.latest_step if step is None else step
+    state = checkpoints.restore(step, shapes)
+  state = state.replace(key=jax.random.key_data(state.key))
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree.leaves_with_path(state)
+  }
+
+
+def figures(workdir):
+  """(step, name) -> value of a run's log; none may occur twice."""
+  result = {}
+  for line in metric_log.read(workdir):
+    for name, value in line.items():
+      if name != 'step' and name not in TIMES:
+        assert (line['step'], name) not in result
+        result[line['step'], name] = value
+  return result
+
+
+def assert_same_end(one, other, config):
+  """Both workdirs hold the same last state, to the bit."""
+  assert steps_of(one)[-1] == steps_of(other)[-1] == config.num_steps
+  expected, found = leaves_of(one, config), leaves_of(other, config)
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+TERM, INT, USR1, KILL = (
+  signal.SIGTERM,
+  signal.SIGINT,
+  signal.SIGUSR1,
+  signal.SIGKILL,
+)
