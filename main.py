@@ -47,6 +47,7 @@ from vie_jax import (
   retrieve,
   run_log,
   train,
+  workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
@@ -73,6 +74,7 @@ EXPECTED_ERRORS = (
   metric_log.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
+  workdir_lock.WorkdirLockedError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -144,6 +146,9 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     logging.error('%s', message)
     distributed.leave(exit_codes.REFUSED, message)
+  except checkpoint.SaveFailedError as error:
+    logging.error('%s', error)
+    distributed.leave(exit_codes.RETRY, str(error))
   except preemption.Stopped as stopped:
     message = f'{stopped} The same command goes on from there.'
     logging.warning('%s', message)

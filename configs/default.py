@@ -205,8 +205,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.log_every_steps = 100
   config.eval_every_steps = 5000
   config.checkpoint_every_steps = 5000
-  # Checkpoints kept, the newest ones.
+  # Checkpoints kept, the newest ones; and those of steps that are multiples
+  # of the second field, too, unless it is 0.
   config.keep_checkpoints = 3
+  config.keep_checkpoint_every_steps = 0
+  # After a checkpoint could not be saved, for want of room or whatever reason:
+  # 'retry' goes on and saves the next one; 'stop' ends with exit code 75.
+  config.on_failed_save = 'retry'
 
   config.knn = ml_collections.ConfigDict()
   # Neighbours that vote; 10 (official).

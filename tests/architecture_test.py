@@ -33,7 +33,11 @@ WITHOUT_TENSORFLOW = [
     'optimizer',
     'train_state',
     'train_step',
+    'workdir_lock',
+    'agreement',
+    'saved_steps',
     'checkpoint',
+    'run_record',
     'watchdog',
   )
 ]
@@ -62,7 +66,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
-  'checkpoint': ('', 'jax orbax'),
+  'agreement': ('', 'jax numpy'),
+  'saved_steps': ('agreement saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('agreement saved_steps', 'jax'),
+  'run_record': ('checkpoint', ''),
+  'workdir_lock': ('agreement', ''),
   'evaluation': (
     'evaluation objective sharding',
     'jax flax optax numpy jinja2 matplotlib PIL',
@@ -73,7 +81,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
-    'checkpoint models sharding train_state',
+    'checkpoint models run_record sharding train_state',
     'jax flax numpy ml_collections',
   ),
   'result': ('weights', 'jax ml_collections'),
@@ -85,12 +93,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'classifiers': (
     'checkpoint classifiers config_check device_augment distributed '
     'environment evaluation experiment finite input_pipeline metric_log '
-    'models.networks preemption result run_log sharding skipped_steps watchdog '
-    'weights',
+    'models.networks preemption result run_log run_record sharding '
+    'skipped_steps watchdog weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check distributed experiment models weights',
+    'checkpoint config_check distributed experiment models weights '
+    'workdir_lock',
     'jax numpy ml_collections',
   ),
   'describe': (
@@ -99,12 +108,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'embed': (
     'config_check device_augment distributed embeddings evaluation experiment '
-    'models.networks result run_log sharding weights',
+    'models.networks result run_log sharding weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
     'checkpoint embeddings evaluation experiment input_pipeline result '
-    'train_state weights',
+    'train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -125,7 +134,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'retrieve': (
     'config_check embeddings evaluate evaluation experiment findings '
-    'input_pipeline result retrieval_page weights',
+    'input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'train_loop': (
@@ -135,8 +144,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train': (
     'checkpoint config_check distributed environment evaluate experiment '
-    'finite metric_log optimizer preemption run_log sharding skipped_steps '
-    'train_loop train_state train_step watchdog weights',
+    'finite metric_log optimizer preemption run_log run_record sharding '
+    'skipped_steps train_loop train_state train_step watchdog weights '
+    'workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
-from vie_jax import checkpoint, optimizer, sharding, train_state
+from vie_jax import checkpoint, optimizer, run_record, sharding, train_state
+from vie_jax.saved_steps import commit_record
 
 NUM_VIDEOS = 300
 RECORD = {'config': {'seed': 0}, 'fingerprint': 'f' * 64}
@@ -33,7 +35,7 @@ def initializer(num_devices, name='adam'):
   return train_state.initializer(
     Network(),
     rule,
-    clip_shape=(1, 64, 64, 3),
+    clip_shape=(1, 16, 16, 3),
     num_videos=NUM_VIDEOS,
     embedding_size=16,
     num_clusterings=2,
@@ -84,10 +86,10 @@ def assert_equal(state, expected):
   jax.tree.map(np.testing.assert_array_equal, on_host(state), expected)
 
 
-def save(workdir, steps, *, keep=None, num_devices=1):
+def save(workdir, steps, *, num_devices=1, **options):
   """Saves a state under some steps; returns copies of the states."""
   copies = {}
-  with checkpoint.Checkpoints(workdir, keep=keep) as checkpoints:
+  with checkpoint.Checkpoints(workdir, **options) as checkpoints:
     for number in steps:
       state = first_state(num_devices, seed=number)
       state = state.replace(step=jnp.asarray(number, jnp.int32))
@@ -163,6 +165,15 @@ def test_only_the_newest_are_kept(tmp_path):
   assert sorted(path.name for path in folder.iterdir()) == ['4', '5']
 
 
+def test_every_so_many_steps_one_is_kept_for_good(tmp_path):
+  save(tmp_path, [5, 10, 15, 20, 25, 30], keep=2, keep_every_steps=10)
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step == 30
+  folder = tmp_path / 'checkpoints'
+  kept = sorted(int(path.name) for path in folder.iterdir())
+  assert kept == [10, 20, 25, 30]
+
+
 def test_saving_a_step_twice_is_refused_by_name(tmp_path):
   save(tmp_path, [5])
   with pytest.raises(checkpoint.CheckpointError, match='another run') as error:
@@ -176,14 +187,18 @@ def remove_folder(item):
   return lambda folder: shutil.rmtree(folder / item)
 
 
+def data_files(folder, item):
+  """The files that hold the values of an item."""
+  files = [path for path in (folder / item).rglob('d/*') if path.is_file()]
+  assert files
+  return files
+
+
 def truncate(item):
   """Cuts the files that hold the values of an item in half."""
 
   def damage(folder):
-    files = [path for path in (folder / item).rglob('*') if path.is_file()]
-    data = [path for path in files if path.parent.name == 'd']
-    assert data
-    for path in data:
+    for path in data_files(folder, item):
       content = path.read_bytes()
       path.write_bytes(content[: len(content) // 2])
 
@@ -192,123 +207,297 @@ def truncate(item):
 
 def remove_values(item):
   def damage(folder):
-    for path in (folder / item).rglob('d/*'):
+    for path in data_files(folder, item):
       path.unlink()
 
   return damage
 
 
+def flip_bit(item):
+  """Changes one bit in the middle of the largest file of an item."""
+
+  def damage(folder):
+    path = max(data_files(folder, item), key=lambda path: path.stat().st_size)
+    # The digests find this, not the checksums of small files.
+    assert path.stat().st_size > 2**16
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+  return damage
+
+
+def change_record(folder):
+  """Another fingerprint, as if the run had been on other videos."""
+  path = folder / 'commit.json'
+  path.write_text(path.read_text().replace('ffff', 'fffe'))
+
+
 def cut_record(folder):
-  (path,) = (folder / 'record').glob('metadata*')
+  path = folder / 'commit.json'
   path.write_text(path.read_text()[:-9])
 
 
 DAMAGES = {
-  'no_model': remove_folder('model'),
-  'no_memory_bank': remove_folder('memory_bank'),
-  'no_training': remove_folder('training'),
-  'no_record': remove_folder('record'),
-  'truncated_model': truncate('model'),
-  'truncated_memory_bank': truncate('memory_bank'),
-  'truncated_training': truncate('training'),
-  'truncated_record': cut_record,
-  'values_removed': remove_values('memory_bank'),
+  'no_model': (remove_folder('model'), 'model/'),
+  'no_memory_bank': (remove_folder('memory_bank'), 'memory_bank/'),
+  'no_training': (remove_folder('training'), 'training/'),
+  'no_record': (lambda folder: (folder / 'commit.json').unlink(), 'is missing'),
+  'truncated_model': (truncate('model'), 'bytes instead of'),
+  'truncated_training': (truncate('training'), 'bytes instead of'),
+  'values_removed': (remove_values('memory_bank'), 'is missing'),
+  'flipped_model': (flip_bit('model'), 'model: '),
+  'truncated_record': (cut_record, 'is not JSON'),
+  'changed_record': (change_record, 'SHA-256'),
 }
 
 
-@pytest.mark.parametrize('damage', DAMAGES)
-def test_damage_is_named_with_the_folder_and_the_remedy(tmp_path, damage):
-  save(tmp_path, [1, 2])
+def go_on(workdir, **options):
+  """The newest step that is whole: its number and the copies of its state."""
+  with checkpoint.Checkpoints(workdir, **options) as checkpoints:
+
+    def read(step):
+      assert checkpoints.record(step) == RECORD
+      return step, on_host(checkpoints.restore(step, shapes(1)))
+
+    found = checkpoints.read_newest(read)
+    if found:
+      assert checkpoints.latest_step == found[0]
+    return found
+
+
+def content_of(folder):
+  """Path -> bytes of all files in a folder."""
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+def test_a_damaged_step_is_named_and_left_for_the_one_before(
+  tmp_path, caplog, name
+):
+  damage, words = DAMAGES[name]
+  copies = save(tmp_path, [1, 2])
   folder = tmp_path / 'checkpoints' / '2'
-  DAMAGES[damage](folder)
+  damage(folder)
+  before = content_of(tmp_path)
 
-  def go_on():
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
-      latest = checkpoints.latest_step
-      checkpoints.record(latest)
-      checkpoints.restore(latest, shapes(1))
+  # Who only reads changes nothing.
+  step, state = go_on(tmp_path, read_only=True)
+  assert step == 1
+  jax.tree.map(np.testing.assert_array_equal, state, copies[1])
+  assert content_of(tmp_path) == before
+  (line,) = caplog.messages
+  assert f'The checkpoint {folder} is damaged: ' in line
+  assert words in line
+  assert 'Going on from step 1 instead.' in line
+  assert '\n' not in line
+  caplog.clear()
 
-  with pytest.raises(checkpoint.CheckpointError) as error:
-    go_on()
-  message = str(error.value)
-  assert '\n' not in message
-  assert f'The checkpoint {folder} cannot be restored' in message
-  assert 'move it away to go on from step 1.' in message
-  shutil.rmtree(tmp_path / 'checkpoints' / '1')
-  with pytest.raises(checkpoint.CheckpointError, match='start anew'):
-    go_on()
-  # What the first message advises works.
-  save(tmp_path / 'again', [1, 2])
-  shutil.rmtree(tmp_path / 'again' / 'checkpoints' / '2')
-  with checkpoint.Checkpoints(tmp_path / 'again') as checkpoints:
-    assert checkpoints.latest_step == 1
-    checkpoints.restore(1, shapes(1))
+  # A training moves it aside and saves the step again.
+  assert go_on(tmp_path)[0] == 1
+  (line,) = caplog.messages
+  assert line.endswith('Going on from step 1 instead. It is kept as 2.damaged.')
+  assert content_of(folder.with_name('2.damaged')) == {
+    path.removeprefix('checkpoints/2/'): content
+    for path, content in before.items()
+    if path.startswith('checkpoints/2/')
+  }
+  save(tmp_path, [2])
+  step, state = go_on(tmp_path)
+  assert step == 2
+  jax.tree.map(np.testing.assert_array_equal, state, copies[2])
+
+
+def test_if_all_steps_are_damaged_nothing_begins_anew(tmp_path):
+  save(tmp_path, [1, 2, 3])
+  folder = tmp_path / 'checkpoints'
+  flip_bit('model')(folder / '1')
+  remove_folder('training')(folder / '2')
+  (folder / '3' / 'commit.json').unlink()
+  before = content_of(tmp_path)
+  for options in ({}, {'read_only': True}):
+    with pytest.raises(checkpoint.CheckpointError) as error:
+      go_on(tmp_path, **options)
+    message = str(error.value)
+    assert '\n' not in message
+    assert f'No checkpoint in {folder} can be restored: 3: ' in message
+    assert '; 2: training/' in message
+    assert '; 1: model: ' in message
+    assert 'move them away to start anew' in message
+  assert content_of(tmp_path) == before
+  for step in (1, 2, 3):
+    (folder / str(step)).rename(folder / f'{step}.damaged')
+  with pytest.raises(checkpoint.CheckpointError, match=r'1\.damaged, 2'):
+    go_on(tmp_path)
 
 
 @pytest.mark.parametrize('mode', ['removed', 'cut'])
 def test_no_damaged_file_is_restored_as_if_it_were_sound(tmp_path, mode):
-  copies = save(tmp_path, [1])
-  refused = set()
-  files = [path for path in tmp_path.rglob('*') if path.is_file()]
-  for path in files:
+  save(tmp_path, [1])
+  folder = tmp_path / 'checkpoints' / '1'
+  for path in [path for path in folder.rglob('*') if path.is_file()]:
     content = path.read_bytes()
     path.unlink()
     if mode == 'cut':
       path.write_bytes(content[: len(content) // 2])
-    try:
-      with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.record(1)
-        assert_equal(checkpoints.restore(1, shapes(1)), copies[1])
-    except checkpoint.CheckpointError:
-      refused.add(path.relative_to(tmp_path / 'checkpoints' / '1').parts[0])
+    with pytest.raises(checkpoint.CheckpointError):
+      go_on(tmp_path, read_only=True)
     path.write_bytes(content)
-  assert refused == {'model', 'memory_bank', 'training', 'record'}
+  assert go_on(tmp_path)[0] == 1
 
 
-def test_a_folder_left_by_a_kill_while_saving_is_no_checkpoint(tmp_path):
+def test_a_digest_is_checked_where_files_are_not(tmp_path, monkeypatch):
+  """What the files do not tell, such as memory that fails, digests do."""
+  save(tmp_path, [1])
+  path = tmp_path / 'checkpoints' / '1' / 'commit.json'
+  content = json.loads(path.read_text())
+  leaf = content['items']['memory_bank']['bank']
+  leaf['digest'] = leaf['digest'][:-1] + '0'
+  del content['sha256']
+  content['sha256'] = commit_record._checksum(content)
+  path.write_text(json.dumps(content))
+  with pytest.raises(checkpoint.CheckpointError, match='the array bank has'):
+    go_on(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'name', ['2.saving', '2.saving.orbax-checkpoint-tmp', '3.deleting']
+)
+def test_what_a_kill_leaves_behind_is_no_checkpoint(tmp_path, name):
   save(tmp_path, [1])
   folder = tmp_path / 'checkpoints'
-  left = folder / '2.orbax-checkpoint-tmp'
-  shutil.copytree(folder / '1', left)
-  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
-    assert checkpoints.latest_step == 1
+  shutil.copytree(folder / '1', folder / name)
+  # Another process may be saving this one: readers leave it alone.
+  assert go_on(tmp_path, read_only=True)[0] == 1
+  assert (folder / name).is_dir()
   save(tmp_path, [2])
   assert sorted(path.name for path in folder.iterdir()) == ['1', '2']
 
 
-def test_reading_changes_nothing_on_the_disk(tmp_path):
+def test_what_is_no_checkpoint_is_left_alone(tmp_path, caplog):
+  folder = tmp_path / 'checkpoints'
+  for name in ('3', '3.tmp-x', '007', 'old', '4'):
+    (folder / name).mkdir(parents=True)
+  (folder / 'notes.txt').write_text('mine')
+  (folder / '5').write_text('a file')
+  (folder / '4' / 'picture.png').write_bytes(b'png')
+  before = content_of(tmp_path)
+  assert go_on(tmp_path) is None
+  assert sorted(caplog.messages) == [
+    f'{folder / name} is no checkpoint; it is left alone.' for name in '34'
+  ]
+  save(tmp_path, [1])
+  assert go_on(tmp_path)[0] == 1
+  assert {**content_of(tmp_path), **before} == content_of(tmp_path)
+  # The name of a step is taken over, and what bore it is kept.
+  save(tmp_path, [4])
+  assert (folder / '4.damaged' / 'picture.png').exists()
+  assert go_on(tmp_path)[0] == 4
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path):
+  folder = tmp_path / 'checkpoints'
+  with ocp.CheckpointManager(folder) as manager:
+    manager.save(7, args=ocp.args.StandardSave({'w': jnp.ones(3)}))
+  before = content_of(tmp_path)
+  for options in ({}, {'read_only': True}):
+    with pytest.raises(checkpoint.CheckpointError, match=r'commit\.json'):
+      go_on(tmp_path, **options)
+  assert content_of(tmp_path) == before
+
+
+def test_a_step_that_a_training_removes_meanwhile_is_not_called_damaged(
+  tmp_path, caplog
+):
+  copies = save(tmp_path, [1])
+  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+
+    def read(step):
+      if step == 1:
+        save(tmp_path, [2], keep=1)
+      return step, on_host(checkpoints.restore(step, shapes(1)))
+
+    step, _ = checkpoints.read_newest(read)
+  assert step == 2
+  assert not caplog.messages
+  assert copies
+
+
+def test_reading_makes_no_folder(tmp_path):
   workdir = tmp_path / 'W'
   with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
     assert checkpoints.latest_step is None
   assert not workdir.exists()
-  copies = save(workdir, [1])
-  # Another process is saving this one.
-  unfinished = workdir / 'checkpoints' / '2.orbax-checkpoint-tmp'
-  unfinished.mkdir()
-  with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-    assert checkpoints.record(1)['fingerprint'] == RECORD['fingerprint']
-    assert_equal(checkpoints.restore(1, shapes(1)), copies[1])
-  assert unfinished.is_dir()
 
 
-def test_a_record_comes_back_with_its_format_version(tmp_path):
+def test_a_folder_that_takes_no_files_is_refused_at_once(tmp_path):
+  (tmp_path / 'file').write_text('in the way')
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    checkpoint.Checkpoints(tmp_path / 'file')
+  message = str(error.value)
+  assert f'{tmp_path / "file" / "checkpoints"} cannot be written to' in message
+  assert 'Not a directory' in message
+
+
+def test_a_format_version_of_old_is_refused(tmp_path):
+  """Before there were commit records, the version stood with the record."""
+  folder = tmp_path / 'checkpoints' / '5'
+  (folder / 'record').mkdir(parents=True)
+  (folder / '_CHECKPOINT_METADATA').write_text('{}')
+  (folder / 'record' / 'metadata').write_text('{"format_version": 2}')
+  before = content_of(tmp_path)
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    go_on(tmp_path)
+  assert f'{folder} has format version 2; this code reads version 3.' in str(
+    error.value
+  )
+  assert content_of(tmp_path) == before
+
+
+def test_a_format_version_to_come_is_refused(tmp_path):
+  save(tmp_path, [1, 2])
+  path = tmp_path / 'checkpoints' / '2' / 'commit.json'
+  content = json.loads(path.read_text())
+  del content['sha256']
+  content['format_version'] = 99
+  content['sha256'] = commit_record._checksum(content)
+  path.write_text(json.dumps(content))
+  with pytest.raises(checkpoint.CheckpointError, match='format version 99'):
+    go_on(tmp_path)
+
+
+def test_other_arrays_are_named_before_any_is_read(tmp_path):
   save(tmp_path, [1])
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.record(1) == {
-      'format_version': checkpoint.FORMAT_VERSION,
-      **RECORD,
-    }
-
-
-def test_another_format_version_is_refused(tmp_path):
-  save(tmp_path, [1])
-  (path,) = (tmp_path / 'checkpoints' / '1' / 'record').glob('metadata*')
-  path.write_text(json.dumps({**RECORD, 'format_version': 99}))
-  with (
-    checkpoint.Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(checkpoint.CheckpointError, match='format version 99'),
+  for path in (tmp_path / 'checkpoints' / '1').rglob('d/*'):
+    path.unlink()
+  given = shapes(1)
+  bank = given.bank.update(shape=(10**12, 16))
+  rule = optimizer.build(
+    'sgd', optax.constant_schedule(0.1), momentum=0.9, weight_decay=1e-4
+  )
+  for other, words in (
+    (given.replace(bank=bank), r'bank was float32 \(.*16\), is float32 \(10'),
+    (given.replace(params={}), 'has params/Dense_0/kernel, which this run'),
+    (
+      given.replace(
+        opt_state=jax.tree.map(
+          lambda leaf: leaf.update(sharding=given.step.sharding),
+          jax.eval_shape(rule.init, given.params),
+        )
+      ),
+      'in training, it has opt_state/0/count, which this',
+    ),
   ):
-    checkpoints.record(1)
+    with (
+      checkpoint.Checkpoints(tmp_path) as checkpoints,
+      pytest.raises(checkpoint.CheckpointError, match=words) as error,
+    ):
+      checkpoints.restore(1, other)
+    assert not isinstance(error.value, checkpoint.DamagedError)
 
 
 OLD = {
@@ -336,7 +525,7 @@ def changed(field, value):
 
 def test_other_videos_are_refused_with_both_fingerprints():
   with pytest.raises(checkpoint.CheckpointError) as error:
-    checkpoint.check_record(OLD, config=OLD['config'], fingerprint='b' * 64)
+    run_record.check_record(OLD, config=OLD['config'], fingerprint='b' * 64)
   message = str(error.value)
   assert 'a' * 16 in message
   assert 'b' * 16 in message
@@ -355,7 +544,7 @@ def test_other_videos_are_refused_with_both_fingerprints():
 )
 def test_a_changed_field_that_shapes_the_state_is_refused(field, value):
   with pytest.raises(checkpoint.CheckpointError) as error:
-    checkpoint.check_record(
+    run_record.check_record(
       OLD, config=changed(field, value), fingerprint=OLD['fingerprint']
     )
   assert f'{field} was ' in str(error.value)
@@ -372,7 +561,7 @@ def test_a_changed_field_that_shapes_the_state_is_refused(field, value):
 )
 def test_a_harmless_change_is_listed(field, value):
   config = changed(field, value)
-  result = checkpoint.check_record(
+  result = run_record.check_record(
     OLD, config=config, fingerprint=OLD['fingerprint']
   )
   assert list(result) == [field]
@@ -380,6 +569,6 @@ def test_a_harmless_change_is_listed(field, value):
 
 
 def test_fields_that_came_or_went_are_listed():
-  assert checkpoint.differing_fields(
+  assert run_record.differing_fields(
     {'a': {'b': 1, 'c': 2}, 'd': 3}, {'a': {'b': 1, 'e': 4}, 'd': 3}
   ) == {'a.c': (2, None), 'a.e': (None, 4)}

@@ -351,6 +351,7 @@ def load_bank(workdir, fingerprint=FINGERPRINT, embedding_size=128):
   return weights.load_bank(
     workdir,
     fingerprint=fingerprint,
+    num_videos=NUM_VIDEOS,
     embedding_size=embedding_size,
     mesh=mesh(),
   )

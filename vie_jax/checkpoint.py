@@ -1,41 +1,77 @@
-"""Saving and restoring a run with orbax.
+"""Saving and restoring a run, so that nothing damaged is ever restored.
 
-A checkpoint has four items: `model` (parameters and batch statistics),
-`memory_bank` (with the age and the clusters of its rows), `training` (the rest
-of the `TrainState`) and `record` (JSON: format version, config, fingerprint of
-the data set). Evaluations read only what they need. A converted checkpoint has
-`model` and `record` only; the training of a classifier has items of its own.
+A checkpoint has three items: `model` (parameters and batch statistics),
+`memory_bank` (with the age and the clusters of its rows) and `training` (the
+rest of the `TrainState`), and a record (JSON: config, fingerprint of the data
+set and so on). Evaluations read only what they need. A converted checkpoint has
+`model` only; the training of a classifier has items of its own.
+
+orbax writes the arrays. Which steps there are, whether they are whole, and
+which are removed is decided here: see `saved_steps` and docs/checkpoints.md.
 """
 
+import json
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
-import orbax.checkpoint as ocp
+from absl import logging
 
-FORMAT_VERSION = 2
+from vie_jax import agreement
+from vie_jax.saved_steps import commit_record, step_reader
+from vie_jax.saved_steps.step_folders import StepFolders
+from vie_jax.saved_steps.step_saver import SaveFailedError, StepSaver, kept
+
+FORMAT_VERSION = commit_record.FORMAT_VERSION
 ITEMS = {
   'model': ('params', 'batch_stats'),
   'memory_bank': ('bank', 'bank_step', 'cluster_labels'),
   'training': ('step', 'key', 'opt_state'),
 }
+T = TypeVar('T')
 
 
 class CheckpointError(ValueError):
   """A checkpoint is missing, damaged, or of another run."""
 
 
+class DamagedError(CheckpointError):
+  """One step is not as it was saved.
+
+  Args:
+    folder: of the step.
+    reason: naming the file or the array.
+  """
+
+  def __init__(self, folder: pathlib.Path, reason: str):
+    super().__init__(
+      f'The checkpoint {folder} cannot be restored: {reason}. If it is '
+      'damaged, move it away.'
+    )
+    self.reason = reason
+
+
 class Checkpoints:
   """The checkpoints of one workdir, newest last. A context manager.
+
+  At its end it waits for what is being saved.
 
   Args:
     workdir: its folder `checkpoints` holds one folder per saved step.
     keep: how many to keep, the oldest go first; None keeps all.
-    read_only: leaves the folder as it is: creates nothing, and does not take
-      what a running training is just saving for the remains of a kill.
+    keep_every_steps: steps that are multiples of it stay, too; 0 for none.
+    on_failed_save: 'retry' goes on after a save that failed, until the next;
+      'stop' raises SaveFailedError as soon as it is known.
+    read_only: leaves the folder as it is: creates, moves and removes nothing.
+      A folder that a training is writing to can be read.
     items: name -> fields of the state that are saved together; those of a
       `TrainState`, unless it is another kind of state.
+
+  Raises:
+    CheckpointError: if it is to be written to and cannot be.
   """
 
   def __init__(
@@ -43,31 +79,38 @@ class Checkpoints:
     workdir: str | pathlib.Path,
     *,
     keep: int | None = None,
+    keep_every_steps: int = 0,
+    on_failed_save: str = 'retry',
     read_only: bool = False,
     items: Mapping[str, Sequence[str]] = ITEMS,
   ):
     self._items = items
+    self._keep = {'newest': keep, 'every_steps': keep_every_steps}
+    self._on_failed_save = on_failed_save
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=not read_only,
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-        save_interval_steps=0 if read_only else 1,
-      ),
-      item_handlers={
-        **{name: ocp.StandardCheckpointHandler() for name in items},
-        'record': ocp.JsonCheckpointHandler(),
-      },
-    )
+    self._folders = StepFolders(self._directory)
+    self._reader = step_reader.StepReader(self._folders)
+    self._failure: str | None = None
+    self._saver = None
+    if not read_only:
+      self._prepare()
+      self._saver = StepSaver(
+        self._folders, [*items], keep=keep, keep_every_steps=keep_every_steps
+      )
+    self._list()
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *unused_exception):
-    self._manager.close()
+  def __exit__(self, kind, *unused_exception):
+    if self._saver is None:
+      return
+    try:
+      # After an error all processes may not come by here.
+      if kind is None:
+        self.wait()
+    finally:
+      self._saver.close()
 
   @property
   def directory(self) -> pathlib.Path:
@@ -76,11 +119,14 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """The newest saved step, or None."""
-    return self._manager.latest_step()
+    """The newest step that is saved and not known to be damaged, or None."""
+    return self._steps[-1] if self._steps else None
 
   def save(self, state: Any, record: dict) -> None:
     """Saves in the background; the state may be donated right afterwards.
+
+    All processes call this. A step counts from when all of it is on the disk;
+    `poll` and `wait` take note of it.
 
     Args:
       state: a `TrainState`, or what else has the fields of the items and a
@@ -89,6 +135,7 @@ class Checkpoints:
 
     Raises:
       CheckpointError: if the step, or a later one, is saved already.
+      SaveFailedError: as `poll`, about the save before.
     """
     items = {name: self._item(name, state) for name in self._items}
     self._save(int(state.step), items, record)
@@ -107,40 +154,68 @@ class Checkpoints:
     self._save(0, {'model': variables}, record)
 
   def _save(self, step: int, items: dict, record: dict) -> None:
-    arguments = {
-      name: ocp.args.StandardSave(item) for name, item in items.items()
-    }
-    arguments['record'] = ocp.args.JsonSave(
-      {'format_version': FORMAT_VERSION, **record}
-    )
-    is_saved = self._manager.save(step, args=ocp.args.Composite(**arguments))
-    if not is_saved:
+    self._take_note(waits=True)
+    if self._steps and step <= self._steps[-1]:
       raise CheckpointError(
-        f'{self._directory} holds step {self.latest_step}, so that step '
+        f'{self._directory} holds step {self._steps[-1]}, so that step '
         f'{step} was not saved; does another run use this workdir?'
       )
+    self._saver.start(step, items, record)
 
-  def wait(self) -> None:
-    """Returns when all saves are on the disk."""
-    self._manager.wait_until_finished()
-
-  def record(self, step: int) -> dict:
-    """Reads the JSON record of a step.
+  def poll(self) -> None:
+    """Takes note of a save that has ended; a training calls it now and then.
 
     Raises:
-      CheckpointError: if it cannot be read, or is of another format.
+      SaveFailedError: if it failed, unless `on_failed_save` is 'retry', which
+        leaves it at a line in the log.
     """
-    record = self._restore(step, record=ocp.args.JsonRestore())['record']
-    version = record.get('format_version')
-    if version != FORMAT_VERSION:
-      raise CheckpointError(
-        f'{self._directory / str(step)} has format version {version!r}; this '
-        f'code reads version {FORMAT_VERSION}.'
+    self._take_note(waits=False)
+
+  def wait(self) -> None:
+    """Returns when all that was saved is on the disk.
+
+    Raises:
+      SaveFailedError: if the last save failed, whatever `on_failed_save` is.
+    """
+    self._take_note(waits=True)
+    if self._failure:
+      raise SaveFailedError(self._failure)
+
+  def _take_note(self, *, waits: bool) -> None:
+    outcome = self._saver.outcome(waits=waits)
+    if outcome is None:
+      return
+    step, reason = outcome
+    if reason is None:
+      self._failure = None
+      self._steps = kept([*self._steps, step], **self._keep)
+      return
+    before = (
+      'there is no other'
+      if not self._steps
+      else (f'that of step {self._steps[-1]} is kept')
+    )
+    self._failure = (
+      f'The checkpoint {self._folders.of(step)} could not be saved: {reason}; '
+      f'{before}.'
+    )
+    if self._on_failed_save == 'stop':
+      raise SaveFailedError(
+        f'{self._failure} Make room, and run the same command again.'
       )
-    return record
+    logging.error('%s The next one is tried as usual.', self._failure)
+
+  def record(self, step: int) -> dict:
+    """What the run said of itself when it saved a step.
+
+    Raises:
+      CheckpointError: if it is of another format version.
+      DamagedError: if it is not as it was saved.
+    """
+    return self._commit_record(step).record
 
   def restore(self, step: int, shapes: Any) -> Any:
-    """Restores a state.
+    """Restores a state and compares it with the digests it was saved with.
 
     Args:
       step: one that was saved.
@@ -148,156 +223,188 @@ class Checkpoints:
         the state was saved with.
 
     Raises:
-      CheckpointError: naming the folder and the remedy.
+      CheckpointError: if the state has other arrays than are saved, naming
+        them, before any is read.
+      DamagedError: naming the file or the array that is not as it was saved.
     """
-    wanted = {
-      name: ocp.args.StandardRestore(self._item(name, shapes))
-      for name in self._items
-    }
-    restored = self._restore(step, **wanted)
+    wanted = {name: self._item(name, shapes) for name in self._items}
     fields = {}
-    for name in self._items:
-      fields |= restored[name]
+    for item in self._restore(step, wanted).values():
+      fields |= item
     return shapes.replace(**fields)
 
-  def restore_as_saved(
-    self, step: int, item: str, placements: dict[str, jax.sharding.Sharding]
-  ) -> dict[str, Any]:
-    """Restores one item, without knowing its shapes.
+  def saved_shapes(self, step: int, item: str) -> dict[str, Any]:
+    """The arrays of an item whose fields are nested dicts.
 
     Args:
       step: one that was saved.
       item: a key of `ITEMS`.
+
+    Returns:
+      A nested dict of ShapeDtypeStructs without shardings.
+
+    Raises:
+      As `record`.
+    """
+    tree: dict[str, Any] = {}
+    for name, leaf in self._commit_record(step).items.get(item, {}).items():
+      *parents, last = name.split('/')
+      node = tree
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[last] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return tree
+
+  def restore_as_saved(
+    self, step: int, item: str, placements: dict[str, jax.sharding.Sharding]
+  ) -> dict[str, Any]:
+    """Restores one item, in the shapes that it was saved with.
+
+    Whoever does not trust the checkpoint looks at `saved_shapes` first.
+
+    Args:
+      step: one that was saved.
+      item: a key of `ITEMS`, whose fields are nested dicts.
       placements: for each field of the item, that of its arrays.
 
     Returns:
-      The fields of the item, in the shapes that they were saved with.
+      The fields of the item.
 
     Raises:
-      CheckpointError: naming the folder and the remedy.
+      DamagedError: as `restore`.
     """
-
-    def shapes_of(field):
-      return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=placements[field]
+    saved = self.saved_shapes(step, item)
+    shapes = {
+      field: jax.tree.map(
+        lambda leaf, placement=placement: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=placement
         ),
-        saved[field],
+        # A network without batch norm has nothing there.
+        saved.get(field, {}),
+      )
+      for field, placement in placements.items()
+    }
+    return self._restore(step, {item: shapes})[item]
+
+  def read_newest(self, read: Callable[[int], T]) -> T | None:
+    """Reads the newest step that is whole, and says which are not.
+
+    Steps that are damaged and newer than it are moved aside, unless this is
+    `read_only`: a training goes on from there and saves them again.
+
+    Args:
+      read: given a step, reads of it what is needed with `record`, `restore`
+        and `restore_as_saved`, and lets DamagedError pass.
+
+    Returns:
+      What it returned, or None if there is no step.
+
+    Raises:
+      CheckpointError: if there are steps and all are damaged, which are then
+        left as they are; and whatever else `read` raises.
+    """
+    damaged: dict[int, str] = {}
+    while self._steps:
+      step = self._steps[-1]
+      try:
+        found = read(step)
+      except DamagedError as error:
+        if self._has_vanished(step):
+          self._list(without=damaged)
+          continue
+        damaged[step] = error.reason
+        self._steps = self._steps[:-1]
+        continue
+      self._leave_behind(damaged, step)
+      return found
+    if damaged:
+      listing = '; '.join(f'{step}: {why}' for step, why in damaged.items())
+      raise CheckpointError(
+        f'No checkpoint in {self._directory} can be restored: {listing}. They '
+        'are left as they are; move them away to start anew.'
+      )
+    if self._set_aside:
+      raise CheckpointError(
+        f'{self._directory} holds no checkpoint but damaged ones: '
+        f'{", ".join(self._set_aside)}. Move them away to start anew.'
+      )
+    return None
+
+  def _leave_behind(self, damaged: dict[int, str], good: int) -> None:
+    for step, reason in damaged.items():
+      kept_as = ''
+      if self._saver is not None and agreement.is_first():
+        kept_as = f' It is kept as {self._folders.move_aside(step).name}.'
+      logging.warning(
+        'The checkpoint %s is damaged: %s. Going on from step %d instead.%s',
+        self._folders.of(step),
+        reason,
+        good,
+        kept_as,
       )
 
+  def _has_vanished(self, step: int) -> bool:
+    """Whether a training has removed what was just being read."""
+    is_gone = self._saver is None and not self._folders.of(step).exists()
+    return agreement.anywhere(is_gone)
+
+  def _prepare(self) -> None:
+    """Makes the folder, finds out whether it takes files, and tidies up."""
+    reason = ''
+    if agreement.is_first():
+      probe = self._directory / f'.{uuid.uuid4().hex}'
+      try:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b'.')
+        commit_record.sync(probe)
+        os.unlink(probe)
+      except OSError as error:
+        reason = error.strerror or str(error)
+      else:
+        self._folders.remove_unfinished()
+    reason = agreement.from_first(reason)
+    if reason:
+      raise CheckpointError(
+        f'{self._directory} cannot be written to: {reason}. Use another '
+        '--workdir, or make room there.'
+      )
+
+  def _list(self, without: Sequence[int] = ()) -> None:
+    """Finds the steps; all processes take what the first one sees."""
+    found = ''
+    if agreement.is_first():
+      for name in self._folders.foreign():
+        logging.warning(
+          '%s is no checkpoint; it is left alone.', self._directory / name
+        )
+      found = json.dumps([self._folders.steps(), self._folders.set_aside()])
+    steps, self._set_aside = json.loads(agreement.from_first(found))
+    self._steps = [step for step in steps if step not in without]
+
+  def _read(self, step: int, read: Callable[[], T]) -> T:
+    """Reads of a step, with errors that name its folder and the remedy."""
+    folder = self._folders.of(step)
     try:
-      saved = self._manager.item_metadata(step)[item].tree
-      shapes = {field: shapes_of(field) for field in self._items[item]}
-    except Exception as error:  # orbax raises whatever its parts raise
-      raise self._unreadable(step, ' '.join(str(error).split())[:300]) from None
-    return self._restore(step, **{item: ocp.args.StandardRestore(shapes)})[item]
+      return read()
+    except commit_record.DamagedError as error:
+      raise DamagedError(folder, str(error)) from None
+    except commit_record.VersionError as error:
+      raise CheckpointError(
+        f'{folder} has format version {error}; this code reads version '
+        f'{FORMAT_VERSION}. Use a new --workdir, or the release of vie_jax '
+        'that saved it.'
+      ) from None
+    except step_reader.OtherArraysError as error:
+      raise CheckpointError(
+        f'{folder} is of another network, optimizer or data set: {error}. Use '
+        'its config, or a new --workdir.'
+      ) from None
+
+  def _commit_record(self, step: int) -> commit_record.CommitRecord:
+    return self._read(step, lambda: self._reader.record(step))
+
+  def _restore(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return self._read(step, lambda: self._reader.restore(step, wanted))
 
   def _item(self, name: str, state: Any) -> dict:
     return {field: getattr(state, field) for field in self._items[name]}
-
-  def _restore(self, step, **args):
-    folder = self._directory / str(step)
-    missing = [item for item in args if not (folder / item).is_dir()]
-    try:
-      if not missing:
-        return self._manager.restore(step, args=ocp.args.Composite(**args))
-      reason = f'it has no {" and no ".join(missing)}'
-    except Exception as error:  # orbax raises whatever its parts raise
-      reason = ' '.join(str(error).split())[:300]
-    raise self._unreadable(step, reason)
-
-  def _unreadable(self, step: int, reason: str) -> CheckpointError:
-    others = [s for s in self._manager.all_steps() if s != step]
-    remedy = (
-      f'If it is damaged, move it away to go on from step {max(others)}.'
-      if others
-      else 'It is the only one: if it is damaged, move it away to start anew.'
-    )
-    return CheckpointError(
-      f'The checkpoint {self._directory / str(step)} cannot be restored: '
-      f'{reason}. {remedy}'
-    )
-
-
-def differing_fields(old: dict, new: dict, prefix: str = '') -> dict:
-  """Compares two configs given as nested dicts.
-
-  Returns:
-    dotted field name -> (old value, new value), None where absent.
-  """
-  differing = {}
-  for name in sorted({*old, *new}):
-    before, after = old.get(name), new.get(name)
-    if isinstance(before, dict) and isinstance(after, dict):
-      differing |= differing_fields(before, after, f'{prefix}{name}.')
-    elif before != after:
-      differing[prefix + name] = (before, after)
-  return differing
-
-
-def check_dataset(record: dict, fingerprint: str) -> None:
-  """Refuses a memory bank whose rows stand for other videos.
-
-  Raises:
-    CheckpointError: with both fingerprints and the remedy.
-  """
-  if 'converted_from' in record:
-    raise CheckpointError(
-      f'The checkpoint was converted from {record["converted_from"]} and has no '
-      'memory bank of these videos.'
-    )
-  if record['fingerprint'] != fingerprint:
-    raise CheckpointError(
-      'The checkpoint was trained on another data set: its fingerprint is '
-      f'{record["fingerprint"][:16]}, that of config.dataset is '
-      f'{fingerprint[:16]}. Use a new --workdir, or the data set of old.'
-    )
-
-
-def differing_model(record: dict, model: dict) -> dict:
-  """Compares fields of `config.model` with those of a checkpoint.
-
-  Args:
-    record: of the checkpoint.
-    model: the fields that matter, as they are expected.
-
-  Returns:
-    field -> (its value there, the value expected), of those that differ.
-  """
-  saved = record['config']['model']
-  return differing_fields({name: saved.get(name) for name in model}, model)
-
-
-def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
-  """Checks that a run may go on from a checkpoint.
-
-  Args:
-    record: of the checkpoint, with `config` and `fingerprint`.
-    config: of this run, JSON-compatible.
-    fingerprint: of this run's training videos.
-
-  Returns:
-    What has changed in the config and does no harm: field -> (old, new).
-
-  Raises:
-    CheckpointError: if the videos are others, so that bank rows would belong
-      to the wrong ones, or a field that shapes the state has changed.
-  """
-  check_dataset(record, fingerprint)
-  changed = differing_fields(record['config'], config)
-  fixed = {
-    name: values
-    for name, values in changed.items()
-    if (name.startswith('model.') and name != 'model.streams')
-    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
-    or (name == 'clip.num_frames' and config['model']['name'] == 'vie_trn')
-  }
-  if fixed:
-    listing = '; '.join(
-      f'{name} was {old!r}, is {new!r}' for name, (old, new) in fixed.items()
-    )
-    raise CheckpointError(
-      f'The checkpoint was trained with another config: {listing}. Use a '
-      'new --workdir, or the values of old.'
-    )
-  return changed

@@ -60,6 +60,7 @@ _NOT_NEGATIVE = (
   'seed',
   'num_devices',
   'objective.instance_recognition_steps',
+  'keep_checkpoint_every_steps',
   'local_aggregation.recluster_every_steps',
   'optimizer.learning_rate',
   'optimizer.weight_decay',
@@ -108,6 +109,7 @@ _CHOICES = {
   'optimizer.schedule': ('drops', 'cosine'),
   'knn.reference': ('bank', 'clips'),
   'fault.on_nonfinite': ('stop', 'skip'),
+  'on_failed_save': ('retry', 'stop'),
   'embed.layer': ('embedding', *readout.LAYERS),
   **{
     f'{group}.{name}': choices

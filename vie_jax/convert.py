@@ -14,6 +14,7 @@ from vie_jax import (
   distributed,
   experiment,
   weights,
+  workdir_lock,
 )
 from vie_jax.models import official_checkpoint
 
@@ -53,7 +54,10 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     mesh=experiment.make_mesh(config),
   )
   distributed.share_folder(folder)
-  with checkpoint.Checkpoints(folder) as checkpoints:
+  with (
+    workdir_lock.hold(folder),
+    checkpoint.Checkpoints(folder) as checkpoints,
+  ):
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(
         f'{folder} has a checkpoint of step {checkpoints.latest_step} already. '

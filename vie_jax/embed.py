@@ -29,6 +29,7 @@ from vie_jax import (
   run_log,
   sharding,
   weights,
+  workdir_lock,
 )
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
@@ -196,26 +197,27 @@ def _embed_array(config, workdir):
     'clips': len(clips),
   }
   folder = result.folder(config, workdir, MODE, dataset['name'])
-  split_embeddings.check_source(folder, config, dataset)
-  embeddings = embed_clips(
-    clips,
-    found.variables,
-    model=model,
-    batch_size=config.embed.batch_size,
-    mesh=mesh,
-    layer=config.embed.layer,
-  )
   distributed.share_folder(folder)
-  if jax.process_index() == 0:
-    np.save(folder / EMBEDDINGS_FILE, embeddings)
-  result.write(
-    folder,
-    {
-      **_facts(config, found, dataset, embeddings.shape),
-      'clips': list(clips.shape),
-      'seconds': round(time.monotonic() - started, 1),
-    },
-  )
+  with workdir_lock.hold(folder):
+    split_embeddings.check_source(folder, config, dataset)
+    embeddings = embed_clips(
+      clips,
+      found.variables,
+      model=model,
+      batch_size=config.embed.batch_size,
+      mesh=mesh,
+      layer=config.embed.layer,
+    )
+    if jax.process_index() == 0:
+      np.save(folder / EMBEDDINGS_FILE, embeddings)
+    result.write(
+      folder,
+      {
+        **_facts(config, found, dataset, embeddings.shape),
+        'clips': list(clips.shape),
+        'seconds': round(time.monotonic() - started, 1),
+      },
+    )
   logging.info('Written: %s', folder / EMBEDDINGS_FILE)
   return embeddings
 
@@ -226,7 +228,10 @@ def _embed_source(config, workdir):
   name = config.embed.source or config.dataset.dir
   mesh, model, found = _network(config, workdir)
   folder = _folder(config, workdir, name)
-  with embed_sources.open_source(config, name, folder) as source:
+  with (
+    workdir_lock.hold(folder),
+    embed_sources.open_source(config, name, folder) as source,
+  ):
     split_embeddings.check_source(folder, config, source.facts)
     distributed.share_folder(folder)
     run_log.to_file(folder, jax.process_index())

@@ -1,5 +1,6 @@
 """Evaluations of a network: at intervals in training, and on their own."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -10,7 +11,14 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import checkpoint, experiment, result, train_state, weights
+from vie_jax import (
+  checkpoint,
+  experiment,
+  result,
+  train_state,
+  weights,
+  workdir_lock,
+)
 from vie_jax.embeddings import split_embeddings
 from vie_jax.embeddings.split_embeddings import SplitEmbeddings
 from vie_jax.evaluation import features, knn, monitors
@@ -169,13 +177,14 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     result.ResultError: with the remedy.
   """
   started = time.monotonic()
-  with experiment.open_experiment(config, trains=False) as run:
+  with contextlib.ExitStack() as stack:
+    run = stack.enter_context(experiment.open_experiment(config, trains=False))
     if not run.val.num_instances:
       raise frame_store.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
         'it again with a larger --val-percent.'
       )
-    folder, val, reference = _open(run, config, workdir)
+    folder, val, reference = _open(run, config, workdir, stack)
     accuracy = Evaluator(run).knn(val.clips, reference)
     _write_neighbors(folder, run, val.clips, reference)
     written = result.write(
@@ -216,22 +225,32 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
 
 def _open(
-  run: Experiment, config: ml_collections.ConfigDict, workdir: str
+  run: Experiment,
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  stack: contextlib.ExitStack,
 ) -> tuple[pathlib.Path, SplitEmbeddings, Reference]:
   """The folder of the result, the validation videos, what to compare with."""
   name = run.train.store.name
   if config.embeddings:
     folder = result.folder(config, workdir, MODE, name)
+    stack.enter_context(workdir_lock.hold(folder))
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, SPLITS
     )
     return folder, opened['val'], _clip_reference(run, opened['train'])
   found = weights.load(
-    config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
+    config,
+    workdir,
+    run.model,
+    clip_shape=run.clip_shape,
+    mesh=run.mesh,
+    with_bank=config.knn.reference == 'bank',
   )
   if found.workdir and config.knn.reference == 'bank':
     _check_bank(run, found)
     folder = result.folder(config, workdir, MODE, name)
+    stack.enter_context(workdir_lock.hold(folder))
     opened = split_embeddings.embed_splits(run, found, folder, SPLITS[1:])
     return folder, opened['val'], _bank_reference(run, found)
   if config.knn.reference == 'bank':
@@ -239,6 +258,7 @@ def _open(
   folder = result.folder(
     config, workdir, MODE, name, 'clips' if found.workdir else ''
   )
+  stack.enter_context(workdir_lock.hold(folder))
   opened = split_embeddings.embed_splits(run, found, folder, SPLITS)
   return folder, opened['val'], _clip_reference(run, opened['train'])
 
@@ -260,6 +280,7 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
   bank = weights.load_bank(
     found.workdir,
     fingerprint=run.train.fingerprint,
+    num_videos=run.train.num_instances,
     embedding_size=run.config.model.embedding_size,
     mesh=run.mesh,
     step=found.step,

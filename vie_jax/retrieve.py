@@ -22,6 +22,7 @@ from vie_jax import (
   result,
   retrieval_page,
   weights,
+  workdir_lock,
 )
 from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.evaluation import features, gallery, knn, retrieval
@@ -122,13 +123,15 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
   started = time.monotonic()
   if config.retrieve.query:
     return _answer(config, workdir, started)
-  with experiment.open_experiment(config, trains=False) as run:
+  with contextlib.ExitStack() as stack:
+    run = stack.enter_context(experiment.open_experiment(config, trains=False))
     if not run.val.num_instances:
       raise frame_store.DatasetError(
         f'{config.dataset.dir} has no validation videos to look for; prepare '
         'it again with a larger --val-percent.'
       )
     folder = result.folder(config, workdir, MODE, run.val.store.name)
+    stack.enter_context(workdir_lock.hold(folder))
     # Before anything that takes time.
     beside = findings.read_beside(
       config.retrieve.beside, run.val.store, mode=MODE, name=folder.name
@@ -262,7 +265,10 @@ def _answer(
   _check_query(config, path)
   with experiment.open_experiment(config, trains=False) as run:
     folder = result.folder(config, workdir, MODE, run.train.store.name)
-    with _prepared(path, folder / 'query-scratch') as store:
+    with (
+      workdir_lock.hold(folder),
+      _prepared(path, folder / 'query-scratch') as store,
+    ):
       found = weights.load(
         config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
       )

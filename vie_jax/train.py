@@ -26,6 +26,7 @@ from vie_jax import (
   optimizer,
   preemption,
   run_log,
+  run_record,
   sharding,
   skipped_steps,
   train_loop,
@@ -33,6 +34,7 @@ from vie_jax import (
   train_step,
   watchdog,
   weights,
+  workdir_lock,
 )
 from vie_jax.experiment import Experiment
 
@@ -118,24 +120,30 @@ def _start(
   steps: dict[str, Callable],
 ) -> tuple[train_state.TrainState, dict | None]:
   """The newest checkpoint's state and record, or a new state and None."""
-  step = checkpoints.latest_step
-  is_converted = step == 0 and 'converted_from' in checkpoints.record(step)
-  if step is None or is_converted:
+
+  def read(step):
+    record = checkpoints.record(step)
+    if step == 0 and 'converted_from' in record:
+      return record, None
+    changed = run_record.check_record(record, **experiment.record(parts))
+    state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
+    for name, (old, new) in changed.items():
+      logging.warning('config.%s was %r, is now %r.', name, old, new)
+    return record, state
+
+  record, state = checkpoints.read_newest(read) or ({}, None)
+  if state is None:
+    is_converted = 'converted_from' in record
     state = _first_state(parts, workdir, rule, is_converted=is_converted)
     return _first_bank(parts, state, steps['fill_bank']), None
-  record = checkpoints.record(step)
-  changed = checkpoint.check_record(record, **experiment.record(parts))
-  for name, (old, new) in changed.items():
-    logging.warning('config.%s was %r, is now %r.', name, old, new)
-  state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
-  # Checkpoints from before frames were replaced say nothing of them.
-  damage = record.get('damage')
-  if damage:
-    experiment.go_on_counting(parts.train_damage, damage)
+  if record['damage']:
+    experiment.go_on_counting(parts.train_damage, record['damage'])
   environment.warn_of_changes(
     record.get('environment'), environment.describe(parts.mesh)
   )
-  logging.info('Going on from the checkpoint of step %d.', step)
+  logging.info(
+    'Going on from the checkpoint of step %d.', checkpoints.latest_step
+  )
   return state, record
 
 
@@ -176,6 +184,7 @@ def _first_bank(
     bank = weights.load_bank(
       parts.config.init_from,
       fingerprint=parts.train.fingerprint,
+      num_videos=parts.train.num_instances,
       embedding_size=parts.config.model.embedding_size,
       mesh=parts.mesh,
     )
@@ -215,6 +224,7 @@ class _Reporter:
     workdir: receives TensorBoard files and `metrics.jsonl`.
     checkpoints: of the workdir; the run goes on from the newest.
     record: of that one, None for a run that begins.
+    check_lock: raises if the workdir is no longer that of this process.
   """
 
   def __init__(
@@ -223,8 +233,10 @@ class _Reporter:
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
     record: dict | None,
+    check_lock: Callable[[], None],
   ):
     self._parts = parts
+    self._check_lock = check_lock
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
     self._environment = environment.describe(parts.mesh)
@@ -246,7 +258,11 @@ class _Reporter:
     )
 
   def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step."""
+    """Writes figures of a step.
+
+    What has become of the last save is noticed here, too.
+    """
+    self._checkpoints.poll()
     values = {name: float(value) for name, value in metrics.items()}
     self.writer.write_scalars(step, values)
 
@@ -271,6 +287,7 @@ class _Reporter:
     if saved is not None and int(state.step) <= saved:
       return
     self.check(state)
+    self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
     self.writer.flush()
     self._checkpoints.save(
@@ -305,7 +322,8 @@ class _Reporter:
     self._stop(int(state.step), reason)
 
   def _stop(self, step, reason):
-    self._checkpoints.wait()
+    with contextlib.suppress(checkpoint.SaveFailedError):
+      self._checkpoints.wait()
     good = self._checkpoints.latest_step
     kept = (
       'there is no checkpoint yet'
@@ -354,8 +372,11 @@ def train_and_evaluate(
   Raises:
     config_check.ConfigError, frame_store.DatasetError: with the remedy, before
       anything is written.
-    checkpoint.CheckpointError: if the newest checkpoint is damaged or of
-      another run; it is left as it is.
+    checkpoint.CheckpointError: if the checkpoints are of another run, or all
+      of them are damaged; they are left as they are.
+    workdir_lock.WorkdirLockedError: if another process writes to the workdir.
+    checkpoint.SaveFailedError: if the last state could not be saved, or
+      `config.on_failed_save` is 'stop' and a state before could not be.
     metric_log.DivergedError: if a figure is no longer finite, and the config
       does not have such steps skipped, or there are too many.
     preemption.Stopped: if a signal asks for it.
@@ -365,9 +386,15 @@ def train_and_evaluate(
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
     distributed.share_folder(folder)
+    check_lock = stack.enter_context(workdir_lock.hold(folder))
     run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
-      checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+      checkpoint.Checkpoints(
+        folder,
+        keep=config.keep_checkpoints,
+        keep_every_steps=config.keep_checkpoint_every_steps,
+        on_failed_save=config.on_failed_save,
+      )
     )
     method = method_of(config, parts.train.num_instances)
     rule, rate = build_optimizer(config)
@@ -380,7 +407,7 @@ def train_and_evaluate(
       mesh=parts.mesh,
     )
     state, record = _start(parts, folder, checkpoints, rule, steps)
-    reporter = _Reporter(parts, folder, checkpoints, record)
+    reporter = _Reporter(parts, folder, checkpoints, record, check_lock)
     stack.callback(reporter.writer.close)
     reporter.check(state)
     _describe(parts, state, reporter, folder)

@@ -9,11 +9,11 @@ A two-stream network may take each stream from a source of its own,
 `config.model.streams`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import ml_collections
@@ -22,13 +22,16 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import checkpoint, sharding, train_state
+from vie_jax import checkpoint, run_record, sharding, train_state
 from vie_jax.models import networks, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
 # What of VIE-TRN depends on the number of frames.
 TRN_ANEW = frozenset({'params/projection/kernel'})
+# Rows that a memory bank may have besides those of its videos.
+_MOST_PADDING = 2**20
 Variables = dict
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,7 @@ def load(
   *,
   clip_shape: tuple[int, int, int, int],
   mesh: Mesh,
+  with_bank: bool = False,
 ) -> Weights:
   """Loads all weights of the network that the config describes.
 
@@ -115,6 +119,8 @@ def load(
     model: built from the config.
     clip_shape: (T, H, W, 3).
     mesh: the mesh of the run.
+    with_bank: takes a step whose memory bank, if it has one, is not damaged
+      either: for those who load that next.
 
   Returns:
     Weights.
@@ -124,7 +130,9 @@ def load(
       damaged, or of another network.
     official_checkpoint.OfficialCheckpointError: likewise.
   """
-  loader = _Loader(config, pathlib.Path(workdir), clip_shape, mesh)
+  loader = _Loader(
+    config, pathlib.Path(workdir), clip_shape, mesh, with_bank=with_bank
+  )
   sources = stream_sources(config)
   _warn_of_own(config, pathlib.Path(workdir))
   if not sources:
@@ -207,21 +215,29 @@ def warm_start(
   if not is_run(source):
     return variables
   folder = _folder(source)
-  found, record = _read_checkpoint(folder, mesh)
-  fields = _network_fields(config, config.model.name)
   is_trn = config.model.name == 'vie_trn'
-  if is_trn and record['config']['model'].get('name') == 'vie_single':
-    fields['name'] = 'vie_single'
-  _check_network(record, folder, fields)
-  return _merge(
-    variables, found, folder, anew=TRN_ANEW if is_trn else frozenset()
-  )
+  anew = TRN_ANEW if is_trn else frozenset()
+
+  def check(record, shapes):
+    fields = _network_fields(config, config.model.name)
+    if is_trn and record['config']['model'].get('name') == 'vie_single':
+      fields['name'] = 'vie_single'
+    _check_network(record, folder, fields)
+    differing = _differing(shapes, variables)
+    _refuse(
+      {name: differing[name] for name in sorted(differing.keys() - anew)},
+      folder,
+    )
+
+  found, _ = _read_checkpoint(folder, mesh, check)
+  return _merge(variables, found, folder, anew=anew)
 
 
 def load_bank(
   workdir: str | pathlib.Path,
   *,
   fingerprint: str,
+  num_videos: int,
   embedding_size: int,
   mesh: Mesh,
   step: int | None = None,
@@ -231,9 +247,10 @@ def load_bank(
   Args:
     workdir: of the run.
     fingerprint: of the videos that its rows must stand for.
+    num_videos: N, of these videos.
     embedding_size: D that it must have.
     mesh: the mesh of the run.
-    step: of the checkpoint; None for the newest.
+    step: of the checkpoint; None for the newest that is not damaged.
 
   Returns:
     float32 [rows, D], rows split over `data`.
@@ -242,26 +259,36 @@ def load_bank(
     checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
       of other videos or another D.
   """
-  with _open(_folder(workdir)) as (checkpoints, newest):
-    step = newest if step is None else step
-    checkpoint.check_dataset(checkpoints.record(step), fingerprint)
-    split = sharding.rows(mesh)
-    restored = checkpoints.restore_as_saved(
-      step,
-      'memory_bank',
-      {
-        'bank': split,
-        'bank_step': split,
-        'cluster_labels': sharding.columns(mesh),
-      },
-    )
-  found = restored['bank'].shape[1]
-  if found != embedding_size:
-    raise checkpoint.CheckpointError(
-      f'The memory bank of {workdir} has {found} dimensions, and '
-      f'config.model.embedding_size is {embedding_size}.'
-    )
-  return restored['bank']
+
+  def read(checkpoints, step):
+    run_record.check_dataset(checkpoints.record(step), fingerprint)
+    found = checkpoints.saved_shapes(step, 'memory_bank')['bank'].shape
+    if found[1:] != (embedding_size,):
+      raise checkpoint.CheckpointError(
+        f'The memory bank of {workdir} has {found[-1]} dimensions, and '
+        f'config.model.embedding_size is {embedding_size}.'
+      )
+    if not num_videos <= found[0] <= _MOST_PADDING + 2 * num_videos:
+      raise checkpoint.CheckpointError(
+        f'The memory bank of {workdir} has {found[0]} rows for {num_videos} '
+        'videos.'
+      )
+    return _read_bank(checkpoints, step, mesh)['bank']
+
+  return _read(_folder(workdir), read, step)
+
+
+def _read_bank(checkpoints, step, mesh):
+  split = sharding.rows(mesh)
+  return checkpoints.restore_as_saved(
+    step,
+    'memory_bank',
+    {
+      'bank': split,
+      'bank_step': split,
+      'cluster_labels': sharding.columns(mesh),
+    },
+  )
 
 
 def _warn_of_own(config, workdir):
@@ -281,11 +308,12 @@ def _warn_of_own(config, workdir):
 class _Loader:
   """Loads networks from sources, by the rules of one config."""
 
-  def __init__(self, config, workdir, clip_shape, mesh):
+  def __init__(self, config, workdir, clip_shape, mesh, *, with_bank=False):
     self._config = config
     self._workdir = workdir
     self._clip_shape = clip_shape
     self._mesh = mesh
+    self._with_bank = with_bank
 
   def load(self, source: str, name: str, model: nn.Module) -> Weights:
     """Loads the network `name`, built as `model`, from one source."""
@@ -295,9 +323,14 @@ class _Loader:
       return self.draw(model)
     shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
     folder = self._workdir if source == 'workdir' else _folder(source)
-    variables, record = _read_checkpoint(folder, self._mesh)
-    _check_network(record, folder, _network_fields(self._config, name))
-    _refuse(_differing(variables, shapes), folder)
+
+    def check(record, saved):
+      _check_network(record, folder, _network_fields(self._config, name))
+      _refuse(_differing(saved, shapes), folder)
+
+    variables, record = _read_checkpoint(
+      folder, self._mesh, check, with_bank=self._with_bank
+    )
     if 'converted_from' in record:
       logging.info(
         'The weights of %s are converted from %s.',
@@ -373,7 +406,7 @@ def _network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
 
 def _check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
   """Refuses a checkpoint of another network than these fields describe."""
-  differing = checkpoint.differing_model(record, fields)
+  differing = run_record.differing_model(record, fields)
   if differing:
     listing = '; '.join(
       f'config.model.{name} was {old!r}, is {new!r}'
@@ -385,34 +418,58 @@ def _check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
     )
 
 
-@contextlib.contextmanager
-def _open(
+def _read(
   folder: pathlib.Path,
-) -> Iterator[tuple[checkpoint.Checkpoints, int]]:
-  """Opens a workdir's checkpoints to read, and finds the newest."""
+  read: Callable[[checkpoint.Checkpoints, int], T],
+  step: int | None = None,
+) -> T:
+  """Reads of a workdir's checkpoints.
+
+  Args:
+    folder: the workdir.
+    read: given the checkpoints and a step, reads what is needed.
+    step: which; None for the newest that is not damaged.
+  """
   if not folder.is_dir():
     raise checkpoint.CheckpointError(
       f'There is no workdir {folder} to take weights from. Train there first; '
       'a checkpoint of the official code is named official:PATH.'
     )
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    if checkpoints.latest_step is None:
-      raise checkpoint.CheckpointError(
-        f'{folder} has no checkpoint to take weights from. Train there first, '
-        'or take an untrained network with --config.init_from=random.'
-      )
-    yield checkpoints, checkpoints.latest_step
+    if step is not None:
+      return read(checkpoints, step)
+    found = checkpoints.read_newest(lambda newest: read(checkpoints, newest))
+  if found is None:
+    raise checkpoint.CheckpointError(
+      f'{folder} has no checkpoint to take weights from. Train there first, '
+      'or take an untrained network with --config.init_from=random.'
+    )
+  return found
 
 
-def _read_checkpoint(folder, mesh):
-  """The variables of a workdir's newest checkpoint, and its record."""
+def _read_checkpoint(folder, mesh, check, *, with_bank=False):
+  """The variables of a workdir's newest sound checkpoint, and its record.
+
+  Args:
+    folder: the workdir.
+    mesh: that the variables are laid out on.
+    check: given the record and the shapes of the variables, refuses those of
+      another network before any array is read.
+    with_bank: the memory bank must be sound, too, if there is one.
+  """
   whole = sharding.replicated(mesh)
-  with _open(folder) as (checkpoints, step):
+
+  def read(checkpoints, step):
     record = checkpoints.record(step)
+    check(record, checkpoints.saved_shapes(step, 'model'))
+    if with_bank and checkpoints.saved_shapes(step, 'memory_bank'):
+      _read_bank(checkpoints, step, mesh)
     variables = checkpoints.restore_as_saved(
       step, 'model', {'params': whole, 'batch_stats': whole}
     )
-  return variables, {**record, 'step': step}
+    return variables, {**record, 'step': step}
+
+  return _read(folder, read)
 
 
 def _folder(source: str | pathlib.Path) -> pathlib.Path:
@@ -457,11 +514,7 @@ def _refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
 
 def _merge(variables, found, folder, *, anew):
   """Takes what was found, but for what may start anew if it does not fit."""
-  differing = _differing(found, variables)
-  fresh = sorted(differing.keys() & anew)
-  _refuse(
-    {name: differing[name] for name in sorted(differing.keys() - anew)}, folder
-  )
+  fresh = sorted(_differing(found, variables).keys() & anew)
   logging.info(
     'Starting from the weights of %s%s.',
     folder,

@@ -29,9 +29,11 @@ from vie_jax import (
   preemption,
   result,
   run_log,
+  run_record,
   sharding,
   skipped_steps,
   watchdog,
+  workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy, Progress
@@ -193,41 +195,47 @@ def fit_and_write(
     'config': whole,
     **facts,
   }
-  outcome = fit(
-    task,
-    folder,
-    schedule=schedule,
-    intervals=Intervals(
-      config.log_every_steps,
-      settings.eval_every_steps,
-      settings.checkpoint_every_steps,
-    ),
-    record=record,
-    keep=config.keep_checkpoints,
-    fault=config.fault,
-  )
-  written = _written(folder, outcome) or result.write(
-    folder,
-    {
-      'mode': mode,
-      'seed': config.seed,
-      'accuracy': outcome.accuracy,
-      'best': outcome.best,
-      'chance': data.chance,
-      'dataset': data.facts,
-      'bad_frames': outcome.bad_frames,
-      'network': network,
-      'views': {
-        'clips': data.num_clips or 'all, consecutive',
-        'crop': data.crop,
-        'average': 'softmax',
+  with workdir_lock.hold(folder) as check_lock:
+    outcome = fit(
+      task,
+      folder,
+      check_lock=check_lock,
+      schedule=schedule,
+      intervals=Intervals(
+        config.log_every_steps,
+        settings.eval_every_steps,
+        settings.checkpoint_every_steps,
+      ),
+      record=record,
+      keeping={
+        'keep': config.keep_checkpoints,
+        'keep_every_steps': config.keep_checkpoint_every_steps,
+        'on_failed_save': config.on_failed_save,
       },
-      'steps': outcome.steps,
-      'seconds': outcome.seconds,
-      'settings': record['settings'],
-      'config': record['config'],
-    },
-  )
+      fault=config.fault,
+    )
+    written = _written(folder, outcome) or result.write(
+      folder,
+      {
+        'mode': mode,
+        'seed': config.seed,
+        'accuracy': outcome.accuracy,
+        'best': outcome.best,
+        'chance': data.chance,
+        'dataset': data.facts,
+        'bad_frames': outcome.bad_frames,
+        'network': network,
+        'views': {
+          'clips': data.num_clips or 'all, consecutive',
+          'crop': data.crop,
+          'average': 'softmax',
+        },
+        'steps': outcome.steps,
+        'seconds': outcome.seconds,
+        'settings': record['settings'],
+        'config': record['config'],
+      },
+    )
   _log(written, folder)
   return written
 
@@ -262,10 +270,11 @@ def fit(
   task: Task,
   folder: pathlib.Path,
   *,
+  check_lock: Callable[[], None],
   schedule: Schedule,
   intervals: Intervals,
   record: dict,
-  keep: int,
+  keeping: dict,
   fault: ml_collections.ConfigDict,
 ) -> Outcome:
   """Trains to the end, from the newest checkpoint in the folder.
@@ -273,17 +282,20 @@ def fit(
   Args:
     task: what is trained.
     folder: receives checkpoints, curves and the log.
+    check_lock: raises if the folder is no longer that of this process.
     schedule: of the learning rate.
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
       training to go on from it, `fingerprint`, `network`, `settings`,
       `schedule`, `input`; and others that are kept with it, `config` one.
-    keep: checkpoints kept.
+    keeping: which checkpoints are kept, and what is done if one cannot be
+      saved: arguments of `checkpoint.Checkpoints`.
     fault: what becomes of a training that hangs, or diverges.
 
   Raises:
     result.ResultError: if the folder holds a training of other settings.
-    checkpoint.CheckpointError: if its checkpoint is damaged.
+    checkpoint.CheckpointError: if all of its checkpoints are damaged.
+    checkpoint.SaveFailedError: as in a pretraining.
     metric_log.DivergedError: if the numbers are no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
     preemption.Stopped: if a signal asks for it.
@@ -292,7 +304,7 @@ def fit(
   run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
-      checkpoint.Checkpoints(folder, keep=keep, items=task.items)
+      checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
     state, progress = _start(task, checkpoints, record, folder)
     writer = metric_log.open_writers(
@@ -312,7 +324,15 @@ def fit(
     )
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = _Loop(
-      task, schedule, intervals, writer, checkpoints, record, fault, dog
+      task,
+      schedule,
+      intervals,
+      writer,
+      checkpoints,
+      record,
+      check_lock=check_lock,
+      fault=fault,
+      dog=dog,
     )
     return loop.run(state, progress)
 
@@ -327,22 +347,28 @@ def _describe(folder, writer, step, config):
 
 def _start(task, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
-  state, step = task.initialize(), checkpoints.latest_step
-  if step is None:
-    return state, Progress()
-  saved = checkpoints.record(step)
-  _check(saved, record, folder)
+  state = task.initialize()
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=leaf.sharding
     ),
     state,
   )
+
+  def read(step):
+    saved = checkpoints.record(step)
+    _check(saved, record, folder)
+    return checkpoints.restore(step, shapes), Progress.from_record(saved)
+
+  found = checkpoints.read_newest(read)
+  if found is None:
+    return state, Progress()
   environment.warn_of_changes(
-    saved.get('environment'), environment.describe(task.mesh)
+    checkpoints.record(checkpoints.latest_step).get('environment'),
+    environment.describe(task.mesh),
   )
-  logging.info('Going on from step %d of %s.', step, folder)
-  return checkpoints.restore(step, shapes), Progress.from_record(saved)
+  logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
+  return found
 
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
@@ -354,7 +380,7 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
         f'{folder} holds checkpoints of something else; choose another '
         'config.result_name.'
       )
-    for name, values in checkpoint.differing_fields(
+    for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():
       if name not in _FREE:
@@ -383,7 +409,17 @@ class _Loop:
   """Steps, evaluations and checkpoints of one training."""
 
   def __init__(
-    self, task, schedule, intervals, writer, checkpoints, record, fault, dog
+    self,
+    task,
+    schedule,
+    intervals,
+    writer,
+    checkpoints,
+    record,
+    *,
+    check_lock,
+    fault,
+    dog,
   ):
     self._task = task
     self._schedule = schedule
@@ -395,6 +431,7 @@ class _Loop:
     self._skipped = skipped_steps.SkippedSteps(
       fault, names=task.name_of, stop=self._stop
     )
+    self._check_lock = check_lock
 
   def run(self, state, progress) -> Outcome:
     """Trains to the end."""
@@ -525,6 +562,7 @@ class _Loop:
 
   def _write(self, step, metrics):
     self._skipped.settle()
+    self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
     damage = experiment.damage_so_far(self._task.train_damage)
     values['input/bad_frames'] = damage['num_bad']
@@ -532,7 +570,8 @@ class _Loop:
     self._writer.write_scalars(step, values)
 
   def _stop(self, step, reason):
-    self._checkpoints.wait()
+    with contextlib.suppress(checkpoint.SaveFailedError):
+      self._checkpoints.wait()
     raise metric_log.DivergedError(
       f'The training stopped at step {step}: {reason}. Lower its '
       f'learning_rate, move {self._checkpoints.directory} away and run it '
@@ -544,6 +583,7 @@ class _Loop:
     self._dog.expect('the checkpoint', is_slow=True)
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
+    self._check_lock()
     self._writer.flush()
     progress = dataclasses.replace(
       progress,

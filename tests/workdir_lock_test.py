@@ -1,0 +1,173 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from vie_jax import workdir_lock
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+HOLDER = """
+import sys, time
+from vie_jax import workdir_lock
+with workdir_lock.hold(sys.argv[1]):
+  print('held', flush=True)
+  time.sleep(600)
+"""
+
+
+def start_holder(folder):
+  """Another process that holds the lock, and holds it."""
+  process = subprocess.Popen(
+    [sys.executable, '-c', HOLDER, str(folder)],
+    cwd=REPOSITORY,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'held\n'
+  return process
+
+
+@pytest.fixture
+def holder(tmp_path):
+  process = start_holder(tmp_path / 'W')
+  yield process
+  process.kill()
+  process.communicate()
+
+
+def test_the_second_is_refused_by_name_and_the_first_unharmed(tmp_path, holder):
+  started = time.monotonic()
+  with (
+    pytest.raises(workdir_lock.WorkdirLockedError) as error,
+    workdir_lock.hold(tmp_path / 'W'),
+  ):
+    pass
+  assert time.monotonic() - started < 5
+  message = str(error.value)
+  assert f'{tmp_path / "W"} is being written to by process' in message
+  assert f'process {holder.pid} on {os.uname().nodename}' in message
+  owner = json.loads((tmp_path / 'W' / '.lock').read_text())
+  assert owner['pid'] == holder.pid
+  assert holder.poll() is None
+
+
+def test_what_a_kill_leaves_is_taken_over_at_once(tmp_path, holder):
+  holder.send_signal(signal.SIGKILL)
+  holder.wait()
+  assert (tmp_path / 'W' / '.lock').exists()
+  started = time.monotonic()
+  with workdir_lock.hold(tmp_path / 'W') as check:
+    assert time.monotonic() - started < 1
+    owner = json.loads((tmp_path / 'W' / '.lock').read_text())
+    assert owner['pid'] == os.getpid()
+    check()
+  assert not (tmp_path / 'W' / '.lock').exists()
+
+
+def test_given_back_it_can_be_taken_again(tmp_path):
+  for _ in range(3):
+    with workdir_lock.hold(tmp_path):
+      (tmp_path / 'result').write_text('done')
+  assert [path.name for path in tmp_path.iterdir()] == ['result']
+
+
+def test_a_folder_in_which_nothing_was_left_is_removed(tmp_path):
+  with pytest.raises(KeyError), workdir_lock.hold(tmp_path / 'a' / 'b'):
+    raise KeyError
+  assert not (tmp_path / 'a' / 'b').exists()
+
+
+def write_owner(path, **changes):
+  """The lock file of a process on another machine."""
+  owner = {
+    'host': 'far-away',
+    'boot': 'another',
+    'pid': 7,
+    'started': 1,
+    'beats': 1,
+  }
+  path.write_text(json.dumps(owner | changes).ljust(512))
+
+
+def test_the_owner_on_another_machine_is_known_by_its_beats(tmp_path):
+  """flock knows nothing of it, and neither clock is asked."""
+  path = tmp_path / '.lock'
+  write_owner(path)
+  ends = threading.Event()
+
+  def beat():
+    for beats in range(2, 100):
+      if ends.wait(2):
+        return
+      write_owner(path, beats=beats)
+
+  thread = threading.Thread(target=beat)
+  thread.start()
+  started = time.monotonic()
+  try:
+    with (
+      pytest.raises(workdir_lock.WorkdirLockedError, match='7 on far-away'),
+      workdir_lock.hold(tmp_path),
+    ):
+      pass
+  finally:
+    ends.set()
+    thread.join()
+  assert time.monotonic() - started < 5
+
+
+def test_without_beats_it_is_taken_over(tmp_path):
+  write_owner(tmp_path / '.lock')
+  started = time.monotonic()
+  with workdir_lock.hold(tmp_path):
+    assert 4 < time.monotonic() - started < 6
+    owner = json.loads((tmp_path / '.lock').read_text())
+    assert owner['pid'] == os.getpid()
+
+
+def test_who_was_taken_over_learns_of_it_before_it_writes(tmp_path):
+  with workdir_lock.hold(tmp_path) as check:
+    check()
+    write_owner(tmp_path / '.lock')
+    with pytest.raises(workdir_lock.WorkdirLockedError, match='far-away'):
+      check()
+  # It is not ours to remove.
+  assert (tmp_path / '.lock').exists()
+
+
+def test_the_owner_beats(tmp_path):
+  def beats():
+    return json.loads((tmp_path / '.lock').read_text())['beats']
+
+  with workdir_lock.hold(tmp_path):
+    first = beats()
+    deadline = time.monotonic() + 30
+    while beats() == first and time.monotonic() < deadline:
+      time.sleep(0.1)
+    assert beats() > first
+
+
+@pytest.mark.parametrize(
+  'content', [b'', b'{', b'[1]', b'\xff\x00', b'0' * 9999]
+)
+def test_a_file_that_names_nobody_is_nobodys(tmp_path, content):
+  (tmp_path / '.lock').write_bytes(content)
+  with workdir_lock.hold(tmp_path) as check:
+    check()
+    owner = json.loads((tmp_path / '.lock').read_text().split('\n')[0])
+    assert owner['pid'] == os.getpid()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('in the way')
+  with (
+    pytest.raises(workdir_lock.WorkdirLockedError, match='cannot be written'),
+    workdir_lock.hold(tmp_path / 'file' / 'W'),
+  ):
+    pass

@@ -1,0 +1,91 @@
+"""The arrays of a step as orbax writes and reads them: one folder per item."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from vie_jax.saved_steps.commit_record import DamagedError
+
+_LONGEST_REASON = 200
+
+
+def short_reason(error: BaseException) -> str:
+  """What an exception says, in one line of bounded length."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return text[:_LONGEST_REASON]
+
+
+class Writer:
+  """Writes steps in the background, one at a time.
+
+  Args:
+    items: their names.
+  """
+
+  def __init__(self, items: Iterable[str]):
+    self._checkpointer = ocp.AsyncCheckpointer(
+      ocp.CompositeCheckpointHandler(
+        **{item: ocp.StandardCheckpointHandler() for item in items}
+      )
+    )
+
+  def start(self, folder: pathlib.Path, items: Mapping[str, Any]) -> None:
+    """Copies arrays off the devices and begins to write them.
+
+    All processes call this; they may donate the arrays right afterwards.
+
+    Args:
+      folder: to be made.
+      items: item -> tree of arrays; they need not be all.
+    """
+    self._checkpointer.save(
+      folder,
+      args=ocp.args.Composite(
+        **{item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+      ),
+    )
+
+  def wait(self) -> None:
+    """Returns when all processes have written, or raises what went wrong."""
+    self._checkpointer.wait_until_finished()
+
+  def close(self) -> None:
+    """Frees the threads."""
+    self._checkpointer.close()
+
+
+def read(folder: pathlib.Path, shapes: Any) -> Any:
+  """Reads the arrays of one item, each process its own part.
+
+  Args:
+    folder: of the item.
+    shapes: tree of ShapeDtypeStructs with shardings.
+
+  Returns:
+    A tree like `shapes`.
+
+  Raises:
+    DamagedError: if orbax cannot read it, for whatever reason.
+  """
+  try:
+    return ocp.StandardCheckpointHandler().restore(
+      folder, args=ocp.args.StandardRestore(shapes)
+    )
+  except Exception as error:  # orbax raises whatever its parts raise
+    raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+
+
+def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+  """Name of a leaf -> its shape and the name of its dtype."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): (
+      tuple(leaf.shape),
+      str(leaf.dtype),
+    )
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }

@@ -1,0 +1,252 @@
+"""One writer per folder: `with workdir_lock.hold(folder):`.
+
+The file `.lock` in the folder is locked with flock, and says who has it. The
+kernel gives the lock back when its owner ends, however it ends, so that a lock
+that is left behind on the same machine never stands in the way.
+
+A file system that machines share may keep flock to each machine. Therefore the
+owner writes a new number into the file every two seconds. Who finds the file
+left by another machine watches it for a while, by its own clock: if the number
+changes, the owner lives. Clocks of different machines are never compared. The
+owner looks, too, before it writes: if another name stands in the file, the
+folder is no longer its own.
+
+With several processes the first one takes the lock, and all learn the outcome.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from absl import logging
+
+from vie_jax import agreement
+
+FILE = '.lock'
+# Twice and a bit in the time of watching; both in seconds.
+_BEAT = 2.0
+_WATCH = 4.5
+_POLL = 0.1
+_MOST_BYTES = 4096
+_NOBODY = {'host': 'an unknown host', 'pid': '(unknown)'}
+
+
+class WorkdirLockedError(ValueError):
+  """Another process writes to the folder."""
+
+
+@contextlib.contextmanager
+def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
+  """Keeps others from writing to a folder, which is made if it is missing.
+
+  A folder that was made and in which nothing was left is removed again.
+
+  Args:
+    folder: a workdir, or the folder of an evaluation.
+
+  Yields:
+    A function that raises WorkdirLockedError if the folder was taken over
+    since: because this process stood still, and another machine took it for
+    ended. To be called before something is written that must not be torn.
+
+  Raises:
+    WorkdirLockedError: naming the process that writes to it, within five
+      seconds.
+    OSError: if the folder cannot be made or written to.
+  """
+  folder = pathlib.Path(folder)
+  lock, problem = None, ''
+  is_new = not folder.exists()
+  if agreement.is_first():
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      lock = Lock(folder)
+    except WorkdirLockedError as error:
+      problem = str(error)
+    except OSError as error:
+      problem = f'{folder} cannot be written to: {error.strerror}.'
+  problem = agreement.from_first(problem)
+  if problem:
+    raise WorkdirLockedError(problem)
+  try:
+    yield lock.check if lock is not None else lambda: None
+  finally:
+    if lock is not None:
+      lock.release()
+      if is_new:
+        with contextlib.suppress(OSError):
+          folder.rmdir()
+
+
+class Lock:
+  """The lock of a folder, taken; `hold` is the way to get one.
+
+  Args:
+    folder: that exists.
+
+  Raises:
+    WorkdirLockedError: if another process has it.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+    self._path = folder / FILE
+    self._me = {
+      'host': socket.gethostname(),
+      'boot': _boot_id(),
+      'pid': os.getpid(),
+      'started': time.time_ns(),
+    }
+    self._file = self._take()
+    self._beats = 0
+    os.ftruncate(self._file, 0)
+    self._write()
+    self._ends = threading.Event()
+    self._thread = threading.Thread(target=self._beat, name='lock', daemon=True)
+    self._thread.start()
+
+  def check(self) -> None:
+    """Raises WorkdirLockedError if the folder is no longer this process's."""
+    if not self._is_mine():
+      raise self._refusal(_read_path(self._path) or _NOBODY)
+
+  def release(self) -> None:
+    """Gives the lock back."""
+    self._ends.set()
+    self._thread.join()
+    with contextlib.suppress(OSError):
+      if self._is_mine():
+        os.unlink(self._path)
+    os.close(self._file)
+
+  def _take(self) -> int:
+    """Opens and locks the file; returns its descriptor."""
+    while True:
+      has_flock = True
+      descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+      try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        owner = self._owner_or_wait(descriptor)
+        os.close(descriptor)
+        if owner is not None:
+          raise self._refusal(owner) from None
+        continue
+      except OSError:
+        # Without flock, such as on some network file systems, the beats of
+        # the owner are all there is.
+        has_flock = False
+        logging.info('%s cannot be locked with flock.', self._path)
+      # Its owner removes the file when it ends; this may be the removed one.
+      if not _is_same(descriptor, self._path):
+        os.close(descriptor)
+        continue
+      owner = _read(descriptor)
+      has_ended = has_flock and owner and owner.get('boot') == self._me['boot']
+      if owner and not has_ended and self._beats_on(owner):
+        os.close(descriptor)
+        raise self._refusal(owner)
+      if owner:
+        logging.info(
+          'Taking over %s from process %s on %s, which has ended.',
+          self._path,
+          owner.get('pid'),
+          owner.get('host'),
+        )
+      return descriptor
+
+  def _owner_or_wait(self, descriptor: int) -> dict | None:
+    """Who has the lock; None if it was given back meanwhile."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+      owner = _read(descriptor)
+      if owner:
+        return owner
+      # It was just taken, or is just given back.
+      time.sleep(_POLL)
+      if not _is_same(descriptor, self._path):
+        return None
+    return _NOBODY
+
+  def _beats_on(self, owner: dict) -> bool:
+    """Whether the file changes under our eyes."""
+    deadline = time.monotonic() + _WATCH
+    while time.monotonic() < deadline:
+      time.sleep(_POLL)
+      # Opened anew: network file systems look at the server then.
+      if _read_path(self._path) != owner:
+        return True
+    return False
+
+  def _refusal(self, owner: dict) -> WorkdirLockedError:
+    return WorkdirLockedError(
+      f'{self._folder} is being written to by process {owner.get("pid")} on '
+      f'{owner.get("host")}. Wait for its end, or use another --workdir or '
+      'config.result_name.'
+    )
+
+  def _beat(self) -> None:
+    while not self._ends.wait(_BEAT):
+      try:
+        if not self._is_mine():
+          logging.error(
+            '%s is no longer that of this process: another one writes to '
+            'this folder.',
+            self._path,
+          )
+          return
+        self._write()
+      except OSError as error:
+        logging.warning('%s: %s.', self._path, error.strerror)
+
+  def _is_mine(self) -> bool:
+    owner = _read_path(self._path) or {}
+    return all(owner.get(name) == value for name, value in self._me.items())
+
+  def _write(self) -> None:
+    """Says who has the lock, in one write of constant length."""
+    self._beats += 1
+    text = json.dumps({**self._me, 'beats': self._beats}) + '\n'
+    os.pwrite(self._file, text.encode().ljust(512), 0)
+
+
+def _boot_id() -> str:
+  """Tells machines apart that bear the same name."""
+  try:
+    return pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+  except OSError:
+    return socket.gethostname()
+
+
+def _is_same(descriptor: int, path: pathlib.Path) -> bool:
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except FileNotFoundError:
+    return False
+
+
+def _read(descriptor: int) -> dict | None:
+  return _parse(os.pread(descriptor, _MOST_BYTES, 0))
+
+
+def _read_path(path: pathlib.Path) -> dict | None:
+  try:
+    with path.open('rb') as file:
+      return _parse(file.read(_MOST_BYTES))
+  except OSError:
+    return None
+
+
+def _parse(content: bytes) -> dict | None:
+  """Who has the lock; None if nobody can be made out."""
+  try:
+    owner = json.loads(content)
+  except (ValueError, RecursionError):
+    return None
+  return owner if isinstance(owner, dict) and 'pid' in owner else None
