@@ -317,7 +317,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.input = ml_collections.ConfigDict()
   # Threads that read and decode; 0 is one per core.
   config.input.num_threads = 0
-  # Batches decoded ahead.
+  # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4
   # Share of the frames that were asked for, in [0, 1], that may be damaged and
   # replaced by others of their video; more of them stop the run. 0 stops at

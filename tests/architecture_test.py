@@ -112,7 +112,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint embeddings evaluation experiment input_pipeline result '
+    'checkpoint embeddings evaluation experiment finite input_pipeline result '
     'train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),

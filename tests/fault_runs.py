@@ -137,3 +137,41 @@ TERM, INT, USR1, KILL = (
   signal.SIGUSR1,
   signal.SIGKILL,
 )
+
+_PATCHED = """
+import runpy, sys
+sys.path[:0] = [{repository!r}]
+sys.argv[0] = {main!r}
+{patch}
+runpy.run_path({main!r}, run_name='__main__')
+"""
+
+
+def patched(command, patch):
+  """A command of `tiny_run` in whose process some lines are run first."""
+  python, main, *arguments = command
+  code = _PATCHED.format(
+    repository=str(tiny_run.REPOSITORY), main=main, patch=patch
+  )
+  return [python, '-c', code, *arguments]
+
+
+def spoiled_batches(*steps):
+  """Lines that put NaN into the crops of training batches, steps from 1."""
+  return f"""
+import contextlib
+import numpy as np
+from vie_jax import experiment
+sound = experiment.train_batches
+@contextlib.contextmanager
+def spoiled(parts, *, start_step, seed):
+  with sound(parts, start_step=start_step, seed=seed) as batches:
+    def give():
+      for step, batch in enumerate(batches, start_step + 1):
+        if step in {steps!r}:
+          batch['crop'] = np.array(batch['crop'])
+          batch['crop'][2, 3] = np.nan
+        yield batch
+    yield give()
+experiment.train_batches = spoiled
+"""

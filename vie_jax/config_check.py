@@ -54,7 +54,6 @@ _AT_LEAST_ONE = (
   'finetune.patience',
   'supervised.num_eval_clips',
   'supervised.patience',
-  'input.prefetch_batches',
 )
 _NOT_NEGATIVE = (
   'seed',
@@ -67,6 +66,7 @@ _NOT_NEGATIVE = (
   'optimizer.warmup_steps',
   'dataset.bin_frames',
   'input.num_threads',
+  'input.prefetch_batches',
   'linear_eval.learning_rate',
   'linear_eval.weight_decay',
   'finetune.learning_rate',

@@ -87,7 +87,8 @@ class _Batches:
       batches = batches.map(
         tf.autograph.experimental.do_not_convert(self._fill)
       )
-    batches = batches.prefetch(self._num_prefetched)
+    if self._num_prefetched:
+      batches = batches.prefetch(self._num_prefetched)
     batches = batches.with_options(_options(self._num_threads))
     self._owned['iterator'] = batches.as_numpy_iterator()
 
@@ -118,7 +119,8 @@ def open_batches(
     fill: makes of a batch of tensors the one that is given; None if it is
       that already.
     num_threads: for reading and decoding; None for one per core.
-    num_prefetched: batches made ahead of time.
+    num_prefetched: batches made ahead of time; 0 makes each when it is asked
+      for.
 
   Yields:
     An iterator over dicts of NumPy arrays [len(rows), ...].
