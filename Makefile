@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: setup demo reproduce-demo test test-all test-beam lint format clean
+.PHONY: setup demo reproduce-demo test test-all test-faults test-beam lint format clean
 
 setup: $(INSTALLED)
 
@@ -21,6 +21,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# What may happen to a run: signals, kills, hangs, NaN (docs/faults.md).
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -q -rP tests/faults tests/watchdog_test.py \
+	  tests/environment_test.py tests/launch/supervise_test.py
 
 # Builds Beam's own environment, unless VIE_JAX_BEAM_PYTHON names one.
 test-beam: $(INSTALLED)

@@ -1,6 +1,9 @@
 """Runs that something happens to: started, hit at a moment, looked at after."""
 
+import contextlib
+import json
 import os
+import pathlib
 import signal
 import time
 
@@ -9,16 +12,19 @@ import numpy as np
 import tiny_run
 
 from vie_jax import checkpoint, experiment, metric_log, train
+from vie_jax.saved_steps import commit_record
 
 RETRY, INTERRUPTED, REFUSED = 75, 130, 2
+TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+KILL = signal.SIGKILL
 # Of the process, not of the run.
-TIMES = ('steps_per_sec', 'uptime', 'eval/seconds')
+TIMES = ('steps_per_sec', 'uptime', 'eval/seconds', 'val/seconds')
 
 
 def steps_of(workdir):
   """The saved steps, in order."""
-  folder = workdir / 'checkpoints'
-  names = [path.name for path in folder.glob('*')]
+  records = (workdir / 'checkpoints').glob(f'*/{commit_record.FILE}')
+  names = [path.parent.name for path in records]
   return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -35,19 +41,6 @@ def has_step(workdir, step, name='train/loss'):
   def check():
     return any(
       line['step'] == step and name in line for line in metric_log.read(workdir)
-    )
-
-  return check
-
-
-def is_saving(workdir, *, after=0):
-  """Whether a checkpoint is being written, with others there already."""
-  folder = workdir / 'checkpoints'
-
-  def check():
-    names = [path.name for path in folder.glob('*')]
-    return max(steps_of(workdir), default=-1) >= after and any(
-      'tmp' in name for name in names
     )
 
   return check
@@ -131,13 +124,6 @@ def assert_same_end(one, other, config):
     np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-TERM, INT, USR1, KILL = (
-  signal.SIGTERM,
-  signal.SIGINT,
-  signal.SIGUSR1,
-  signal.SIGKILL,
-)
-
 _PATCHED = """
 import runpy, sys
 sys.path[:0] = [{repository!r}]
@@ -175,3 +161,21 @@ def spoiled(parts, *, start_step, seed):
     yield give()
 experiment.train_batches = spoiled
 """
+
+
+def digests_of(workdir):
+  """Item -> leaf -> digest of the newest saved step, and that step."""
+  step = steps_of(workdir)[-1]
+  path = workdir / 'checkpoints' / str(step) / commit_record.FILE
+  return step, json.loads(path.read_text())['items']
+
+
+def kill_children(pid):
+  """Kills the children of a process at once; returns how many there were."""
+  children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text()
+  count = 0
+  for child in map(int, children.split()):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(child, signal.SIGKILL)
+      count += 1
+  return count
