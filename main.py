@@ -158,7 +158,14 @@ def main(unused_argv):
       raise
     distributed.leave_if_another_has()
     logging.exception('A mistake in the code, or a process that is gone.')
-    distributed.leave(1, f'{type(error).__name__}: {error}')
+    reason = ' '.join(str(error).split())[:300]
+    message = f'{type(error).__name__}: {reason}'
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+      distributed.leave(1, message)
+    # What XLA says when the other end of a computation does not answer.
+    message = f'The processes lost each other: {message}'
+    logging.error('%s The same command goes on from the last save.', message)
+    distributed.leave(exit_codes.RETRY, message)
   distributed.finish()
 
 

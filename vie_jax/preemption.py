@@ -44,7 +44,9 @@ class Listener:
     self._leave = leave
     self._mode = _STARTING
     self._numbers: set[int] = set()
-    self._heard: list[int] = []
+    self._first: int | None = None
+    self._num_interrupts = 0
+    self._has_raised = False
     self._agree: Callable[[int], bool] | None = None
     self._num_polls = 0
     self._is_agreed = False
@@ -86,13 +88,13 @@ class Listener:
     """
     self._agree = reached_sync_point
     self._mode = _DEFERRING
-    if self._heard:
+    if self._first is not None:
       os.kill(os.getpid(), signal.SIGTERM)
 
   @property
   def exit_code(self) -> int:
     """Of a process that leaves early."""
-    if self._heard[:1] == [signal.SIGINT]:
+    if self._first == signal.SIGINT:
       return exit_codes.INTERRUPTED
     return exit_codes.RETRY
 
@@ -103,7 +105,7 @@ class Listener:
     same: never ask where only some of them come by.
     """
     if self._agree is None:
-      return bool(self._heard)
+      return self._first is not None
     if not self._is_agreed:
       self._num_polls += 1
       self._is_agreed = self._agree(self._num_polls)
@@ -131,26 +133,33 @@ class Listener:
     finally:
       self._mode = _DEFERRING if self._agree else before
 
-  def _in_main_thread(self, unused_number, unused_frame):
+  def _in_main_thread(self, number, unused_frame):
     # Python comes here between two of its own instructions. Raised only once:
     # what is cleaned up afterwards must come to its end.
-    if self._mode == _RAISING:
-      self._mode = _DEFERRING
+    if self._mode == _RAISING and not self._has_raised:
+      self._has_raised = True
+      self._note(number)
       raise Stopped('Stopped early, as a signal asked; what is done is kept.')
 
+  def _note(self, number):
+    if self._first is None:
+      self._first = number
+
   def _hear(self):
+    is_first = True
     while byte := os.read(self._pipe[0], 1):
       if byte[0] in self._numbers:
-        self._on_signal(signal.Signals(byte[0]))
+        self._on_signal(signal.Signals(byte[0]), is_first)
+        is_first = False
 
-  def _on_signal(self, number):
-    is_first = not self._heard
-    if number == signal.SIGINT and signal.SIGINT in self._heard:
+  def _on_signal(self, number, is_first):
+    self._note(number)
+    self._num_interrupts += number == signal.SIGINT
+    if self._num_interrupts == 2:
       self._leave(exit_codes.INTERRUPTED)
-    self._heard.append(number)
     if not is_first:
       return
-    if self._mode == _STARTING:
+    if self._mode == _STARTING and not self._has_raised:
       self._leave(self.exit_code)
     logging.warning(
       '%s: stopping, as soon as what is begun can be kept. Ctrl-C, twice, ends '
