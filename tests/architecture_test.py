@@ -56,7 +56,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'optimizer': ('', 'jax optax'),
   'config_check': ('models.networks models.readout', 'ml_collections'),
   'process_environment': ('', ''),
-  'distributed': ('process_environment', 'jax'),
+  'distributed': ('process_environment sharding', 'jax numpy'),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (
