@@ -1,5 +1,6 @@
 """Official weights as a checkpoint of a workdir: `--mode=convert`."""
 
+import contextlib
 import json
 import pathlib
 
@@ -53,11 +54,10 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     clip_shape=experiment.clip_shape(config),
     mesh=experiment.make_mesh(config),
   )
-  distributed.share_folder(folder)
-  with (
-    workdir_lock.hold(folder),
-    checkpoint.Checkpoints(folder) as checkpoints,
-  ):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(workdir_lock.hold(folder))
+    distributed.share_folder(folder)
+    checkpoints = stack.enter_context(checkpoint.Checkpoints(folder))
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(
         f'{folder} has a checkpoint of step {checkpoints.latest_step} already. '

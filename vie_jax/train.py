@@ -385,8 +385,8 @@ def train_and_evaluate(
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
-    distributed.share_folder(folder)
     check_lock = stack.enter_context(workdir_lock.hold(folder))
+    distributed.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
