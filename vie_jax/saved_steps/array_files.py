@@ -1,6 +1,8 @@
 """The arrays of a step as orbax writes and reads them: one folder per item."""
 
+import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +18,10 @@ def short_reason(error: BaseException) -> str:
   """What an exception says, in one line of bounded length."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
+  # Behind many lines of settings, TensorStore gives the number of the error.
+  number = re.search(r"os_error_code='(\d+)'", str(error))
+  if number:
+    return os.strerror(int(number[1]))
   text = ' '.join(str(error).split()) or type(error).__name__
   return text[:_LONGEST_REASON]
 
