@@ -22,14 +22,13 @@ from vie_jax import checkpoint, sharding, train_state
 WIDTH, ROWS, SIZE = 64, 4096, 64
 
 
-def first_state(mesh):
-  """The state of step 0, laid out on the mesh."""
+def _init():
   keys = jax.random.split(jax.random.key(0), 3)
   params = {
     'dense': {'kernel': jax.random.normal(keys[0], (WIDTH, SIZE))},
     'head': {'kernel': jax.random.normal(keys[1], (SIZE, SIZE))},
   }
-  state = train_state.TrainState(
+  return train_state.TrainState(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(1),
     params=params,
@@ -39,16 +38,21 @@ def first_state(mesh):
     bank_step=jnp.full((ROWS,), train_state.NEVER, jnp.int32),
     cluster_labels=jnp.arange(ROWS, dtype=jnp.int32)[None],
   )
-  return jax.tree.map(jax.device_put, state, train_state.layout(state, mesh))
+
+
+def first_state(mesh):
+  """The state of step 0, laid out on the mesh."""
+  layout = train_state.layout(jax.eval_shape(_init), mesh)
+  return jax.jit(_init, out_shardings=layout)()
 
 
 def shapes(mesh):
   """The ShapeDtypeStructs of a state, with shardings."""
+  state = jax.eval_shape(_init)
   return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=leaf.sharding
-    ),
-    first_state(mesh),
+    lambda leaf, layout: leaf.update(sharding=layout),
+    state,
+    train_state.layout(state, mesh),
   )
 
 
