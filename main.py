@@ -6,9 +6,11 @@
       --mode=linear_eval --config.linear_eval.dataset=tfds:imagenet2012
 
 Modes that evaluate write to WORKDIR/MODE/ and touch nothing else. The same
-command again goes on where it stopped.
+command again goes on where it stopped. Several processes, on one machine or
+many, are one run: docs/multihost.md.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -26,11 +28,13 @@ from vie_jax import (
   config_check,
   convert,
   describe,
+  distributed,
   embed,
   evaluate,
   finetune,
   linear_eval,
   metric_log,
+  process_environment,
   result,
   retrieve,
   run_log,
@@ -55,6 +59,7 @@ MODES = {
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
+  process_environment.DistributedError,
   embed.ClipsError,
   foreign_embeddings.EmbeddingsError,
   frame_store.DatasetError,
@@ -73,6 +78,20 @@ _WORKDIR = flags.DEFINE_string(
   'Folder of the run. Default: workdir/ and the name of the config.',
 )
 _MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'auto',
+  process_environment.CHOICES,
+  'Whether this is one of several processes: as the environment says, or not.',
+)
+_TIMEOUTS = {
+  name: flags.DEFINE_integer(f'{name}_seconds', seconds, text, lower_bound=1)
+  for name, seconds, text in (
+    ('connect', 300, 'How long to wait for all processes to start.'),
+    ('heartbeat', 20, 'After so long without a sign a process counts as lost.'),
+    ('shutdown', 60, 'How long to wait for the others when all are done.'),
+  )
+}
 
 
 def parse(argv):
@@ -109,18 +128,46 @@ def main(unused_argv):
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
   run_log.to_terminal()
   try:
+    _start_processes(workdir)
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
     lines = [' '.join(line.split()) for line in str(error).splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
-    logging.error('%s', ('\n' if is_list else ' ').join(lines))
-    sys.exit(2)
+    message = ('\n' if is_list else ' ').join(lines)
+    logging.error('%s', message)
+    distributed.leave(2, message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
-    sys.exit(75)
+    distributed.leave(distributed.STOPPED_EARLY, str(error))
   except KeyboardInterrupt:
-    logging.error('Interrupted. The same command goes on from the last save.')
-    sys.exit(130)
+    message = 'Interrupted. The same command goes on from the last save.'
+    logging.error('%s', message)
+    distributed.leave(130, message)
+  except Exception as error:
+    if not distributed.is_shared():
+      raise
+    distributed.leave_if_another_has()
+    logging.exception('A mistake in the code, or a process that is gone.')
+    distributed.leave(1, f'{type(error).__name__}: {error}')
+  distributed.finish()
+
+
+def _start_processes(workdir):
+  """Connects the processes of the run, and sees that they are alike."""
+  seconds = {name: flag.value for name, flag in _TIMEOUTS.items()}
+  distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
+  if not distributed.is_shared():
+    return
+  run_log.to_terminal(f'[{distributed.index()}] ')
+  logging.info('This is %s.', distributed.describe())
+  distributed.check_same(
+    {
+      'JAX': jax.__version__,
+      '--mode': _MODE.value,
+      '--workdir': workdir,
+      'config': json.loads(_CONFIG.value.to_json_best_effort()),
+    }
+  )
 
 
 if __name__ == '__main__':

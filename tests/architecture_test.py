@@ -46,6 +46,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'config_check': ('models.networks models.readout', 'ml_collections'),
+  'process_environment': ('', ''),
+  'distributed': ('process_environment', 'jax'),
   'run_log': ('', ''),
   'metric_log': ('', 'clu'),
   'input_pipeline': (
@@ -65,8 +67,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
-    'config_check device_augment input_pipeline models objective.memory_bank '
-    'sharding train_state',
+    'config_check device_augment distributed input_pipeline models '
+    'objective.memory_bank sharding train_state',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
@@ -75,26 +77,27 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment embeddings evaluation experiment input_pipeline result '
-    'run_log weights',
+    'device_augment distributed embeddings evaluation experiment '
+    'input_pipeline result run_log weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment evaluation experiment '
-    'input_pipeline metric_log models.networks result run_log run_record '
-    'sharding weights workdir_lock',
+    'checkpoint classifiers config_check device_augment distributed evaluation '
+    'experiment input_pipeline metric_log models.networks result run_log '
+    'run_record sharding weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check experiment models weights workdir_lock',
-    'numpy ml_collections',
+    'checkpoint config_check distributed experiment models weights '
+    'workdir_lock',
+    'jax numpy ml_collections',
   ),
   'describe': (
     'config_check experiment models',
     'jax ml_collections',
   ),
   'embed': (
-    'config_check device_augment embeddings evaluation experiment '
+    'config_check device_augment distributed embeddings evaluation experiment '
     'models.networks result run_log sharding weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
@@ -124,9 +127,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train': (
-    'checkpoint config_check evaluate evaluation experiment metric_log '
-    'optimizer run_log run_record sharding train_state train_step weights '
-    'workdir_lock',
+    'checkpoint config_check distributed evaluate evaluation experiment '
+    'metric_log optimizer run_log run_record sharding train_state train_step '
+    'weights workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

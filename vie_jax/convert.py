@@ -1,13 +1,22 @@
 """Official weights as a checkpoint of a workdir: `--mode=convert`."""
 
+import contextlib
 import json
 import pathlib
 
+import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import checkpoint, config_check, experiment, weights, workdir_lock
+from vie_jax import (
+  checkpoint,
+  config_check,
+  distributed,
+  experiment,
+  weights,
+  workdir_lock,
+)
 from vie_jax.models import official_checkpoint
 
 MEMORY_FILE = 'official_memory.npz'
@@ -45,17 +54,17 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     clip_shape=experiment.clip_shape(config),
     mesh=experiment.make_mesh(config),
   )
-  with (
-    workdir_lock.hold(folder),
-    checkpoint.Checkpoints(folder) as checkpoints,
-  ):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(workdir_lock.hold(folder))
+    distributed.share_folder(folder)
+    checkpoints = stack.enter_context(checkpoint.Checkpoints(folder))
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(
         f'{folder} has a checkpoint of step {checkpoints.latest_step} already. '
         'Convert into a new --workdir.'
       )
     # The checkpoint comes last: a conversion that was cut short is done again.
-    if memory:
+    if memory and jax.process_index() == 0:
       _write_memory(folder / MEMORY_FILE, memory)
     checkpoints.save_converted(
       found.variables,

@@ -59,5 +59,6 @@ def description(config: ml_collections.ConfigDict) -> dict:
 def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
   """Prints `description` as one line on standard output, and returns it."""
   facts = description(config)
-  print(json.dumps(facts))
+  if jax.process_index() == 0:
+    print(json.dumps(facts))
   return facts

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from vie_jax import (
   config_check,
   device_augment,
+  distributed,
   experiment,
   result,
   run_log,
@@ -125,7 +126,7 @@ def embed_clips(
     batch = clips[start : start + batch_size]
     missing = [(0, batch_size - len(batch)), *((0, 0),) * 4]
     padded = np.pad(batch, missing, mode='edge')
-    placed = jax.device_put(padded, sharding.rows(mesh))
+    placed = sharding.place(padded, sharding.rows(mesh))
     embeddings.append(np.asarray(embed(variables, placed))[: len(batch)])
     logging.info('Embedded %d of %d clips.', start + len(batch), len(clips))
   return np.concatenate(embeddings)
@@ -206,7 +207,9 @@ def _embed_array(config, workdir):
       mesh=mesh,
       layer=config.embed.layer,
     )
-    np.save(folder / EMBEDDINGS_FILE, embeddings)
+    distributed.share_folder(folder)
+    if jax.process_index() == 0:
+      np.save(folder / EMBEDDINGS_FILE, embeddings)
     result.write(
       folder,
       {
@@ -230,7 +233,8 @@ def _embed_source(config, workdir):
     embed_sources.open_source(config, name, folder) as source,
   ):
     split_embeddings.check_source(folder, config, source.facts)
-    run_log.to_file(folder)
+    distributed.share_folder(folder)
+    run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE
     shape = _fill(path, source, config, model, found, mesh)
     if jax.process_index() == 0:

@@ -145,6 +145,7 @@ def curves(
   if not run.val.num_instances:
     return figures
   embeddings = evaluator.embed(_variables(state), run.val)
+  experiment.check_damage(run.eval_damage)
   accuracies = evaluator.knn(
     embeddings, Reference(state.bank, 'bank', run.train)
   )
@@ -185,8 +186,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
       )
     folder, val, reference = _open(run, config, workdir, stack)
     accuracy = Evaluator(run).knn(val.clips, reference)
-    if jax.process_index() == 0:
-      _write_neighbors(folder, run, val.clips, reference)
+    _write_neighbors(folder, run, val.clips, reference)
     written = result.write(
       folder,
       {
@@ -304,6 +304,9 @@ def _write_neighbors(folder, run, embeddings, reference):
     num_videos=rows.num_instances,
     mesh=run.mesh,
   )
+  # All processes search together, one writes.
+  if jax.process_index():
+    return
   index = rows.video[nearest.index]
   np.savez(
     folder / NEIGHBORS_FILE,

@@ -16,10 +16,15 @@ import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from vie_jax import config_check, device_augment, sharding, train_state
+from vie_jax import (
+  config_check,
+  device_augment,
+  distributed,
+  sharding,
+  train_state,
+)
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -101,6 +106,12 @@ def open_experiment(
       )
       for split in ('train', 'val')
     }
+    distributed.check_same(
+      {
+        f'fingerprint of {config.dataset.dir}, {split},': store.fingerprint
+        for split, store in stores.items()
+      }
+    )
     crops_before_resize = augmentation.crops_before_resize(config.crop.method)
     train_damage, eval_damage = (
       stack.enter_context(count_damage(config)) for _ in range(2)
@@ -158,7 +169,9 @@ def count_damage(
   config: ml_collections.ConfigDict,
 ) -> Iterator[bad_frames.BadFrames]:
   """Counts damaged frames, and says at the end how many there were."""
-  damage = bad_frames.BadFrames(config.input.max_bad_share)
+  damage = bad_frames.BadFrames(
+    config.input.max_bad_share, is_shared=distributed.is_shared()
+  )
   try:
     yield damage
   finally:
@@ -169,10 +182,14 @@ def damage_so_far(damage: bad_frames.BadFrames) -> dict[str, int]:
   """What a training's checkpoint keeps: frames taken and replaced, all hosts.
 
   To be called by all hosts at the same step.
+
+  Raises:
+    frame_store.DatasetError: as `check_damage`.
   """
-  own = np.array([damage.num_frames, damage.num_bad])
-  num_frames, num_bad = _over_hosts(own).tolist()
-  return {'num_frames': num_frames, 'num_bad': num_bad}
+  check_damage(damage)
+  own = [damage.num_frames, damage.num_bad]
+  num_frames, num_bad = np.sum(distributed.gather('frames', own), axis=0)
+  return {'num_frames': int(num_frames), 'num_bad': int(num_bad)}
 
 
 def go_on_counting(damage: bad_frames.BadFrames, counts: dict) -> None:
@@ -190,16 +207,27 @@ def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
   """What `result.json` says: split -> frames that stand for damaged ones.
 
   To be called by all hosts.
+
+  Raises:
+    frame_store.DatasetError: as `check_damage`.
   """
-  own = np.array([sum(damage.clips[split].values()) for split in splits])
-  return dict(zip(splits, _over_hosts(own).tolist(), strict=True))
+  check_damage(damage)
+  for clips in distributed.gather('clips', damage.clips):
+    for split, found in clips.items():
+      damage.clips[split].update(found)
+  return {split: sum(damage.clips[split].values()) for split in splits}
 
 
-def _over_hosts(counts: np.ndarray) -> np.ndarray:
-  """Sums counts over all hosts."""
-  if jax.process_count() == 1:
-    return counts
-  return multihost_utils.process_allgather(counts).sum(axis=0)
+def check_damage(damage: bad_frames.BadFrames) -> None:
+  """Stops if too many frames of all hosts were replaced.
+
+  To be called by all hosts, now and then; a single one checks each batch.
+
+  Raises:
+    frame_store.DatasetError: naming the worst videos, and the remedy.
+  """
+  if distributed.is_shared():
+    damage.check_all(distributed.gather('damage', damage.counted()))
 
 
 def record(parts: Experiment) -> dict:
@@ -277,6 +305,12 @@ def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
     raise config_check.ConfigError(
       f'config.num_devices is {config.num_devices}, but {visible} are '
       'visible; 0 takes all of them.'
+    )
+  if jax.process_count() > 1 and config.num_devices not in (0, visible):
+    raise config_check.ConfigError(
+      f'config.num_devices is {config.num_devices}, and the '
+      f'{jax.process_count()} processes of this run have {visible}: several '
+      'processes use all that they have; 0 takes them.'
     )
   mesh = sharding.make_mesh(config.num_devices)
   for field in batch_sizes:

@@ -7,7 +7,12 @@ import pathlib
 from absl import logging
 
 FILE_NAME = 'train.log'
-_NOISY = (f'{os.sep}orbax{os.sep}', f'{os.sep}etils{os.sep}', 'xla_bridge')
+_NOISY = (
+  f'{os.sep}orbax{os.sep}',
+  f'{os.sep}etils{os.sep}',
+  f'{os.sep}jax{os.sep}_src{os.sep}distributed',
+  'xla_bridge',
+)
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
@@ -32,29 +37,50 @@ class _Formatter(python_logging.Formatter):
     return line.replace('Setting work unit notes: ', 'Progress: ')
 
 
-_FORMATTER = _Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S')
+def _formatter(mark=''):
+  return _Formatter(f'%(asctime)s {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
 
 
-def to_terminal() -> None:
-  """Sends log lines to standard error."""
+def file_name(process: int = 0) -> str:
+  """Name of a process's log: `train.log`, `train-process-1.log` and so on.
+
+  Each has its own, since not every file system lets several append to one.
+  """
+  stem, suffix = os.path.splitext(FILE_NAME)
+  return f'{stem}-process-{process}{suffix}' if process else FILE_NAME
+
+
+def to_terminal(mark: str = '') -> None:
+  """Sends log lines to standard error.
+
+  Args:
+    mark: in front of each message: which of several processes says it.
+  """
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
-  handler.setFormatter(_FORMATTER)
-  handler.addFilter(_is_ours)
+  handler.setFormatter(_formatter(mark))
+  if _is_ours not in handler.filters:
+    handler.addFilter(_is_ours)
 
 
-def to_file(workdir: str | os.PathLike) -> None:
-  """Appends log lines to `train.log` in a workdir, too.
+def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
+  """Appends log lines to a file in a workdir, too, see `file_name`.
 
   From here on to this one only: a process that runs one training after the
   other writes each to its own file.
+
+  Args:
+    workdir: receives the file.
+    process: number of this process in its run.
   """
   logger = logging.get_absl_logger()
   for old in list(logger.handlers):
     if isinstance(old, python_logging.FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(pathlib.Path(workdir) / FILE_NAME)
-  handler.setFormatter(_FORMATTER)
+  handler = python_logging.FileHandler(
+    pathlib.Path(workdir) / file_name(process)
+  )
+  handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

@@ -29,7 +29,9 @@ def make_mesh(num_devices: int = 0) -> Mesh:
   if num_devices > len(devices):
     raise ValueError(f'{num_devices} devices asked for, {len(devices)} here.')
   # Not jax.make_mesh, which may change the order of the devices: the rows of
-  # a global batch follow the order of the processes.
+  # a global batch follow the order of the processes. Numbers of devices need
+  # not follow it.
+  devices = sorted(devices, key=lambda d: (d.process_index, d.id))
   return Mesh(
     np.asarray(devices[:num_devices]),
     (DATA_AXIS,),
@@ -50,6 +52,20 @@ def rows(mesh: Mesh) -> NamedSharding:
 def columns(mesh: Mesh) -> NamedSharding:
   """The second axis is split over `data`: cluster labels `[R, N]`."""
   return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+
+
+def place(array: np.ndarray, placement: NamedSharding) -> jax.Array:
+  """Puts an array that every process has on the mesh.
+
+  Args:
+    array: the same in all processes. Each device gets its part of it.
+    placement: where.
+  """
+  # Not jax.device_put, which sends the whole array to all processes to see
+  # that they have the same.
+  return jax.make_array_from_callback(
+    array.shape, placement, lambda index: array[index]
+  )
 
 
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh):

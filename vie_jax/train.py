@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from vie_jax import (
   checkpoint,
   config_check,
+  distributed,
   evaluate,
   experiment,
   metric_log,
@@ -374,7 +375,8 @@ def train_and_evaluate(
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
     check_lock = stack.enter_context(workdir_lock.hold(folder))
-    run_log.to_file(folder)
+    distributed.share_folder(folder)
+    run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
         folder,

@@ -355,7 +355,8 @@ class _Loader:
     shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
     arrays = official_files.read(source.removeprefix(OFFICIAL_PREFIX))
     variables, memory = official_checkpoint.to_flax(arrays, name, shapes)
-    placed = jax.device_put(variables, sharding.replicated(self._mesh))
+    whole = sharding.replicated(self._mesh)
+    placed = jax.tree.map(lambda leaf: sharding.place(leaf, whole), variables)
     step = official_checkpoint.step_of(arrays)
     return Weights(placed, step, training='official'), memory
 

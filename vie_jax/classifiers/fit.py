@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
+  distributed,
   experiment,
   metric_log,
   result,
@@ -290,7 +291,8 @@ def fit(
     metric_log.DivergedError: if the loss is no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
   """
-  run_log.to_file(folder)
+  distributed.share_folder(folder)
+  run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)

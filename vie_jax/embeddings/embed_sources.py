@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vie_jax import device_augment, experiment
+from vie_jax import device_augment, distributed, experiment
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import (
   augmentation,
@@ -143,14 +143,17 @@ def open_source(
   if _is_prepared(path):
     opened = _open_videos(config, path)
   else:
-    folder = own_files.folder_of(path, out)
-    if own_files.has_videos(folder, image_source.IMAGE_SUFFIXES):
-      opened = _open_videos(
-        config, own_files.prepare(folder, out, name_of(name))
-      )
+    folder, prepared = distributed.by_first(
+      'prepare', lambda: _prepare(path, out, name_of(name))
+    )
+    if prepared:
+      opened = _open_videos(config, pathlib.Path(prepared))
     else:
-      opened = _open_images(config, folder)
+      opened = _open_images(config, pathlib.Path(folder))
   with opened as source:
+    distributed.check_same(
+      {f'fingerprint of {name}': source.facts['fingerprint']}
+    )
     if not source.parts:
       raise frame_store.DatasetError(
         f'{name} has nothing to embed in {", ".join(config.embed.splits)} '
@@ -158,6 +161,14 @@ def open_source(
       )
     # Not the place that files were prepared in.
     yield dataclasses.replace(source, facts={**source.facts, 'path': name})
+
+
+def _prepare(path, out, name):
+  """The folder of files, and the data set made of them if they are videos."""
+  folder = own_files.folder_of(path, out)
+  if not own_files.has_videos(folder, image_source.IMAGE_SUFFIXES):
+    return str(folder), ''
+  return str(folder), str(own_files.prepare(folder, out, name))
 
 
 @contextlib.contextmanager

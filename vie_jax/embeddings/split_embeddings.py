@@ -16,9 +16,8 @@ import jax
 import ml_collections
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
-from vie_jax import experiment, result, run_log, weights
+from vie_jax import distributed, experiment, result, run_log, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
@@ -131,8 +130,8 @@ def _begin(run, folder):
     'fingerprint': store.fingerprint,
   }
   check_source(folder, run.config, dataset)
-  folder.mkdir(parents=True, exist_ok=True)
-  run_log.to_file(folder)
+  distributed.share_folder(folder)
+  run_log.to_file(folder, jax.process_index())
 
 
 def _embed_from(run, embed, variables, videos, first_clip):
@@ -201,12 +200,12 @@ def fill(
   """
   # All hosts embed, the first of them writes and says where to begin.
   is_main = jax.process_index() == 0
-  num_done = 0
   if is_main:
     file = row_file.RowFile(path, shape=shape, identity=identity, notes=notes)
-    num_done = -1 if file.is_complete else file.num_done
-  num_done = int(multihost_utils.broadcast_one_to_all(np.int32(num_done)))
-  if num_done < 0:
+  num_done, is_complete = distributed.by_first(
+    'rows', lambda: (file.num_done, file.is_complete)
+  )
+  if is_complete:
     logging.info('Embedded before: %s.', path)
     return
   with contextlib.closing(rows_from(num_done)) as blocks:
@@ -215,7 +214,12 @@ def fill(
     else:
       for _ in blocks:
         pass
-  multihost_utils.sync_global_devices(str(path))
+  # Each process has met the damage of its own clips only.
+  for other in distributed.gather('notes', notes):
+    notes.update(other)
+  if is_main:
+    file.save_notes()
+  distributed.wait_for_all('embeddings are written')
 
 
 def check_source(

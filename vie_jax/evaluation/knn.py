@@ -29,8 +29,15 @@ class Neighbors:
 def as_bank(vectors: np.ndarray, mesh: Mesh) -> jax.Array:
   """Lays out vectors `[N, D]` like a memory bank: padded, split by rows."""
   rows = memory_bank.num_rows(len(vectors), mesh.size)
-  padded = np.pad(vectors, ((0, rows - len(vectors)), (0, 0)))
-  return jax.device_put(padded, sharding.rows(mesh))
+
+  def of_device(index):
+    start, stop, _ = index[0].indices(rows)
+    found = vectors[start:stop]
+    return np.pad(found, ((0, stop - start - len(found)), (0, 0)))
+
+  return jax.make_array_from_callback(
+    (rows, vectors.shape[1]), sharding.rows(mesh), of_device
+  )
 
 
 @partial(jax.jit, static_argnames=('k', 'num_videos', 'mesh'))

@@ -101,6 +101,10 @@ class RowFile:
       )
     self._part.replace(self.path)
 
+  def save_notes(self) -> None:
+    """Saves notes that came after the last row."""
+    self._save_record()
+
   @property
   def _row_bytes(self):
     return 4 * self._shape[-1]
@@ -163,6 +167,9 @@ class RowFile:
     """Brings all rows to the disk, and only then says so."""
     file.flush()
     os.fsync(file.fileno())
+    self._save_record()
+
+  def _save_record(self):
     record = {
       'identity': self._identity,
       'num_done': self._num_done,

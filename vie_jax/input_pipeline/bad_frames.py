@@ -29,16 +29,20 @@ class BadFrames:
       that a clip that is evaluated again does not count twice. JSON-compatible.
   """
 
-  def __init__(self, max_share=0.05):
+  def __init__(self, max_share=0.05, *, is_shared=False):
     """Begins to count.
 
     Args:
       max_share: share of the frames that may be replaced, in [0, 1].
+      is_shared: whether several processes count, each its own frames. Then no
+        process stops by itself: see `counted` and `check_all`.
     """
     self.num_frames = 0
     self.num_bad = 0
     self.clips = collections.defaultdict(dict)
     self._max_share = max_share
+    self._is_shared = is_shared
+    self._asked = {}
     self._by_name = collections.Counter()
     self._remedy = ''
     self._named = set()
@@ -76,7 +80,7 @@ class BadFrames:
     self._by_name.update({f'{name!r} of {location}': bad[name] for name in bad})
     self._remedy = remedy
 
-  def check(self, *, num_all, num_frames=None, num_bad=None):
+  def check(self, *, num_all, num_frames=None, num_bad=None, what='training'):
     """Stops when too many frames were replaced.
 
     A share of fewer than 1000 frames, or of less than all there are, is not
@@ -87,19 +91,59 @@ class BadFrames:
       num_frames: of which num_bad were replaced; those of all batches if they
         are not given.
       num_bad: see num_frames.
+      what: name of this training or evaluation.
 
     Raises:
       DatasetError: naming the worst videos, and the remedy.
     """
     if num_frames is None:
       num_frames, num_bad = self.num_frames, self.num_bad
+    if self._is_shared:
+      self._asked[what] = num_all, num_frames, num_bad
+    else:
+      self._stop_if_too_many(num_all, num_frames, num_bad, self._by_name)
+
+  def counted(self):
+    """What this process has counted, and what it was to check since.
+
+    Returns:
+      JSON-compatible, for `check_all`.
+    """
+    asked, self._asked = self._asked, {}
+    return {
+      'asked': asked,
+      'worst': dict(self._by_name.most_common(_NUM_WORST)),
+      'remedy': self._remedy,
+    }
+
+  def check_all(self, parts):
+    """Does what `check` does, of the frames of all processes.
+
+    Args:
+      parts: `counted` of each process.
+
+    Raises:
+      DatasetError: as `check`, in all processes or in none.
+    """
+    worst = collections.Counter()
+    for part in parts:
+      worst.update(part['worst'])
+      self._remedy = self._remedy or part['remedy']
+    # All processes take the same number of batches, so all have asked.
+    for what in parts[0]['asked']:
+      asked = [part['asked'][what] for part in parts]
+      num_frames = sum(counts[1] for counts in asked)
+      num_bad = sum(counts[2] for counts in asked)
+      self._stop_if_too_many(asked[0][0], num_frames, num_bad, worst)
+
+  def _stop_if_too_many(self, num_all, num_frames, num_bad, by_name):
     enough = max(num_frames, min(_MIN_FRAMES, num_all))
     if num_bad > self._max_share * enough:
       raise frame_store.DatasetError(
         f'{num_bad} of {num_frames} frames are damaged and were to be '
         f'replaced, more than the share {self._max_share} that '
         'config.input.max_bad_share allows: most of them in '
-        f'{self._worst()}. {self._remedy}'
+        f'{_listing(by_name)}. {self._remedy}'
       )
 
   def log_summary(self):
@@ -110,10 +154,11 @@ class BadFrames:
         '%s. %s',
         self._by_name.total(),
         len(self._by_name),
-        self._worst(),
+        _listing(self._by_name),
         self._remedy,
       )
 
-  def _worst(self):
-    worst = self._by_name.most_common(_NUM_WORST)
-    return ', '.join(f'{name} ({count})' for name, count in worst)
+
+def _listing(by_name):
+  worst = by_name.most_common(_NUM_WORST)
+  return ', '.join(f'{name} ({count})' for name, count in worst)

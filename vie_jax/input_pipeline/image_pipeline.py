@@ -313,7 +313,10 @@ class _EvalCount(_Count):
     )
     num_frames, num_bad = self._counts.tolist()
     self.damage.check(
-      num_all=self._num_all, num_frames=num_frames, num_bad=num_bad
+      num_all=self._num_all,
+      num_frames=num_frames,
+      num_bad=num_bad,
+      what='val',
     )
 
 

@@ -438,7 +438,10 @@ class _EvalCount(_Count):
       clips[key] = int(num_bad[row])
     num_frames, num_bad = self._counts.tolist()
     self.damage.check(
-      num_all=self._num_all, num_frames=num_frames, num_bad=num_bad
+      num_all=self._num_all,
+      num_frames=num_frames,
+      num_bad=num_bad,
+      what=self._store.split,
     )
 
 

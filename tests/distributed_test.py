@@ -1,0 +1,161 @@
+"""Processes find, agree with and end one another: real ones do so here."""
+
+import os
+import socket
+import sys
+
+import processes
+import pytest
+
+# A program that is begun and ended as main.py does it.
+PROGRAM = """
+import os, pathlib, sys, time
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from vie_jax import distributed, run_log
+run_log.to_terminal()
+try:
+  distributed.initialize(
+    'auto', distributed.Timeouts(connect=60, heartbeat=10, shutdown=10)
+  )
+  index, folder = distributed.index(), pathlib.Path(sys.argv[1])
+  {body}
+except ValueError as error:
+  logging.error('%s', error)
+  distributed.leave(2, str(error))
+distributed.finish()
+"""
+
+
+def commands(body, folder, count=2):
+  program = PROGRAM.format(body=body.strip().replace('\n', '\n  '))
+  return [[sys.executable, '-c', program, str(folder)]] * count
+
+
+def ended(body, folder, **options):
+  return processes.Processes(
+    commands(body, folder), folder / 'logs', **options
+  ).wait()
+
+
+def last_line(process):
+  return process.log.strip().splitlines()[-1]
+
+
+def test_processes_agree_and_end_together(tmp_path):
+  body = """
+assert distributed.is_shared() and distributed.count() == 2
+assert index == jax.process_index()
+distributed.check_same({'a': {'b': [1, 2]}, 'c': None})
+assert distributed.gather('x', {'of': index}) == [{'of': 0}, {'of': 1}]
+assert distributed.gather('x', index) == [0, 1]  # the name is free again
+assert distributed.by_first('y', lambda: index + 7) == 7
+distributed.share_folder(folder / 'made' / 'here')
+total = multihost_utils.process_allgather(np.ones(3))
+assert total.shape == (2, 3)
+os.write(1, b'a native library speaks\\n')
+print(distributed.describe())
+"""
+  both = processes.run(commands(body, tmp_path), tmp_path / 'logs')
+  for index, process in enumerate(both):
+    # Standard output is the program's alone.
+    assert process.output == f'process {index} of 2, 2 of 4 devices\n'
+    assert 'a native library speaks' in process.log
+  assert os.listdir(tmp_path / 'made' / 'here') == []
+
+
+@pytest.mark.parametrize(
+  'body, message',
+  [
+    (
+      "distributed.check_same({'config': {'seed': index, 'same': 1}})",
+      'The processes of a run must be alike. config.seed is 0 in process 0 '
+      'and 1 in process 1.',
+    ),
+    (
+      # Two folders of one name, as on two hosts.
+      'distributed._SEEN_SECONDS = 0.1\n'
+      'distributed.share_folder(folder / str(index))',
+      'is not on a file system that all processes share: process 1 on '
+      f'{socket.gethostname()} does not see',
+    ),
+  ],
+  ids=['different', 'not_shared'],
+)
+def test_processes_that_do_not_fit_together_are_refused(
+  tmp_path, body, message
+):
+  first, second = ended(body, tmp_path)
+  assert (first.code, second.code) == (2, 2)
+  assert message in last_line(second)
+  # The other says who it was and why.
+  host = socket.gethostname()
+  assert f'Process 1 of 2 on {host} has ended, and so' in last_line(first)
+  assert message in last_line(first)
+
+
+def test_different_numbers_of_devices_are_refused(tmp_path):
+  flags = '--xla_force_host_platform_device_count='
+  environs = [{'XLA_FLAGS': f'{flags}{number}'} for number in (2, 3)]
+  both = ended('', tmp_path, environs=environs)
+  for process in both:
+    assert process.code == 2
+    assert (
+      'number of devices is 2 in process 0 and 3 in process 1.'
+    ) in last_line(process)
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_an_error_of_one_process_ends_all(tmp_path, failing):
+  body = f"""
+if index == {failing}:
+  raise ValueError('the disk is on fire')
+multihost_utils.process_allgather(np.ones(3))  # waits for the other
+"""
+  both = ended(body, tmp_path)
+  assert [process.code for process in both] == [2, 2]
+  for process in both:
+    assert last_line(process).endswith('the disk is on fire')
+  # Soon, and not when JAX notices that a process is gone.
+  assert abs(both[0].seconds - both[1].seconds) < 10
+
+
+def test_a_coordinator_that_is_not_there_is_named(tmp_path):
+  body = ''
+  program = commands(body, tmp_path, count=1)[0]
+  program = [part.replace('connect=60', 'connect=3') for part in program]
+  port = processes.free_port()
+  lonely = processes.Processes(
+    [program], tmp_path, environs=[processes.variables(1, 2, port)]
+  ).wait()[0]
+  assert lonely.code == 75
+  assert (
+    f'Process 1 waited 3 s for the coordinator at localhost:{port}'
+  ) in last_line(lonely)
+
+
+def test_processes_that_do_not_come_are_missed(tmp_path):
+  program = commands('', tmp_path, count=1)[0]
+  program = [part.replace('connect=60', 'connect=3') for part in program]
+  port = processes.free_port()
+  lonely = processes.Processes(
+    [program], tmp_path, environs=[processes.variables(0, 2, port)]
+  ).wait()[0]
+  assert lonely.code == 75
+  assert f'Process 0 waited 3 s at localhost:{port} for all 2' in lonely.log
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+  with socket.socket(socket.AF_INET6) as taken:
+    taken.bind(('::', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    lonely = processes.Processes(
+      commands('', tmp_path, count=1),
+      tmp_path,
+      environs=[processes.variables(0, 2, port)],
+    ).wait()[0]
+  assert lonely.code == 2
+  assert f'Process 0 cannot start at localhost:{port}' in last_line(lonely)
