@@ -131,6 +131,7 @@ class StepSaver:
 
   def _give_up(self, step, error):
     """Removes what a failed save has left, and raises what went wrong."""
+    self._writer.tell_others()
     if agreement.is_first():
       # Parts of orbax that did not fail go on writing for a moment, and make
       # folders anew that were removed.
