@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/tools
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: setup demo reproduce-demo test test-all test-beam lint format clean
+.PHONY: setup demo reproduce-demo test test-all test-beam lint format audit lock clean
 
 setup: $(INSTALLED)
 
@@ -33,6 +34,25 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Known holes of what constraints.txt names, by PyPI's own database. A package
+# that it does not know of is an error, too.
+audit: $(TOOLS)
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes \
+	  -r requirements.lock
+
+# The versions of constraints.txt with their hashes.
+lock: $(TOOLS)
+	head -n 3 requirements.lock > requirements.lock.tmp
+	$(TOOLS)/bin/uv pip compile --quiet --generate-hashes --no-deps \
+	  --no-header --no-annotate --python-version 3.11 constraints.txt \
+	  >> requirements.lock.tmp
+	mv requirements.lock.tmp requirements.lock
+
+$(TOOLS): $(INSTALLED)
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check \
+	  pip-audit==2.10.1 uv==0.13.9
 
 # The marker is written last: a set-up that was cut short is done again.
 $(INSTALLED): setup.py constraints.txt

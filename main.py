@@ -25,6 +25,7 @@ from ml_collections import config_flags
 
 from vie_jax import (
   checkpoint,
+  compilation_cache,
   config_check,
   convert,
   describe,
@@ -44,6 +45,7 @@ from vie_jax import (
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
+from vie_jax.untrusted import text, urls
 
 MODES = {
   'train': train.train_and_evaluate,
@@ -56,6 +58,8 @@ MODES = {
   'retrieve': retrieve.retrieve,
   'supervised': finetune.supervised,
 }
+# Of a mistake on the command line, which may be quoted in full.
+MOST_LETTERS = 500
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
@@ -98,18 +102,25 @@ def parse(argv):
   """Parses the command line; a mistake in the config is one line, too."""
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, LookupError, OSError, ValueError) as e:
+  except Exception as e:  # a config file is code and may raise anything
     # ml_collections quotes the message of one error in another.
-    text = str(e).replace('\\n', '\n').replace("\\'", "'")
-    while text[:1] == text[-1:] in ('"', "'"):
-      text = text[1:-1]
-    lines = text.split('\n')
+    message = str(e).replace('\\n', '\n').replace("\\'", "'")
+    while message[:1] == message[-1:] in ('"', "'"):
+      message = message[1:-1]
+    lines = message.split('\n')
     lines = [line.strip() for line in lines if line.strip()]
     # A config file that fails brings its traceback; its last line says it.
     reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
     if reason.isidentifier():
       reason = f'the config has no field {reason!r}.'
-  print(f'Command line: {reason}', file=sys.stderr)
+  _refuse(reason)
+
+
+def _refuse(reason):
+  line = text.printable(urls.redacted(reason))
+  if len(line) > MOST_LETTERS:
+    line = f'{line[:MOST_LETTERS]} ...'
+  print(f'Command line: {line}', file=sys.stderr)
   sys.exit(2)
 
 
@@ -119,22 +130,23 @@ def main(unused_argv):
     flags.FLAGS['config']
   ).partition(':')
   if not os.path.isfile(config_file):
-    print(f'Command line: there is no config {config_file}.', file=sys.stderr)
-    sys.exit(2)
+    _refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   workdir = _WORKDIR.value or os.path.join('workdir', name)
-  cache = os.path.join('~', '.cache', 'vie_jax', 'xla')
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
+  if problem := urls.problem(workdir):
+    _refuse(f'--workdir: {problem}.')
   run_log.to_terminal()
+  compilation_cache.use()
   try:
     _start_processes(workdir)
     MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    lines = [' '.join(line.split()) for line in str(error).splitlines()]
+    message = urls.redacted(str(error))
+    lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
     message = ('\n' if is_list else ' ').join(lines)
-    logging.error('%s', message)
+    # Not through '%s', whose newlines the log escapes.
+    logging.error(message)
     distributed.leave(2, message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)

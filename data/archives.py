@@ -13,12 +13,12 @@ import os
 import pathlib
 import shutil
 import stat
-import tarfile
 import zipfile
 
 from labels_and_splits import InputError
 from progress import progress_bar
 from staging import OutputError, output_errors, read_json, write_json
+from tar_stream import open_tar
 
 # In lower case.
 ARCHIVE_SUFFIXES = ('.zip', '.rar', '.tar', '.tgz', '.tar.gz', '.tar.xz')
@@ -245,11 +245,15 @@ def _checked_members(archive):
     raise InputError(
       f'{archive} is not unpacked: more than {_MAX_MEMBERS} files'
     )
-  if total > max(_MAX_RATIO * packed_bytes, _SMALL_BYTES):
+  if total > _max_bytes(packed_bytes):
     raise InputError(
       f'{archive} is not unpacked: {packed_bytes} bytes would become {total}'
     )
   return members
+
+
+def _max_bytes(packed_bytes):
+  return max(_MAX_RATIO * packed_bytes, _SMALL_BYTES)
 
 
 def _name_problem(name):
@@ -323,7 +327,7 @@ class _Tar:
 
   @staticmethod
   def members(archive):
-    with tarfile.open(archive) as file:
+    with _opened_tar(archive) as file:
       return [
         Member(
           info.name,
@@ -337,11 +341,16 @@ class _Tar:
 
   @staticmethod
   def unpack(archive, wanted, opened):
-    with tarfile.open(archive) as file:
+    with _opened_tar(archive) as file:
       for info in file:
         if info.name in wanted:
           with opened(info.name, info.size) as write:
             _copy(file.extractfile(info), write)
+
+
+def _opened_tar(archive):
+  # Each member has up to three blocks more than its size, and names.
+  return open_tar(archive, max_bytes=2 * _max_bytes(os.stat(archive).st_size))
 
 
 class _Rar:

@@ -2,24 +2,25 @@
 
 import hashlib
 import io
+import math
 import os
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from array_record.python import array_record_module
+from dataset_tables import read_videos
 from dataset_writer import (
   FORMAT_VERSION,
   SPLITS,
-  column_names,
   file_digest,
   fingerprint,
+  is_dataset_file,
 )
 from labels_and_splits import UNKNOWN
 from PIL import Image
-from remote import RemoteFolder, file_at, local_file, place_of, read_json_at
+from remote import RemoteFolder, local_file, place_of, read_json_at
 from staging import frames_digest
 from summary import printable, table
+from untrusted_tables import TableError
 
 _SAMPLED_VIDEOS = 100
 _MAX_LISTED = 50
@@ -123,7 +124,38 @@ def check_manifest(directory):
   ]
   if wrong or set(manifest['splits']) != set(SPLITS):
     return None, [f'{path} lacks or garbles {", ".join(wrong) or "splits"}']
-  return manifest, []
+  garbled = _garbled_entries(manifest)
+  return (None, [f'{path} garbles {garbled}']) if garbled else (manifest, [])
+
+
+def _garbled_entries(manifest):
+  """Says which entry is none that this code writes, or None.
+
+  dataset.json may come from anybody: no name in it leads out of the folder.
+  """
+  for name, entry in manifest['files'].items():
+    keys = ('bytes', 'records') if name.endswith('_record') else ('bytes',)
+    if not is_dataset_file(name) or not _has_counts(entry, *keys):
+      return f'the entry of the file {name!r}'
+    if not isinstance(entry.get('sha256'), str):
+      return f'the checksum of the file {name!r}'
+  for split in SPLITS:
+    if not _has_counts(manifest['splits'][split], 'videos', 'frames'):
+      return f'the split {split}'
+  for column, names in manifest['labels'].items():
+    is_list = isinstance(names, list)
+    if not is_list or not all(isinstance(name, str) for name in names):
+      return f'the label column {column!r}'
+  fps = manifest['options'].get('fps')
+  if not isinstance(fps, int | float) or not 0 < fps < math.inf:
+    return 'the frame rate'
+  return None
+
+
+def _has_counts(entry, *keys):
+  return isinstance(entry, dict) and all(
+    type(entry.get(key)) is int and 0 <= entry[key] < 2**62 for key in keys
+  )
 
 
 class _Content:
@@ -219,12 +251,9 @@ def _check_tables(directory, manifest):
     name = f'{split}/videos.parquet'
     rows[split] = []
     try:
-      read = pyarrow.parquet.read_table(file_at(directory, name))
-    except (OSError, pyarrow.ArrowException) as error:
+      read = read_videos(directory, name, manifest['labels'])
+    except (OSError, TableError) as error:
       problems.append(f'{name} cannot be read: {error}')
-      continue
-    if read.column_names != column_names(manifest['labels']):
-      problems.append(f'{name} has other columns than it should')
       continue
     rows[split] = read.to_pylist()
     problems += _check_rows(name, rows[split], manifest)

@@ -4,11 +4,10 @@ import dataclasses
 import math
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
-from dataset_writer import SPLITS, column_names
+from dataset_tables import read_videos
+from dataset_writer import SPLITS
 from labels_and_splits import InputError
-from remote import file_at
+from untrusted_tables import TableError
 
 _NUM_BINS = 24
 _NUM_TICKS = 5
@@ -109,11 +108,9 @@ def read_tables(directory, manifest):
     name = f'{split}/videos.parquet'
     path = directory / name
     try:
-      table = pyarrow.parquet.read_table(file_at(directory, name))
-    except (OSError, pyarrow.ArrowException) as error:
+      table = read_videos(directory, name, manifest['labels'])
+    except (OSError, TableError) as error:
       raise InputError(f'{path} cannot be read: {error}') from error
-    if table.column_names != column_names(manifest['labels']):
-      raise InputError(f'{path} has other columns than it should')
     tables[split] = table.select([*_READ, *labels])
     for column, names in manifest['labels'].items():
       values = label_numbers(tables[split], column)

@@ -282,7 +282,7 @@ def fingerprint(rows, labels):
   Returns:
     str, sha256 in hex.
   """
-  columns = column_names(labels)
+  columns = [name for name, _ in table_schema(labels)]
   content = {
     'labels': labels,
     'rows': {
@@ -292,11 +292,6 @@ def fingerprint(rows, labels):
   }
   text = json.dumps(content, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def column_names(labels):
-  """Returns the columns of the table, for these label columns."""
-  return [name for name, _ in _schema(labels)]
 
 
 def file_digest(path):
@@ -329,7 +324,8 @@ def remove_dataset(out):
         (out / split).rmdir()
 
 
-def _schema(labels):
+def table_schema(labels):
+  """Returns (name, type) of each column of a table of videos."""
   return _SCHEMA + tuple(
     (f'label_{column}', pyarrow.int32()) for column in sorted(labels)
   )
@@ -356,7 +352,7 @@ def _copy_frames(staging, path, rows, progress):
 
 
 def _write_table(out, name, rows, labels):
-  schema = pyarrow.schema(_schema(labels))
+  schema = pyarrow.schema(table_schema(labels))
   arrays = {name: [row[name] for row in rows] for name in schema.names}
   table = pyarrow.table(arrays, schema=schema)
   temporary = Staging(out).directory / 'table.tmp'

@@ -7,9 +7,8 @@ import json
 import math
 import pathlib
 
-import pyarrow
-import pyarrow.parquet
 from labels_and_splits import InputError
+from untrusted_tables import TableError, read_table
 
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
@@ -98,8 +97,8 @@ def _json_rows(file):
 
 def _parquet_rows(file):
   try:
-    table = pyarrow.parquet.read_table(file)
-  except (OSError, pyarrow.ArrowException) as error:
+    table = read_table(file)
+  except TableError as error:
     raise InputError(f'{file} cannot be read: {error}') from error
   rows = []
   for number, values in enumerate(table.to_pylist(), 1):

@@ -36,6 +36,9 @@ from labels_and_splits import InputError
 from progress import progress_bar
 from remote import is_remote
 from staging import OutputError, output_errors
+from summary import printable
+from untrusted_urls import problem as problem_of_url
+from untrusted_urls import redacted
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
@@ -59,9 +62,12 @@ def main(arguments=None, *, cluster=None):
   options = _parsed(sys.argv[1:] if arguments is None else arguments)
   options.cluster = cluster
   try:
+    for value in vars(options).values():
+      if isinstance(value, str) and (problem := problem_of_url(value)):
+        raise InputError(problem)
     return options.run(options)
   except (InputError, OutputError, WorkerStartError) as error:
-    print(f'Error: {_one_line(error)}.', file=sys.stderr)
+    print(f'Error: {printable(_one_line(error))}.', file=sys.stderr)
     return 2
   except BrokenPipeError:
     # Whoever read our output has left, as in "prepare.py ... | head".
@@ -299,7 +305,7 @@ def _add_show(commands):
 
 
 def _one_line(error):
-  return ' '.join(str(error).split()).rstrip('.')
+  return redacted(' '.join(str(error).split()).rstrip('.'))
 
 
 def _stop(unused_signal, unused_frame):

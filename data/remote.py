@@ -14,6 +14,8 @@ import tempfile
 import fsspec
 from labels_and_splits import InputError
 from staging import OutputError, read_json
+from untrusted_urls import problem as problem_of_url
+from untrusted_urls import redacted
 
 # Protocol of a URL -> the extra that brings its backend.
 _EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gcs', 'gcs': 'gcs'}
@@ -40,8 +42,11 @@ class RemoteFolder:
       url: str, such as 's3://bucket/dataset'.
 
     Raises:
-      InputError: if no backend for it is installed.
+      InputError: if no backend for it is installed, or it has a password.
     """
+    problem = problem_of_url(url)
+    if problem:
+      raise InputError(problem)
     self.url = url.rstrip('/')
     try:
       # What lies there is asked for, not remembered.
@@ -93,7 +98,7 @@ class RemoteFolder:
     """Reads a JSON file; None where it is missing or damaged."""
     try:
       return json.loads(self.read(name))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
       return None
 
   def write_json(self, name, value):
@@ -195,5 +200,5 @@ def _errors(what, url):
     if isinstance(error, FileNotFoundError) and what != 'write':
       raise
     raise OutputError(
-      f'cannot {what} {url}: {type(error).__name__}: {error}'
+      f'cannot {what} {url}: {type(error).__name__}: {redacted(str(error))}'
     ) from error

@@ -23,6 +23,7 @@ from progress import progress_bar
 from remote import place_of, read_json_at
 from staging import output_errors
 from summary import printable
+from untrusted_urls import shown
 
 from vie_jax.input_pipeline.frame_store import FrameStore
 
@@ -515,6 +516,9 @@ def _render(**values):
   )
   # Names may hold anything; what turns or hides text is written out.
   environment.filters['printable'] = lambda text: printable(str(text))
+  # The page is given to others, too.
+  environment.filters['shown'] = shown
+  environment.filters['shown_field'] = _shown_field
   environment.filters['number'] = _number
   environment.filters['plain'] = _plain
   now = datetime.datetime.now(datetime.UTC)
@@ -538,6 +542,11 @@ def _number(value):
   if value == int(value):
     return f'{int(value):,}'
   return f'{value:,.1f}' if abs(value) >= 100 else f'{value:.3g}'
+
+
+def _shown_field(field):
+  name, equals, value = field.partition('=')
+  return name + equals + shown(value)
 
 
 def _plain(value):

@@ -191,5 +191,5 @@ def read_json(path):
   """Reads a JSON file; None where it is missing or damaged."""
   try:
     return json.loads(pathlib.Path(path).read_text('utf-8'))
-  except (FileNotFoundError, ValueError):
+  except (FileNotFoundError, ValueError, RecursionError):
     return None

@@ -184,7 +184,10 @@ def queries(
 ) -> list[gallery.Query]:
   """Evenly spread test videos and their neighbours in both networks."""
   found = {
-    name: np.load(folder / model / 'knn_eval' / TRAINED / 'neighbors.npz')
+    name: np.load(
+      folder / model / 'knn_eval' / TRAINED / 'neighbors.npz',
+      allow_pickle=False,
+    )
     for model, name in MODELS.items()
   }
   found = {

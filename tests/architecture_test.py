@@ -28,6 +28,7 @@ WITHOUT_TENSORFLOW = [
     'evaluation',
     'device_augment',
     'sharding',
+    'untrusted',
     'optimizer',
     'train_state',
     'train_step',
@@ -42,16 +43,21 @@ WITHOUT_TENSORFLOW = [
 ALLOWED = {  # module or folder -> (own code, outside packages)
   'sharding': ('', 'jax numpy'),
   'objective': ('objective sharding', 'jax numpy'),
-  'models': ('models', 'jax flax numpy'),
+  'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
-  'config_check': ('models.networks models.readout', 'ml_collections'),
+  'config_check': (
+    'models.networks models.readout untrusted',
+    'ml_collections',
+  ),
   'process_environment': ('', ''),
   'distributed': ('process_environment', 'jax'),
-  'run_log': ('', ''),
-  'metric_log': ('', 'clu'),
+  'run_log': ('untrusted', ''),
+  'compilation_cache': ('', 'jax'),
+  'untrusted': ('untrusted', 'numpy pyarrow'),
+  'metric_log': ('untrusted', 'clu'),
   'input_pipeline': (
-    'input_pipeline',
+    'input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),
@@ -63,7 +69,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('agreement', ''),
   'evaluation': (
-    'evaluation objective sharding',
+    'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
@@ -75,10 +81,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_record sharding train_state',
     'jax flax numpy ml_collections',
   ),
-  'result': ('weights', 'jax ml_collections'),
+  'result': ('untrusted weights', 'jax ml_collections'),
   'embeddings': (
     'device_augment distributed embeddings evaluation experiment '
-    'input_pipeline result run_log weights',
+    'input_pipeline result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
@@ -98,7 +104,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'embed': (
     'config_check device_augment distributed embeddings evaluation experiment '
-    'models.networks result run_log sharding weights workdir_lock',
+    'models.networks result run_log sharding untrusted weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
@@ -115,10 +121,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'classifiers config_check evaluation optimizer result sharding weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('result input_pipeline.frame_store', 'numpy'),
+  'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
-    'input_pipeline.sound_frames',
+    'input_pipeline.sound_frames untrusted',
     'numpy PIL',
   ),
   'retrieve': (

@@ -73,7 +73,7 @@ def test_the_faiss_example_finds_the_nearest_rows(workdir, monkeypatch, faiss):
   assert all('index' in line for line in lines)
   monkeypatch.chdir(workdir.parent)
   names = {}
-  exec(block, names)
+  exec(block, names)  # noqa: S102  # of our own document
   vectors = np.load(workdir / 'embed' / 'NAME' / 'embeddings.npy')
   assert names['row'].shape == names['similarity'].shape == (5, 4)
   for query in range(5):

@@ -41,8 +41,8 @@ def save(folder, stores, *, heading='h', fingerprint=None):
   return dataclasses.replace(own, result=result.write(folder, facts))
 
 
-def read(entries, val):
-  return findings.read_beside(entries, val, mode='retrieve', name='demo')
+def read(entries, stores):
+  return findings.read_beside(entries, *stores, mode='retrieve', name='demo')
 
 
 def test_findings_are_read_as_they_were_written(stores, tmp_path):
@@ -50,7 +50,7 @@ def test_findings_are_read_as_they_were_written(stores, tmp_path):
     name: save(tmp_path / name / 'retrieve' / 'demo', stores, heading=name)
     for name in ('A', 'B')
   }
-  found = read(f'{tmp_path / "A"}, {tmp_path / "B"},', stores[1])
+  found = read(f'{tmp_path / "A"}, {tmp_path / "B"},', stores)
   assert [f.heading for f in found] == ['A', 'B']
   for one in found:
     expected = written[one.heading]
@@ -60,7 +60,7 @@ def test_findings_are_read_as_they_were_written(stores, tmp_path):
       one.predicted['motion'], expected.predicted['motion']
     )
     assert one.result == expected.result
-  assert read('', stores[1]) == []
+  assert read('', stores) == []
 
 
 def test_without_label_columns_there_are_no_predictions(stores, tmp_path):
@@ -68,18 +68,18 @@ def test_without_label_columns_there_are_no_predictions(stores, tmp_path):
   findings.write(tmp_path, *stores, own)
   facts = {'heading': 'h', 'dataset': {}}
   result.write(tmp_path, facts)
-  (found,) = read(str(tmp_path), stores[1])
+  (found,) = read(str(tmp_path), stores)
   assert found.predicted == {}
 
 
 def test_of_several_results_the_one_of_the_same_name_is_meant(stores, tmp_path):
   for name in ('demo', 'demo_random'):
     save(tmp_path / 'W' / 'retrieve' / name, stores, heading=name)
-  (found,) = read(str(tmp_path / 'W'), stores[1])
+  (found,) = read(str(tmp_path / 'W'), stores)
   assert found.heading == 'demo'
   # The folder itself can be named, too.
   folder = tmp_path / 'W' / 'retrieve' / 'demo_random'
-  assert read(str(folder), stores[1])[0].heading == 'demo_random'
+  assert read(str(folder), stores)[0].heading == 'demo_random'
 
 
 def test_the_only_results_on_these_videos_are_meant_whatever_their_name(
@@ -90,13 +90,13 @@ def test_the_only_results_on_these_videos_are_meant_whatever_their_name(
   save(root / 'demo', stores, heading='other videos', fingerprint='0123')
   (root / 'torn').mkdir()
   (root / 'torn' / findings.FILE).write_bytes(b'PK')
-  (found,) = read(str(tmp_path / 'W'), stores[1])
+  (found,) = read(str(tmp_path / 'W'), stores)
   assert found.heading == 'mine'
 
 
 def test_missing_results_name_the_command_that_makes_them(stores, tmp_path):
   with pytest.raises(result.ResultError) as error:
-    read(str(tmp_path / 'W'), stores[1])
+    read(str(tmp_path / 'W'), stores)
   message = str(error.value)
   assert f'--workdir={tmp_path / "W"} --mode=retrieve' in message
   assert f'--config.dataset.dir={stores[1].directory}' in message
@@ -107,7 +107,7 @@ def test_several_results_that_may_be_meant_are_named(stores, tmp_path):
   for name in ('one', 'two'):
     save(tmp_path / 'W' / 'retrieve' / name, stores)
   with pytest.raises(result.ResultError, match='several results') as error:
-    read(str(tmp_path / 'W'), stores[1])
+    read(str(tmp_path / 'W'), stores)
   assert 'retrieve/one, ' in str(error.value)
 
 
@@ -117,7 +117,7 @@ def test_results_of_other_videos_are_refused(stores, tmp_path):
   archive['fingerprint'] = np.array('0123')
   np.savez(tmp_path / findings.FILE, **archive)
   with pytest.raises(result.ResultError, match='is of other videos than'):
-    read(str(tmp_path), stores[1])
+    read(str(tmp_path), stores)
 
 
 def truncate(folder):
@@ -150,7 +150,7 @@ def test_damaged_results_are_named_with_the_remedy(stores, tmp_path, damage):
   save(tmp_path, stores)
   damage(tmp_path)
   with pytest.raises(result.ResultError, match='run --mode=retrieve') as error:
-    read(str(tmp_path), stores[1])
+    read(str(tmp_path), stores)
   assert f'{tmp_path / findings.FILE} is damaged' in str(error.value)
 
 

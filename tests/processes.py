@@ -51,9 +51,12 @@ class Processes:
     folder: receives what they say.
     num_devices: of each process.
     environs: variables that a process has besides, or None.
+    cwds: folder that each process is in, or None.
   """
 
-  def __init__(self, commands, folder, *, num_devices=2, environs=None):
+  def __init__(
+    self, commands, folder, *, num_devices=2, environs=None, cwds=None
+  ):
     port, count = free_port(), len(commands)
     self._folder = pathlib.Path(folder)
     self._folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class Processes:
         self.processes.append(
           subprocess.Popen(
             command,
-            cwd=tiny_run.REPOSITORY,
+            cwd=cwds[index] if cwds else tiny_run.REPOSITORY,
             env=tiny_run.environment(num_devices) | connected | more,
             stdout=out,
             stderr=err,

@@ -71,3 +71,11 @@ def test_two_runs_in_one_process_write_to_their_own_files(tmp_path):
   for name in ('first', 'second'):
     (line,) = lines(tmp_path / name)
     assert line.endswith(f'Only in {name}.')
+
+
+def test_every_process_has_a_log_of_its_own(tmp_path):
+  assert run_log.file_name() == run_log.FILE_NAME == 'train.log'
+  run_log.to_file(tmp_path, 3)
+  logging.info('Here.')
+  assert [path.name for path in tmp_path.iterdir()] == ['train-process-3.log']
+  assert 'Here.' in (tmp_path / run_log.file_name(3)).read_text()

@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
@@ -19,6 +21,34 @@ def test_a_mesh_has_one_axis_over_the_first_devices(number):
   mesh = sharding.make_mesh(number)
   assert mesh.axis_names == ('data',)
   assert list(mesh.devices) == jax.devices()[:number]
+
+
+def test_devices_of_a_process_lie_together(monkeypatch):
+  class Device(NamedTuple):
+    process_index: int
+    id: int
+
+  # As on a torus of chips: numbers do not follow the processes.
+  devices = [Device(number // 2 % 2, number) for number in range(8)]
+  monkeypatch.setattr(jax, 'devices', lambda: devices)
+  monkeypatch.setattr(
+    sharding, 'Mesh', lambda devices, *args, **options: devices.tolist()
+  )
+  laid_out = sharding.make_mesh()
+  assert [d[1] for d in laid_out] == [0, 1, 4, 5, 2, 3, 6, 7]
+
+
+def test_an_array_that_all_have_is_placed_like_any_other(mesh):
+  array = np.arange(16 * 32.0, dtype=np.float32).reshape(16, 32)
+  for placement in (
+    sharding.rows(mesh),
+    sharding.columns(mesh),
+    sharding.replicated(mesh),
+  ):
+    placed = sharding.place(array, placement)
+    expected = jax.device_put(array, placement)
+    assert placed.sharding == expected.sharding
+    np.testing.assert_array_equal(placed, expected)
 
 
 def test_zero_takes_all_devices():

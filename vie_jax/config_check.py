@@ -6,6 +6,7 @@ import re
 import ml_collections
 
 from vie_jax.models import networks, readout
+from vie_jax.untrusted import urls
 
 
 class ConfigError(ValueError):
@@ -155,6 +156,8 @@ def _problems(config):
         f'{field} is {_value(config, field)}; it must be finite and not '
         'negative'
       )
+  if config.seed >= 2**63:
+    yield f'seed is {config.seed}; it must be less than 2**63'
   for field in _SHARES:
     if not 0 <= _value(config, field) <= 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1]'
@@ -186,9 +189,26 @@ def _problems(config):
     )
   if not config.linear_eval.layers:
     yield "linear_eval.layers is (); ('conv5',) names one layer"
+  yield from _secrets(config)
   yield from _relations(config)
   yield from _sources(config)
   yield from _selection(config)
+
+
+def _secrets(config):
+  """Fields that would bring a password into every log and record."""
+  for field, value in _flat(config.to_dict()):
+    problem = urls.problem(value) if isinstance(value, str) else None
+    if problem:
+      yield f'{field}: {problem}'
+
+
+def _flat(values, prefix=''):
+  for name, value in values.items():
+    if isinstance(value, dict):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
 
 
 def _short_sides(crop):

@@ -9,8 +9,6 @@ import hashlib
 import json
 import pathlib
 import time
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +32,11 @@ from vie_jax import (
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
 from vie_jax.models import networks
+from vie_jax.untrusted import arrays
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
 ARRAY = 'clips'
-# What NumPy raises for damaged archives, and for files of another kind.
-UNREADABLE = (
-  EOFError,
-  OSError,
-  RuntimeError,
-  ValueError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
 
 
 class ClipsError(ValueError):
@@ -66,16 +56,15 @@ def read_clips(path: str | pathlib.Path) -> np.ndarray:
     ClipsError: saying what is wrong with which file.
   """
   try:
-    with open(path, 'rb') as file:
-      archive = np.load(file, allow_pickle=False)
-      is_archive = not isinstance(archive, np.ndarray) and ARRAY in archive
-      clips = archive[ARRAY] if is_archive else None
+    found = arrays.read_npz(path, lambda name: name == ARRAY)
   except FileNotFoundError:
     raise ClipsError(f'There is no file {path} (config.embed.clips).') from None
-  except UNREADABLE as error:
+  except arrays.ArraysError as error:
     raise ClipsError(
-      f'{path} (config.embed.clips) is damaged, or no .npz file of plain arrays.'
+      f'{path} (config.embed.clips) is damaged, or no .npz file of plain '
+      f'arrays: {error}.'
     ) from error
+  clips = found.get(ARRAY)
   if clips is None:
     raise ClipsError(
       f'{path} holds no array named {ARRAY!r}. Write it with '
@@ -259,7 +248,7 @@ def _embed_source(config, workdir):
       },
     )
   logging.info('Written: %s', path)
-  return np.load(path, mmap_mode='r')
+  return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def _network(config, workdir):

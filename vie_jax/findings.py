@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vie_jax import result
 from vie_jax.input_pipeline.frame_store import FrameStore
+from vie_jax.untrusted import arrays as untrusted_arrays
 
 FILE = 'neighbors.npz'
 
@@ -63,12 +63,13 @@ def write(
 
 
 def read_beside(
-  entries: str, val: FrameStore, *, mode: str, name: str
+  entries: str, train: FrameStore, val: FrameStore, *, mode: str, name: str
 ) -> list[Findings]:
   """Reads the results of other networks on the same videos.
 
   Args:
     entries: workdirs, or folders of results, with commas between.
+    train: the training videos.
     val: the queries.
     mode: whose results they are.
     name: of the folder of results that is meant, if a workdir has several.
@@ -78,7 +79,7 @@ def read_beside(
       videos, with the remedy.
   """
   return [
-    _read(_folder(entry.strip(), val, mode, name), val)
+    _read(_folder(entry.strip(), val, mode, name), train, val)
     for entry in entries.split(',')
     if entry.strip()
   ]
@@ -120,21 +121,21 @@ def _fingerprint(folder):
     return None
 
 
-def _read(folder, val):
+def _read(folder, train, val):
   """Reads findings, which must be of these queries."""
   facts = result.read(folder / result.FILE)
   path = folder / FILE
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      fingerprint = str(arrays['fingerprint'])
-      index, similarity = arrays['index'], arrays['similarity']
-      predicted = dict(
-        zip(arrays['columns'].tolist(), arrays['predicted'], strict=True)
-      )
+    arrays = untrusted_arrays.read_npz(path)
+    fingerprint = str(arrays['fingerprint'])
+    index, similarity = arrays['index'], arrays['similarity']
+    predicted = dict(
+      zip(arrays['columns'].tolist(), arrays['predicted'], strict=True)
+    )
     found = Findings(facts['heading'], index, similarity, predicted, facts)
-    if fingerprint == val.fingerprint and len(index) != val.num_videos:
-      raise ValueError(f'{len(index)} queries instead of {val.num_videos}')
-  except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    if fingerprint == val.fingerprint:
+      _check(found, train, val)
+  except (OSError, ValueError, LookupError, TypeError) as error:
     raise result.ResultError(
       f'{path} is damaged ({error}); run --mode=retrieve there again.'
     ) from error
@@ -145,6 +146,29 @@ def _read(folder, val):
       f'--config.dataset.dir={val.directory}.'
     )
   return found
+
+
+def _check(found, train, val):
+  """Refuses what does not fit to the videos, with a ValueError."""
+  index, similarity = found.index, found.similarity
+  if len(index) != val.num_videos:
+    raise ValueError(f'{len(index)} queries instead of {val.num_videos}')
+  _check_numbers('index', index, 0, train.num_videos)
+  if index.ndim != 2 or similarity.shape != index.shape:
+    raise ValueError('index and similarity are not both [Q, K]')
+  if similarity.dtype.kind != 'f' or not np.isfinite(similarity).all():
+    raise ValueError('similarity has values that are no numbers')
+  for column, numbers in found.predicted.items():
+    if numbers.shape != (val.num_videos,):
+      raise ValueError(f'the predictions of {column!r} are not [Q]')
+    if column in val.label_columns:
+      _check_numbers(column, numbers, -1, len(val.label(column)[1]))
+
+
+def _check_numbers(name, numbers, low, stop):
+  is_whole = numbers.dtype.kind in 'iu'
+  if not is_whole or ((numbers < low) | (numbers >= stop)).any():
+    raise ValueError(f'{name} has numbers that are not in [{low}, {stop})')
 
 
 def distinct(findings: Sequence[Findings]) -> list[Findings]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from clu import metric_writers
 
+from vie_jax.untrusted import json_text
+
 FILE_NAME = 'metrics.jsonl'
 
 
@@ -26,12 +28,14 @@ def read(workdir: str | pathlib.Path) -> Iterator[dict]:
   path = pathlib.Path(workdir) / FILE_NAME
   if not path.exists():
     return
-  with path.open(encoding='utf-8') as lines:
+  with path.open(encoding='utf-8', errors='replace') as lines:
     for line in lines:
       try:
-        yield json.loads(line)
+        record = json_text.loads(line)
       except ValueError:
         continue
+      if isinstance(record, dict) and 'step' in record:
+        yield record
 
 
 def curve(

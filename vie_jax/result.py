@@ -11,6 +11,7 @@ import subprocess
 import jax
 import ml_collections
 
+from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
 FORMAT_VERSION = 1
@@ -49,6 +50,9 @@ def folder(
     parts.append(pathlib.Path(config.init_from.rstrip('/')).name)
   name = '_'.join(parts)
   safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
+  # Not '..', which a data set may be called.
+  hidden = len(safe) - len(safe.lstrip('.'))
+  safe = '-' * hidden + safe[hidden:] or '-'
   return pathlib.Path(workdir) / mode / safe
 
 
@@ -122,7 +126,7 @@ def read(path: str | pathlib.Path) -> dict:
     ResultError: naming the file and the remedy.
   """
   try:
-    result = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    result = json_text.read(path)
   except OSError as error:
     raise ResultError(f'{path} cannot be read: {error.strerror}.') from None
   except ValueError:

@@ -11,6 +11,7 @@ from vie_jax.evaluation import gallery, retrieval
 from vie_jax.findings import Findings
 from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
+from vie_jax.untrusted import urls
 
 FRAMES_SHOWN = 8
 # Frames are shown from the middle of a video: spread over all of a long one,
@@ -268,7 +269,7 @@ def _facts(findings: Sequence[Findings]) -> dict[str, str]:
     network, settings = found.result['network'], found.result['settings']
     facts[found.heading] = (
       f'{network["name"]}, {network["training"].replace("_", " ")}, step '
-      f'{network["step"]:,}, from {network["source"]}; '
+      f'{network["step"]:,}, from {urls.shown(network["source"])}; '
       f'{found.result["dataset"]["train"]:,} training videos; kNN of '
       f'{settings["num_voters"]} at temperature {settings["temperature"]}'
     )

@@ -134,7 +134,11 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
     stack.enter_context(workdir_lock.hold(folder))
     # Before anything that takes time.
     beside = findings.read_beside(
-      config.retrieve.beside, run.val.store, mode=MODE, name=folder.name
+      config.retrieve.beside,
+      run.train.store,
+      run.val.store,
+      mode=MODE,
+      name=folder.name,
     )
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, ('train', 'val')

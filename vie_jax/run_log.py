@@ -6,6 +6,8 @@ import pathlib
 
 from absl import logging
 
+from vie_jax.untrusted import text
+
 FILE_NAME = 'train.log'
 _NOISY = (
   f'{os.sep}orbax{os.sep}',
@@ -29,12 +31,19 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
 
 
 class _Formatter(python_logging.Formatter):
-  """Time and message, in words that a reader of the log knows."""
+  """Time and message, in words that a reader of the log knows.
+
+  Names of files are in it, which may hold anything. So a message has the lines
+  that its wording has, and no line but its first begins with a time.
+  """
 
   def format(self, record):
     line = super().format(record)
     # What clu says when it reports progress.
-    return line.replace('Setting work unit notes: ', 'Progress: ')
+    line = line.replace('Setting work unit notes: ', 'Progress: ')
+    is_listing = '\n' in str(record.msg) or record.exc_info
+    lines = line.split('\n') if is_listing else [line]
+    return '\n  '.join(map(text.printable, lines))
 
 
 def _formatter(mark=''):
@@ -79,7 +88,7 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
       logger.removeHandler(old)
       old.close()
   handler = python_logging.FileHandler(
-    pathlib.Path(workdir) / file_name(process)
+    pathlib.Path(workdir) / file_name(process), encoding='utf-8'
   )
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)

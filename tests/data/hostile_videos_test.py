@@ -9,6 +9,7 @@ import struct
 import tempfile
 
 import media_bombs
+import memory_use
 import open_video
 import pytest
 import sample_videos
@@ -310,11 +311,11 @@ def test_thousands_of_videos_leave_no_memory_and_no_file_behind(tmp_path):
         write_frames(paths[number % 4], options, lambda frame: None)
 
   decode(1000)
-  worker_functions.forget_most_bytes()
-  before = worker_functions.most_bytes()
+  memory_use.forget_most_bytes()
+  before = memory_use.most_bytes()
   num_files = len(os.listdir('/proc/self/fd'))
   decode(20_000)
-  rise = worker_functions.most_bytes() - before
+  rise = memory_use.most_bytes() - before
   print(f'20,000 decodes: {rise / _MIB:.1f} MiB more memory')
   assert rise <= 50 * _MIB
   assert len(os.listdir('/proc/self/fd')) == num_files

@@ -3,6 +3,7 @@
 import collections
 
 import damaged_files
+import memory_use
 import numpy as np
 import pytest
 import worker_functions
@@ -100,8 +101,8 @@ def _check_images(folder, count):
       if index == len(sources):
         # The sound ones come first.
         assert not refused
-        worker_functions.forget_most_bytes()
-        most_before = worker_functions.most_bytes()
+        memory_use.forget_most_bytes()
+        most_before = memory_use.most_bytes()
       with image_pipeline.eval_batches(
         images, size=16, short_side=16, batch_size=1, start_step=index
       ) as batches:
@@ -109,7 +110,7 @@ def _check_images(folder, count):
           assert next(batches)['window'].shape == (1, 1, 16, 16, 3)
         except frame_store.DatasetError as error:
           refused[name] = str(error)
-  rise = worker_functions.most_bytes() - most_before
+  rise = memory_use.most_bytes() - most_before
   assert rise <= 300 * _MIB
   assert 0 < len(refused) < count
   for name, message in refused.items():

@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-import pathlib
 import sys
 import time
 
+import memory_use
 import open_video
 import timeline
 import video_frames
@@ -68,8 +68,8 @@ def decode(task, report_progress):
   path, options = task
   video_frames.Timeline = _CountingTimeline
   _CountingTimeline.count = 0
-  forget_most_bytes()
-  most_before = most_bytes()
+  memory_use.forget_most_bytes()
+  most_before = memory_use.most_bytes()
   start = time.monotonic()
   frames, warnings, reason = [], [], None
   try:
@@ -84,17 +84,5 @@ def decode(task, report_progress):
     warnings,
     reason,
     time.monotonic() - start,
-    most_bytes() - most_before,
+    memory_use.most_bytes() - most_before,
   )
-
-
-def most_bytes():
-  """The most memory that this process has had since it was forgotten."""
-  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
-  (most,) = (line for line in lines if line.startswith('VmHWM:'))
-  return int(most.split()[1]) * 1024
-
-
-def forget_most_bytes():
-  """Lets `most_bytes` begin anew with what the process has now."""
-  pathlib.Path('/proc/self/clear_refs').write_text('5')

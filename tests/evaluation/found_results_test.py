@@ -103,9 +103,9 @@ def test_folders_without_results_are_named(tmp_path):
   )
   reasons = {skipped.name: skipped.reason for skipped in found.skipped}
   assert reasons == {
-    str(tmp_path / 'empty'): 'has no result.json in it',
+    'empty': 'has no result.json in it',
     'run': 'has no result: not evaluated yet, or not finished',
-    str(tmp_path / 'nowhere'): 'there is no such folder',
+    'nowhere': 'there is no such folder',
   }
 
 

@@ -1,5 +1,6 @@
 """Batches of data sets that are really damaged: on the disk, and within."""
 
+import json
 import struct
 import types
 import zlib
@@ -277,6 +278,30 @@ def test_a_few_frames_are_no_share():
   damage.count(16, {'b': 1}, location='here', remedy='Repair it.')
   with pytest.raises(frame_store.DatasetError, match=r'51 of 1016 .*\(50\), '):
     damage.check(num_all=10_000)
+
+
+def test_several_processes_judge_their_damage_together():
+  one, other = (bad_frames.BadFrames(0.05, is_shared=True) for _ in range(2))
+  one.count(1000, {'a': 90}, location='here', remedy='Repair it.')
+  other.count(1000, {}, location='here', remedy='Repair it.')
+  for damage in (one, other):
+    damage.check(num_all=10_000)  # does not stop one of them alone
+  parts = json.loads(json.dumps([one.counted(), other.counted()]))
+  one.check_all(parts)
+  other.check_all(parts)
+  other.count(100, {'b': 20}, location='here', remedy='Repair it.')
+  for damage in (one, other):
+    damage.check(num_all=10_000)
+    damage.check(num_all=50, num_frames=50, num_bad=0, what='val')
+  parts = [one.counted(), other.counted()]
+  messages = []
+  for damage in (one, other):
+    with pytest.raises(frame_store.DatasetError) as caught:
+      damage.check_all(parts)
+    messages.append(str(caught.value))
+  assert messages[0] == messages[1]
+  assert messages[0].startswith('110 of 2100 frames are damaged')
+  assert "'a' of here (90), 'b' of here (20). Repair it." in messages[0]
 
 
 def test_a_video_without_a_sound_frame_stops(tmp_path):

@@ -157,6 +157,37 @@ def test_hosts_share_the_batch_of_a_single_host(videos):
   assert_equal(joined, alone)
 
 
+def clips_of(batches):
+  return [
+    (int(video), *numbers)
+    for batch in batches
+    for video, numbers in zip(
+      batch['instance_index'], batch['frame_numbers'].tolist(), strict=True
+    )
+  ]
+
+
+@pytest.mark.parametrize('host', range(4))
+def test_a_host_reads_no_clips_but_its_own(videos, monkeypatch, host):
+  share = {'batch_size': 8, 'host_index': host, 'host_count': 4}
+  own = clips_of(train(videos, 12, **share))
+  assert len(own) == 24
+  read, whole = [], frame_store.FrameStore.read_frames
+
+  def read_frames(store, video, numbers):
+    read.append((int(video), *map(int, numbers)))
+    return whole(store, video, numbers)
+
+  monkeypatch.setattr(frame_store.FrameStore, 'read_frames', read_frames)
+  train(videos, 3, **share)  # and some ahead of time
+  assert len(read) >= 6
+  assert set(read) <= set(own)
+  read.clear()
+  batches = evaluate(videos, **share)
+  assert sorted(read) == sorted(clips_of(batches))
+  assert len(read) == 2 * len(batches)
+
+
 def test_a_late_step_starts_at_once(videos):
   train(videos, 1)
   begin = time.perf_counter()

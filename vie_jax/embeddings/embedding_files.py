@@ -76,7 +76,7 @@ def _write_ids(path, items, num_clips):
 
 
 def _write_parquet(path, array, items, label_columns, num_clips):
-  size = np.load(array, mmap_mode='r').shape[1]
+  size = np.load(array, mmap_mode='r', allow_pickle=False).shape[1]
   text = pyarrow.string()
   labels = [f'label_{column}' for column in label_columns]
   schema = pyarrow.schema(
@@ -133,7 +133,7 @@ def _columns(rows, items, label_columns, num_clips):
 
 def _write_projector(folder, array, items, label_columns, num_clips, picture):
   """Writes evenly spread rows for TensorBoard's projector."""
-  num_rows, size = np.load(array, mmap_mode='r').shape
+  num_rows, size = np.load(array, mmap_mode='r', allow_pickle=False).shape
   count = min(num_rows, MAX_POINTS, max(1, _MAX_NUMBERS // size))
   rows = np.arange(count) * num_rows // count
   _write_tensors(folder / 'tensors.tsv', array, rows)

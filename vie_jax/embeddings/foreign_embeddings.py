@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow
 import pyarrow.compute
-import pyarrow.parquet
+
+from vie_jax.untrusted import arrays, tables
 
 IDS_SUFFIX = '.ids.txt'
 _ROWS_AT_A_TIME = 1024
@@ -154,9 +155,9 @@ class _ParquetFile:
   def __init__(self, path):
     self._path = path
     try:
-      self._file = pyarrow.parquet.ParquetFile(path)
+      self._file = tables.open_table(path)
       schema = self._file.schema_arrow
-    except (OSError, pyarrow.ArrowException) as error:
+    except tables.TableError as error:
       raise _unreadable(path, error) from error
     self._key = next((key for key in ('id', 'path') if key in schema.names), '')
     if not self._key or 'embedding' not in schema.names:
@@ -179,13 +180,20 @@ class _ParquetFile:
     """The video and the clip of each vector."""
     names, clips = [], []
     for batch in self._batches(self._key, *['clip'] * self._has_clips):
-      names += map(str, batch[self._key].to_pylist())
+      names += map(str, self._texts(batch[self._key]))
       numbers = batch['clip'].to_pylist() if self._has_clips else []
       clips += numbers or [None] * len(batch)
     try:
-      return names, [_NO_CLIP if clip is None else int(clip) for clip in clips]
-    except (TypeError, ValueError):
+      numbers = [_NO_CLIP if clip is None else int(clip) for clip in clips]
+      return names, np.array(numbers, np.int64).tolist()
+    except (TypeError, ValueError, OverflowError):
       raise _error(self._path, 'its column clip has no whole numbers') from None
+
+  def _texts(self, column):
+    try:
+      return tables.plain_text(column).to_pylist()
+    except ValueError as error:  # also of texts that are not UTF-8
+      raise _unreadable(self._path, error) from error
 
   def vectors(self) -> Iterator[np.ndarray]:
     """Yields [b, D], in the order of the names."""
@@ -215,8 +223,8 @@ class _NumpyFile:
   def __init__(self, path):
     self._path = path
     try:
-      self._array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+      self._array = arrays.open_npy(path)
+    except (OSError, arrays.ArraysError) as error:
       raise _unreadable(path, error) from error
     array = self._array
     if array.dtype.name not in _FLOATS or array.ndim != 2 or not array.size:

@@ -7,7 +7,6 @@ disk as they come, and are found there by a later call.
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import instances
+from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
@@ -118,7 +118,9 @@ def embed_splits(
       unit=f'clips of {split}',
       notes=run.eval_damage.clips[split],
     )
-    opened[split] = SplitEmbeddings(np.load(path, mmap_mode='r'), facts)
+    opened[split] = SplitEmbeddings(
+      np.load(path, mmap_mode='r', allow_pickle=False), facts
+    )
   return opened
 
 
@@ -240,7 +242,7 @@ def check_source(
   """
   path = folder / result.FILE
   try:
-    old = json.loads(path.read_text('utf-8'))
+    old = json_text.read(path)
     differing = _differing_source(old['config'], config)
     differing = differing or _differing_data(old['dataset'], dataset)
   except (OSError, ValueError, LookupError, TypeError):

@@ -5,17 +5,20 @@ that is broken or of something else: it is named, with the reason.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from vie_jax.untrusted import json_text, urls
+
 RESULT_FILE = 'result.json'
 METRICS_FILE = 'metrics.jsonl'
 CHECKPOINTS = 'checkpoints'
 FORMAT_VERSION = 1
+# A figure beyond it is none, and an integer may have any number of digits.
+_HUGE = 1e300
 # What a result must have to be read at all, and of which type.
 _REQUIRED = {
   'mode': str,
@@ -114,10 +117,10 @@ def read_result(path: pathlib.Path) -> tuple[dict | None, str]:
     (facts, ''), or (None, reason).
   """
   try:
-    facts = json.loads(path.read_text(encoding='utf-8'))
+    facts = json_text.read(path)
   except OSError as error:
     return None, f'cannot be read: {error.strerror}'
-  except (ValueError, RecursionError):
+  except ValueError:
     return None, 'is not JSON; run the evaluation again'
   reason = _reason_against(facts)
   return (None, reason) if reason else (facts, '')
@@ -137,12 +140,12 @@ def read_curves(
     return {}
   for line in lines:
     try:
-      record = json.loads(line)
+      record = json_text.loads(line)
       step = int(record.pop('step'))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
       continue
     for name, value in record.items():
-      if isinstance(value, int | float):
+      if isinstance(value, int | float) and abs(value) < _HUGE:
         steps, values = curves.setdefault(name, ([], []))
         steps.append(step)
         values.append(float(value))
@@ -162,12 +165,15 @@ def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
 
 
 def _names(roots: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """What to call each root: nothing, its last part, or all of it."""
+  """What to call each root: nothing, its last part, or more of it."""
   if len(roots) == 1:
     return {roots[0]: ''}
   last = [root.resolve().name for root in roots]
+  common = os.path.commonpath([root.resolve().parent for root in roots])
   return {
-    root: name if last.count(name) == 1 else str(root)
+    root: name
+    if last.count(name) == 1
+    else os.path.relpath(root.resolve(), common)
     for root, name in zip(roots, last, strict=True)
   }
 
@@ -184,7 +190,7 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
   results, runs, skipped, seen = [], [], [], set()
   for root in roots:
     if not root.is_dir():
-      skipped.append(Skipped(str(root), 'there is no such folder'))
+      skipped.append(Skipped(urls.shown(root), 'there is no such folder'))
       continue
     before = len(results) + len(skipped)
     begun: dict[pathlib.Path, str] = {}
@@ -212,7 +218,7 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
       if {METRICS_FILE, CHECKPOINTS} & inside:
         begun[folder] = name
     if len(results) + len(skipped) == before and not begun:
-      skipped.append(Skipped(str(root), f'has no {RESULT_FILE} in it'))
+      skipped.append(Skipped(urls.shown(root), f'has no {RESULT_FILE} in it'))
     skipped += [
       Skipped(name, 'has no result: not evaluated yet, or not finished')
       for folder, name in begun.items()

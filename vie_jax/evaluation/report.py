@@ -28,6 +28,8 @@ import jinja2
 from vie_jax.evaluation import found_results, gallery_plot, paper_tables
 from vie_jax.evaluation.found_results import Found, Result, Run
 from vie_jax.evaluation.paper_tables import Cell, part
+from vie_jax.untrusted import urls
+from vie_jax.untrusted.text import printable
 
 TITLE = 'The tables of the paper, and ours'
 COMMAND = 'python launch/reproduce.py --plan=paper'
@@ -220,7 +222,7 @@ def result_facts(result: Result) -> dict[str, str]:
   views, hardware = part(facts, 'views'), part(facts, 'hardware')
   clip, trained_on = part(network, 'input'), part(network, 'trained_on')
   on = [
-    trained_on.get('name') or trained_on.get('path'),
+    trained_on.get('name') or urls.shown(text(trained_on.get('path'))),
     f'{100 * trained_on["share"]:.0f} %'
     if isinstance(trained_on.get('share'), int | float)
     and trained_on['share'] != 1
@@ -477,8 +479,9 @@ def _references(run: Run, label: str) -> dict[str, float]:
 
 
 def _environment(*, is_html: bool) -> jinja2.Environment:
+  # In Markdown the filter md escapes.
   environment = jinja2.Environment(
-    autoescape=is_html,
+    autoescape=is_html,  # noqa: S701
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -486,13 +489,14 @@ def _environment(*, is_html: bool) -> jinja2.Environment:
   environment.filters['percent'] = percent
   environment.filters['signed'] = signed
   environment.filters['md'] = _markdown
+  environment.filters['printable'] = printable
   return environment
 
 
 def _markdown(value: Any) -> str:
   """Text for a cell of a Markdown table: nothing in it is markup."""
-  escaped = re.sub(r'([\\`*_{}\[\]<>#|~])', r'\\\1', str(value))
-  return ' '.join(escaped.split())
+  line = printable(' '.join(str(value).split()))
+  return re.sub(r'([\\`*_{}\[\]<>#|~])', r'\\\1', line)
 
 
 def render(report: Report, template: str) -> str:

@@ -15,6 +15,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from absl import logging
 
+from vie_jax.untrusted import json_text
+
+# Of X.json; it names damaged frames.
+MAX_RECORD_BYTES = 2**26
 REPORT_EVERY_SECONDS = 30
 # Saving may take this share of the time.
 _SAVING_SHARE = 0.05
@@ -112,7 +116,7 @@ class RowFile:
   def _find(self):
     """How many rows of this identity are on the disk."""
     try:
-      record = json.loads(self._record.read_text('utf-8'))
+      record = json_text.read(self._record, max_bytes=MAX_RECORD_BYTES)
       identity, num_done = record['identity'], int(record['num_done'])
     except (OSError, ValueError, LookupError, TypeError):
       return 0
@@ -135,7 +139,7 @@ class RowFile:
   def _is_whole(self, path):
     """Whether a file is there, with room for every row."""
     try:
-      array = np.load(path, mmap_mode='r')
+      array = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError):
       return False
     return array.dtype == np.float32 and array.shape == self._shape
@@ -220,7 +224,7 @@ def read_blocks(
   Yields:
     [b, D], of the file's type.
   """
-  array = np.load(path, mmap_mode='r')
+  array = np.load(path, mmap_mode='r', allow_pickle=False)
   row = math.prod(array.shape[-1:])
   num_rows = array.size // max(row, 1)
   step = max(1, block_bytes // max(row * array.itemsize, 1))

@@ -6,17 +6,15 @@ Nothing is decoded here: a read returns JPEG bytes. Local files are read by
 """
 
 import io
-import json
 import os
 import pathlib
 import threading
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from array_record.python import array_record_module
 
-from vie_jax.input_pipeline import remote_shards
+from vie_jax.input_pipeline import dataset_manifest, remote_shards
+from vie_jax.untrusted import json_text, tables
 
 FORMAT_VERSION = 1
 
@@ -27,7 +25,8 @@ _READER_BUFFER_BYTES = 32768
 
 _REMEDY = 'Prepare the data set again with --restart.'
 
-_COLUMNS = ('id', 'path', 'num_frames', 'first_frame', 'height', 'width')
+# Of dataset.json: it names every file and every warning.
+_MAX_MANIFEST_BYTES = 2**26
 
 _MANIFEST_KEYS = (
   'files',
@@ -139,9 +138,7 @@ class FrameStore:
         f'{", ".join(sorted(manifest["splits"]))}.'
       )
     _check_sizes(directory, split, manifest)
-    table = _read_table(
-      directory, f'{split}/videos.parquet', manifest['labels']
-    )
+    table = _read_table(directory, f'{split}/videos.parquet', manifest)
     store = cls(directory, split, manifest, table)
     store._check_counts(manifest['splits'][split])
     return store
@@ -303,8 +300,12 @@ def _read_manifest(directory):
     )
   path = directory / 'dataset.json'
   try:
-    content = directory.read('dataset.json') if is_remote else path.read_bytes()
-    manifest = json.loads(content.decode('utf-8'))
+    if is_remote:
+      manifest = json_text.loads(
+        directory.read('dataset.json'), max_bytes=_MAX_MANIFEST_BYTES
+      )
+    else:
+      manifest = json_text.read(path, max_bytes=_MAX_MANIFEST_BYTES)
   except FileNotFoundError:
     raise DatasetError(
       f'{directory} holds no complete data set: it has no dataset.json. Run '
@@ -323,6 +324,9 @@ def _read_manifest(directory):
   missing = [key for key in _MANIFEST_KEYS if key not in manifest]
   if missing:
     raise DatasetError(f'{path} lacks {", ".join(missing)}. {_REMEDY}')
+  problem = dataset_manifest.manifest_problem(manifest)
+  if problem:
+    raise DatasetError(f'{path} is damaged: {problem}. {_REMEDY}')
   return manifest
 
 
@@ -350,20 +354,13 @@ def _size(path):
   return path.stat().st_size
 
 
-def _read_table(directory, name, labels):
+def _read_table(directory, name, manifest):
   path = directory / name
   try:
     file = io.BytesIO(directory.read(name)) if _is_remote(directory) else path
-    table = pyarrow.parquet.read_table(file)
-  except (OSError, pyarrow.ArrowException) as error:
+    return dataset_manifest.read_table(file, manifest)
+  except (OSError, tables.TableError) as error:
     raise DatasetError(f'{path} cannot be read: {error}. {_REMEDY}') from error
-  columns = [*_COLUMNS, *(f'label_{column}' for column in labels)]
-  missing = [name for name in columns if name not in table.column_names]
-  if missing:
-    raise DatasetError(
-      f'{path} lacks the columns {", ".join(missing)}. {_REMEDY}'
-    )
-  return table
 
 
 def _column(table, name, dtype):

@@ -35,6 +35,8 @@ import threading
 import fsspec
 import numpy as np
 
+from vie_jax.untrusted import urls
+
 _BLOCK_BYTES = 2**16
 _BLOCK_HEADER = struct.Struct('<8xQQ')
 _CHUNK_HEADER = struct.Struct('<8xQ8xB7sQ')
@@ -86,8 +88,11 @@ class RemoteFolder:
       url: str, such as 's3://bucket/dataset'.
 
     Raises:
-      RemoteError: if no backend for it is installed.
+      RemoteError: if no backend for it is installed, or it has a password.
     """
+    problem = urls.problem(url)
+    if problem:
+      raise RemoteError(problem)
     self.url = url.rstrip('/')
     try:
       # What lies there is asked for, not remembered.
@@ -430,7 +435,7 @@ def _errors(url):
 
 def _sentence(error):
   """One line without a full stop."""
-  text = ' '.join(str(error).split()).rstrip('.')
+  text = urls.redacted(' '.join(str(error).split()).rstrip('.'))
   return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 

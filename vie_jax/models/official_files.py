@@ -3,13 +3,14 @@
 TensorFlow checkpoints, archives of them as published, and .npz files.
 """
 
+import glob
 import lzma
+import math
 import os
 import pathlib
 import re
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from types import ModuleType
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from vie_jax.models import official_checkpoint
 from vie_jax.models.official_checkpoint import OfficialCheckpointError
+from vie_jax.untrusted import arrays, tar_stream
 
 _FILE_OF_CHECKPOINT = re.compile(r'(?<=.)\.(index|meta|data-\d+-of-\d+)$')
 _NEEDED_IN_TAR = re.compile(r'(^|/)[^/.][^/]*\.(index|data-\d+-of-\d+)$')
@@ -66,7 +68,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       f'{path} is part of a checkpoint whose {_index(prefix).name} is missing: '
       'copy it into the same folder.'
     )
-  if tarfile.is_tarfile(path):
+  if _is_tar(path):
     return _read_tar(path)
   if _last_bytes(path, len(_TABLE_MAGIC)) == _TABLE_MAGIC:
     raise OfficialCheckpointError(
@@ -145,17 +147,33 @@ def _read_v2(prefix, where=None):
   tf = _tensorflow(where)
   try:
     reader = tf.train.load_checkpoint(str(prefix))
-    names = sorted(reader.get_variable_to_shape_map())
-    return {
-      name: reader.get_tensor(name)
-      for name in names
+    names = [
+      name
+      for name in sorted(reader.get_variable_to_shape_map())
       if not official_checkpoint.is_bookkeeping(name)
-    }
+    ]
+    _check_claimed_size(prefix, reader, names)
+    return {name: reader.get_tensor(name) for name in names}
   except (tf.errors.OpError, LookupError, RuntimeError, ValueError) as error:
     raise OfficialCheckpointError(
       f'The checkpoint {where} is damaged or incomplete: {_reason(error)}. '
       'Copy or download all its files, .index and .data-..., once more.'
     ) from error
+
+
+def _check_claimed_size(prefix, reader, names):
+  """Refuses an index that claims larger arrays than the data can hold."""
+  shapes = reader.get_variable_to_shape_map()
+  dtypes = reader.get_variable_to_dtype_map()
+  claimed = sum(
+    math.prod(shapes[name]) * dtypes[name].size
+    for name in names
+    if dtypes[name].is_floating or dtypes[name].is_integer
+  )
+  files = prefix.parent.glob(f'{glob.escape(prefix.name)}.data-*')
+  found = sum(file.stat().st_size for file in files)
+  if claimed > found:
+    raise ValueError(f'its index claims {claimed} bytes, there are {found}')
 
 
 def _check_unpacked_size(path, total):
@@ -169,10 +187,24 @@ def _check_unpacked_size(path, total):
     )
 
 
+def _opened_tar(path):
+  # Members have headers and padding besides.
+  limit = max(_MAX_RATIO * path.stat().st_size, _SMALL_BYTES)
+  return tar_stream.open_tar(path, max_bytes=2 * limit)
+
+
+def _is_tar(path):
+  try:
+    with _opened_tar(path):
+      return True
+  except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error):
+    return False
+
+
 def _read_tar(path):
   with tempfile.TemporaryDirectory(prefix='official_checkpoint-') as folder:
     try:
-      with tarfile.open(path) as archive:
+      with _opened_tar(path) as archive:
         total = 0
         for member in archive:
           total += member.size
@@ -197,21 +229,10 @@ def _read_tar(path):
 
 def _read_npz(path):
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return {
-        name: file[name]
-        for name in file
-        if not official_checkpoint.is_bookkeeping(name)
-      }
-  except (
-    EOFError,
-    OSError,
-    RuntimeError,
-    TypeError,  # one array, not an archive of them
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
+    return arrays.read_npz(
+      path, lambda name: not official_checkpoint.is_bookkeeping(name)
+    )
+  except (OSError, arrays.ArraysError) as error:
     raise OfficialCheckpointError(
       f'{path} is not a readable .npz of plain arrays: {_reason(error)}. Write '
       'it with numpy.savez(path, **{name: array}), without Python objects.'

@@ -1,0 +1,105 @@
+"""Fields set on the command line are data: mistakes are one line, code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny_run
+
+CONFIG = '--config=configs/vie_single.py'
+CALL = '__import__("os").mkdir("owned")'
+# Each case is parsed by a process of its own, after the imports.
+SCRIPT = """
+import json, os, sys, tempfile
+import main
+
+outcomes = []
+for words in json.loads(sys.argv[1]):
+  said = tempfile.TemporaryFile()
+  child = os.fork()
+  if not child:
+    os.dup2(said.fileno(), 2)
+    # config_flags looks for the fields there.
+    sys.argv = ['main.py', *words]
+    try:
+      main.parse(sys.argv)
+      config = main._CONFIG.value
+      main.config_check.check(config)
+      print(config.optimizer.learning_rate, config.batch_size, file=sys.stderr)
+      code = 0
+    except main.config_check.ConfigError as error:
+      print(error, file=sys.stderr)
+      code = 2
+    except SystemExit as error:
+      code = error.code
+    finally:
+      sys.stderr.flush()
+    os._exit(code)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  said.seek(0)
+  outcomes.append((status, said.read().decode()))
+print(json.dumps(outcomes))
+"""
+REFUSED = {
+  'no number': (['--config.batch_size=abc'], 'batch_size=abc'),
+  'a fraction': (['--config.batch_size=1.5'], 'batch_size=1.5'),
+  'nothing': (['--config.batch_size='], 'batch_size='),
+  'many digits': (['--config.batch_size=' + '9' * 5000], 'batch_size=999'),
+  'too large': (['--config.seed=9223372036854775808'], 'less than 2**63'),
+  'a truth': (['--config.batch_size=True'], 'batch_size=True'),
+  'unknown': (['--config.nothing=1'], "no field 'nothing'"),
+  'misspelt': (['--config.batchsize=1'], 'batch_size'),
+  'unknown within': (['--config.optimizer.x=1'], "no field 'x'"),
+  'a group': (['--config.optimizer=1'], 'optimizer=1'),
+  'private': (['--config.__class__=1'], '__class__'),
+  'globals': (['--config.optimizer.__init__.__globals__=1'], '__globals__'),
+  'not finite': (['--config.optimizer.learning_rate=nan'], 'learning_rate'),
+  'endless': (['--config.optimizer.learning_rate=1e999'], 'learning_rate'),
+  'a call': ([f'--config.model.name={CALL}'], 'model.name'),
+  'calls': ([f'--config.optimizer.drop_steps={CALL}'], 'drop_steps'),
+  'torn': (['--config.optimizer.drop_steps=(1,2'], 'drop_steps'),
+  'texts': (['--config.optimizer.drop_steps=(1,"a")'], 'drop_steps'),
+  'deep': (['--config.optimizer.drop_steps=' + '(' * 3000], 'drop_steps'),
+  'another flag': (['--unknown=1'], 'unknown'),
+  'another mode': (['--mode=nothing'], 'mode'),
+}
+
+
+@pytest.fixture(scope='module')
+def outcomes():
+  cases = {name: [CONFIG, *words] for name, (words, _) in REFUSED.items()}
+  cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
+  cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
+  cases['no Python'] = ['--config=README.md']
+  done = subprocess.run(
+    [sys.executable, '-c', SCRIPT, json.dumps(list(cases.values()))],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  return dict(zip(cases, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_a_mistake_is_one_line(outcomes, name):
+  code, said = outcomes[name]
+  assert code == 2, said
+  assert REFUSED[name][1] in said
+  assert said.count('\n') == 1
+  assert len(said) < 4000
+  assert not os.path.exists(tiny_run.REPOSITORY / 'owned')
+
+
+def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
+  assert outcomes['scientific'] == [0, '0.001 128\n']
+  assert outcomes['twice'] == [0, '0.03 16\n']
+
+
+def test_a_config_that_is_no_python_is_one_line(outcomes):
+  code, said = outcomes['no Python']
+  assert code == 2
+  assert said.count('\n') == 1
+  assert 'README.md' in said

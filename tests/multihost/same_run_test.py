@@ -1,0 +1,112 @@
+"""The same run on devices and processes of several numbers: main.py itself."""
+
+import json
+import time
+
+import numpy as np
+import processes
+import pytest
+import tiny_run
+
+from vie_jax import metric_log
+
+pytestmark = pytest.mark.slow
+
+# Twenty steps of each objective; k-means before steps 20, 24 and 32.
+#
+# The rate is small, and frames are larger than elsewhere in the tests: where
+# batch norm has only the 8 values of a batch, rounding grows by a factor of
+# ten and more a step, on any device, and no two of them would stay together.
+SETTINGS = {
+  'batch_size': 8,
+  'num_steps': 40,
+  'eval_every_steps': 40,
+  'checkpoint_every_steps': 40,
+  'crop__size': 64,
+  'crop__short_side_min': 64,
+  'crop__short_side_max': 80,
+  'crop__eval_short_side': 64,
+  'instance_recognition__loss': 'softmax',
+  'objective__instance_recognition_steps': 20,
+  'local_aggregation__recluster_every_steps': 8,
+  'local_aggregation__min_videos_per_cluster': 6,
+  'optimizer__learning_rate': 1e-5,
+}
+GRID = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 4)]  # processes, devices of each
+
+
+def run(folder, dataset, num_processes, num_devices, mode='train', **changes):
+  settings = SETTINGS | changes
+  command = tiny_run.command(folder / 'run', dataset, mode=mode, **settings)
+  processes.run(
+    [command] * num_processes, folder / mode, num_devices=num_devices
+  )
+  return folder / 'run'
+
+
+@pytest.fixture(scope='module')
+def alone(demo_dataset, tmp_path_factory):
+  """The workdir of one process with one device."""
+  return run(tmp_path_factory.mktemp('alone'), demo_dataset, 1, 1)
+
+
+@pytest.mark.parametrize('num_processes, num_devices', GRID)
+def test_losses_and_neighbors_are_those_of_one_device(
+  alone, demo_dataset, tmp_path, num_processes, num_devices
+):
+  together = run(tmp_path, demo_dataset, num_processes, num_devices)
+  assert_same_losses(together, alone, f'{num_processes} x {num_devices}')
+  steps, expected = metric_log.curve(alone, 'health/kmeans_objective')
+  assert steps == [21, 25, 33]
+  _, found = metric_log.curve(together, 'health/kmeans_objective')
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert_same_knn(
+    run(tmp_path, demo_dataset, num_processes, num_devices, 'knn_eval'),
+    run(alone.parent, demo_dataset, 1, 1, 'knn_eval'),
+  )
+
+
+def assert_same_losses(workdir, expected, name):
+  steps, expected = metric_log.curve(expected, 'train/loss')
+  assert steps == list(range(1, 41))
+  _, found = metric_log.curve(workdir, 'train/loss')
+  difference = np.abs(np.divide(found, expected) - 1)
+  print(f'{name}: {difference.max():.1e}')
+  assert difference.max() < 1e-4
+
+
+@pytest.mark.parametrize(
+  'first, second', [((2, 2), (1, 1)), ((1, 4), (2, 2)), ((2, 2), (1, 8))]
+)
+def test_a_killed_run_goes_on_with_another_number_of_processes(
+  alone, demo_dataset, tmp_path, first, second
+):
+  command = tiny_run.command(
+    tmp_path / 'run', demo_dataset, **SETTINGS | {'checkpoint_every_steps': 5}
+  )
+  started = processes.Processes(
+    [command] * first[0], tmp_path / 'first', num_devices=first[1]
+  )
+  # k-means has run by then, and the checkpoint of step 20 is complete.
+  while '[23] ' not in started.said(0):
+    assert started.processes[0].poll() is None, started.said(0)
+    time.sleep(0.1)
+  started.kill()
+  run(tmp_path, demo_dataset, *second, checkpoint_every_steps=5)
+  log = (tmp_path / 'run' / 'train.log').read_text()
+  assert 'Going on from the checkpoint of step' in log
+  assert_same_losses(tmp_path / 'run', alone, f'{first} then {second}')
+
+
+def assert_same_knn(workdir, expected):
+  one, other = (
+    json.loads((w / 'knn_eval' / 'demo' / 'result.json').read_text())
+    for w in (expected, workdir)
+  )
+  assert one['accuracy'] == other['accuracy']
+  one, other = (
+    np.load(w / 'knn_eval' / 'demo' / 'neighbors.npz')
+    for w in (expected, workdir)
+  )
+  np.testing.assert_array_equal(one['index'], other['index'])
+  np.testing.assert_allclose(one['similarity'], other['similarity'], atol=1e-4)

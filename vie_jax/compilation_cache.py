@@ -1,0 +1,48 @@
+"""Where compiled programs are kept: a folder that nobody else may write to.
+
+JAX runs what it finds there as it is.
+"""
+
+import os
+import pathlib
+
+import jax
+from absl import logging
+
+FOLDER = os.path.join('~', '.cache', 'vie_jax', 'xla')
+
+
+def use(folder: str = FOLDER) -> None:
+  """Keeps compiled programs in a folder, unless JAX was given another.
+
+  It is made with the permissions 0700. One that belongs to somebody else, or
+  that others may write to, is not used, and the log says so.
+
+  Args:
+    folder: `~` is the home folder.
+  """
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  path = pathlib.Path(folder).expanduser()
+  problem = _problem(path)
+  if problem:
+    logging.warning(
+      'Compiled programs are not kept: %s %s. JAX_COMPILATION_CACHE_DIR names '
+      'another folder.',
+      path,
+      problem,
+    )
+    return
+  jax.config.update('jax_compilation_cache_dir', str(path))
+
+
+def _problem(path):
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    status = path.stat()
+  except OSError as error:
+    return f'cannot be made ({error.strerror})'
+  if status.st_uid != os.getuid():
+    return 'belongs to somebody else'
+  return 'may be written to by others' if status.st_mode & 0o022 else None

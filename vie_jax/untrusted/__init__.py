@@ -1,0 +1,1 @@
+"""Files from anybody: read as data, within limits that are checked first."""
