@@ -18,9 +18,16 @@ _NOISY = (
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
-  """Whether a line is worth reading: libraries speak only when it matters."""
+  """Whether a line is worth reading: libraries speak only when it matters.
+
+  What orbax logs as an error it raises, too, and `step_saver` says it in a
+  line.
+  """
   is_noise = any(part in record.pathname for part in _NOISY)
-  return record.levelno >= python_logging.ERROR or not is_noise
+  is_said = _NOISY[0] in record.pathname
+  return not is_noise or (
+    record.levelno >= python_logging.ERROR and not is_said
+  )
 
 
 class _Formatter(python_logging.Formatter):
