@@ -321,7 +321,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.input = ml_collections.ConfigDict()
   # Threads that read and decode; 0 is one per core.
   config.input.num_threads = 0
-  # Batches decoded ahead.
+  # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4
   # Share of the frames that were asked for, in [0, 1], that may be damaged and
   # replaced by others of their video; more of them stop the run. 0 stops at
@@ -354,6 +354,25 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.frames_per_video = 250
   config.plan.bytes_per_frame = 42_590
   config.plan.host_ms_per_frame = 0.52
+
+  config.fault = ml_collections.ConfigDict()
+  # A step whose loss, gradient or new numbers are not finite changes nothing.
+  # 'stop' ends the run there, with the last good checkpoint; 'skip' goes on
+  # with the next batch.
+  config.fault.on_nonfinite = 'stop'
+  # 'skip': more of them in a row, or in all, stop the run.
+  config.fault.max_skipped_in_a_row = 10
+  config.fault.max_skipped_steps = 1000
+  # Seconds that a batch or a step may take; a run that hangs prints where, and
+  # ends with the exit code 75. 0 has nothing watched.
+  config.fault.watchdog_seconds = 1800
+  # The same for what compiles first or takes long: the first step of an
+  # objective, k-means, a batch of an evaluation, a checkpoint. At least
+  # watchdog_seconds.
+  config.fault.watchdog_slow_seconds = 7200
+  # Signals that mean the same as SIGTERM, which asks a run to save and leave:
+  # SIGUSR1 is what SLURM is told to send (--signal=USR1@120).
+  config.fault.signals = ('SIGUSR1',)
 
   config.lock()
   return config

@@ -289,6 +289,31 @@ def share_folder(folder: pathlib.Path) -> None:
     mark.unlink()
 
 
+def meet(name: str, seconds: float) -> None:
+  """Returns when all processes have come here, from whatever thread.
+
+  Args:
+    name: used once in a run.
+    seconds: after which this raises.
+  """
+  if is_shared():
+    _client().wait_at_barrier(name, int(1000 * seconds))
+
+
+def leave_note(name: str) -> None:
+  """Leaves a note that all processes can find, from whatever thread."""
+  if is_shared():
+    _client().key_value_set(name, '', allow_overwrite=True)
+
+
+def has_note(name: str) -> bool:
+  """Whether a process has left a note."""
+  if not is_shared():
+    return False
+  folder, _, _ = name.rpartition('/')
+  return name in dict(_client().key_value_dir_get(folder))
+
+
 def check_same(facts: dict) -> None:
   """Refuses to go on unless all processes have the same facts.
 

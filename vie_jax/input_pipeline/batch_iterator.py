@@ -90,7 +90,8 @@ class _Batches:
         deterministic=True,
       )
       batches = batches.batch(self._num_rows, drop_remainder=True)
-    batches = batches.prefetch(self._num_prefetched)
+    if self._num_prefetched:
+      batches = batches.prefetch(self._num_prefetched)
     batches = batches.with_options(_options(self._num_threads))
     self._owned['iterator'] = batches.as_numpy_iterator()
 
@@ -121,7 +122,8 @@ def open_batches(
     make_batch: makes a batch at once, of the int64 tensor [len(rows)] of its
       positions, in place of clips.make; None if each clip is made alone.
     num_threads: for reading and decoding; None for one per core.
-    num_prefetched: batches made ahead of time.
+    num_prefetched: batches made ahead of time; 0 makes each when it is asked
+      for.
 
   Yields:
     An iterator over dicts of NumPy arrays [len(rows), ...].
