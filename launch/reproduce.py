@@ -13,7 +13,6 @@ an --out of their own.
 """
 
 import argparse
-import ast
 import concurrent.futures
 import dataclasses
 import datetime
@@ -31,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import costs
 import plans
+import training_command
 
 from vie_jax.evaluation import found_results, paper_tables, report
 
@@ -357,25 +357,6 @@ def check_data(plan: plans.Plan, steps: Sequence[plans.Step]) -> None:
       )
 
 
-def parse_extra(arguments: Sequence[str]) -> dict:
-  """Reads --config.FIELD=VALUE.
-
-  Raises:
-    PlanError: naming an argument that is nothing of the kind.
-  """
-  fields = {}
-  for argument in arguments:
-    name, is_there, value = argument.partition('=')
-    if not name.startswith('--config.') or not is_there:
-      raise PlanError(f'{argument} is not understood; see --help.')
-    try:
-      parsed = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      parsed = value
-    fields[name.removeprefix('--config.')] = parsed
-  return fields
-
-
 def shown(path: pathlib.Path) -> str:
   """A path as the commands have it: short where it is in the repository."""
   full = path.absolute()
@@ -519,7 +500,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if options.jobs < 1:
     parser.error('--jobs must be at least 1')
   try:
-    plan = make_plan(options, parse_extra(rest))
+    plan = make_plan(options, training_command.parse_fields(rest))
     command = own_command(options, rest)
     if options.list:
       for name in plan.step_of:

@@ -13,7 +13,7 @@ import tiny_run
 from configs import default
 from vie_jax import describe
 
-DOCS = sorted((tiny_run.REPOSITORY / 'docs').glob('*.md'))
+DOCS = sorted((tiny_run.REPOSITORY / 'docs').rglob('*.md'))
 FOLDERS = 'benchmarks|configs|data|docs|launch|tests|vie_jax'
 CODE = re.compile(r'`([^`]+)`')
 LINK = re.compile(r'\]\(([^)\s]+)\)')

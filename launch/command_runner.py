@@ -1,0 +1,98 @@
+"""Commands of other programs: run, or, in a dry run, only shown."""
+
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import training_command
+
+
+class CommandError(training_command.LaunchError):
+  """A program failed; what it said last, and its exit code.
+
+  Attributes:
+    output: all that it said, both streams.
+  """
+
+  def __init__(self, words: Sequence[str], code: int, output: str):
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    reason = lines[-1] if lines else 'no output'
+    shown = shlex.join(words[:4])
+    super().__init__(f'{shown} ... failed with exit code {code}: {reason}')
+    self.output = output
+
+
+def say(line: str = '') -> None:
+  """Shows a line at once, also where output is collected."""
+  print(line, flush=True)
+
+
+def complain(error: Exception) -> None:
+  """Shows an error of the user's, on one line."""
+  print(f'Error: {" ".join(str(error).split())}', file=sys.stderr, flush=True)
+
+
+class Commands:
+  """Runs programs and writes files, showing each; a dry run only shows.
+
+  Args:
+    is_dry_run: whether nothing is to happen.
+    show: takes a line for the terminal.
+  """
+
+  def __init__(self, *, is_dry_run: bool, show: Callable[[str], None] = say):
+    self.is_dry_run = is_dry_run
+    self._show = show
+
+  def run(self, *words: str, is_shown: bool = True) -> str:
+    """Runs a program to its end; returns what it said on standard output.
+
+    A dry run returns nothing.
+
+    Args:
+      *words: the program and its arguments; no shell reads them.
+      is_shown: whether to show the command. A dry run shows every one.
+
+    Raises:
+      CommandError: if it fails or cannot be found.
+    """
+    if is_shown or self.is_dry_run:
+      self._show(f'$ {shlex.join(words)}')
+    if self.is_dry_run:
+      return ''
+    try:
+      done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+      raise training_command.LaunchError(
+        f'{words[0]} cannot be run ({error.strerror}). Is it installed?'
+      ) from error
+    if done.returncode:
+      output = done.stdout + done.stderr
+      raise CommandError(words, done.returncode, output)
+    return done.stdout
+
+  def follow(self, *words: str) -> None:
+    """Runs a program whose output goes to the terminal as it comes.
+
+    Raises:
+      CommandError: if it fails.
+    """
+    self._show(f'$ {shlex.join(words)}')
+    if self.is_dry_run:
+      return
+    code = subprocess.run(words, check=False).returncode
+    if code:
+      raise CommandError(words, code, '')
+
+  def write(self, path: pathlib.Path, text: str) -> None:
+    """Writes a file; a dry run shows what would be in it."""
+    if self.is_dry_run:
+      self._show(f'# writes {path}:')
+      self._show(text.rstrip('\n'))
+      self._show(f'# end of {path}')
+      return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+    self._show(f'Written: {path}')

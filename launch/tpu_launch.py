@@ -1,0 +1,325 @@
+"""A training on a Cloud TPU, from asking for the TPU to giving it back."""
+
+import argparse
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import command_runner
+import queued_resource
+import tpu_slices
+import training_command
+
+REPOSITORY = training_command.REPOSITORY
+# Archives of the code, kept out of git.
+ARCHIVES = REPOSITORY / '.launch'
+# Set-up and start are tried again, because machines that were just made do
+# not always answer.
+ATTEMPTS = 3
+# Questions in a row that need not be answered.
+PATIENCE = 10
+LAST_LINES = 30
+
+
+class _PreemptedError(Exception):
+  """The TPU has been taken away."""
+
+
+def _git(*words):
+  return subprocess.run(
+    ['git', *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+  )
+
+
+def commit_of(revision: str) -> str:
+  """The full name of a commit of this repository.
+
+  Raises:
+    training_command.LaunchError: if there is none of that name.
+  """
+  done = _git('rev-parse', '--verify', '--quiet', f'{revision}^{{commit}}')
+  if done.returncode:
+    raise training_command.LaunchError(
+      f'--commit={revision} is no commit of {REPOSITORY}.'
+    )
+  return done.stdout.strip()
+
+
+def command(verb: str, options: argparse.Namespace) -> str:
+  """Another verb of launch/cloud_tpu.py for the same TPU, to copy."""
+  project = f' --project={options.project}' if options.project else ''
+  return (
+    f'python launch/cloud_tpu.py {verb} --name={options.name} '
+    f'--zone={options.zone}{project}'
+  )
+
+
+def request(options: argparse.Namespace) -> queued_resource.Request:
+  """What to ask the cloud for.
+
+  Raises:
+    training_command.LaunchError: if there is no such type of TPU.
+  """
+  size = tpu_slices.of_type(options.accelerator_type)
+  flags = [f'--{options.tier}'] if options.tier else []
+  for name in ('network', 'subnetwork', 'service_account'):
+    value = getattr(options, name)
+    if value:
+      flags.append(f'--{name.replace("_", "-")}={value}')
+  return queued_resource.Request(
+    options.name,
+    options.zone,
+    options.project,
+    options.accelerator_type,
+    options.runtime or tpu_slices.VERSIONS[size.version].runtime,
+    tuple(flags),
+  )
+
+
+class Launch:
+  """Trains on a Cloud TPU.
+
+  Args:
+    options: of the command line.
+    training: what is run on every worker.
+    runner: runs programs.
+  """
+
+  def __init__(
+    self,
+    options: argparse.Namespace,
+    training: training_command.Training,
+    runner: command_runner.Commands,
+  ):
+    self._options = options
+    self._training = training
+    self._runner = runner
+    self._resource = queued_resource.QueuedResource(request(options), runner)
+    self._commit = commit_of(options.commit)
+    self._archive = ARCHIVES / f'vie_jax-{self._commit}.tar.gz'
+
+  def run(self) -> int:
+    """Trains to the end; returns main.py's exit code.
+
+    Raises:
+      training_command.LaunchError: if the cloud refuses, takes the TPU away
+        too often, or does not answer.
+    """
+    if _git('status', '--porcelain').stdout.strip():
+      command_runner.say(
+        f'{self._options.commit} is run; changes without a commit are not.'
+      )
+    preemptions = restarts = 0
+    while True:
+      try:
+        self._make_active()
+        self._set_up()
+        self._start()
+        code = self._watch()
+      except _PreemptedError:
+        preemptions += 1
+        command_runner.say(f'The TPU has been taken away ({preemptions}).')
+        if preemptions > self._options.max_preemptions:
+          raise training_command.TryAgainError(
+            f'Given up after {preemptions} preemptions. {self._what_now()}'
+          ) from None
+        continue
+      if code in training_command.FINAL:
+        return code
+      restarts += 1
+      command_runner.say(f'main.py ended with exit code {code} ({restarts}).')
+      if restarts > self._options.max_restarts:
+        raise training_command.TryAgainError(
+          f'Given up after main.py ended {restarts} times, at last with exit '
+          f'code {code}. {self._what_now()}'
+        )
+
+  def _what_now(self):
+    delete = command('delete', self._options)
+    return (
+      'The same command goes on from the newest checkpoint. A TPU that is '
+      f'there costs until it is deleted: {delete}'
+    )
+
+  def _wait(self):
+    time.sleep(self._options.poll_seconds)
+
+  def _state(self):
+    """State of the queued resource, however often one has to ask."""
+    failures = 0
+    while True:
+      try:
+        return self._resource.state()
+      except command_runner.CommandError as error:
+        failures += 1
+        if failures == PATIENCE:
+          raise training_command.TryAgainError(
+            f'{error}. {self._what_now()}'
+          ) from error
+        self._wait()
+
+  def _make_active(self):
+    """Asks for a TPU, unless it is there, and waits until it is.
+
+    Raises:
+      _PreemptedError: if it is taken away before it is active.
+      training_command.LaunchError: if it cannot be had.
+    """
+    shown = ''
+    was_waiting = False
+    while True:
+      state = self._state()
+      if state != shown:
+        now = time.strftime('%H:%M:%S')
+        command_runner.say(f'{now} {self._options.name}: {state}')
+        shown = state
+      if state == queued_resource.ACTIVE:
+        return
+      if state in queued_resource.ENDED:
+        if was_waiting:
+          self._refuse(state)
+        self._resource.delete()
+        continue
+      if state == queued_resource.NONE:
+        self._resource.create()
+      was_waiting = state != queued_resource.DELETING
+      self._wait()
+
+  def _refuse(self, state):
+    """A request that has ended before it was active."""
+    if state != 'FAILED':
+      raise _PreemptedError
+    # Not taken away, but never given: asking again would not help.
+    reason = self._resource.reason() or 'the cloud does not say why'
+    raise training_command.LaunchError(
+      f'The request has failed: {reason}. To be rid of it: '
+      f'{command("delete", self._options)}'
+    )
+
+  def _set_up(self):
+    ARCHIVES.mkdir(exist_ok=True)
+    self._pack()
+    self._try_again(self._copy)
+    self._try_again(self._bootstrap)
+
+  def _pack(self):
+    self._runner.run(
+      *('git', '-C', str(REPOSITORY), 'archive', '--format=tar.gz'),
+      f'--output={self._archive}',
+      self._commit,
+    )
+
+  def _copy(self):
+    self._resource.copy([self._archive, queued_resource.WORKER_SCRIPT])
+
+  def _bootstrap(self):
+    self._resource.on_workers(
+      'bootstrap', self._commit, self._options.bucket, self._options.mount
+    )
+
+  def _start(self):
+    self._try_again(self._start_once)
+
+  def _start_once(self):
+    self._resource.on_workers(
+      'start', self._options.name, self._commit, *self._training.arguments
+    )
+
+  def _try_again(self, step: Callable[[], Any]):
+    """Does a step, again if a worker does not answer.
+
+    Raises:
+      _PreemptedError: if the reason is that the TPU is gone.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+      try:
+        step()
+        return
+      except command_runner.CommandError as error:
+        if self._state() != queued_resource.ACTIVE:
+          raise _PreemptedError from error
+        if attempt == ATTEMPTS:
+          raise training_command.TryAgainError(
+            f'{error}. {self._what_now()}'
+          ) from error
+        command_runner.complain(error)
+        self._wait()
+
+  def _watch(self):
+    """Waits until main.py has ended on all workers; returns one exit code.
+
+    Raises:
+      _PreemptedError: if the TPU is taken away.
+    """
+    failures = 0
+    while True:
+      self._wait()
+      if self._state() != queued_resource.ACTIVE:
+        raise _PreemptedError
+      try:
+        states = self._resource.worker_states(self._options.name)
+      except command_runner.CommandError as error:
+        failures += 1
+        if failures < PATIENCE:
+          continue
+        raise training_command.TryAgainError(
+          f'A worker does not answer, {failures} times in a row: {error}. '
+          f'{self._what_now()}'
+        ) from error
+      failures = 0
+      if states and None not in states:
+        return training_command.exit_code_of(states)
+
+  def finish(self) -> None:
+    """Shows the ends of the logs, and gives the TPU back."""
+    try:
+      self._show_last_lines()
+    except command_runner.CommandError as error:
+      # Not worth paying on for.
+      command_runner.complain(error)
+    if self._options.keep:
+      command_runner.say(
+        'The TPU is kept, and costs until it is deleted: '
+        f'{command("delete", self._options)}'
+      )
+    else:
+      self._resource.delete()
+
+  def _show_last_lines(self):
+    name = self._options.name
+    command_runner.say(self._resource.last_lines(name, lines=LAST_LINES))
+
+  def dry_run(self) -> None:
+    """Prints what `run` does if nothing goes wrong, and what else if it does."""
+    options, note = self._options, command_runner.say
+    size = tpu_slices.of_type(options.accelerator_type)
+    seconds = options.poll_seconds
+    note(
+      f'# {options.accelerator_type}: {size.chips} chips, {size.hosts} '
+      f'workers; runs commit {self._commit}'
+    )
+    self._resource.state()
+    note('# if there is none:')
+    self._resource.create()
+    note(f'# then every {seconds} s the first command, until it says ACTIVE')
+    self._pack()
+    self._copy()
+    self._bootstrap()
+    self._start_once()
+    note(f'# then every {seconds} s, until main.py has ended on all workers:')
+    self._resource.state()
+    self._resource.worker_states(options.name)
+    note(
+      '# if it says anything but ACTIVE, up to '
+      f'{options.max_preemptions} times from the start:'
+    )
+    self._resource.delete()
+    note(
+      '# if main.py ends with another exit code than 0, 2 or 130, up to '
+      f'{options.max_restarts} times from "git archive" on'
+    )
+    note('# at the end:')
+    self._resource.last_lines(options.name, lines=LAST_LINES)
+    if not options.keep:
+      self._resource.delete()

@@ -1,0 +1,254 @@
+"""The command that every launcher starts: main.py with its arguments.
+
+They stand behind `--` on a launcher's command line, as main.py has them, and
+are checked before anything is started or paid for.
+"""
+
+import argparse
+import ast
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+
+import plans
+
+from vie_jax import process_environment
+
+REPOSITORY = plans.REPOSITORY
+# What main.py says with its exit code: finished; stopped early, to be run
+# again; of no use to run again. Any other code is to be run again, too.
+DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
+# Ctrl-C has ended it.
+INTERRUPTED = 130
+# After these nothing is started again.
+FINAL = (DONE, GIVE_UP, INTERRUPTED)
+# What Google Cloud allows as the name of a bucket, and a folder to mount it at.
+BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
+FOLDER = r'/[\w.-]+(/[\w.-]+)*'
+# Of main.py, which takes seconds to import; a test compares.
+MODES = (
+  'convert',
+  'describe',
+  'embed',
+  'finetune',
+  'knn_eval',
+  'linear_eval',
+  'retrieve',
+  'supervised',
+  'train',
+)
+FLAGS = (
+  '--config',
+  '--workdir',
+  '--mode',
+  '--distributed',
+  '--connect_seconds',
+  '--heartbeat_seconds',
+  '--shutdown_seconds',
+)
+_URL = re.compile(r'[a-z0-9]+://')
+_CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
+
+
+class LaunchError(ValueError):
+  """What was asked for cannot be started; one line for the user."""
+
+  exit_code = GIVE_UP
+
+
+class TryAgainError(LaunchError):
+  """What was asked for has stopped; the same command goes on."""
+
+  exit_code = RUN_AGAIN
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """Arguments of main.py that have been checked.
+
+  Attributes:
+    arguments: all of them, in the user's order.
+    workdir: a path, not the URL of a bucket.
+    dataset_dir: the data set, a path or URL.
+  """
+
+  arguments: tuple[str, ...]
+  workdir: str
+  dataset_dir: str
+
+  @property
+  def words(self) -> tuple[str, ...]:
+    """What comes behind `python`, from the repository's root."""
+    return ('main.py', *self.arguments)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+  """A launcher's own arguments, and main.py's, which follow `--`."""
+  own = list(arguments)
+  if '--' not in own:
+    return own, []
+  at = own.index('--')
+  return own[:at], own[at + 1 :]
+
+
+def parse_fields(arguments: Sequence[str]) -> dict:
+  """Reads --config.FIELD=VALUE.
+
+  Raises:
+    LaunchError: naming an argument that is nothing of the kind.
+  """
+  fields = {}
+  for argument in arguments:
+    name, is_there, value = argument.partition('=')
+    if not name.startswith('--config.') or not is_there:
+      raise LaunchError(f'{argument} is not understood; see --help.')
+    try:
+      parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      parsed = value
+    fields[name.removeprefix('--config.')] = parsed
+  return fields
+
+
+def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
+  """Checks main.py's arguments, down to the fields of the config.
+
+  Args:
+    arguments: such as --config=configs/vie_slowfast.py --workdir=/W.
+    is_remote: whether they are for another machine, where a relative path
+      leads nowhere.
+
+  Raises:
+    LaunchError: naming what is missing or wrong.
+  """
+  given, fields = {}, []
+  for argument in arguments:
+    name, is_there, value = argument.partition('=')
+    if name.startswith('--config.'):
+      fields.append(argument)
+    elif name not in FLAGS:
+      raise LaunchError(f'{argument} is no argument of main.py.')
+    elif not is_there or not value:
+      raise LaunchError(f'{name} needs a value: {name}=...')
+    else:
+      given[name] = value
+  for name in ('--config', '--workdir'):
+    if name not in given:
+      raise LaunchError(
+        f'{name} is missing. Arguments of main.py follow " -- ": '
+        '-- --config=configs/vie_slowfast.py --workdir=/path/to/workdir'
+      )
+  config = _config(given['--config'], fields, given.get('--mode', 'train'))
+  choices = process_environment.CHOICES
+  if given.get('--distributed', 'auto') not in choices:
+    raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
+  workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
+  _check_paths(workdir, dataset_dir, is_remote=is_remote)
+  return Training(tuple(arguments), workdir, dataset_dir)
+
+
+def _config(name, fields, mode):
+  """The config that main.py will make of file and fields."""
+  if mode not in MODES:
+    raise LaunchError(f'--mode={mode} must be one of {", ".join(MODES)}.')
+  file, _, _ = name.partition(':')
+  if not _CONFIG_FILE.fullmatch(name) or not (REPOSITORY / file).is_file():
+    raise LaunchError(
+      f'There is no config {name}; it must be a file of configs/, as it is '
+      'named from the repository: configs/vie_slowfast.py'
+    )
+  step = plans.Step('launch', (), mode, '', name, parse_fields(fields))
+  try:
+    return step.config()
+  except (ValueError, TypeError) as error:
+    raise LaunchError(str(error)) from error
+
+
+def _check_paths(workdir, dataset_dir, *, is_remote):
+  if _URL.match(workdir):
+    raise LaunchError(
+      f'--workdir={workdir}: the workdir must be a path. Mount the bucket '
+      '(docs/launch/ has how) and name the folder there.'
+    )
+  if not is_remote:
+    return
+  if not workdir.startswith('/'):
+    raise LaunchError(
+      f'--workdir={workdir} must begin with "/": it is of other machines.'
+    )
+  if not dataset_dir.startswith('/') and not _URL.match(dataset_dir):
+    raise LaunchError(
+      f'--config.dataset.dir={dataset_dir} must begin with "/" or be a URL '
+      'such as gs://BUCKET/NAME: it is of other machines.'
+    )
+
+
+def check_below(training: Training, mount: str) -> None:
+  """Refuses a workdir that would be lost with the machine.
+
+  Raises:
+    LaunchError: if the workdir is not below the mounted bucket.
+  """
+  folder = pathlib.PurePosixPath(training.workdir)
+  if pathlib.PurePosixPath(mount) not in folder.parents or '..' in folder.parts:
+    raise LaunchError(
+      f'--workdir={training.workdir} must lie below {mount}, where the bucket '
+      'is mounted: everything else is lost with the machine.'
+    )
+
+
+def exit_code_of(codes: Sequence[int]) -> int:
+  """One exit code for that of all processes.
+
+  "Do not retry" comes before everything else, because one process that saw
+  why is enough; then Ctrl-C, then "run again", then any other failure.
+
+  Args:
+    codes: as subprocess has them: -9 for a process that signal 9 ended.
+  """
+  for code in (
+    GIVE_UP,
+    INTERRUPTED,
+    RUN_AGAIN,
+  ):
+    if code in codes:
+      return code
+  failed = [code for code in codes if code]
+  if not failed:
+    return DONE
+  return 128 - failed[0] if failed[0] < 0 else failed[0]
+
+
+def matching(pattern: str, meaning: str):
+  """A type for argparse: text that must match as a whole.
+
+  Args:
+    pattern: regular expression.
+    meaning: what it is, for the message.
+  """
+
+  def convert(text: str) -> str:
+    if not re.fullmatch(pattern, text):
+      raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
+    return text
+
+  return convert
+
+
+def number(minimum: int, maximum: int | None = None):
+  """A type for argparse: a whole number in a range."""
+
+  def convert(text: str) -> int:
+    try:
+      value = int(text)
+    except ValueError:
+      value = None
+    if value is None or value < minimum or (maximum and value > maximum):
+      most = f' and at most {maximum}' if maximum else ''
+      raise argparse.ArgumentTypeError(
+        f'{text!r} is not a whole number of at least {minimum}{most}'
+      )
+    return value
+
+  return convert

@@ -1,0 +1,425 @@
+"""Cloud TPU: the commands of gcloud, whatever the cloud answers."""
+
+import shlex
+
+import cloud_tpu
+import pytest
+import tpu_launch
+
+OPTIONS = (
+  '--name=vie',
+  '--zone=us-central2-b',
+  '--project=my-project',
+)
+RUN = (
+  'run',
+  *OPTIONS,
+  '--accelerator-type=v5litepod-16',
+  '--bucket=my-bucket',
+  '--poll-seconds=0',
+)
+TRAINING = (
+  '--',
+  '--config=configs/vie_slowfast.py',
+  '--workdir=/mnt/bucket/it is here',
+  '--config.dataset.dir=gs://my-bucket/data',
+)
+STATE = '--format=value(state.state)'
+WORKERS = 'tpu_worker.sh state'
+NOT_FOUND = {'err': 'ERROR: NOT_FOUND: Resource was not found\n', 'code': 1}
+
+
+def states(*names):
+  """Answers to the question for the state; None is none of that name."""
+  return [{'out': f'{name}\n'} if name else NOT_FOUND for name in names]
+
+
+def workers(*answers):
+  """Answers of four workers: 'running', 'none' or an exit code."""
+  lines = []
+  for answer in answers:
+    is_code = answer.lstrip('-').isdigit()
+    lines.append(f'vie_jax exited {answer}' if is_code else f'vie_jax {answer}')
+  return {'out': '\n'.join(lines) + '\n'}
+
+
+DONE = workers('0', '0', '0', '0')
+BUSY = workers('running', 'running', '0', 'running')
+
+
+@pytest.fixture
+def cloud(stand_ins, tmp_path, monkeypatch):
+  """Sets what gcloud answers; runs the command."""
+  monkeypatch.setattr(tpu_launch, 'ARCHIVES', tmp_path / 'archives')
+
+  def run(*options, answers, command=RUN, training=TRAINING):
+    stand_ins.install('gcloud', answers=answers)
+    return cloud_tpu.main([*command, *options, *training])
+
+  return run
+
+
+def verbs(stand_ins):
+  """What was done, in a word each, without questions for states."""
+  names = []
+  for _, *words in stand_ins.calls:
+    command = ' '.join(words)
+    if 'tpu_worker.sh' in command and ' ssh ' in command:
+      verb = command.split('tpu_worker.sh ')[1].split()[0]
+    else:
+      verb = words[3]
+    if verb not in ('describe', 'state'):
+      names.append(verb)
+  return names
+
+
+ONCE = ['create', 'scp', 'bootstrap', 'start']
+
+
+def test_from_nothing_to_the_end(cloud, stand_ins, capsys):
+  code = cloud(
+    answers={
+      STATE: states(None, 'ACCEPTED', 'PROVISIONING', 'ACTIVE'),
+      WORKERS: [BUSY, DONE],
+      'hostname': [{'out': '[host-0]\nthe end\n'}],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins) == [*ONCE, 'ssh', 'delete']
+  output = capsys.readouterr().out
+  assert 'PROVISIONING' in output
+  assert 'the end' in output
+
+
+def test_a_dry_run_shows_the_commands_and_runs_none(cloud, stand_ins, capsys):
+  answers = {STATE: states(None, 'ACTIVE'), WORKERS: [DONE]}
+  assert cloud('--dry-run', '--spot', answers=answers) == 0
+  assert stand_ins.calls == []
+  shown = [
+    shlex.split(line.removeprefix('$ '))
+    for line in capsys.readouterr().out.splitlines()
+    if line.startswith('$ gcloud')
+  ]
+  assert cloud('--spot', answers=answers) == 0
+  done = stand_ins.calls
+  # The questions for states are asked once in the dry run.
+  assert [c for c in done if STATE not in c] == [
+    c for c in shown if STATE not in c and not is_a_resubmission(c, shown)
+  ]
+  assert {tuple(c) for c in done} <= {tuple(c) for c in shown}
+
+
+def is_a_resubmission(command, shown):
+  """Of the two commands that delete, one is for a preemption."""
+  return 'delete' in command and command is next(
+    c for c in shown if 'delete' in c
+  )
+
+
+def test_what_is_asked_for(cloud, stand_ins):
+  answers = {STATE: states(None, 'ACTIVE'), WORKERS: [DONE]}
+  cloud('--spot', '--network=net', answers=answers)
+  (create,) = [call for call in stand_ins.calls if 'create' in call]
+  assert create == [
+    *('gcloud', 'compute', 'tpus', 'queued-resources', 'create', 'vie'),
+    '--node-id=vie',
+    '--accelerator-type=v5litepod-16',
+    '--runtime-version=v2-alpha-tpuv5-lite',
+    '--spot',
+    '--network=net',
+    '--async',
+    '--zone=us-central2-b',
+    '--project=my-project',
+    '--quiet',
+  ]
+
+
+def test_all_workers_are_told_the_same_command(cloud, stand_ins):
+  answers = {STATE: states('ACTIVE'), WORKERS: [DONE]}
+  cloud(answers=answers)
+  (start,) = [
+    c for c in stand_ins.calls if 'tpu_worker.sh start' in ' '.join(c)
+  ]
+  assert '--worker=all' in start
+  (command,) = [w for w in start if w.startswith('--command=')]
+  words = shlex.split(command.removeprefix('--command='))
+  commit = tpu_launch.commit_of('HEAD')
+  assert words == [
+    'bash',
+    'tpu_worker.sh',
+    'start',
+    'vie',
+    commit,
+    *TRAINING[1:],
+  ]
+
+
+def test_the_code_of_the_commit_is_copied(cloud, stand_ins):
+  cloud(answers={STATE: states('ACTIVE'), WORKERS: [DONE]})
+  (copy,) = [call for call in stand_ins.calls if 'scp' in call]
+  archive = (
+    tpu_launch.ARCHIVES / f'vie_jax-{tpu_launch.commit_of("HEAD")}.tar.gz'
+  )
+  assert str(archive) in copy
+  assert archive.stat().st_size > 10_000
+  assert 'vie:' in copy
+
+
+def test_one_that_is_there_is_gone_on_with(cloud, stand_ins):
+  """The same command again, after Ctrl-C or a restart of this machine."""
+  code = cloud(answers={STATE: states('ACTIVE'), WORKERS: [DONE]})
+  assert code == 0
+  assert 'create' not in verbs(stand_ins)
+
+
+def test_preempted_twice_then_done(cloud, stand_ins, capsys):
+  code = cloud(
+    '--spot',
+    answers={
+      STATE: states(
+        *(None, 'PROVISIONING', 'ACTIVE', 'SUSPENDED', 'SUSPENDED'),
+        *(None, 'WAITING_FOR_RESOURCES', 'ACTIVE', 'ACTIVE', 'SUSPENDING'),
+        *('SUSPENDED', None, 'ACTIVE'),
+      ),
+      WORKERS: [BUSY, DONE],
+    },
+  )
+  assert code == 0
+  assert verbs(stand_ins) == [
+    *(*ONCE, 'delete', *ONCE, 'delete', *ONCE),
+    *('ssh', 'delete'),
+  ]
+  assert 'taken away (2)' in capsys.readouterr().out
+
+
+def test_preempted_before_it_is_active(cloud, stand_ins):
+  code = cloud(
+    answers={
+      STATE: states(
+        None, 'PROVISIONING', 'SUSPENDED', 'SUSPENDED', None, 'ACTIVE'
+      ),
+      WORKERS: [DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins) == ['create', 'delete', *ONCE, 'ssh', 'delete']
+
+
+def test_taken_away_too_often(cloud, stand_ins, capsys):
+  code = cloud(
+    '--max-preemptions=1',
+    answers={
+      STATE: states(
+        *('ACTIVE', 'SUSPENDED', 'SUSPENDED', None),
+        *('ACTIVE', 'FAILED'),
+      ),
+      WORKERS: [BUSY],
+    },
+  )
+  assert code == 75
+  error = capsys.readouterr().err
+  assert 'Given up after 2 preemptions' in error
+  assert 'cloud_tpu.py delete --name=vie --zone=us-central2-b' in error
+
+
+def test_no_quota(cloud, stand_ins, capsys):
+  reason = (
+    'ERROR: (gcloud...create) RESOURCE_EXHAUSTED: Quota limit '
+    "'TPUV5sLitepodPerProjectPerZone' has been exceeded. Limit: 0.\n"
+  )
+  code = cloud(
+    answers={STATE: states(None), ' create ': [{'err': reason, 'code': 1}]}
+  )
+  assert code == 2
+  error = capsys.readouterr().err
+  assert 'Quota limit' in error
+  assert len(error.splitlines()) == 1
+
+
+def test_a_request_that_fails_is_not_made_again(cloud, stand_ins, capsys):
+  code = cloud(
+    answers={
+      STATE: states(None, 'ACCEPTED', 'FAILED'),
+      'failedData': [{'out': 'The zone has no such TPU.\n'}],
+    }
+  )
+  assert code == 2
+  assert verbs(stand_ins) == ['create']
+  assert 'The zone has no such TPU' in capsys.readouterr().err
+
+
+def test_a_failed_one_of_before_is_made_anew(cloud, stand_ins):
+  code = cloud(
+    answers={STATE: states('FAILED', None, 'ACTIVE'), WORKERS: [DONE]}
+  )
+  assert code == 0
+  assert verbs(stand_ins)[:2] == ['delete', 'create']
+
+
+def test_a_worker_that_does_not_answer_at_first(cloud, stand_ins, capsys):
+  refused = {'err': 'ssh: connect to host: Connection refused\n', 'code': 255}
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      'bootstrap': [refused, refused, {}],
+      WORKERS: [refused, BUSY, refused, DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('bootstrap') == 3
+  assert 'Connection refused' in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_be_set_up(cloud, stand_ins, capsys):
+  broken = {'err': 'worker 3: No space left on device\n', 'code': 1}
+  code = cloud(answers={STATE: states('ACTIVE'), 'bootstrap': [broken]})
+  assert code == 75
+  error = capsys.readouterr().err
+  assert 'worker 3: No space left on device' in error
+  assert 'costs until it is deleted' in error
+  assert 'start' not in verbs(stand_ins)
+
+
+def test_preempted_during_the_set_up(cloud, stand_ins):
+  broken = {'err': 'ssh: timed out\n', 'code': 255}
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE', 'SUSPENDED', 'SUSPENDED', None, 'ACTIVE'),
+      'bootstrap': [broken, {}],
+      WORKERS: [DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('create') == 1
+
+
+@pytest.mark.parametrize('state', [75, 134])
+def test_main_stops_early_and_is_started_on_all_workers(
+  cloud, stand_ins, state
+):
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      WORKERS: [workers(str(state), '134', '134', '134'), DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('start') == 2
+  assert verbs(stand_ins).count('delete') == 1
+
+
+def test_main_stops_early_too_often(cloud, stand_ins, capsys):
+  early = workers('75', '75', '75', '75')
+  code = cloud(
+    '--max-restarts=2', answers={STATE: states('ACTIVE'), WORKERS: [early]}
+  )
+  assert code == 75
+  assert verbs(stand_ins).count('start') == 3
+  assert 'at last with exit code 75' in capsys.readouterr().err
+
+
+def test_a_worker_whose_machine_was_restarted(cloud, stand_ins):
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      WORKERS: [workers('none', '134', '134', '134'), DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('start') == 2
+
+
+def test_what_cannot_be_helped_is_not_tried_again(cloud, stand_ins):
+  code = cloud(
+    answers={STATE: states('ACTIVE'), WORKERS: [workers('2', '2', '2', '134')]}
+  )
+  assert code == 2
+  assert verbs(stand_ins) == ['scp', 'bootstrap', 'start', 'ssh', 'delete']
+
+
+def test_kept(cloud, stand_ins, capsys):
+  code = cloud('--keep', answers={STATE: states('ACTIVE'), WORKERS: [DONE]})
+  assert code == 0
+  assert 'delete' not in verbs(stand_ins)
+  assert 'The TPU is kept, and costs' in capsys.readouterr().out
+
+
+def test_it_is_given_back_even_if_its_log_cannot_be_read(cloud, stand_ins):
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      WORKERS: [DONE],
+      'hostname': [{'err': 'gone\n', 'code': 255}],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins)[-1] == 'delete'
+
+
+def test_gcloud_fails_for_a_while(cloud, stand_ins):
+  down = {'err': 'ERROR: Unable to reach the server\n', 'code': 1}
+  code = cloud(
+    answers={STATE: [down, down, *states('ACTIVE')], WORKERS: [DONE]}
+  )
+  assert code == 0
+
+
+def test_gcloud_fails_for_good(cloud, stand_ins, capsys):
+  down = {'err': 'ERROR: not logged in\n', 'code': 1}
+  assert cloud(answers={STATE: [down]}) == 75
+  assert 'not logged in' in capsys.readouterr().err
+  assert len(stand_ins.calls) == tpu_launch.PATIENCE
+
+
+def test_a_state_that_nobody_knows(cloud, stand_ins, capsys):
+  assert cloud(answers={STATE: states('PONDERING')}) == 2
+  assert "'PONDERING', which is not known" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_the_tpu_alone(cloud, stand_ins, capsys, monkeypatch):
+  def interrupt(unused_self):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(tpu_launch.Launch, '_wait', interrupt)
+  code = cloud(answers={STATE: states('ACTIVE'), WORKERS: [BUSY]})
+  assert code == 130
+  assert 'delete' not in verbs(stand_ins)
+  output = capsys.readouterr().out
+  assert 'goes on, and costs' in output
+  assert 'cloud_tpu.py delete --name=vie' in output
+
+
+def test_other_verbs(cloud, stand_ins, capsys):
+  answers = {STATE: states('ACTIVE'), WORKERS: [BUSY]}
+  for verb in ('status', 'logs', 'stop', 'delete'):
+    assert cloud(answers=answers, command=(verb, *OPTIONS), training=()) == 0
+  assert verbs(stand_ins) == ['ssh', 'stop', 'delete']
+  output = capsys.readouterr().out
+  assert 'vie: ACTIVE' in output
+  assert 'vie_jax running' in output
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    (('--zone=us',), 'is not a zone'),
+    (('--name=Vie',), 'is not a name'),
+    (('--name=a b',), 'is not a name'),
+    (('--project=x',), 'is not the id of a project'),
+    (('--bucket=gs://b',), 'is not a bucket'),
+    (('--accelerator-type=v9-8',), '--accelerator-type=v9-8: write one of'),
+    (('--commit=no-such',), '--commit=no-such is no commit'),
+    (('--mount=/other',), 'must lie below /other'),
+    (('--spot', '--reserved'), 'not allowed with'),
+    (('--poll-seconds=-1',), 'at least 0'),
+  ],
+)
+def test_mistakes(stand_ins, capsys, options, words):
+  stand_ins.install('gcloud')
+  try:
+    code = cloud_tpu.main([*RUN, *options, *TRAINING])
+  except SystemExit as end:
+    code = end.code
+  assert code == 2
+  assert words in capsys.readouterr().err
+  assert stand_ins.calls == []

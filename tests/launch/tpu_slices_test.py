@@ -1,0 +1,76 @@
+"""Types and topologies of TPUs: chips and machines."""
+
+import pytest
+import tpu_slices
+from training_command import LaunchError
+
+
+@pytest.mark.parametrize(
+  'name, chips, hosts',
+  [
+    # Cores, eight on a machine.
+    ('v2-8', 4, 1),
+    ('v3-32', 16, 4),
+    ('v4-8', 4, 1),
+    ('v4-16', 8, 2),
+    ('v5p-8', 4, 1),
+    ('v5p-32', 16, 4),
+    # Chips, four on a machine of a slice.
+    ('v5litepod-1', 1, 1),
+    ('v5litepod-4', 4, 1),
+    ('v5litepod-8', 8, 1),
+    ('v5litepod-16', 16, 4),
+    ('v5litepod-256', 256, 64),
+    ('v6e-8', 8, 1),
+    ('v6e-64', 64, 16),
+  ],
+)
+def test_accelerator_types(name, chips, hosts):
+  found = tpu_slices.of_type(name)
+  assert (found.chips, found.hosts) == (chips, hosts)
+  assert found.chips_per_host * hosts == chips
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24', 'v6e-512'],
+)
+def test_types_that_there_are_not(name):
+  with pytest.raises(LaunchError, match=name):
+    tpu_slices.of_type(name)
+
+
+@pytest.mark.parametrize(
+  'version, topology, chips, hosts',
+  [
+    ('v5litepod', '1x1', 1, 1),
+    ('v5litepod', '2x4', 8, 1),
+    ('v6e', '4x4', 16, 4),
+    ('v6e', '16x16', 256, 64),
+    ('v5p', '2x2x1', 4, 1),
+    ('v5p', '2x2x2', 8, 2),
+    ('v4', '4x4x8', 128, 32),
+  ],
+)
+def test_topologies(version, topology, chips, hosts):
+  found = tpu_slices.of_topology(version, topology)
+  assert (found.chips, found.hosts) == (chips, hosts)
+
+
+@pytest.mark.parametrize(
+  'version, topology',
+  [
+    ('v6e', '3x3'),
+    ('v6e', '2x2x1'),
+    ('v5p', '4x4'),
+    ('v5p', '4x4x6'),
+    ('v5p', '0x4x4'),
+    ('v5litepod', '4'),
+    ('v5litepod', ''),
+    ('v3', '2x2'),
+    ('v7', '2x2'),
+  ],
+)
+def test_topologies_that_there_are_not(version, topology):
+  with pytest.raises(LaunchError):
+    tpu_slices.of_topology(version, topology)

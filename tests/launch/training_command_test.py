@@ -1,0 +1,128 @@
+"""main.py's arguments are checked before anything is started or paid for."""
+
+import argparse
+
+import pytest
+import training_command
+from absl import flags
+from training_command import LaunchError
+
+import main
+
+CONFIG = '--config=configs/demo.py:single'
+REMOTE = (CONFIG, '--workdir=/w', '--config.dataset.dir=/data')
+
+
+def check(*arguments, is_remote=True):
+  return training_command.check(arguments, is_remote=is_remote)
+
+
+def test_modes_are_those_of_main():
+  assert set(training_command.MODES) == set(main.MODES)
+
+
+def test_flags_are_those_of_main():
+  found = flags.FLAGS.flags_by_module_dict()['main']
+  assert set(training_command.FLAGS) == {f'--{flag.name}' for flag in found}
+
+
+def test_arguments_are_handed_on_as_they_are():
+  arguments = (*REMOTE, '--config.dataset.label_columns=(\'a b\', "c")')
+  training = check(*arguments)
+  assert training.words == ('main.py', *arguments)
+  assert (training.workdir, training.dataset_dir) == ('/w', '/data')
+
+
+def test_split_at_the_first_dashes():
+  assert training_command.split(['--a', '--', '--b', '--', 'c']) == (
+    ['--a'],
+    ['--b', '--', 'c'],
+  )
+  assert training_command.split(['--a']) == (['--a'], [])
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ((), '--config is missing'),
+    ((CONFIG,), '--workdir is missing'),
+    ((CONFIG, '--workdir='), '--workdir needs a value'),
+    ((CONFIG, '--workdir'), '--workdir needs a value'),
+    ((*REMOTE, '--mode=trian'), '--mode=trian must be one of'),
+    ((*REMOTE, '--distributed=maybe'), '--distributed must be'),
+    ((*REMOTE, '--nodes=2'), '--nodes=2 is no argument of main.py'),
+    ((*REMOTE, 'rm -rf /'), 'rm -rf / is no argument'),
+    ((*REMOTE, '--config.batch_size'), 'not understood'),
+    ((*REMOTE, '--config.batch_sise=4'), 'batch_sise'),
+    ((*REMOTE, '--config.batch_size=many'), 'batch_size=many does not fit'),
+    (('--config=configs/no.py', '--workdir=/w'), 'no config configs/no.py'),
+    (('--config=../x.py', '--workdir=/w'), 'no config ../x.py'),
+    (('--config=configs/demo.py:no', '--workdir=/w'), 'demo.py:no does not'),
+    ((CONFIG, '--workdir=gs://b/w'), 'workdir must be a path'),
+    ((CONFIG, '--workdir=w', REMOTE[2]), 'must begin with "/"'),
+    ((CONFIG, '--workdir=/w'), '--config.dataset.dir=demo/data must begin'),
+  ],
+)
+def test_mistakes_are_one_line(arguments, words):
+  with pytest.raises(LaunchError) as error:
+    check(*arguments)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_here_paths_may_be_relative():
+  training = check(CONFIG, '--workdir=w', is_remote=False)
+  assert training.dataset_dir == 'demo/data'
+
+
+def test_a_data_set_may_be_in_a_bucket():
+  check(CONFIG, '--workdir=/w', '--config.dataset.dir=gs://bucket/name')
+
+
+@pytest.mark.parametrize(
+  'workdir, is_below',
+  [
+    ('/mnt/bucket/a', True),
+    ('/mnt/bucket/a/b', True),
+    ('/mnt/bucket', False),
+    ('/mnt/buckets/a', False),
+    ('/mnt/bucket/../a', False),
+    ('/home/a', False),
+  ],
+)
+def test_a_workdir_must_be_in_the_bucket(workdir, is_below):
+  training = training_command.Training((), workdir, '')
+  if is_below:
+    training_command.check_below(training, '/mnt/bucket')
+  else:
+    with pytest.raises(LaunchError, match='must lie below'):
+      training_command.check_below(training, '/mnt/bucket')
+
+
+@pytest.mark.parametrize(
+  'codes, expected',
+  [
+    ([0, 0], 0),
+    ([0, 75], 75),
+    ([75, 2, -6], 2),
+    ([130, 75], 130),
+    ([-6, 0], 134),
+    ([-6, 75], 75),
+    ([1, 0], 1),
+    # A worker of a Cloud TPU that was restarted.
+    ([-1, 0], 129),
+  ],
+)
+def test_one_exit_code_of_many(codes, expected):
+  assert training_command.exit_code_of(codes) == expected
+
+
+def test_numbers_and_names_of_the_command_line():
+  assert training_command.number(1, 8)('8') == 8
+  for text in ('0', '9', 'x', '1.5', ''):
+    with pytest.raises(argparse.ArgumentTypeError, match='at least 1'):
+      training_command.number(1, 8)(text)
+  convert = training_command.matching('[a-z]+', 'a word')
+  assert convert('abc') == 'abc'
+  with pytest.raises(argparse.ArgumentTypeError, match='is not a word'):
+    convert('abc\n')
