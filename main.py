@@ -10,6 +10,7 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -147,7 +148,9 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    distributed.leave(2, message)
+    # A full disk may have room again, whatever was being written.
+    is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    distributed.leave(distributed.STOPPED_EARLY if is_full else 2, message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
     distributed.leave(distributed.STOPPED_EARLY, str(error))
