@@ -162,7 +162,14 @@ def main(unused_argv):
     if not distributed.is_shared():
       raise
     distributed.leave_if_another_has()
-    logging.exception('A mistake in the code, or a process that is gone.')
+    if distributed.tells_of_loss(error):
+      message = (
+        'Another process of the run is gone. Run the same command again on '
+        'all machines: it goes on from the last save.'
+      )
+      logging.error('%s', message)
+      distributed.leave(distributed.STOPPED_EARLY, message, is_loss=True)
+    logging.exception('This process has met a mistake in the code.')
     distributed.leave(1, f'{type(error).__name__}: {error}')
   distributed.finish()
 

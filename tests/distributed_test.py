@@ -22,7 +22,11 @@ try:
   )
   index, folder = distributed.index(), pathlib.Path(sys.argv[1])
   {body}
-except ValueError as error:
+except Exception as error:
+  distributed.leave_if_another_has()
+  if distributed.tells_of_loss(error):
+    logging.error('Another is gone.')
+    distributed.leave(75, 'Another is gone.', is_loss=True)
   logging.error('%s', error)
   distributed.leave(2, str(error))
 distributed.finish()
@@ -120,6 +124,38 @@ multihost_utils.process_allgather(np.ones(3))  # waits for the other
     assert last_line(process).endswith('the disk is on fire')
   # Soon, and not when JAX notices that a process is gone.
   assert abs(both[0].seconds - both[1].seconds) < 10
+
+
+@pytest.mark.slow
+def test_a_process_may_come_late_to_the_first_computation(tmp_path):
+  body = """
+from vie_jax import sharding
+mesh = sharding.make_mesh()
+if index == 1:
+  time.sleep(40)  # as when it compiles
+ones = sharding.place(np.ones(8), sharding.rows(mesh))
+add = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))
+assert float(add(ones)) == 8
+"""
+  processes.run(commands(body, tmp_path), tmp_path / 'logs')
+
+
+@pytest.mark.parametrize('killed', [0, 1])
+def test_a_killed_process_ends_the_others(tmp_path, killed):
+  body = f"""
+for number in range(1000):
+  if number == 20 and index == {killed}:
+    os.kill(os.getpid(), 9)
+  multihost_utils.process_allgather(np.ones(3))
+"""
+  both = ended(body, tmp_path)
+  assert both[killed].code == -9
+  other = both[1 - killed]
+  # JAX aborts a process whose coordinator is gone.
+  assert other.code in ((75, -6) if killed == 0 else (75,))
+  assert other.seconds - both[killed].seconds < 10
+  if other.code == 75:
+    assert last_line(other).endswith('Another is gone.')
 
 
 def test_a_coordinator_that_is_not_there_is_named(tmp_path):

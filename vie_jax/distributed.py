@@ -21,18 +21,25 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from jax._src import distributed as jax_distributed
+from jax.experimental import multihost_utils
 
-from vie_jax import process_environment
+from vie_jax import process_environment, sharding
 from vie_jax.process_environment import DistributedError
 
 STOPPED_EARLY = 75
 """Exit code that says: the same command again may work (EX_TEMPFAIL)."""
 
+# Of messages of computations that wait for a process which is gone.
+_LOSS = ('Gloo ', 'Connection closed by peer', 'coordination service')
 _ENDED = 'vie_jax/ended/'
 _LEFT = 'vie_jax/left/'
+# Of a large run each process looks less often: process 0 answers all of them.
 _LOOK_EVERY_SECONDS = 0.5
+_LOOKS_PER_SECOND = 128
 # What a process has left, to find the same error by itself and end in order.
 _GRACE_SECONDS = 5.0
 # Waiting has no end of its own: one that dies or fails ends all.
@@ -81,6 +88,21 @@ def initialize(choice: str, timeouts: Timeouts | None = None) -> None:
     return
   _Watch.start()
   check_same({'number of devices': jax.local_device_count()})
+  _connect_devices()
+
+
+def _connect_devices():
+  """Makes the connections of devices while all processes are together.
+
+  On CPUs they are made when they are first used, and gloo fails where one
+  process comes half a minute after another: that happens when both compile.
+  Once they are there, it waits.
+  """
+  multihost_utils.sync_global_devices('connect')
+  mesh = sharding.make_mesh()
+  numbers = sharding.place(np.ones(mesh.size, np.float32), sharding.rows(mesh))
+  add = jax.jit(jnp.sum, out_shardings=sharding.replicated(mesh))
+  add(numbers).block_until_ready()
 
 
 def _connect(arguments, timeouts):
@@ -170,6 +192,11 @@ def count() -> int:
   return jax_distributed.global_state.num_processes
 
 
+def _pause():
+  """Seconds between two looks at what the others have said."""
+  return max(_LOOK_EVERY_SECONDS, count() / _LOOKS_PER_SECOND)
+
+
 class _Calls:
   """Numbers what all processes do together, in the same order."""
 
@@ -191,7 +218,8 @@ def wait_for_all(name: str) -> None:
     name: of the place, the same for all.
   """
   if is_shared():
-    _client().wait_at_barrier(_Calls.key(name), _FOREVER_SECONDS * 1000)
+    # The same barrier each time: JAX's service would remember each new one.
+    _client().wait_at_barrier(f'vie_jax/{name}', _FOREVER_SECONDS * 1000)
 
 
 def gather(name: str, value: Any) -> list:
@@ -353,7 +381,7 @@ class _Watch:
 
   @classmethod
   def _watch(cls):
-    while not cls._stopped.wait(_LOOK_EVERY_SECONDS):
+    while not cls._stopped.wait(_pause()):
       other = _ended_elsewhere()
       if other is None:
         continue
@@ -382,10 +410,15 @@ def _leave_as(other):
     other['host'],
     other['message'],
   )
-  _end(other['code'])
+  _end(other['code'], 2 * (_GRACE_SECONDS + _pause()))
 
 
-def leave(code: int, message: str) -> None:
+def tells_of_loss(error: Exception) -> bool:
+  """Whether an error of a computation says that another process is gone."""
+  return is_shared() and any(sign in str(error) for sign in _LOSS)
+
+
+def leave(code: int, message: str, *, is_loss: bool = False) -> None:
   """Ends this process before its time, and with it all others of the run.
 
   They end within seconds, with the same code and this message in their logs.
@@ -394,6 +427,7 @@ def leave(code: int, message: str) -> None:
   Args:
     code: exit code.
     message: one line.
+    is_loss: whether another process is gone, so that it is not waited for.
   """
   if not is_shared():
     sys.exit(code)
@@ -408,7 +442,7 @@ def leave(code: int, message: str) -> None:
     _client().key_value_set(f'{_ENDED}{index()}', json.dumps(said))
   except RuntimeError:
     logging.error('The other processes cannot be reached.')
-  _end(code)
+  _end(code, 2 * _pause() if is_loss else 2 * (_GRACE_SECONDS + _pause()))
 
 
 def leave_if_another_has() -> None:
@@ -417,20 +451,20 @@ def leave_if_another_has() -> None:
   An error of a computation with others often only says that one of them is
   gone; it knows why.
   """
-  until = time.monotonic() + 2 * _LOOK_EVERY_SECONDS
+  until = time.monotonic() + 2 * _pause()
   while is_shared() and time.monotonic() < until:
     other = _ended_elsewhere()
     if other is not None:
       _Watch.stop()
       _leave_as(other)
-    time.sleep(_LOOK_EVERY_SECONDS / 2)
+    time.sleep(_pause() / 2)
 
 
-def _end(code):
+def _end(code, patience):
   """Leaves when the others do: with process 0 goes what connects them."""
   try:
     _client().key_value_set(f'{_LEFT}{index()}', '', allow_overwrite=True)
-    until = time.monotonic() + 2 * _GRACE_SECONDS
+    until = time.monotonic() + patience
     while index() == 0 and time.monotonic() < until:
       if len(_client().key_value_dir_get(_LEFT)) == count():
         break

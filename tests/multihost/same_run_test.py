@@ -47,7 +47,9 @@ def run(folder, dataset, num_processes, num_devices, mode='train', **changes):
 @pytest.fixture(scope='module')
 def alone(demo_dataset, tmp_path_factory):
   """The workdir of one process with one device."""
-  return run(tmp_path_factory.mktemp('alone'), demo_dataset, 1, 1)
+  folder = tmp_path_factory.mktemp('alone')
+  run(folder, demo_dataset, 1, 1)
+  return run(folder, demo_dataset, 1, 1, 'knn_eval')
 
 
 @pytest.mark.parametrize('num_processes, num_devices', GRID)
@@ -61,8 +63,7 @@ def test_losses_and_neighbors_are_those_of_one_device(
   _, found = metric_log.curve(together, 'health/kmeans_objective')
   np.testing.assert_allclose(found, expected, rtol=1e-4)
   assert_same_knn(
-    run(tmp_path, demo_dataset, num_processes, num_devices, 'knn_eval'),
-    run(alone.parent, demo_dataset, 1, 1, 'knn_eval'),
+    run(tmp_path, demo_dataset, num_processes, num_devices, 'knn_eval'), alone
   )
 
 
