@@ -62,7 +62,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'scaling': ('accelerators objective', ''),
   'process_environment': ('', ''),
-  'distributed': ('process_environment sharding', 'jax numpy'),
+  'distributed': ('exit_codes process_environment sharding', 'jax numpy'),
   'run_log': ('untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
