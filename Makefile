@@ -7,7 +7,7 @@ TOOLS := $(VENV)/tools
 # Files of tests are shared out to two processes.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
-.PHONY: setup demo reproduce-demo test test-all test-beam lint format audit lock clean
+.PHONY: setup demo reproduce-demo test test-all test-faults test-beam lint format audit lock clean
 
 setup: $(INSTALLED)
 
@@ -22,6 +22,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# What may happen to a run: signals, kills, hangs, NaN (docs/faults.md).
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -q -rP tests/faults tests/watchdog_test.py \
+	  tests/environment_test.py tests/launch/supervise_test.py
 
 # Builds Beam's own environment, unless VIE_JAX_BEAM_PYTHON names one.
 test-beam: $(INSTALLED)

@@ -10,10 +10,17 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
+import errno
 import json
 import os
 import pathlib
 import sys
+
+from vie_jax import preemption
+
+if __name__ == '__main__':
+  # Before the slow imports: the signal that ends a job may come at any time.
+  preemption.SIGNALS.listen()
 
 # TensorFlow only decodes pictures here, and need not talk about it.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -21,6 +28,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import jax
 from absl import app, flags, logging
+from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from vie_jax import (
@@ -32,6 +40,7 @@ from vie_jax import (
   distributed,
   embed,
   evaluate,
+  exit_codes,
   finetune,
   linear_eval,
   metric_log,
@@ -136,10 +145,12 @@ def main(unused_argv):
   if problem := urls.problem(workdir):
     _refuse(f'--workdir: {problem}.')
   run_log.to_terminal()
+  preemption.SIGNALS.listen_to(_CONFIG.value.fault)
   compilation_cache.use()
   try:
-    _start_processes(workdir)
-    MODES[_MODE.value](_CONFIG.value, workdir)
+    with preemption.SIGNALS.raising():
+      _start_processes(workdir)
+      MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
     message = urls.redacted(str(error))
     lines = [' '.join(line.split()) for line in message.splitlines()]
@@ -147,14 +158,17 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    distributed.leave(2, message)
+    # A full disk may have room again, whatever was being written.
+    is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    code = exit_codes.RETRY if is_full else exit_codes.REFUSED
+    distributed.leave(code, message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
-    distributed.leave(distributed.STOPPED_EARLY, str(error))
-  except KeyboardInterrupt:
-    message = 'Interrupted. The same command goes on from the last save.'
-    logging.error('%s', message)
-    distributed.leave(130, message)
+    distributed.leave(exit_codes.RETRY, str(error))
+  except preemption.Stopped as stopped:
+    message = f'{stopped} The same command goes on from there.'
+    logging.warning('%s', message)
+    distributed.leave(preemption.SIGNALS.exit_code, message)
   except Exception as error:
     if not distributed.is_shared():
       raise
@@ -165,7 +179,7 @@ def main(unused_argv):
         'all machines: it goes on from the last save.'
       )
       logging.error('%s', message)
-      distributed.leave(distributed.STOPPED_EARLY, message, is_loss=True)
+      distributed.leave(exit_codes.RETRY, message, is_loss=True)
     logging.exception('This process has met a mistake in the code.')
     distributed.leave(1, f'{type(error).__name__}: {error}')
   distributed.finish()
@@ -175,6 +189,8 @@ def _start_processes(workdir):
   """Connects the processes of the run, and sees that they are alike."""
   seconds = {name: flag.value for name, flag in _TIMEOUTS.items()}
   distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
+  if jax.distributed.is_initialized():
+    preemption.SIGNALS.agree_by(multihost_utils.reached_preemption_sync_point)
   if not distributed.is_shared():
     return
   run_log.to_terminal(f'[{distributed.index()}] ')

@@ -325,12 +325,58 @@ def get_config() -> ml_collections.ConfigDict:
   config.input = ml_collections.ConfigDict()
   # Threads that read and decode; 0 is one per core.
   config.input.num_threads = 0
-  # Batches decoded ahead.
+  # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4
   # Share of the frames that were asked for, in [0, 1], that may be damaged and
   # replaced by others of their video; more of them stop the run. 0 stops at
   # the first. Of images, too, where they are replaced or left out.
   config.input.max_bad_share = 0.05
+
+  # --mode=describe also prints what a run would take on machines that are not
+  # there: memory, time, communication, input; see docs/scaling.md. No
+  # other mode reads it.
+  config.plan = ml_collections.ConfigDict()
+  # Training videos of the data set to plan for, such as 1e9; 0 plans nothing.
+  config.plan.videos = 0.0
+  # Devices: 1, 2, 4 ... 1024.
+  config.plan.devices = 8
+  # Videos in a batch over all devices; 0: batch_size, rounded up so that it
+  # splits evenly over them.
+  config.plan.batch_size = 0
+  # 'v100', 'a100', 'h100', 'h200', 'tpu_v4', 'tpu_v5e', 'tpu_v5p' or 'tpu_v6e';
+  # vie_jax/accelerators.py has their peaks and where these are from.
+  config.plan.accelerator = 'h100'
+  # Share of the peak of matrix products that is reached, in (0, 1]. A guess:
+  # nothing of this was measured on an accelerator yet.
+  config.plan.efficiency = 0.4
+  # Share of the peak bandwidth of memory and links, in (0, 1]; a guess, too.
+  config.plan.bandwidth_efficiency = 0.8
+  # Bytes a second that one host writes to where checkpoints are kept.
+  config.plan.storage_bandwidth = 1e9
+  # Frames of a video, 10 s at 25 per second; bytes of a stored frame and
+  # milliseconds of a core to read and decode one (docs/benchmarks.md).
+  config.plan.frames_per_video = 250
+  config.plan.bytes_per_frame = 42_590
+  config.plan.host_ms_per_frame = 0.52
+
+  config.fault = ml_collections.ConfigDict()
+  # A step whose loss, gradient or new numbers are not finite changes nothing.
+  # 'stop' ends the run there, with the last good checkpoint; 'skip' goes on
+  # with the next batch.
+  config.fault.on_nonfinite = 'stop'
+  # 'skip': more of them in a row, or in all, stop the run.
+  config.fault.max_skipped_in_a_row = 10
+  config.fault.max_skipped_steps = 1000
+  # Seconds that a batch or a step may take; a run that hangs prints where, and
+  # ends with the exit code 75. 0 has nothing watched.
+  config.fault.watchdog_seconds = 1800
+  # The same for what compiles first or takes long: the first step of an
+  # objective, k-means, a batch of an evaluation, a checkpoint. At least
+  # watchdog_seconds.
+  config.fault.watchdog_slow_seconds = 7200
+  # Signals that mean the same as SIGTERM, which asks a run to save and leave:
+  # SIGUSR1 is what SLURM is told to send (--signal=USR1@120).
+  config.fault.signals = ('SIGUSR1',)
 
   config.lock()
   return config

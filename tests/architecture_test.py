@@ -27,6 +27,8 @@ WITHOUT_TENSORFLOW = [
     'models',
     'evaluation',
     'device_augment',
+    'finite',
+    'preemption',
     'sharding',
     'untrusted',
     'optimizer',
@@ -37,21 +39,30 @@ WITHOUT_TENSORFLOW = [
     'saved_steps',
     'checkpoint',
     'run_record',
+    'watchdog',
   )
 ]
 
 ALLOWED = {  # module or folder -> (own code, outside packages)
+  'exit_codes': ('', ''),
+  'preemption': ('exit_codes', ''),
+  'watchdog': ('exit_codes', ''),
+  'environment': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
+  'finite': ('sharding', 'jax numpy'),
+  'skipped_steps': ('finite', 'jax ml_collections numpy'),
   'objective': ('objective sharding', 'jax numpy'),
   'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
+  'accelerators': ('', ''),
   'config_check': (
-    'models.networks models.readout untrusted',
+    'accelerators models.networks models.readout untrusted',
     'ml_collections',
   ),
+  'scaling': ('accelerators objective', ''),
   'process_environment': ('', ''),
-  'distributed': ('process_environment sharding', 'jax numpy'),
+  'distributed': ('exit_codes process_environment sharding', 'jax numpy'),
   'run_log': ('untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
@@ -62,9 +73,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'simplejpeg',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
-  'train_step': ('sharding train_state objective', 'jax flax optax'),
-  'agreement': ('', 'jax numpy'),
-  'saved_steps': ('agreement saved_steps', 'jax numpy orbax'),
+  'train_step': ('finite sharding train_state objective', 'jax flax optax'),
+  'agreement': ('distributed', ''),
+  'saved_steps': ('agreement distributed saved_steps', 'jax numpy orbax'),
   'checkpoint': ('agreement saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('agreement', ''),
@@ -74,7 +85,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'experiment': (
     'config_check device_augment distributed input_pipeline models '
-    'objective.memory_bank sharding train_state',
+    'objective.memory_bank preemption sharding train_state watchdog',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
@@ -88,9 +99,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment distributed evaluation '
-    'experiment input_pipeline metric_log models.networks result run_log '
-    'run_record sharding weights workdir_lock',
+    'checkpoint classifiers config_check device_augment distributed '
+    'environment evaluation experiment finite input_pipeline metric_log '
+    'models.networks preemption result run_log run_record sharding '
+    'skipped_steps watchdog weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
@@ -99,8 +111,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'describe': (
-    'config_check experiment models',
+    'config_check experiment models plan',
     'jax ml_collections',
+  ),
+  'plan': (
+    'accelerators config_check evaluation.knn experiment '
+    'input_pipeline.augmentation models objective.memory_bank scaling train',
+    'jax numpy ml_collections',
   ),
   'embed': (
     'config_check device_augment distributed embeddings evaluation experiment '
@@ -108,17 +125,18 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint embeddings evaluation experiment input_pipeline result '
+    'checkpoint embeddings evaluation experiment finite input_pipeline result '
     'train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
-    'classifiers evaluation input_pipeline.image_source result sharding '
+    'classifiers evaluation finite input_pipeline.image_source result sharding '
     'weights',
     'jax flax optax ml_collections',
   ),
   'finetune': (
-    'classifiers config_check evaluation optimizer result sharding weights',
+    'classifiers config_check evaluation finite optimizer result sharding '
+    'weights',
     'jax flax optax ml_collections',
   ),
   'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
@@ -132,10 +150,16 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
+  'train_loop': (
+    'distributed evaluation.monitors experiment preemption sharding '
+    'skipped_steps train_state train_step watchdog',
+    'clu',
+  ),
   'train': (
-    'checkpoint config_check distributed evaluate evaluation experiment '
-    'metric_log optimizer run_log run_record sharding train_state train_step '
-    'weights workdir_lock',
+    'checkpoint config_check distributed environment evaluate experiment '
+    'finite metric_log optimizer preemption run_log run_record sharding '
+    'skipped_steps train_loop train_state train_step watchdog weights '
+    'workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

@@ -130,17 +130,40 @@ def test_a_restored_state_can_be_trained_on_and_saved_again(tmp_path, mesh):
     assert_equal(checkpoints.restore(3, shapes(mesh.size)), expected)
 
 
-@pytest.mark.parametrize('saved, restored', [(1, 8), (8, 1), (8, 2)])
-def test_other_numbers_of_devices_restore_the_same(tmp_path, saved, restored):
-  copies = save(tmp_path, [7], num_devices=saved)
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    state = checkpoints.restore(7, shapes(restored))
-  assert_equal(state, copies[7])
-  wanted = train_state.layout(state, sharding.make_mesh(restored))
-  for leaf, layout in zip(
-    jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True
+def test_other_numbers_of_devices_restore_the_same(tmp_path):
+  """All 12 pairs of 1, 2, 4 and 8 devices."""
+  numbers = (1, 2, 4, 8)
+  digests = set()
+  for saved in numbers:
+    copies = save(tmp_path / str(saved), [7], num_devices=saved)
+    folder = tmp_path / str(saved) / 'checkpoints' / '7'
+    # The digests that the restored arrays are compared with are the same, too.
+    digests.add(
+      json.dumps(json.loads(read_commit(folder))['items'], sort_keys=True)
+    )
+    with checkpoint.Checkpoints(tmp_path / str(saved)) as checkpoints:
+      for restored in numbers:
+        state = checkpoints.restore(7, shapes(restored))
+        assert_equal(state, copies[7])
+        wanted = train_state.layout(state, sharding.make_mesh(restored))
+        for leaf, layout in zip(
+          jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True
+        ):
+          assert leaf.sharding.is_equivalent_to(layout, leaf.ndim)
+  assert len(digests) == 1
+
+
+def read_commit(folder):
+  return (folder / 'commit.json').read_text()
+
+
+def test_a_number_of_devices_that_does_not_divide_the_bank_is_refused(tmp_path):
+  save(tmp_path, [7])
+  with (
+    checkpoint.Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(checkpoint.CheckpointError, match='in memory_bank, bank was'),
   ):
-    assert leaf.sharding.is_equivalent_to(layout, leaf.ndim)
+    checkpoints.restore(7, shapes(7))
 
 
 def test_single_items_are_restored_without_the_others(tmp_path):
@@ -247,7 +270,7 @@ DAMAGES = {
   'truncated_training': (truncate('training'), 'bytes instead of'),
   'values_removed': (remove_values('memory_bank'), 'is missing'),
   'flipped_model': (flip_bit('model'), 'model: '),
-  'truncated_record': (cut_record, 'is not JSON'),
+  'truncated_record': (cut_record, 'is not JSON of this kind'),
   'changed_record': (change_record, 'SHA-256'),
 }
 
@@ -540,6 +563,12 @@ def test_other_videos_are_refused_with_both_fingerprints():
     ('model.name', 'vie_slowfast'),
     ('optimizer.name', 'adam'),
     ('local_aggregation.num_clusterings', 3),
+    ('model.embedding_size', 64),
+    ('model.fast_width', 4),
+    ('model.alpha', 4),
+    ('model.dtype', 'bfloat16'),
+    ('model.batch_norm_decay', 0.5),
+    ('model.name', 'vie_trn'),
   ],
 )
 def test_a_changed_field_that_shapes_the_state_is_refused(field, value):

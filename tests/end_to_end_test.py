@@ -294,13 +294,14 @@ def later(demo_dataset, trained, tmp_path_factory):
     'untrained': {'mode': 'knn_eval', 'init_from': 'random'},
     'diverging': DIVERGING,
     'damaged': {},
-    'repaired': {},
+    'all_damaged': {},
   }
   for name in options:
     shutil.copytree(trained, folder / name)
   shutil.rmtree(folder / 'untrained')
   shutil.rmtree(folder / 'damaged' / 'checkpoints' / '24' / 'memory_bank')
-  shutil.rmtree(folder / 'repaired' / 'checkpoints' / '24')
+  for record in (folder / 'all_damaged' / 'checkpoints').glob('*/commit.json'):
+    record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
   results = finish_all(
     {
       name: tiny_run.command(folder / name, demo_dataset, **changes)
@@ -415,21 +416,32 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_checkpoint(
       assert np.isfinite(value).all()
 
 
-def test_a_damaged_checkpoint_is_named_with_a_remedy_that_works(
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
   demo_dataset, trained, later
 ):
   workdir, finished = later('damaged')
   newest = workdir / 'checkpoints' / '24'
+  assert finished.code == 0, finished.output
+  (line,) = [x for x in finished.output.split('\n') if 'is damaged' in x]
+  assert f'The checkpoint {newest} is damaged: memory_bank/' in line
+  assert 'is missing. Going on from step 20 instead.' in line
+  assert 'Going on from the checkpoint of step 20.' in finished.output
+  assert (newest.parent / '24.damaged').is_dir()
+  assert_same_end(trained, workdir, demo_dataset, 1)
+
+
+def test_if_all_checkpoints_are_damaged_a_run_does_not_begin_anew(
+  trained, later
+):
+  workdir, finished = later('all_damaged')
   assert finished.code == 2
   assert 'Traceback' not in finished.output
-  assert finished.message == (
-    f'The checkpoint {newest} cannot be restored: it has no memory_bank. '
-    'If it is damaged, move it away to go on from step 20.'
+  assert finished.message.startswith(
+    f'No checkpoint in {workdir / "checkpoints"} can be restored: 24: '
   )
-  workdir, finished = later('repaired')
-  assert finished.code == 0, finished.output
-  assert 'Going on from the checkpoint of step 20.' in finished.output
-  assert_same_end(trained, workdir, demo_dataset, 1)
+  assert 'move them away to start anew' in finished.message
+  names = {path.name for path in (workdir / 'checkpoints').iterdir()}
+  assert names == {path.name for path in (trained / 'checkpoints').iterdir()}
 
 
 @pytest.fixture(scope='session')

@@ -43,10 +43,13 @@ def test_lines_have_time_and_message_and_are_appended(tmp_path):
 
 def test_libraries_speak_only_when_it_matters(tmp_path, absl_logger):
   run_log.to_file(tmp_path)
-  library = '/lib/orbax/checkpoint/manager.py'
+  library = '/lib/etils/epath/gpath.py'
   say(absl_logger, 'Saving.', path=library)
   say(absl_logger, 'Beware.', path=library, level=python_logging.WARNING)
   say(absl_logger, 'It failed.', path=library, level=python_logging.ERROR)
+  # What orbax says of a failure is long, and is said again in our words.
+  orbax = '/lib/orbax/checkpoint/manager.py'
+  say(absl_logger, 'Failed.', path=orbax, level=python_logging.ERROR)
   say(absl_logger, 'Ours.')
   assert [line.split(' ', 2)[2] for line in lines(tmp_path)] == [
     'It failed.',

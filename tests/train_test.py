@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import checkpoint, metric_log, train
+from vie_jax import checkpoint, metric_log, train, train_loop
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_clusters_are_made_at_the_start_and_every_epoch(
   due = [
     step
     for step in range(20)
-    if train.clusters_are_due(
+    if train_loop.clusters_are_due(
       step, first_step=first_step, every_steps=every_steps
     )
   ]

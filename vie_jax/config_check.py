@@ -5,6 +5,7 @@ import re
 
 import ml_collections
 
+from vie_jax import accelerators
 from vie_jax.models import networks, readout
 from vie_jax.untrusted import urls
 
@@ -56,7 +57,10 @@ _AT_LEAST_ONE = (
   'finetune.patience',
   'supervised.num_eval_clips',
   'supervised.patience',
-  'input.prefetch_batches',
+  'plan.devices',
+  'plan.storage_bandwidth',
+  'plan.frames_per_video',
+  'plan.bytes_per_frame',
 )
 _NOT_NEGATIVE = (
   'seed',
@@ -70,6 +74,10 @@ _NOT_NEGATIVE = (
   'optimizer.warmup_steps',
   'dataset.bin_frames',
   'input.num_threads',
+  'plan.videos',
+  'plan.batch_size',
+  'plan.host_ms_per_frame',
+  'input.prefetch_batches',
   'linear_eval.learning_rate',
   'linear_eval.weight_decay',
   'finetune.learning_rate',
@@ -77,6 +85,10 @@ _NOT_NEGATIVE = (
   'finetune.scratch_learning_rate',
   'finetune.scratch_weight_decay',
   'finetune.num_drops',
+  'fault.max_skipped_in_a_row',
+  'fault.max_skipped_steps',
+  'fault.watchdog_seconds',
+  'fault.watchdog_slow_seconds',
   'supervised.learning_rate',
   'supervised.weight_decay',
   'supervised.num_drops',
@@ -107,8 +119,10 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),
   'knn.reference': ('bank', 'clips'),
+  'fault.on_nonfinite': ('stop', 'skip'),
   'on_failed_save': ('retry', 'stop'),
   'embed.layer': ('embedding', *readout.LAYERS),
+  'plan.accelerator': tuple(accelerators.ACCELERATORS),
   **{
     f'{group}.{name}': choices
     for group in ('finetune', 'supervised')
@@ -138,6 +152,14 @@ _LISTS = {
   'linear_eval.layers': readout.LAYERS,
   'linear_eval.averaged_layers': readout.LAYERS,
   'embed.splits': ('train', 'val'),
+  'fault.signals': (
+    'SIGHUP',
+    'SIGINT',
+    'SIGTERM',
+    'SIGUSR1',
+    'SIGUSR2',
+    'SIGXCPU',
+  ),
 }
 
 
@@ -298,6 +320,9 @@ def _relations(config):
       f'objective.temperature is {config.objective.temperature}; it must be '
       'positive and finite'
     )
+  for field in ('plan.efficiency', 'plan.bandwidth_efficiency'):
+    if not _is_share(_value(config, field)):
+      yield f'{field} is {_value(config, field)}; it must lie in (0, 1]'
   for field in _MOMENTA:
     if not 0 <= _value(config, field) < 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1)'

@@ -14,6 +14,7 @@ from absl import logging
 from vie_jax import (
   checkpoint,
   experiment,
+  finite,
   result,
   train_state,
   weights,
@@ -285,6 +286,17 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
     mesh=run.mesh,
     step=found.step,
   )
+  rows = finite.bad_rows(
+    bank, num_videos=run.train.num_instances, mesh=run.mesh
+  )
+  if rows:
+    names = ', '.join(
+      f'{row} ({experiment.video_path(run, row)})' for row in rows
+    )
+    raise checkpoint.CheckpointError(
+      f'Rows of the memory bank of {found.workdir} are not finite: {names}. '
+      'Compare with the clips of these videos: --config.knn.reference=clips.'
+    )
   return Reference(bank, 'bank', run.train)
 
 

@@ -22,8 +22,10 @@ from vie_jax import (
   config_check,
   device_augment,
   distributed,
+  preemption,
   sharding,
   train_state,
+  watchdog,
 )
 from vie_jax.input_pipeline import (
   augmentation,
@@ -238,6 +240,11 @@ def record(parts: Experiment) -> dict:
   }
 
 
+def video_path(parts: Experiment, row: int) -> str:
+  """The training video that a row of the memory bank stands for."""
+  return parts.train.store.paths[parts.train.video[row]]
+
+
 def dataset_facts(parts: Experiment) -> dict:
   """The data set, as `result.json` has it; training videos count once."""
   store = parts.train.store
@@ -411,6 +418,27 @@ def train_batches(experiment: Experiment, *, start_step: int, seed: int):
   )
 
 
+@contextlib.contextmanager
+def watched(opened) -> Iterator[Iterator[dict]]:
+  """Batches of an evaluation, between which it may be stopped.
+
+  Args:
+    opened: context manager over batches, equally many in all processes.
+
+  Raises:
+    preemption.Stopped: between two batches, if a signal asks for it.
+  """
+  with opened as batches:
+
+    def checked():
+      for batch in batches:
+        watchdog.beat()
+        preemption.SIGNALS.check()
+        yield batch
+
+    yield checked()
+
+
 def eval_batches(
   experiment: Experiment,
   videos: instances.Instances,
@@ -419,11 +447,13 @@ def eval_batches(
   is_consecutive: bool = False,
 ):
   """Opens the evaluation clips of some videos: a context manager."""
-  return pipeline.eval_batches(
-    videos,
-    batch_size=experiment.eval_batch_size,
-    start_step=start_step,
-    is_consecutive=is_consecutive,
-    damage=experiment.eval_damage,
-    **input_options(experiment.config),
+  return watched(
+    pipeline.eval_batches(
+      videos,
+      batch_size=experiment.eval_batch_size,
+      start_step=start_step,
+      is_consecutive=is_consecutive,
+      damage=experiment.eval_damage,
+      **input_options(experiment.config),
+    )
   )

@@ -10,7 +10,14 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from vie_jax import config_check, optimizer, result, sharding, weights
+from vie_jax import (
+  config_check,
+  finite,
+  optimizer,
+  result,
+  sharding,
+  weights,
+)
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.evaluation import linear_readout
@@ -161,7 +168,10 @@ class _Classifier:
       opt_state=opt_state,
       **trained,
     )
-    return after, {'loss': loss, 'top1': top1}
+    is_sound = finite.all_finite(loss, after)
+    before = state.replace(step=after.step)
+    after = finite.kept_unless(is_sound, before, after)
+    return after, {'loss': loss, 'top1': top1, finite.FLAG: ~is_sound}
 
   def step(self, state, batch, rate):
     """One update of network and classifier; see `fit.Task`."""
@@ -336,6 +346,7 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
         mesh=data.mesh,
         train_damage=data.train_damage,
         eval_damage=data.eval_damage,
+        name_of=data.name_of,
       ),
       data,
       found,

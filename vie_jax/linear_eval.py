@@ -8,7 +8,7 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from vie_jax import result, sharding, weights
+from vie_jax import finite, result, sharding, weights
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.evaluation import linear_readout
@@ -104,10 +104,13 @@ class Readouts:
     )
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
     after = linear_readout.ReadoutState(state.step + 1, params, opt_state)
+    is_sound = finite.all_finite(loss, after)
+    before = state.replace(step=after.step)
+    after = finite.kept_unless(is_sound, before, after)
     after = jax.lax.with_sharding_constraint(
       after, linear_readout.layout(after, self._data.mesh)
     )
-    return after, {'loss': loss, **losses}
+    return after, {'loss': loss, **losses, finite.FLAG: ~is_sound}
 
   def step(self, state, batch, rate):
     """One update of all readouts; see `fit.Task`."""
@@ -178,6 +181,7 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         mesh=data.mesh,
         train_damage=data.train_damage,
         eval_damage=data.eval_damage,
+        name_of=data.name_of,
       ),
       data,
       found,

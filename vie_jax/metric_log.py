@@ -56,13 +56,23 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     from_step: of the checkpoint that the run goes on from; lines of later
       steps, left by a run that was killed after it, are dropped. None for a
       run that starts anew: all are.
+    again: name of a figure; the line of `from_step` that has it is dropped,
+      too, since it will be written again. None drops no such line.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, from_step: int | None):
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    from_step: int | None,
+    again: str | None = None,
+  ):
     kept = [
       line
       for line in read(workdir)
-      if from_step is not None and line['step'] <= from_step
+      if from_step is not None
+      and line['step'] <= from_step
+      and not (line['step'] == from_step and again in line)
     ]
     path = pathlib.Path(workdir) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +132,18 @@ class _ScalarsToLog(metric_writers.LoggingWriter):
 
 
 def open_writers(
-  workdir: str | pathlib.Path, *, from_step: int | None, is_main: bool
+  workdir: str | pathlib.Path,
+  *,
+  from_step: int | None,
+  again: str | None = None,
+  is_main: bool,
 ) -> metric_writers.MultiWriter:
   """Opens everything that a run's figures go to.
 
   Args:
     workdir: receives TensorBoard files and `metrics.jsonl`.
     from_step: see `JsonLinesWriter`.
+    again: likewise.
     is_main: whether this process writes files, or only its log.
   """
   writers = [_ScalarsToLog()]
@@ -137,6 +152,6 @@ def open_writers(
     # leaves a torn file, and a few scalars cost nothing.
     writers += [
       metric_writers.SummaryWriter(str(workdir)),
-      JsonLinesWriter(workdir, from_step=from_step),
+      JsonLinesWriter(workdir, from_step=from_step, again=again),
     ]
   return metric_writers.MultiWriter(writers)

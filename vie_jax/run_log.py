@@ -18,9 +18,16 @@ _NOISY = (
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
-  """Whether a line is worth reading: libraries speak only when it matters."""
+  """Whether a line is worth reading: libraries speak only when it matters.
+
+  What orbax logs as an error it raises, too, and `step_saver` says it in a
+  line.
+  """
   is_noise = any(part in record.pathname for part in _NOISY)
-  return record.levelno >= python_logging.ERROR or not is_noise
+  is_said = _NOISY[0] in record.pathname
+  return not is_noise or (
+    record.levelno >= python_logging.ERROR and not is_said
+  )
 
 
 class _Formatter(python_logging.Formatter):
@@ -52,6 +59,11 @@ def file_name(process: int = 0) -> str:
   return f'{stem}-process-{process}{suffix}' if process else FILE_NAME
 
 
+def path(workdir: str | os.PathLike, process: int = 0) -> pathlib.Path:
+  """Of a process's log."""
+  return pathlib.Path(workdir) / file_name(process)
+
+
 def to_terminal(mark: str = '') -> None:
   """Sends log lines to standard error.
 
@@ -80,9 +92,7 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
     if isinstance(old, python_logging.FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(
-    pathlib.Path(workdir) / file_name(process), encoding='utf-8'
-  )
+  handler = python_logging.FileHandler(path(workdir, process), encoding='utf-8')
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

@@ -1,9 +1,8 @@
-"""The training loop: batches, steps, curves, checkpoints."""
+"""A training: how it starts, what it writes, what it saves."""
 
 import contextlib
 import functools
 import json
-import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,26 +12,30 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from absl import logging
-from clu import parameter_overview, periodic_actions
-from jax.sharding import Mesh
+from clu import parameter_overview
 
 from vie_jax import (
   checkpoint,
   config_check,
   distributed,
+  environment,
   evaluate,
   experiment,
+  finite,
   metric_log,
   optimizer,
+  preemption,
   run_log,
   run_record,
   sharding,
+  skipped_steps,
+  train_loop,
   train_state,
   train_step,
+  watchdog,
   weights,
   workdir_lock,
 )
-from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 
 CONFIG_FILE = 'config.json'
@@ -87,22 +90,6 @@ def method_of(
   )
 
 
-def clusters_are_due(step: int, *, first_step: int, every_steps: int) -> bool:
-  """Whether k-means runs before step `step`.
-
-  Args:
-    step: from 0.
-    first_step: the first step of Local Aggregation.
-    every_steps: steps between clusterings, an epoch in the official code.
-
-  Returns:
-    True at `first_step`, and at later multiples of `every_steps` (official).
-    The official code clusters after a restart, too; here the clusters are
-    part of the checkpoint, so that a restart changes nothing.
-  """
-  return step == first_step or (step > first_step and step % every_steps == 0)
-
-
 def build_optimizer(config: ml_collections.ConfigDict):
   """The update rule of the config, and its learning rate by step."""
   settings = config.optimizer
@@ -124,8 +111,7 @@ def build_optimizer(config: ml_collections.ConfigDict):
 
 @jax.jit
 def _is_finite(state: train_state.TrainState) -> jax.Array:
-  leaves = jax.tree.leaves((state.params, state.batch_stats, state.bank))
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+  return finite.all_finite(state.params, state.batch_stats, state.bank)
 
 
 def _start(
@@ -134,8 +120,8 @@ def _start(
   checkpoints: checkpoint.Checkpoints,
   rule: optax.GradientTransformation,
   steps: dict[str, Callable],
-) -> train_state.TrainState:
-  """The newest checkpoint's state, or a new one."""
+) -> tuple[train_state.TrainState, dict | None]:
+  """The newest checkpoint's state and record, or a new state and None."""
 
   def read(step):
     record = checkpoints.record(step)
@@ -151,13 +137,16 @@ def _start(
   if state is None:
     is_converted = 'converted_from' in record
     state = _first_state(parts, workdir, rule, is_converted=is_converted)
-    return _first_bank(parts, state, steps['fill_bank'])
+    return _first_bank(parts, state, steps['fill_bank']), None
   if record['damage']:
     experiment.go_on_counting(parts.train_damage, record['damage'])
+  environment.warn_of_changes(
+    record.get('environment'), environment.describe(parts.mesh)
+  )
   logging.info(
     'Going on from the checkpoint of step %d.', checkpoints.latest_step
   )
-  return state
+  return state, record
 
 
 def _first_state(
@@ -219,6 +208,7 @@ def _fill_bank(
   seed = parts.config.seed + 1
   with experiment.train_batches(parts, start_step=0, seed=seed) as batches:
     for number, batch in zip(range(num_batches), batches, strict=False):
+      preemption.SIGNALS.check()
       batch = sharding.global_batch(batch, parts.mesh)
       state = fill(state, batch, jnp.asarray(number, jnp.int32))
       # As in the loop: batches must not pile up in front of the device.
@@ -235,6 +225,7 @@ class _Reporter:
     parts: of the run.
     workdir: receives TensorBoard files and `metrics.jsonl`.
     checkpoints: of the workdir; the run goes on from the newest.
+    record: of that one, None for a run that begins.
     check_lock: raises if the workdir is no longer that of this process.
   """
 
@@ -243,54 +234,94 @@ class _Reporter:
     parts: Experiment,
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
+    record: dict | None,
     check_lock: Callable[[], None],
   ):
     self._parts = parts
     self._check_lock = check_lock
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
+    self._environment = environment.describe(parts.mesh)
+    # A run that begins is evaluated before its first step.
+    self.evaluation_is_due = record is None or record.get(
+      'evaluation_is_due', False
+    )
+    self.skipped = skipped_steps.SkippedSteps(
+      parts.config.fault,
+      names=functools.partial(experiment.video_path, parts),
+      stop=self._stop,
+      count=(record or {}).get('skipped_steps', 0),
+    )
     self.writer = metric_log.open_writers(
       workdir,
       from_step=checkpoints.latest_step,
+      again='eval/seconds' if self.evaluation_is_due else None,
       is_main=jax.process_index() == 0,
     )
 
   def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step; stops if the loss is not finite.
+    """Writes figures of a step.
 
     What has become of the last save is noticed here, too.
     """
     self._checkpoints.poll()
     values = {name: float(value) for name, value in metrics.items()}
     self.writer.write_scalars(step, values)
-    loss = values.get('train/loss', 0.0)
-    if not math.isfinite(loss):
-      self._stop(step, f'the loss is {loss}')
 
   def evaluate(self, state: train_state.TrainState) -> None:
     """Writes kNN accuracy and health; stops if the state is not finite."""
-    self._check(state)
+    self.check(state)
     started = time.monotonic()
     figures = evaluate.curves(self._evaluator, state, self._parts)
     figures['eval/seconds'] = time.monotonic() - started
     self.writer.write_scalars(int(state.step), figures)
 
-  def save(self, state: train_state.TrainState) -> None:
-    """Saves a checkpoint; stops if the state is not finite."""
-    self._check(state)
+  def save(
+    self, state: train_state.TrainState, *, evaluation_is_due: bool
+  ) -> None:
+    """Saves a checkpoint; stops if the state is not finite.
+
+    Args:
+      state: of a step; does nothing if that one is saved already.
+      evaluation_is_due: whether it is still to be evaluated.
+    """
+    saved = self._checkpoints.latest_step
+    if saved is not None and int(state.step) <= saved:
+      return
+    self.check(state)
     self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
     self.writer.flush()
-    damage = experiment.damage_so_far(self._parts.train_damage)
     self._checkpoints.save(
-      state, {**experiment.record(self._parts), 'damage': damage}
+      state,
+      {
+        **experiment.record(self._parts),
+        'damage': experiment.damage_so_far(self._parts.train_damage),
+        'skipped_steps': self.skipped.count,
+        'evaluation_is_due': evaluation_is_due,
+        'environment': self._environment,
+      },
     )
 
-  def _check(self, state):
-    if not _is_finite(state):
-      self._stop(
-        int(state.step), 'a parameter or a row of the memory bank is not finite'
+  def wait(self) -> None:
+    """Returns when all saves are on the disk."""
+    self._checkpoints.wait()
+
+  def check(self, state: train_state.TrainState) -> None:
+    """Stops if the state is not finite, naming videos of bad bank rows."""
+    if _is_finite(state):
+      return
+    parts = self._parts
+    rows = finite.bad_rows(
+      state.bank, num_videos=parts.train.num_instances, mesh=parts.mesh
+    )
+    reason = 'a parameter or a batch statistic is not finite'
+    if rows:
+      names = ', '.join(
+        f'{row} ({experiment.video_path(parts, row)})' for row in rows
       )
+      reason = f'rows of the memory bank are not finite: {names}'
+    self._stop(int(state.step), reason)
 
   def _stop(self, step, reason):
     with contextlib.suppress(checkpoint.SaveFailedError):
@@ -304,7 +335,7 @@ class _Reporter:
     raise metric_log.DivergedError(
       f'Training stopped at step {step}: {reason}; {kept}. Lower '
       'config.optimizer.learning_rate, or look at the data, and run it '
-      'again.'
+      'again; or go on without such steps, --config.fault.on_nonfinite=skip.'
     )
 
 
@@ -325,28 +356,6 @@ def _describe(
   )
   if jax.process_index() == 0:
     (workdir / CONFIG_FILE).write_text(config + '\n')
-
-
-def _recluster(
-  state: train_state.TrainState,
-  recluster: Callable,
-  reporter: _Reporter,
-  *,
-  num_videos: int,
-  mesh: Mesh,
-) -> train_state.TrainState:
-  """Runs k-means and writes what became of the clusters."""
-  # The first step that has the new clusters. Were it the step that is done,
-  # going on from its checkpoint would write these figures twice.
-  step = int(state.step) + 1
-  sample = functools.partial(
-    monitors.sampled_clusters, num_videos=num_videos, mesh=mesh
-  )
-  before = sample(state.cluster_labels)
-  state, metrics = recluster(state)
-  change = monitors.cluster_change(before, sample(state.cluster_labels))
-  reporter.scalars(step, {**metrics, 'health/cluster_change': change})
-  return state
 
 
 def train_and_evaluate(
@@ -370,7 +379,9 @@ def train_and_evaluate(
     workdir_lock.WorkdirLockedError: if another process writes to the workdir.
     checkpoint.SaveFailedError: if the last state could not be saved, or
       `config.on_failed_save` is 'stop' and a state before could not be.
-    metric_log.DivergedError: if a figure is no longer finite.
+    metric_log.DivergedError: if a figure is no longer finite, and the config
+      does not have such steps skipped, or there are too many.
+    preemption.Stopped: if a signal asks for it.
     frame_store.DatasetError: later on, if too many frames are damaged.
   """
   folder = pathlib.Path(workdir)
@@ -397,75 +408,18 @@ def train_and_evaluate(
       method=method,
       mesh=parts.mesh,
     )
-    state = _start(parts, folder, checkpoints, rule, steps)
-    reporter = _Reporter(parts, folder, checkpoints, check_lock)
+    state, record = _start(parts, folder, checkpoints, rule, steps)
+    reporter = _Reporter(parts, folder, checkpoints, record, check_lock)
     stack.callback(reporter.writer.close)
+    reporter.check(state)
     _describe(parts, state, reporter, folder)
-    return _loop(parts, state, steps, method, rate, reporter)
-
-
-def _loop(parts, state, steps, method, rate, reporter):
-  """Steps from `state.step` to `config.num_steps`."""
-  config = parts.config
-  first_step = int(state.step)
-  if first_step >= config.num_steps:
-    logging.info('Training is complete: step %d.', first_step)
-    return state
-  warm_start = config.objective.instance_recognition_steps
-  epoch = parts.train.num_instances // config.batch_size
-  every_steps = config.local_aggregation.recluster_every_steps or epoch
-  progress = periodic_actions.ReportProgress(
-    num_train_steps=config.num_steps,
-    writer=reporter.writer,
-    every_steps=config.log_every_steps,
-    every_secs=None,
-  )
-  if not first_step:
-    reporter.evaluate(state)
-  with experiment.train_batches(
-    parts, start_step=first_step, seed=config.seed
-  ) as batches:
-    previous = None
-    for step in range(first_step, config.num_steps):
-      batch = sharding.global_batch(next(batches), parts.mesh)
-      objective = 'instance_recognition'
-      if step >= warm_start:
-        objective = 'local_aggregation'
-        if clusters_are_due(
-          step, first_step=warm_start, every_steps=every_steps
-        ):
-          state = _recluster(
-            state,
-            steps['recluster' if step == warm_start else 'recluster_again'],
-            reporter,
-            num_videos=method.num_videos,
-            mesh=parts.mesh,
-          )
-      if step in (first_step, warm_start):
-        logging.info(
-          'Compiling the step of %s. This can take minutes.',
-          objective.replace('_', ' '),
-        )
-      state, metrics = steps[objective](state, batch)
-      # Never more than one step ahead of the device: batches take memory.
-      jax.block_until_ready(previous)
-      previous = metrics
-      done = step + 1
-      is_last = done == config.num_steps
-      if done % config.log_every_steps == 0 or is_last:
-        damage = experiment.damage_so_far(parts.train_damage)
-        reporter.scalars(
-          done,
-          {
-            **metrics,
-            'train/learning_rate': rate(step),
-            'input/bad_frames': damage['num_bad'],
-          },
-        )
-      progress(done)
-      if done % config.eval_every_steps == 0 or is_last:
-        reporter.evaluate(state)
-      if done % config.checkpoint_every_steps == 0 or is_last:
-        reporter.save(state)
-  logging.info('Training is complete: step %d.', config.num_steps)
-  return state
+    dog = stack.enter_context(
+      watchdog.Watchdog(
+        config.fault.watchdog_seconds,
+        config.fault.watchdog_slow_seconds,
+        log_path=run_log.path(folder, jax.process_index()),
+      )
+    )
+    stack.enter_context(preemption.SIGNALS.deferring())
+    loop = train_loop.Loop(parts, steps, method, rate, reporter, dog)
+    return loop.run(state, evaluation_is_due=reporter.evaluation_is_due)

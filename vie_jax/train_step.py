@@ -15,7 +15,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import sharding, train_state
+from vie_jax import finite, sharding, train_state
 from vie_jax.objective import (
   instance_recognition,
   kmeans,
@@ -161,7 +161,10 @@ def train_step(
     mesh: the mesh of the run.
 
   Returns:
-    (state, metrics): the state after the step; float32 scalars by name.
+    (state, metrics): the state after the step; float32 scalars by name, and
+    `finite.FLAG`. A step of which the loss, the gradient, an embedding or any
+    new number of the state is not finite changes nothing but `state.step`, so
+    that the next one has another batch.
 
   Sharding: the batch is split over `data`; batch norm sees all of it, and no
   number depends on how many devices there are, up to rounding.
@@ -188,32 +191,45 @@ def train_step(
     loss_of, has_aux=True
   )(state.params)
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-  age = state.step - memory_bank.take(state.bank_step, index, mesh=mesh)
+  row_step = memory_bank.take(state.bank_step, index, mesh=mesh)
+  norm = optax.tree.norm(gradient)
   metrics |= {
     'train/loss': loss,
-    'train/gradient_norm': optax.tree.norm(gradient),
-    'health/bank_age_at_visit': jnp.mean(age.astype(jnp.float32)),
+    'train/gradient_norm': norm,
+    'health/bank_age_at_visit': jnp.mean(
+      (state.step - row_step).astype(jnp.float32)
+    ),
   }
+  old_rows = memory_bank.take(state.bank, index, mesh=mesh)
+  old = {
+    'params': state.params,
+    'batch_stats': state.batch_stats,
+    'opt_state': state.opt_state,
+    'rows': old_rows,
+    'row_step': row_step,
+  }
+  new = {
+    'params': optax.apply_updates(state.params, updates),
+    'batch_stats': batch_stats,
+    'opt_state': opt_state,
+    'rows': memory_bank.mixed(
+      old_rows, embedding, momentum=method.bank_momentum
+    ),
+    'row_step': jnp.broadcast_to(state.step, index.shape),
+  }
+  is_sound = finite.all_finite(loss, norm, embedding, new)
+  kept = finite.kept_unless(is_sound, old, new)
   state = state.replace(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-    bank=memory_bank.update(
-      state.bank,
-      index,
-      embedding,
-      momentum=method.bank_momentum,
-      mesh=mesh,
-    ),
+    params=kept['params'],
+    batch_stats=kept['batch_stats'],
+    opt_state=kept['opt_state'],
+    bank=memory_bank.put(state.bank, index, kept['rows'], mesh=mesh),
     bank_step=memory_bank.put(
-      state.bank_step,
-      index,
-      jnp.broadcast_to(state.step, index.shape),
-      mesh=mesh,
+      state.bank_step, index, kept['row_step'], mesh=mesh
     ),
   )
-  return state, metrics
+  return state, {**metrics, finite.FLAG: ~is_sound}
 
 
 def recluster(

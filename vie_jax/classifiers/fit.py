@@ -7,11 +7,10 @@ drops and when it ends is the same for all, and so is going on after a kill.
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +22,21 @@ from jax.sharding import Mesh
 from vie_jax import (
   checkpoint,
   distributed,
+  environment,
   experiment,
+  finite,
   metric_log,
+  preemption,
   result,
   run_log,
   run_record,
   sharding,
+  skipped_steps,
+  watchdog,
   workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
-from vie_jax.classifiers.plateau import Plateau
+from vie_jax.classifiers.progress import Accuracy, Progress
 from vie_jax.input_pipeline import bad_frames
 from vie_jax.weights import Weights
 
@@ -55,7 +59,6 @@ _FREE = frozenset(
     'schedule.num_steps',
   }
 )
-Accuracy = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Task:
     mesh: that it runs on.
     train_damage: damaged frames of its batches.
     eval_damage: damaged frames of the validation clips.
+    name_of: `instance_index` of a batch -> the file that it is of.
   """
 
   items: Mapping[str, Sequence[str]]
@@ -83,6 +87,7 @@ class Task:
   mesh: Mesh
   train_damage: bad_frames.BadFrames
   eval_damage: bad_frames.BadFrames
+  name_of: Callable[[int], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +212,7 @@ def fit_and_write(
         'keep_every_steps': config.keep_checkpoint_every_steps,
         'on_failed_save': config.on_failed_save,
       },
+      fault=config.fault,
     )
     written = _written(folder, outcome) or result.write(
       folder,
@@ -269,6 +275,7 @@ def fit(
   intervals: Intervals,
   record: dict,
   keeping: dict,
+  fault: ml_collections.ConfigDict,
 ) -> Outcome:
   """Trains to the end, from the newest checkpoint in the folder.
 
@@ -283,13 +290,15 @@ def fit(
       `schedule`, `input`; and others that are kept with it, `config` one.
     keeping: which checkpoints are kept, and what is done if one cannot be
       saved: arguments of `checkpoint.Checkpoints`.
+    fault: what becomes of a training that hangs, or diverges.
 
   Raises:
     result.ResultError: if the folder holds a training of other settings.
     checkpoint.CheckpointError: if all of its checkpoints are damaged.
     checkpoint.SaveFailedError: as in a pretraining.
-    metric_log.DivergedError: if the loss is no longer finite.
+    metric_log.DivergedError: if the numbers are no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
+    preemption.Stopped: if a signal asks for it.
   """
   distributed.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
@@ -301,12 +310,29 @@ def fit(
     writer = metric_log.open_writers(
       folder,
       from_step=checkpoints.latest_step,
+      again='val/seconds' if progress.evaluation_is_due else None,
       is_main=jax.process_index() == 0,
     )
     stack.callback(writer.close)
     _describe(folder, writer, int(state.step), record['config'])
+    dog = stack.enter_context(
+      watchdog.Watchdog(
+        fault.watchdog_seconds,
+        fault.watchdog_slow_seconds,
+        log_path=run_log.path(folder, jax.process_index()),
+      )
+    )
+    stack.enter_context(preemption.SIGNALS.deferring())
     loop = _Loop(
-      task, schedule, intervals, writer, checkpoints, record, check_lock
+      task,
+      schedule,
+      intervals,
+      writer,
+      checkpoints,
+      record,
+      check_lock=check_lock,
+      fault=fault,
+      dog=dog,
     )
     return loop.run(state, progress)
 
@@ -332,11 +358,15 @@ def _start(task, checkpoints, record, folder):
   def read(step):
     saved = checkpoints.record(step)
     _check(saved, record, folder)
-    return checkpoints.restore(step, shapes), _Progress.from_record(saved)
+    return checkpoints.restore(step, shapes), Progress.from_record(saved)
 
   found = checkpoints.read_newest(read)
   if found is None:
-    return state, _Progress()
+    return state, Progress()
+  environment.warn_of_changes(
+    checkpoints.record(checkpoints.latest_step).get('environment'),
+    environment.describe(task.mesh),
+  )
   logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
   return found
 
@@ -372,74 +402,24 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Progress:
-  """What a loop remembers besides its state; kept in the record."""
-
-  plateau: Plateau = dataclasses.field(default_factory=Plateau)
-  best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  accuracy: Accuracy = dataclasses.field(default_factory=dict)
-  evaluated_step: int = -1
-  seconds: float = 0.0
-  damage: dict[str, int] = dataclasses.field(default_factory=dict)
-  bad_val_frames: int = 0
-
-  @classmethod
-  def from_record(cls, record):
-    saved = record['progress']
-    return cls(**{**saved, 'plateau': Plateau(**saved['plateau'])})
-
-  def after(
-    self, step: int, accuracy: Accuracy, schedule: Schedule, *, counts: bool
-  ) -> '_Progress':
-    """Takes note of an evaluation.
-
-    Args:
-      step: that it was after.
-      accuracy: what it found.
-      schedule: of the learning rate.
-      counts: whether it tells of saturation: those at the end, between two
-        others, do not, so that going on further changes nothing.
-    """
-    best = {
-      column: {
-        name: max(figures['top1'], self.best.get(column, {}).get(name, 0.0))
-        for name, figures in by_name.items()
-      }
-      for column, by_name in accuracy.items()
-    }
-    watched = self.plateau
-    if schedule.patience and counts:
-      tops = [
-        figures['top1']
-        for by_name in accuracy.values()
-        for figures in by_name.values()
-      ]
-      watched = watched.after(
-        sum(tops) / len(tops),
-        patience=schedule.patience,
-        num_drops=schedule.num_drops,
-      )
-    return dataclasses.replace(
-      self,
-      plateau=watched,
-      best=best,
-      accuracy=accuracy,
-      evaluated_step=step,
-    )
-
-
-@jax.jit
-def _is_finite(state) -> jax.Array:
-  leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype.kind == 'f']
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+_is_finite = jax.jit(finite.all_finite)
 
 
 class _Loop:
   """Steps, evaluations and checkpoints of one training."""
 
   def __init__(
-    self, task, schedule, intervals, writer, checkpoints, record, check_lock
+    self,
+    task,
+    schedule,
+    intervals,
+    writer,
+    checkpoints,
+    record,
+    *,
+    check_lock,
+    fault,
+    dog,
   ):
     self._task = task
     self._schedule = schedule
@@ -447,18 +427,31 @@ class _Loop:
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
+    self._dog = dog
+    self._skipped = skipped_steps.SkippedSteps(
+      fault, names=task.name_of, stop=self._stop
+    )
     self._check_lock = check_lock
 
   def run(self, state, progress) -> Outcome:
     """Trains to the end."""
     schedule, intervals = self._schedule, self._intervals
     self._started, self._seconds = time.monotonic(), progress.seconds
+    self._skipped.count = progress.skipped_steps
     if progress.damage:
       experiment.go_on_counting(self._task.train_damage, progress.damage)
     first_step = int(state.step)
-    if progress.plateau.is_over or first_step >= schedule.num_steps:
-      if progress.evaluated_step != first_step:
-        progress = self._evaluate(state, progress, counts=False)
+    is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
+    is_missing = is_complete and progress.evaluated_step != first_step
+    if progress.evaluation_is_due or is_missing:
+      counts = (
+        progress.evaluation_is_due and not first_step % intervals.evaluate
+      )
+      progress = self._evaluate(state, progress, counts=counts)
+      is_complete = is_complete or progress.plateau.is_over
+    if preemption.SIGNALS.poll():
+      self._leave(state, progress)
+    if is_complete:
       return self._outcome(state, progress, was_complete=True)
     report = periodic_actions.ReportProgress(
       num_train_steps=schedule.num_steps,
@@ -468,28 +461,57 @@ class _Loop:
     )
     logging.info('Compiling the step. This can take minutes.')
     with self._task.open_batches(first_step) as batches:
-      previous = None
       for step in range(first_step, schedule.num_steps):
-        batch = sharding.global_batch(next(batches), self._task.mesh)
         rate = schedule.rate(step, progress.plateau.drops)
-        state, metrics = self._task.step(state, batch, jnp.float32(rate))
-        # Never more than one step ahead of the device: batches take memory.
-        jax.block_until_ready(previous)
-        previous = metrics
+        is_first = step == first_step
+        state, metrics = self._step(step, state, batches, rate, is_first)
         done = step + 1
         is_last = done == schedule.num_steps
         if done % intervals.log == 0 or is_last:
           self._write(done, {**metrics, 'learning_rate': rate})
         report(done)
-        counts = done % intervals.evaluate == 0
-        if counts or is_last:
-          progress = self._evaluate(state, progress, counts=counts)
-          is_last = is_last or progress.plateau.is_over
+        progress, is_stopping = self._evaluate_if_due(state, progress, done)
+        is_last = is_last or progress.plateau.is_over
+        if is_stopping:
+          self._leave(state, progress)
         if done % intervals.save == 0 or is_last:
           self._save(state, progress)
         if is_last:
           break
     return self._outcome(state, progress, was_complete=False)
+
+  def _step(self, step, state, batches, rate, is_first):
+    self._dog.expect(f'the batch of step {step + 1}')
+    local = next(batches)
+    batch = sharding.global_batch(local, self._task.mesh)
+    self._dog.expect(f'step {step + 1}', is_slow=is_first)
+    state, metrics = self._task.step(state, batch, jnp.float32(rate))
+    metrics = self._skipped.add(step + 1, metrics, local['instance_index'])
+    # Never more than one step ahead of the device: batches take memory.
+    self._skipped.settle(all_but=1)
+    return state, metrics
+
+  def _evaluate_if_due(self, state, progress, done):
+    """Returns (progress, whether a signal asks to leave)."""
+    is_stopping = preemption.SIGNALS.poll()
+    counts = done % self._intervals.evaluate == 0
+    if not counts and done != self._schedule.num_steps:
+      return progress, is_stopping
+    if is_stopping:
+      return dataclasses.replace(progress, evaluation_is_due=True), True
+    progress = self._evaluate(state, progress, counts=counts)
+    return progress, progress.evaluation_is_due
+
+  def _leave(self, state, progress) -> NoReturn:
+    """Saves, and leaves together with all other processes."""
+    step, saved = int(state.step), self._checkpoints.latest_step
+    if saved is None or saved < step:
+      self._save(state, progress)
+    self._checkpoints.wait()
+    distributed.wait_for_all('saved')
+    raise preemption.Stopped(
+      f'Stopped early, as a signal asked: step {step} is saved.'
+    )
 
   def _outcome(self, state, progress, *, was_complete):
     step = int(state.step)
@@ -510,8 +532,14 @@ class _Loop:
     return round(self._seconds + time.monotonic() - self._started, 1)
 
   def _evaluate(self, state, progress, *, counts):
+    """Progress after an evaluation; it is still due if a signal came."""
+    self._skipped.settle()
+    self._dog.expect('the evaluation', is_slow=True)
     started = time.monotonic()
-    accuracy = self._task.evaluate(state)
+    try:
+      accuracy = self._task.evaluate(state)
+    except preemption.Stopped:
+      return dataclasses.replace(progress, evaluation_is_due=True)
     figures = {
       f'val/{column}_{name}_{figure}': value
       for column, by_name in accuracy.items()
@@ -521,7 +549,11 @@ class _Loop:
     figures['val/seconds'] = time.monotonic() - started
     self._writer.write_scalars(int(state.step), figures)
     after = progress.after(
-      int(state.step), accuracy, self._schedule, counts=counts
+      int(state.step),
+      accuracy,
+      patience=self._schedule.patience,
+      num_drops=self._schedule.num_drops,
+      counts=counts,
     )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
@@ -529,13 +561,13 @@ class _Loop:
     return dataclasses.replace(after, bad_val_frames=bad['val'])
 
   def _write(self, step, metrics):
+    self._skipped.settle()
     self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
     damage = experiment.damage_so_far(self._task.train_damage)
     values['input/bad_frames'] = damage['num_bad']
+    values['train/skipped_steps'] = self._skipped.count
     self._writer.write_scalars(step, values)
-    if not math.isfinite(values['train/loss']):
-      self._stop(step, f'the loss is {values["train/loss"]}')
 
   def _stop(self, step, reason):
     with contextlib.suppress(checkpoint.SaveFailedError):
@@ -547,6 +579,8 @@ class _Loop:
     )
 
   def _save(self, state, progress):
+    self._skipped.settle()
+    self._dog.expect('the checkpoint', is_slow=True)
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
     self._check_lock()
@@ -555,6 +589,11 @@ class _Loop:
       progress,
       seconds=self._elapsed(),
       damage=experiment.damage_so_far(self._task.train_damage),
+      skipped_steps=self._skipped.count,
     )
-    record = {**self._record, 'progress': dataclasses.asdict(progress)}
+    record = {
+      **self._record,
+      'progress': dataclasses.asdict(progress),
+      'environment': environment.describe(self._task.mesh),
+    }
     self._checkpoints.save(state, record)

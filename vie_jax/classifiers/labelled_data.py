@@ -54,6 +54,7 @@ class LabelledData:
       `instance_index` and `is_valid`.
     train_damage: damaged frames of the training batches.
     eval_damage: damaged frames of the validation clips.
+    name_of: `instance_index` of a training clip -> the file that it is of.
   """
 
   facts: dict
@@ -71,6 +72,7 @@ class LabelledData:
   open_val: Callable[[], contextlib.AbstractContextManager]
   train_damage: bad_frames.BadFrames
   eval_damage: bad_frames.BadFrames
+  name_of: Callable[[int], str]
 
 
 @contextlib.contextmanager
@@ -153,6 +155,7 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
     ),
     train_damage=parts.train_damage,
     eval_damage=parts.eval_damage,
+    name_of=functools.partial(experiment.video_path, parts),
   )
 
 
@@ -284,18 +287,21 @@ def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
       labels_of,
     ),
     open_val=lambda: _labelled(
-      image_pipeline.eval_batches(
-        val,
-        short_side=max(config.crop.eval_short_side, size),
-        batch_size=settings.eval_batch_size,
-        leaves_out=True,
-        damage=eval_damage,
-        **options,
+      experiment.watched(
+        image_pipeline.eval_batches(
+          val,
+          short_side=max(config.crop.eval_short_side, size),
+          batch_size=settings.eval_batch_size,
+          leaves_out=True,
+          damage=eval_damage,
+          **options,
+        )
       ),
       labels_of,
     ),
     train_damage=train_damage,
     eval_damage=eval_damage,
+    name_of=train.names,
   )
 
 

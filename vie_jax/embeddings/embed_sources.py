@@ -219,11 +219,13 @@ def _open_videos(
 
 
 def _open_video_batches(videos, config, options, start_step):
-  return pipeline.eval_batches(
-    videos,
-    batch_size=config.embed.batch_size,
-    start_step=start_step,
-    **options,
+  return experiment.watched(
+    pipeline.eval_batches(
+      videos,
+      batch_size=config.embed.batch_size,
+      start_step=start_step,
+      **options,
+    )
   )
 
 
@@ -300,13 +302,15 @@ def _open_images(
 def _open_image_batches(images, config, start_step):
   options = experiment.input_options(config)
   del options['clip'], options['crop']
-  return image_pipeline.eval_batches(
-    images,
-    size=config.crop.size,
-    short_side=max(config.crop.eval_short_side, config.crop.size),
-    batch_size=config.embed.batch_size,
-    start_step=start_step,
-    **options,
+  return experiment.watched(
+    image_pipeline.eval_batches(
+      images,
+      size=config.crop.size,
+      short_side=max(config.crop.eval_short_side, config.crop.size),
+      batch_size=config.embed.batch_size,
+      start_step=start_step,
+      **options,
+    )
   )
 
 

@@ -269,9 +269,26 @@ def update(
       f'embedding {embedding.shape} does not match '
       f'{instance_index.shape[0]} indices into a bank of {bank.shape}.'
     )
+  old = take(bank, instance_index, mesh=mesh)
+  new = mixed(old, embedding, momentum=momentum)
+  return put(bank, instance_index, new, mesh=mesh)
+
+
+def mixed(old: jax.Array, embedding: jax.Array, *, momentum: float):
+  """What `update` makes of rows: normalize(momentum * old + rest * new).
+
+  Args:
+    old: float32 [B, D], rows of the bank.
+    embedding: float32 [B, D], unit rows; no gradient passes.
+    momentum: share of the old row kept, in [0, 1).
+
+  Returns:
+    float32 [B, D], unit rows.
+
+  Raises:
+    ValueError: if momentum is out of range.
+  """
   if not 0.0 <= momentum < 1.0:
     raise ValueError(f'momentum must lie in [0, 1), got {momentum}.')
-  old = take(bank, instance_index, mesh=mesh)
   new = jax.lax.stop_gradient(embedding).astype(jnp.float32)
-  mixed = normalize(momentum * old + (1.0 - momentum) * new)
-  return put(bank, instance_index, mixed, mesh=mesh)
+  return normalize(momentum * old + (1.0 - momentum) * new)

@@ -1,21 +1,30 @@
 """The arrays of a step as orbax writes and reads them: one folder per item."""
 
+import contextlib
+import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from vie_jax import distributed
 from vie_jax.saved_steps.commit_record import DamagedError
 
 _LONGEST_REASON = 200
+_PATIENCE_SECONDS = 300
 
 
 def short_reason(error: BaseException) -> str:
   """What an exception says, in one line of bounded length."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
+  # Behind many lines of settings, TensorStore gives the number of the error.
+  number = re.search(r"os_error_code='(\d+)'", str(error))
+  if number:
+    return os.strerror(int(number[1]))
   text = ' '.join(str(error).split()) or type(error).__name__
   return text[:_LONGEST_REASON]
 
@@ -27,11 +36,16 @@ class Writer:
     items: their names.
   """
 
+  _number = 0
+
   def __init__(self, items: Iterable[str]):
+    self._has_told = False
+    self._meetings = 0
     self._checkpointer = ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(
         **{item: ocp.StandardCheckpointHandler() for item in items}
-      )
+      ),
+      async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._meet),
     )
 
   def start(self, folder: pathlib.Path, items: Mapping[str, Any]) -> None:
@@ -43,6 +57,9 @@ class Writer:
       folder: to be made.
       items: item -> tree of arrays; they need not be all.
     """
+    # Of all writers of the process: the names of meetings are used once.
+    Writer._number += 1
+    self._has_told, self._meetings = False, 0
     self._checkpointer.save(
       folder,
       args=ocp.args.Composite(
@@ -52,7 +69,36 @@ class Writer:
 
   def wait(self) -> None:
     """Returns when all processes have written, or raises what went wrong."""
-    self._checkpointer.wait_until_finished()
+    try:
+      self._checkpointer.wait_until_finished()
+    except Exception:
+      self.tell_others()
+      raise
+
+  def tell_others(self) -> None:
+    """Lets the other processes know that this one could not write.
+
+    They wait for it at the next meeting, orbax would let them for minutes.
+    """
+    if self._has_told:
+      return
+    self._has_told = True
+    distributed.leave_note(self._name('failed'))
+    with contextlib.suppress(Exception):
+      distributed.meet(self._name(self._meetings), _PATIENCE_SECONDS)
+
+  def _meet(self, *, key: str, timeout_ms: int) -> None:
+    """In place of orbax's barrier: those who failed come by, too."""
+    del key
+    name = self._name(self._meetings)
+    self._meetings += 1
+    distributed.meet(name, timeout_ms / 1000)
+    if distributed.has_note(self._name('failed')):
+      self._has_told = True
+      raise RuntimeError('another process could not write its part')
+
+  def _name(self, what):
+    return f'vie_jax/save/{Writer._number}/{what}'
 
   def close(self) -> None:
     """Frees the threads."""
@@ -80,12 +126,29 @@ def read(folder: pathlib.Path, shapes: Any) -> Any:
     raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
 
 
+def structure(folder: pathlib.Path) -> Any:
+  """The tree of one item as it was saved, without its arrays.
+
+  Returns:
+    Nested dicts and lists whose leaves stand for arrays.
+
+  Raises:
+    DamagedError: if orbax cannot read it, for whatever reason.
+  """
+  try:
+    return ocp.StandardCheckpointHandler().metadata(folder).tree
+  except Exception as error:  # orbax raises whatever its parts raise
+    raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+
+
 def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
   """Name of a leaf -> its shape and the name of its dtype."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): (
-      tuple(leaf.shape),
-      str(leaf.dtype),
-    )
+    name_of(path): (tuple(leaf.shape), str(leaf.dtype))
     for path, leaf in jax.tree.leaves_with_path(tree)
   }
+
+
+def name_of(path: Any) -> str:
+  """The path of a leaf in words, such as 'params/projection/kernel'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -133,21 +133,25 @@ def read(folder: pathlib.Path) -> CommitRecord:
     VersionError: if the step has another format version.
     DamagedError: if the record is missing, or not what was written.
   """
-  path = folder / FILE
   try:
-    if path.stat().st_size > _LARGEST_RECORD:
-      raise DamagedError(f'{FILE} is larger than {_LARGEST_RECORD} bytes')
-    content = json.loads(path.read_text('utf-8'))
+    path = folder / FILE
+    size = path.stat().st_size
+    text = path.read_text('utf-8') if size <= _LARGEST_RECORD else None
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
     raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
-  except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+  except UnicodeDecodeError:
     raise DamagedError(f'{FILE} is not JSON') from None
-  if not isinstance(content, dict):
-    raise DamagedError(f'{FILE} is not a JSON object')
-  expected = content.pop('sha256', None)
-  if expected != _checksum(content):
+  if text is None:
+    raise DamagedError(f'{FILE} is larger than {_LARGEST_RECORD} bytes')
+  try:
+    content = json.loads(text)
+    expected = content.pop('sha256', None)
+    is_whole = expected == _checksum(content)
+  except (ValueError, RecursionError, AttributeError, TypeError):
+    raise DamagedError(f'{FILE} is not JSON of this kind') from None
+  if not is_whole:
     raise DamagedError(f'{FILE} does not have the SHA-256 that it names')
   version = content.get('format_version')
   if version != FORMAT_VERSION:
@@ -204,10 +208,10 @@ def check_files(
   items = set(items)
   for name, (size, checksum) in record.files.items():
     parts = pathlib.PurePosixPath(name).parts
-    if len(parts) > 1 and parts[0] not in items:
-      continue
     if '..' in parts or name.startswith('/'):
       raise DamagedError(f'{FILE} names {name!r}, outside of the step')
+    if len(parts) > 1 and parts[0] not in items:
+      continue
     try:
       found = (folder / name).stat().st_size
       if found != size:

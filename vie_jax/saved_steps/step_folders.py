@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 
 from absl import logging
 
@@ -24,6 +25,8 @@ from vie_jax.saved_steps import commit_record
 _STEP = re.compile(r'0|[1-9][0-9]{0,18}')
 _LEFTOVER = re.compile(r'[0-9]+\.(saving|deleting)(\.orbax-checkpoint-tmp.*)?')
 _ASIDE = re.compile(r'[0-9]+\.damaged(-[0-9]+)?')
+# Seconds without a change, after which nothing more is expected; and at most.
+_QUIET, _LONGEST_NOISE = 1.0, 60.0
 # Files that orbax writes into the folder of a step.
 _OF_ORBAX = ('_CHECKPOINT_METADATA', '_METADATA', 'manifest.ocdbt')
 
@@ -103,6 +106,20 @@ class StepFolders:
       if is_meant and _LEFTOVER.fullmatch(name):
         logging.info('Removing %s, which was not finished.', path)
         shutil.rmtree(path, ignore_errors=True)
+
+  def wait_until_quiet(self, step: int) -> None:
+    """Returns when nothing more is written to a step, or after a minute."""
+    deadline = time.monotonic() + _LONGEST_NOISE
+    seen, since = None, time.monotonic()
+    while time.monotonic() < min(deadline, since + _QUIET):
+      found = sorted(
+        (str(path), path.lstat().st_size)
+        for path in self.directory.glob(f'{step}.saving*/**/*')
+        if path.exists()
+      )
+      if found != seen:
+        seen, since = found, time.monotonic()
+      time.sleep(_QUIET / 10)
 
   def _all(self):
     try:

@@ -74,14 +74,15 @@ class StepSaver:
     self._step = step
     leaves = {item: jax.tree.leaves(tree) for item, tree in items.items()}
     self._needed = sum(leaf.nbytes for item in leaves.values() for leaf in item)
-    self._future = concurrent.futures.Future()
+    if agreement.is_first():
+      self._folders.remove_unfinished()
     try:
       if not self._folders.directory.is_dir():
         raise FileNotFoundError(2, 'The folder is gone')
-      digests = {item: Digests(given) for item, given in leaves.items()}
       self._writer.start(self._folders.while_saving(step), items)
+      digests = {item: Digests(given) for item, given in leaves.items()}
     except Exception as error:  # orbax raises whatever its parts raise
-      self._future.set_exception(error)
+      self._future = self._thread.submit(self._give_up, step, error)
       return
     shapes = {item: array_files.describe(tree) for item, tree in items.items()}
     self._future = self._thread.submit(
@@ -121,9 +122,24 @@ class StepSaver:
 
   def _commit(self, step, shapes, digests, record):
     """Runs in a thread of its own, in every process."""
-    self._writer.wait()
-    if not agreement.is_first():
-      return
+    try:
+      self._writer.wait()
+      if agreement.is_first():
+        self._write_record(step, shapes, digests, record)
+    except Exception as error:  # orbax raises whatever its parts raise
+      self._give_up(step, error)
+
+  def _give_up(self, step, error):
+    """Removes what a failed save has left, and raises what went wrong."""
+    self._writer.tell_others()
+    if agreement.is_first():
+      # Parts of orbax that did not fail go on writing for a moment, and make
+      # folders anew that were removed.
+      self._folders.wait_until_quiet(step)
+      self._folders.remove_unfinished(step)
+    raise error
+
+  def _write_record(self, step, shapes, digests, record):
     commit_record.write(
       self._folders.while_saving(step),
       step=step,
@@ -160,13 +176,11 @@ class StepSaver:
       reason = 'another process could not write its part'
     else:
       reason = array_files.short_reason(error)
-    free = _free_bytes(self._folders.directory)
     if agreement.is_first():
       self._folders.remove_unfinished(self._step)
-    return (
-      f'{reason} ({free} free before what was written is removed, about '
-      f'{self._needed / 1e6:,.1f} MB needed)'
-    )
+    free = _free_bytes(self._folders.directory)
+    needed = f'{self._needed / 1e6:,.1f} MB'
+    return f'{reason} ({free} free, about {needed} needed)'
 
 
 def _free_bytes(directory: pathlib.Path) -> str:

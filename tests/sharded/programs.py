@@ -1,7 +1,7 @@
 """The programs of a run, compiled for any number of videos without data.
 
 The network is a single matrix, so that little is compiled beside the
-objective; `tests/sharding/whole_step_test.py` has a real one.
+objective; `whole_step_test.py` has a real one.
 """
 
 import functools
@@ -20,6 +20,10 @@ DIM = 9
 BATCH = 16
 NOISE = 21
 CLUSTERINGS = 1
+# One and ten million, padded to a power of two and ten of them, so that blocks
+# of a power of two are all of one size.
+VIDEOS = (2**20 - 5, 10 * 2**20 - 5)
+SMALL_BLOCKS = 4 * BATCH * 2**14
 METHOD = train_step.Method(
   num_videos=0,
   temperature=0.07,

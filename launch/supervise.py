@@ -1,0 +1,157 @@
+"""Runs a command again for as long as its exit code says that this may help.
+
+  python launch/supervise.py [--max-restarts=N] [--progress=WORKDIR] -- \
+      python main.py --config=configs/vie_slowfast.py --workdir=WORKDIR
+
+0 is for done, 2 for a mistake that another try would meet again, 130 for
+Ctrl-C: they end it. Every other code, 75 above all, and death by a signal mean
+"again". The wait between two tries doubles from --first-wait
+to --longest-wait seconds, and --max-restarts tries without progress are the
+last ones. Progress is a new folder in WORKDIR/checkpoints; without --progress,
+and without a --workdir in the command, it is a try of 10 minutes.
+
+SIGTERM, SIGINT and SIGUSR1 are passed on to the command, which is not started
+again after SIGTERM and SIGINT: whoever sends them wants the machine back.
+"""
+
+import argparse
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+FINAL = (0, 2, 130)
+LONG_ENOUGH_SECONDS = 600
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Supervisor:
+  """One command, started until it is done.
+
+  Args:
+    command: the program and its arguments.
+    workdir: of the run, whose checkpoints tell of progress; None if it is not
+      known.
+    max_restarts: tries in a row without progress, but for the first.
+    first_wait, longest_wait: seconds between two tries.
+  """
+
+  def __init__(
+    self,
+    command: list[str],
+    *,
+    workdir: pathlib.Path | None,
+    max_restarts: int,
+    first_wait: float,
+    longest_wait: float,
+  ):
+    self._command = command
+    self._workdir = workdir
+    self._max_restarts = max_restarts
+    self._first_wait, self._longest_wait = first_wait, longest_wait
+    self._process: subprocess.Popen | None = None
+    self._is_ending = False
+
+  def run(self) -> int:
+    """Returns the exit code that ends it."""
+    for number in PASSED_ON:
+      signal.signal(number, self._pass_on)
+    num_useless, before = 0, self._newest_step()
+    while True:
+      code, seconds = self._once()
+      if code in FINAL or self._is_ending:
+        return _as_shell(code)
+      now = self._newest_step()
+      is_progress = now > before
+      if self._workdir is None:
+        is_progress = seconds >= LONG_ENOUGH_SECONDS
+      num_useless = 0 if is_progress else num_useless + 1
+      if num_useless > self._max_restarts:
+        _say(f'no progress in {num_useless} tries: giving up.')
+        return _as_shell(code)
+      wait = self._wait_seconds(num_useless)
+      _say(
+        f'exit code {code} after {seconds:.0f} s, step {now} is saved; again '
+        f'in {wait:.1f} s.'
+      )
+      before = now
+      self._sleep(wait)
+      if self._is_ending:
+        return _as_shell(code)
+
+  def _once(self):
+    """Runs the command: (exit code, seconds)."""
+    started = time.monotonic()
+    self._process = subprocess.Popen(self._command)
+    return self._process.wait(), time.monotonic() - started
+
+  def _wait_seconds(self, num_useless):
+    doublings = max(0, num_useless - 1)
+    return min(self._longest_wait, self._first_wait * 2.0**doublings)
+
+  def _sleep(self, seconds):
+    until = time.monotonic() + seconds
+    while not self._is_ending and (left := until - time.monotonic()) > 0:
+      time.sleep(min(left, 0.2))
+
+  def _newest_step(self) -> int:
+    """The newest saved step, -1 if there is none."""
+    if self._workdir is None:
+      return -1
+    names = [path.name for path in (self._workdir / 'checkpoints').glob('*')]
+    return max((int(name) for name in names if name.isdigit()), default=-1)
+
+  def _pass_on(self, number, unused_frame):
+    if number != signal.SIGUSR1:
+      self._is_ending = True
+    if self._process is not None and self._process.poll() is None:
+      self._process.send_signal(number)
+
+
+def _as_shell(code: int) -> int:
+  """As a shell has it: 128 and the number of the signal."""
+  return 128 - code if code < 0 else code
+
+
+def _say(text: str) -> None:
+  print(f'supervise: {text}', file=sys.stderr, flush=True)
+
+
+def _workdir_of(command: list[str]) -> str | None:
+  """What the command says of its workdir."""
+  for number, argument in enumerate(command):
+    if argument.startswith('--workdir='):
+      return argument.partition('=')[2]
+    if argument == '--workdir' and number + 1 < len(command):
+      return command[number + 1]
+  return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Reads the command line and runs what is behind `--`."""
+  parser = argparse.ArgumentParser(
+    description=__doc__.split('\n\n')[0],
+    usage='%(prog)s [options] -- COMMAND ...',
+  )
+  parser.add_argument('--max-restarts', type=int, default=10, metavar='N')
+  parser.add_argument('--progress', metavar='WORKDIR')
+  parser.add_argument('--first-wait', type=float, default=1.0, metavar='S')
+  parser.add_argument('--longest-wait', type=float, default=300.0, metavar='S')
+  parser.add_argument('command', nargs=argparse.REMAINDER)
+  options = parser.parse_args(arguments)
+  command = options.command[options.command[:1] == ['--'] :]
+  if not command:
+    parser.error('there is no command behind --.')
+  workdir = options.progress or _workdir_of(command)
+  return Supervisor(
+    command,
+    workdir=pathlib.Path(workdir) if workdir else None,
+    max_restarts=options.max_restarts,
+    first_wait=options.first_wait,
+    longest_wait=options.longest_wait,
+  ).run()
+
+
+if __name__ == '__main__':
+  sys.exit(main())

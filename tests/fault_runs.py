@@ -1,0 +1,181 @@
+"""Runs that something happens to: started, hit at a moment, looked at after."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+import tiny_run
+
+from vie_jax import checkpoint, experiment, metric_log, train
+from vie_jax.saved_steps import commit_record
+
+RETRY, INTERRUPTED, REFUSED = 75, 130, 2
+TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+KILL = signal.SIGKILL
+# Of the process, not of the run.
+TIMES = ('steps_per_sec', 'uptime', 'eval/seconds', 'val/seconds')
+
+
+def steps_of(workdir):
+  """The saved steps, in order."""
+  records = (workdir / 'checkpoints').glob(f'*/{commit_record.FILE}')
+  names = [path.parent.name for path in records]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def has_logged(workdir, text):
+  """Function that says whether a run's log has come to a text."""
+  return lambda: any(
+    text in path.read_text() for path in workdir.glob('train*.log')
+  )
+
+
+def has_step(workdir, step, name='train/loss'):
+  """Function that says whether a run's figures have come to a step."""
+
+  def check():
+    return any(
+      line['step'] == step and name in line for line in metric_log.read(workdir)
+    )
+
+  return check
+
+
+def wait_until(is_so, process):
+  """Polls; fails with what the process said if that ends first."""
+  deadline = time.monotonic() + tiny_run.PATIENCE_SECONDS
+  while not is_so():
+    assert process.poll() is None, tiny_run.output_of(process)
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+
+
+class Ended:
+  """A process that came to its end.
+
+  Attributes:
+    code: its exit code.
+    output: both streams.
+    seconds: from `since` to the end.
+  """
+
+  def __init__(self, process, since=None):
+    since = time.monotonic() if since is None else since
+    self.output = tiny_run.output_of(process)
+    self.seconds = time.monotonic() - since
+    self.code = process.returncode
+
+
+def hit(command, is_so, *signals, **options):
+  """Starts a command and sends it signals when something is so."""
+  process = tiny_run.start(command, **options)
+  wait_until(is_so, process)
+  since = time.monotonic()
+  for number in signals:
+    os.kill(process.pid, number)
+    time.sleep(0.05)
+  return Ended(process, since)
+
+
+def finish(command, **options):
+  """Runs a command to its end, whatever its exit code."""
+  return Ended(tiny_run.start(command, **options))
+
+
+def leaves_of(workdir, config, step=None):
+  """Every leaf of a checkpoint, the newest by default, by its path."""
+  rule, _ = train.build_optimizer(config)
+  with (
+    experiment.open_experiment(config) as parts,
+    checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
+  ):
+    shapes = experiment.state_shapes(parts, rule)
+    step = checkpoints.latest_step if step is None else step
+    state = checkpoints.restore(step, shapes)
+  state = state.replace(key=jax.random.key_data(state.key))
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree.leaves_with_path(state)
+  }
+
+
+def figures(workdir):
+  """(step, name) -> value of a run's log; none may occur twice."""
+  result = {}
+  for line in metric_log.read(workdir):
+    for name, value in line.items():
+      if name != 'step' and name not in TIMES:
+        assert (line['step'], name) not in result
+        result[line['step'], name] = value
+  return result
+
+
+def assert_same_end(one, other, config):
+  """Both workdirs hold the same last state, to the bit."""
+  assert steps_of(one)[-1] == steps_of(other)[-1] == config.num_steps
+  expected, found = leaves_of(one, config), leaves_of(other, config)
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+_PATCHED = """
+import runpy, sys
+sys.path[:0] = [{repository!r}]
+sys.argv[0] = {main!r}
+{patch}
+runpy.run_path({main!r}, run_name='__main__')
+"""
+
+
+def patched(command, patch):
+  """A command of `tiny_run` in whose process some lines are run first."""
+  python, main, *arguments = command
+  code = _PATCHED.format(
+    repository=str(tiny_run.REPOSITORY), main=main, patch=patch
+  )
+  return [python, '-c', code, *arguments]
+
+
+def spoiled_batches(*steps):
+  """Lines that put NaN into the crops of training batches, steps from 1."""
+  return f"""
+import contextlib
+import numpy as np
+from vie_jax import experiment
+sound = experiment.train_batches
+@contextlib.contextmanager
+def spoiled(parts, *, start_step, seed):
+  with sound(parts, start_step=start_step, seed=seed) as batches:
+    def give():
+      for step, batch in enumerate(batches, start_step + 1):
+        if step in {steps!r}:
+          batch['crop'] = np.array(batch['crop'])
+          batch['crop'][2, 3] = np.nan
+        yield batch
+    yield give()
+experiment.train_batches = spoiled
+"""
+
+
+def digests_of(workdir):
+  """Item -> leaf -> digest of the newest saved step, and that step."""
+  step = steps_of(workdir)[-1]
+  path = workdir / 'checkpoints' / str(step) / commit_record.FILE
+  return step, json.loads(path.read_text())['items']
+
+
+def kill_children(pid):
+  """Kills the children of a process at once; returns how many there were."""
+  children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text()
+  count = 0
+  for child in map(int, children.split()):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(child, signal.SIGKILL)
+      count += 1
+  return count

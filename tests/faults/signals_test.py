@@ -1,0 +1,69 @@
+"""Signals that ask a run to leave: it saves the step, and nothing is lost."""
+
+import fault_runs
+import pytest
+import tiny_run
+from fault_runs import INT, INTERRUPTED, RETRY, TERM, USR1
+
+OPTIONS = {'checkpoint_every_steps': 100, 'num_devices': 1}
+
+
+@pytest.fixture(scope='module')
+def whole(demo_dataset, tmp_path_factory):
+  """The workdir of the run that nothing happens to."""
+  folder = tmp_path_factory.mktemp('whole')
+  tiny_run.run(tiny_run.command(folder, demo_dataset, **OPTIONS))
+  return folder
+
+
+def moments(workdir):
+  """Name -> function that says whether a run is there."""
+  return {
+    'start': fault_runs.has_logged(workdir, 'Data set '),
+    'compile': fault_runs.has_logged(workdir, 'instance recognition. This can'),
+    'step': fault_runs.has_step(workdir, 5),
+    'k-means': fault_runs.has_step(workdir, 10),
+    'evaluation': fault_runs.has_step(workdir, 12),
+    'last': fault_runs.has_step(workdir, 24),
+  }
+
+
+def check_resumed(whole, workdir, dataset):
+  """The same command comes to the same end, and tells of it once."""
+  output = tiny_run.run(tiny_run.command(workdir, dataset, **OPTIONS))
+  config = tiny_run.config(dataset, **OPTIONS)
+  fault_runs.assert_same_end(whole, workdir, config)
+  assert fault_runs.figures(workdir) == fault_runs.figures(whole)
+  return output
+
+
+@pytest.mark.parametrize(
+  'moment, number, code',
+  [
+    ('compile', TERM, RETRY),
+    ('evaluation', TERM, RETRY),
+    pytest.param('start', TERM, RETRY, marks=pytest.mark.slow),
+    pytest.param('step', INT, INTERRUPTED, marks=pytest.mark.slow),
+    pytest.param('step', TERM, RETRY, marks=pytest.mark.slow),
+    pytest.param('k-means', USR1, RETRY, marks=pytest.mark.slow),
+    pytest.param('last', TERM, RETRY, marks=pytest.mark.slow),
+  ],
+)
+def test_a_signal_has_the_step_saved(
+  whole, demo_dataset, tmp_path, moment, number, code
+):
+  ended = fault_runs.hit(
+    tiny_run.command(tmp_path, demo_dataset, **OPTIONS),
+    moments(tmp_path)[moment],
+    number,
+  )
+  assert ended.code == code, ended.output
+  assert 'Traceback' not in ended.output
+  assert f'{number.name}: stopping' in ended.output
+  if moment != 'start':
+    # What was done is what was saved.
+    (saved,) = fault_runs.steps_of(tmp_path)
+    last = max(step for step, _ in fault_runs.figures(tmp_path))
+    assert saved == last
+    assert f'step {saved} is saved' in ended.output
+  check_resumed(whole, tmp_path, demo_dataset)

@@ -1,0 +1,117 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SUPERVISE = [sys.executable, str(REPOSITORY / 'launch' / 'supervise.py')]
+# Counts its own starts; argv: folder, then what to do in each try.
+PROGRAM = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+tries = len(list(folder.glob('try-*')))
+(folder / f'try-{tries}').touch()
+what = sys.argv[2:][min(tries, len(sys.argv) - 3)]
+if what == 'save':
+  (folder / 'checkpoints' / str(tries)).mkdir(parents=True)
+  sys.exit(75)
+if what == 'kill':
+  os.kill(os.getpid(), signal.SIGKILL)
+if what == 'abort':
+  os.abort()
+if what == 'wait':
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+  (folder / 'waiting').touch()
+  time.sleep(60)
+sys.exit(int(what))
+"""
+
+
+def command(folder, *tries, options=('--max-restarts=3',)):
+  program = [sys.executable, '-c', PROGRAM, str(folder), *tries]
+  return [
+    *SUPERVISE,
+    '--first-wait=0.02',
+    f'--progress={folder}',
+    *options,
+    '--',
+    *program,
+  ]
+
+
+def run(folder, *tries, **options):
+  """(exit code, number of tries, what was said)."""
+  done = subprocess.run(
+    command(folder, *tries, **options),
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  return done.returncode, len(list(folder.glob('try-*'))), done.stderr
+
+
+@pytest.mark.parametrize(
+  'tries, code, count',
+  [
+    (['0'], 0, 1),
+    (['75', 'kill', 'abort', '0'], 0, 4),
+    (['75', '2'], 2, 2),  # a mistake of the user is not tried again
+    (['134', '1', '0'], 0, 3),  # aborted under a shell; an unknown error
+    (['130'], 130, 1),
+    (['75'], 75, 4),  # the first, and three without progress
+    (['kill'], 128 + 9, 4),
+    # Progress has the count begin anew.
+    (['75', '75', 'save', '75', '75', 'save', '75', '0'], 0, 8),
+  ],
+)
+def test_a_command_is_run_again_while_that_helps(tmp_path, tries, code, count):
+  found, tried, output = run(tmp_path, *tries)
+  assert (found, tried) == (code, count), output
+  assert ('giving up' in output) == (count == 4 and code != 0)
+
+
+def test_the_wait_doubles_up_to_its_limit(tmp_path):
+  options = ('--max-restarts=4', '--first-wait=0.1', '--longest-wait=0.3')
+  _, _, output = run(tmp_path, '75', options=options)
+  waits = [
+    float(line.split('again in ')[1].split()[0])
+    for line in output.splitlines()
+    if 'again in' in line
+  ]
+  assert waits == [0.1, 0.2, 0.3, 0.3]
+
+
+def test_a_signal_is_passed_on_and_ends_it(tmp_path):
+  process = subprocess.Popen(command(tmp_path, 'wait'))
+  deadline = time.monotonic() + 60
+  while not (tmp_path / 'waiting').exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  os.kill(process.pid, signal.SIGTERM)
+  assert process.wait(timeout=60) == 75
+  assert len(list(tmp_path.glob('try-*'))) == 1
+
+
+def test_the_workdir_of_the_command_tells_of_progress(tmp_path):
+  program = [sys.executable, '-c', PROGRAM, str(tmp_path)]
+  tries = ['save', 'save', 'save', '0', f'--workdir={tmp_path}']
+  done = subprocess.run(
+    [*SUPERVISE, '--max-restarts=0', '--first-wait=0', '--', *program, *tries],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'step 2 is saved' in done.stderr
+
+
+def test_a_command_must_be_given():
+  done = subprocess.run(SUPERVISE, capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert 'no command behind --' in done.stderr

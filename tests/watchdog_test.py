@@ -1,0 +1,75 @@
+import threading
+import time
+
+import pytest
+
+from vie_jax import watchdog
+
+
+class Left(list):
+  """Exit codes that a watchdog would have ended the process with."""
+
+  def __init__(self):
+    self._is_there = threading.Event()
+
+  def __call__(self, code):
+    self.append(code)
+    self._is_there.set()
+
+  def wait(self):
+    assert self._is_there.wait(30)
+
+
+def wait_for_ever_in_the_loader(ends):
+  ends.wait()
+
+
+def test_it_ends_a_process_that_hangs_and_says_where(tmp_path, capfd, caplog):
+  left, ends, log = Left(), threading.Event(), tmp_path / 'train.log'
+  loader = threading.Thread(target=wait_for_ever_in_the_loader, args=(ends,))
+  loader.start()
+  started = time.monotonic()
+  with watchdog.Watchdog(0.5, log_path=log, leave=left) as dog:
+    dog.expect('the batch of step 7')
+    left.wait()
+  assert time.monotonic() - started >= 0.5
+  ends.set()
+  loader.join()
+  assert left == [75]
+  assert 'Nothing was heard of the batch of step 7' in caplog.text
+  for text in (capfd.readouterr().err, log.read_text()):
+    assert 'wait_for_ever_in_the_loader' in text
+    assert 'most recent call first' in text
+
+
+@pytest.mark.parametrize('beats', ['expect', 'beat', 'module'])
+def test_it_is_quiet_while_work_goes_on(beats):
+  left = Left()
+  with watchdog.Watchdog(1.0, leave=left) as dog:
+    for number in range(15):
+      time.sleep(0.1)
+      if beats == 'expect':
+        dog.expect(f'step {number}')
+      elif beats == 'beat':
+        dog.beat()
+      else:
+        watchdog.beat()
+  assert left == []
+
+
+def test_what_is_slow_has_more_time():
+  left = Left()
+  with watchdog.Watchdog(0.2, 60, leave=left) as dog:
+    dog.expect('the first step', is_slow=True)
+    time.sleep(0.6)
+    assert left == []
+    dog.expect('a step')
+    left.wait()
+  assert left == [75]
+
+
+def test_zero_has_nothing_watched():
+  before = threading.active_count()
+  with watchdog.Watchdog(0, leave=Left()) as dog:
+    dog.expect('nothing')
+    assert threading.active_count() == before

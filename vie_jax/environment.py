@@ -1,0 +1,151 @@
+"""What a run's numbers depend on beside its config: versions, cores, devices.
+
+A checkpoint keeps it. A run that goes on elsewhere says what is different, and
+what can still be promised.
+"""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'tensorflow',
+  'tensorflow-cpu',
+)
+# Of XLA's, those that name files tell nothing, and are nobody's business.
+_NO_NUMBERS = ('--xla_dump', '--xla_gpu_cuda_data_dir')
+_CPU_FEATURES = (
+  'sse4_2',
+  'avx',
+  'avx2',
+  'fma',
+  'avx512f',
+  'avx512_bf16',
+  'avx512_vnni',
+  'amx_bf16',
+  'asimd',
+  'sve',
+)
+# The order of videos and what is drawn for them is TensorFlow's.
+_OF_THE_INPUT = ('tensorflow', 'tensorflow-cpu')
+_OF_THE_MESH = ('devices', 'processes')
+
+
+def describe(mesh: Mesh) -> dict[str, str | int | None]:
+  """The environment of this process, JSON-compatible.
+
+  Args:
+    mesh: of the run.
+
+  Returns:
+    name -> value, None for what is not there or not set. No paths, no names of
+    machines.
+  """
+  device = mesh.devices.flat[0]
+  flags = os.environ.get('XLA_FLAGS', '').split()
+  numeric = [flag for flag in flags if not flag.startswith(_NO_NUMBERS)]
+  return {
+    'python': platform.python_version(),
+    **{name: _version(name) for name in _PACKAGES},
+    'XLA_FLAGS': ' '.join(sorted(numeric)),
+    'NPROC': os.environ.get('NPROC'),
+    'matmul precision': jax.config.jax_default_matmul_precision,
+    'platform': device.platform,
+    'device kind': device.device_kind,
+    'devices': mesh.size,
+    'processes': jax.process_count(),
+    'cores': _num_cores(),
+    'machine': platform.machine(),
+    'instruction sets': _instruction_sets(),
+  }
+
+
+def _version(package):
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _num_cores():
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _instruction_sets():
+  """Those of the CPU that change how it rounds or in what order it adds."""
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text('utf-8')
+  except OSError:
+    return None
+  for line in text.splitlines():
+    name, _, value = line.partition(':')
+    if name.strip() in ('flags', 'Features'):
+      found = set(value.split())
+      return ' '.join(name for name in _CPU_FEATURES if name in found)
+  return None
+
+
+def differences(old: dict, new: dict) -> dict[str, tuple]:
+  """What is different: name -> (old, new), in the order of `describe`.
+
+  The number of cores counts only on a CPU whose threads `NPROC` does not pin.
+  """
+  found = {
+    name: (old[name], value)
+    for name, value in new.items()
+    if name in old and old[name] != value
+  }
+  is_cpu = old.get('platform') == new.get('platform') == 'cpu'
+  if not is_cpu or (new['NPROC'] and 'NPROC' not in found):
+    found.pop('cores', None)
+  return found
+
+
+def warn_of_changes(old: dict | None, new: dict) -> None:
+  """Says in one line what is different, and what is promised all the same.
+
+  Args:
+    old: of the checkpoint; None if it is from before this was kept.
+    new: of this process.
+  """
+  if old is None:
+    return
+  changed = differences(old, new)
+  if not changed:
+    return
+  listing = '; '.join(f'{k}: {a!r} -> {b!r}' for k, (a, b) in changed.items())
+  logging.warning(
+    'This run goes on in another environment: %s. %s',
+    listing,
+    _promise(changed),
+  )
+
+
+def _promise(changed):
+  if any(name in changed for name in _OF_THE_INPUT):
+    return (
+      'The restored state is exact; the order of the videos, their crops and '
+      'all numbers may differ.'
+    )
+  if all(name in _OF_THE_MESH for name in changed):
+    return (
+      'The restored state and the order of the videos are exact; numbers agree '
+      'up to rounding, not to the bit.'
+    )
+  return (
+    'The restored state and the order of the videos are exact; numbers agree '
+    'to a tolerance only.'
+  )

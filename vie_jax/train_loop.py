@@ -1,0 +1,224 @@
+"""The loop of a pretraining: batches, k-means, steps, and when to report."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol
+
+from absl import logging
+from clu import periodic_actions
+
+from vie_jax import (
+  distributed,
+  experiment,
+  preemption,
+  sharding,
+  train_state,
+  train_step,
+  watchdog,
+)
+from vie_jax.evaluation import monitors
+from vie_jax.experiment import Experiment
+from vie_jax.skipped_steps import SkippedSteps
+
+
+class Reporter(Protocol):
+  """What the loop tells of its figures and states."""
+
+  writer: Any
+  skipped: SkippedSteps
+
+  def scalars(self, step: int, metrics: dict) -> None:
+    """Writes figures of a step."""
+
+  def evaluate(self, state: train_state.TrainState) -> None:
+    """Evaluates a state and writes what was found."""
+
+  def save(
+    self, state: train_state.TrainState, *, evaluation_is_due: bool
+  ) -> None:
+    """Saves a state, unless that is done."""
+
+  def wait(self) -> None:
+    """Returns when all saves are on the disk."""
+
+
+def clusters_are_due(step: int, *, first_step: int, every_steps: int) -> bool:
+  """Whether k-means runs before step `step`.
+
+  Args:
+    step: from 0.
+    first_step: the first step of Local Aggregation.
+    every_steps: steps between clusterings, an epoch in the official code.
+
+  Returns:
+    True at `first_step`, and at later multiples of `every_steps` (official).
+    The official code clusters after a restart, too; here the clusters are
+    part of the checkpoint, so that a restart changes nothing.
+  """
+  return step == first_step or (step > first_step and step % every_steps == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+  """One training from some state to its end.
+
+  Attributes:
+    parts: of the run.
+    steps: see `train_step.compile_steps`.
+    method: the numbers of the method.
+    rate: step -> learning rate.
+    reporter: writes and saves.
+    dog: told of everything that comes next.
+  """
+
+  parts: Experiment
+  steps: Mapping[str, Callable]
+  method: train_step.Method
+  rate: Callable[[int], Any]
+  reporter: Reporter
+  dog: watchdog.Watchdog
+
+  def run(
+    self, state: train_state.TrainState, *, evaluation_is_due: bool
+  ) -> train_state.TrainState:
+    """Steps from `state.step` to `config.num_steps`.
+
+    Args:
+      state: the first one.
+      evaluation_is_due: whether it was not evaluated, and is to be.
+
+    Returns:
+      The last one.
+
+    Raises:
+      preemption.Stopped: if a signal asks for it, after the step that runs was
+        done and saved.
+      metric_log.DivergedError: if the numbers are no longer finite.
+    """
+    config, first_step = self.parts.config, int(state.step)
+    if evaluation_is_due:
+      evaluation_is_due = not self._is_evaluated(state)
+    if first_step >= config.num_steps and not evaluation_is_due:
+      logging.info('Training is complete: step %d.', first_step)
+      return state
+    if preemption.SIGNALS.poll():
+      self._leave(state, evaluation_is_due)
+    progress = periodic_actions.ReportProgress(
+      num_train_steps=config.num_steps,
+      writer=self.reporter.writer,
+      every_steps=config.log_every_steps,
+      every_secs=None,
+    )
+    with experiment.train_batches(
+      self.parts, start_step=first_step, seed=config.seed
+    ) as batches:
+      for step in range(first_step, config.num_steps):
+        state, metrics = self._step(
+          step, state, batches, is_first=step == first_step
+        )
+        self._report(step, metrics, progress)
+        self._evaluate_and_save(step + 1, state)
+    logging.info('Training is complete: step %d.', config.num_steps)
+    return state
+
+  def _step(self, step, state, batches, *, is_first):
+    """Takes one step, with the k-means before it if that is due."""
+    config, reporter = self.parts.config, self.reporter
+    self.dog.expect(f'the batch of step {step + 1}')
+    local = next(batches)
+    batch = sharding.global_batch(local, self.parts.mesh)
+    objective = 'instance_recognition'
+    warm_start = config.objective.instance_recognition_steps
+    if step >= warm_start:
+      objective = 'local_aggregation'
+      epoch = self.parts.train.num_instances // config.batch_size
+      every_steps = config.local_aggregation.recluster_every_steps or epoch
+      if clusters_are_due(step, first_step=warm_start, every_steps=every_steps):
+        state = self._recluster(state, is_first=step == warm_start)
+    is_new = is_first or step == warm_start
+    if is_new:
+      logging.info(
+        'Compiling the step of %s. This can take minutes.',
+        objective.replace('_', ' '),
+      )
+    self.dog.expect(f'step {step + 1}', is_slow=is_new)
+    state, metrics = self.steps[objective](state, batch)
+    metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
+    # Never more than one step ahead of the device: batches take memory.
+    reporter.skipped.settle(all_but=1)
+    return state, metrics
+
+  def _recluster(self, state, *, is_first):
+    """Runs k-means and writes what became of the clusters."""
+    self.reporter.skipped.settle()
+    self.dog.expect('k-means', is_slow=True)
+    # The first step that has the new clusters. Were it the step that is done,
+    # going on from its checkpoint would write these figures twice.
+    step = int(state.step) + 1
+    sample = functools.partial(
+      monitors.sampled_clusters,
+      num_videos=self.method.num_videos,
+      mesh=self.parts.mesh,
+    )
+    before = sample(state.cluster_labels)
+    state, metrics = self.steps['recluster' if is_first else 'recluster_again'](
+      state
+    )
+    change = monitors.cluster_change(before, sample(state.cluster_labels))
+    self.reporter.scalars(step, {**metrics, 'health/cluster_change': change})
+    return state
+
+  def _report(self, step, metrics, progress):
+    """Writes the figures of a step, now and then."""
+    config, done = self.parts.config, step + 1
+    if done % config.log_every_steps == 0 or done == config.num_steps:
+      self.reporter.skipped.settle()
+      damage = experiment.damage_so_far(self.parts.train_damage)
+      self.reporter.scalars(
+        done,
+        {
+          **metrics,
+          'train/learning_rate': self.rate(step),
+          'train/skipped_steps': self.reporter.skipped.count,
+          'input/bad_frames': damage['num_bad'],
+        },
+      )
+    progress(done)
+
+  def _evaluate_and_save(self, done, state):
+    """Does so when it is time to, and leaves if a signal asks for it."""
+    config = self.parts.config
+    is_last = done == config.num_steps
+    evaluation_is_due = done % config.eval_every_steps == 0 or is_last
+    is_stopping = preemption.SIGNALS.poll()
+    if evaluation_is_due and not is_stopping:
+      evaluation_is_due = is_stopping = not self._is_evaluated(state)
+    if is_stopping:
+      self._leave(state, evaluation_is_due)
+    if done % config.checkpoint_every_steps == 0 or is_last:
+      self._save(state, evaluation_is_due=False)
+
+  def _is_evaluated(self, state) -> bool:
+    """Evaluates; False if a signal came in between."""
+    self.reporter.skipped.settle()
+    self.dog.expect('the evaluation', is_slow=True)
+    try:
+      self.reporter.evaluate(state)
+    except preemption.Stopped:
+      return False
+    return True
+
+  def _save(self, state, *, evaluation_is_due):
+    self.reporter.skipped.settle()
+    self.dog.expect('the checkpoint', is_slow=True)
+    self.reporter.save(state, evaluation_is_due=evaluation_is_due)
+
+  def _leave(self, state, evaluation_is_due) -> NoReturn:
+    """Saves, and leaves together with all other processes."""
+    self._save(state, evaluation_is_due=evaluation_is_due)
+    self.reporter.wait()
+    distributed.wait_for_all('saved')
+    raise preemption.Stopped(
+      f'Stopped early, as a signal asked: step {int(state.step)} is saved.'
+    )

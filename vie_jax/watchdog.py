@@ -1,0 +1,116 @@
+"""Ends a run that hangs, and says where.
+
+A loader that waits for a file system that is gone, or a collective whose other
+half never comes, raises nothing. So a thread watches the clock: when nothing
+was finished for too long, it prints where every thread is, and ends the process
+with the exit code that asks for a restart.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+from vie_jax import exit_codes
+
+
+class Watchdog:
+  """Watches one loop; a context manager.
+
+  Args:
+    seconds: that a batch, a step, or anything else may take at most. 0 has
+      nothing watched.
+    slow_seconds: likewise, of what compiles first or is known to take long:
+      never less than `seconds`.
+    log_path: of the file that the stacks go to besides standard error; None
+      for no file.
+    leave: ends the process at once, with an exit code.
+  """
+
+  def __init__(
+    self,
+    seconds: float,
+    slow_seconds: float = 0,
+    *,
+    log_path: str | os.PathLike | None = None,
+    leave: Callable[[int], None] = os._exit,
+  ):
+    self._seconds = seconds
+    self._slow_seconds = max(seconds, slow_seconds)
+    self._log_path = log_path
+    self._leave = leave
+    self._changed = threading.Condition()
+    self._is_over = False
+    self._what, self._limit = 'the start', self._slow_seconds
+    self._since = time.monotonic()
+
+  def __enter__(self):
+    global _active
+    _active = self
+    if self._seconds:
+      threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
+    return self
+
+  def __exit__(self, *unused_exception):
+    global _active
+    _active = None
+    with self._changed:
+      self._is_over = True
+      self._changed.notify()
+
+  def expect(self, what: str, *, is_slow: bool = False) -> None:
+    """Says what comes next, and has its time begin.
+
+    Args:
+      what: for the message, such as 'step 7'.
+      is_slow: whether it may take `slow_seconds`.
+    """
+    with self._changed:
+      self._what = what
+      self._limit = self._slow_seconds if is_slow else self._seconds
+      self._since = time.monotonic()
+
+  def beat(self) -> None:
+    """Has the time of what was expected begin anew: part of it is done."""
+    with self._changed:
+      self._since = time.monotonic()
+
+  def _watch(self):
+    with self._changed:
+      while not self._is_over:
+        left = self._since + self._limit - time.monotonic()
+        if left <= 0:
+          break
+        # Not the whole time: what is expected next may have less of it.
+        self._changed.wait(min(left, self._seconds))
+    if not self._is_over:
+      self._bark()
+
+  def _bark(self):
+    logging.error(
+      'Nothing was heard of %s for %.0f seconds '
+      '(config.fault.watchdog_seconds, watchdog_slow_seconds): the run hangs, '
+      'and ends. The same command goes on from the last checkpoint. Where every '
+      'thread is:',
+      self._what,
+      self._limit,
+    )
+    faulthandler.dump_traceback(sys.stderr, all_threads=True)
+    if self._log_path is not None:
+      with open(self._log_path, 'a', encoding='utf-8') as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+    logging.flush()
+    self._leave(exit_codes.RETRY)
+
+
+_active: Watchdog | None = None
+
+
+def beat() -> None:
+  """Tells the watchdog of this process, if there is one, that work goes on."""
+  if _active is not None:
+    _active.beat()
