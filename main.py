@@ -10,6 +10,7 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -157,7 +158,10 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    distributed.leave(exit_codes.REFUSED, message)
+    # A full disk may have room again, whatever was being written.
+    is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    code = exit_codes.RETRY if is_full else exit_codes.REFUSED
+    distributed.leave(code, message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
     distributed.leave(exit_codes.RETRY, str(error))
@@ -175,7 +179,7 @@ def main(unused_argv):
         'all machines: it goes on from the last save.'
       )
       logging.error('%s', message)
-      distributed.leave(distributed.STOPPED_EARLY, message, is_loss=True)
+      distributed.leave(exit_codes.RETRY, message, is_loss=True)
     logging.exception('This process has met a mistake in the code.')
     distributed.leave(1, f'{type(error).__name__}: {error}')
   distributed.finish()

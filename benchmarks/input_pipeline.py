@@ -8,11 +8,16 @@ timed is the work of the processor (user and system time of all threads):
 
   vie_jax          its input pipeline, up to the batch that goes to the device;
                    also from frames stored smaller, or at another JPEG quality
-  official way     one JPEG file per frame, the same bytes; Pillow, colour noise
+  official way     one JPEG file per frame, the same bytes; Pillow, colour noise;
+                   also on the smaller frames, whose ratio is in a column of its
+                   own
   PyAV, decord,    the video file, opened for each clip; frames as large as the
   torchcodec       stored ones, cut to the same window; one thread
   floor            the same frames, already in memory, decoded and cut to the
                    same window by the fastest decoders
+
+A batch is as large as a round: --clips clips, and four times as many of Single
+(a training has 128 of Single). Each video is several instances of it.
 
 A ratio is the time of a way over that of vie_jax: above 1 says vie_jax is
 faster. Then: the bytes that vie_jax reads, over those of the sampled frames;
@@ -25,10 +30,10 @@ ones, unless --videos names a folder of others. At least two are needed.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import io
 import os
 import pathlib
 import shutil
@@ -36,7 +41,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 from PIL import Image
@@ -49,6 +53,7 @@ import frame_decoders  # noqa: E402
 import official_way  # noqa: E402
 import result_lines  # noqa: E402
 import sample_clips  # noqa: E402
+import stored_frames  # noqa: E402
 import video_decoders  # noqa: E402
 
 from vie_jax import device_augment  # noqa: E402
@@ -63,6 +68,8 @@ _SEED = 7
 _OURS = 'vie_jax'
 # Short side and JPEG quality of the stored frames; first the default.
 _STORED = ((320, 90), (320, 75), (256, 90), (160, 90), (160, 75))
+# Those that the official way reads, too.
+_OFFICIAL_STORED = (_STORED[0], (160, 90))
 # Name of the config, what it is, and how many times --clips make a round.
 _CASES = (
   ('vie_single', 'Single, 1 frame, 224 px', 4),
@@ -73,7 +80,6 @@ _PACKAGES = (
   *('array_record', 'av', 'decord', 'numpy', 'Pillow', 'simplejpeg'),
   *('tensorflow', 'tensorflow-cpu', 'torchcodec'),
 )
-_SHORTEST_VIDEO = 64
 
 
 def main():
@@ -87,7 +93,10 @@ def main():
     '--copies', type=int, default=8, help='of each video, all are instances'
   )
   parser.add_argument(
-    '--clips', type=int, default=16, help='in a round; of Single 4 times that'
+    '--clips',
+    type=int,
+    default=28,
+    help='in a round, at least; of Single 4 times that',
   )
   options = parser.parse_args()
   report = result_lines.Report(
@@ -103,14 +112,17 @@ def main():
       )
       for side, quality in _STORED
     }
-    official_way.write_frames(stores[_STORED[0]], scratch / 'frames')
+    frames = {stored: scratch / f'{stored}' for stored in _OFFICIAL_STORED}
+    for stored, official in frames.items():
+      official_way.write_frames(stores[stored], official)
     for name, case, times in _CASES:
       config = importlib.import_module(f'configs.{name}').get_config()
-      _Case(case, config, stores, folder, scratch / 'frames', report).run(
-        options.rounds, times * options.clips
+      num_clips = times * options.clips
+      _Case(case, config, stores, folder, frames, num_clips, report).run(
+        options.rounds
       )
-    _compare_decoders(stores[_STORED[0]], options.rounds, report)
-    _compare_reads(stores[_STORED[0]], options.rounds, report)
+    stored_frames.compare_decoders(stores[_STORED[0]], options.rounds, report)
+    stored_frames.compare_reads(stores[_STORED[0]], options.rounds, report)
     for (side, quality), store in stores.items():
       size = _bytes_of(store, range(store.num_videos))
       case = 'stored frames'
@@ -118,10 +130,48 @@ def main():
       store.close()
 
 
+class _CountingStore(frame_store.FrameStore):
+  """Knows how many frames vie_jax has read, and so when a batch is made."""
+
+  num_read = 0
+
+  def each_frame(self, *arguments):
+    """See FrameStore.each_frame; for one thread."""
+    for frame in super().each_frame(*arguments):
+      self.num_read += 1
+      yield frame
+
+
+class _Batches:
+  """Training batches, one of which is always ready.
+
+  Args:
+    batches: iterator, which makes one batch ahead.
+    store: _CountingStore they are read from, before anything is.
+    num_frames: of a batch.
+  """
+
+  def __init__(self, batches, store, num_frames):
+    self._batches = batches
+    self._store = store
+    self._num_frames = num_frames
+    self._expected = store.num_read + num_frames
+
+  def take(self):
+    """Returns (batch, CPU seconds of making the one that takes its place)."""
+    self._expected += self._num_frames
+    taken = []
+    took = result_lines.cpu_seconds(
+      lambda: taken.append(next(self._batches)),
+      lambda: self._store.num_read >= self._expected,
+    )
+    return taken[0], took
+
+
 class _Case:
   """One network's clips, made by all ways."""
 
-  def __init__(self, name, config, stores, folder, frames, report):
+  def __init__(self, name, config, stores, folder, frames, num_clips, report):
     self._name = name
     self._config = config
     self._stores = stores
@@ -129,82 +179,102 @@ class _Case:
     self._folder = folder
     self._frames = frames
     self._report = report
-    self._batch_size = self._store.num_videos
+    self._repeats = -(-num_clips // self._store.num_videos)
     self._size = config.crop.size
-    self._clips = self._draw(self._store)
+    self._clips = {stored: self._draw(stored) for stored in stores}
 
-  def run(self, rounds, num_clips):
+  def run(self, rounds):
     """Times all ways and reports them."""
-    steps = -(-num_clips // self._batch_size)
     with contextlib.ExitStack() as stack:
       batches = {
-        _way(*stored): stack.enter_context(self._open(store))
-        for stored, store in self._stores.items()
+        _way(*stored): self._open(stored, stack) for stored in self._stores
       }
       # What is made once, on first use, is not timed.
-      firsts = {way: next(each) for way, each in batches.items()}
+      firsts = {way: each.take()[0] for way, each in batches.items()}
       self._report_errors(firsts)
-      clips = self._clips.of_steps(range(1))
       others = self._others()
-      for make in others.values():
-        if isinstance(make, _Floor):
-          make.hold(clips)
-        make(clips)
+      for stored, make in others.values():
+        self._prepared(make, self._clips_of(stored, 0))()
       milliseconds = {way: [] for way in (*batches, *others)}
       read = []
-      for number in range(rounds):
-        of_round = range(1 + number * steps, 1 + (number + 1) * steps)
-        clips = self._clips.of_steps(of_round)
+      for step in range(2, rounds + 2):
+        clips = self._clips_of(_STORED[0], step)
         for way, each in batches.items():
           before = _bytes_read()
-          took = _cpu_seconds(functools.partial(_take, each, steps))
+          _, took = each.take()
           milliseconds[way].append(1e3 * took / len(clips))
           if way == _OURS:
             read.append((_bytes_read() - before) / self._bytes_of(clips))
-        for way, make in others.items():
-          if isinstance(make, _Floor):
-            make.hold(clips)
-          took = _cpu_seconds(functools.partial(make, clips))
+        for way, (stored, make) in others.items():
+          of_way = self._clips_of(stored, step)
+          took = result_lines.cpu_seconds(self._prepared(make, of_way))
           milliseconds[way].append(1e3 * took / len(clips))
     self._report_times(milliseconds)
     self._add(_OURS, 'bytes read, over those of the frames', np.median(read))
 
-  def _draw(self, store):
-    return sample_clips.Clips(
-      store, self._config, batch_size=self._batch_size, seed=_SEED
+  def _clips_of(self, stored, step):
+    return self._clips[stored].of_steps(range(step, step + 1))
+
+  def _prepared(self, make, clips):
+    """What is to be timed, after what is not."""
+    if isinstance(make, _Floor):
+      make.hold(clips)
+    return functools.partial(make, clips)
+
+  def _instances(self, stored):
+    videos = instances.all_videos(self._stores[stored])
+    return dataclasses.replace(
+      videos, video=np.tile(videos.video, self._repeats)
     )
 
-  def _open(self, store):
-    return pipeline.train_batches(
-      instances.all_videos(store),
-      clip=self._config.clip,
-      crop=self._config.crop,
-      batch_size=self._batch_size,
-      seed=_SEED,
-      num_threads=1,
-      num_prefetched=1,
+  def _draw(self, stored):
+    drawn = self._instances(stored)
+    return sample_clips.Clips(
+      drawn, self._config, batch_size=drawn.num_instances, seed=_SEED
     )
+
+  def _open(self, stored, stack):
+    drawn, clip = self._instances(stored), self._config.clip
+    batches = stack.enter_context(
+      pipeline.train_batches(
+        drawn,
+        clip=clip,
+        crop=self._config.crop,
+        batch_size=drawn.num_instances,
+        seed=_SEED,
+        num_threads=1,
+        num_prefetched=1,
+      )
+    )
+    num_frames = drawn.num_instances * clip.num_frames
+    return _Batches(batches, drawn.store, num_frames)
 
   def _others(self):
-    """Ways besides this pipeline: functions of a list of clips."""
+    """Ways besides this pipeline: of which frames, functions of clips."""
 
-    def official(clips):
+    def official(stored, clips):
       for clip in clips:
-        official_way.make_clip(self._frames, clip, **self._sizes(clip))
+        official_way.make_clip(
+          self._frames[stored], clip, **self._sizes(self._stores[stored], clip)
+        )
 
     def video(decode, clips):
       for clip in clips:
         self._video_windows(decode, clip)
 
-    ways = {'official way': official}
+    ways = {
+      _official(*stored): (stored, functools.partial(official, stored))
+      for stored in _OFFICIAL_STORED
+    }
+    first = _STORED[0]
     for name, decode in video_decoders.installed().items():
-      ways[name] = lambda clips, decode=decode: video(decode, clips)
+      ways[name] = first, functools.partial(video, decode)
     for name, decode in frame_decoders.window_decoders().items():
-      ways[f'floor, {name}'] = _Floor(self._store, self._area, decode)
+      ways[f'floor, {name}'] = first, _Floor(self._store, self._area, decode)
     return ways
 
-  def _sizes(self, clip):
-    height, width = self._shape(clip)
+  def _sizes(self, store, clip):
+    height, width = int(store.height[clip.video]), int(store.width[clip.video])
     return {'height': height, 'width': width, 'size': self._size}
 
   def _shape(self, clip):
@@ -244,22 +314,27 @@ class _Case:
       self._stores.items(), firsts.items(), strict=True
     ):
       # A frame of other sides may have its crop elsewhere.
-      clips = self._draw(store).of_steps(range(1))
-      assert batch['instance_index'].tolist() == [c.video for c in clips]
+      clips = self._clips_of(stored, 0)
+      video = self._instances(stored).video[batch['instance_index']]
+      assert video.tolist() == [clip.video for clip in clips]
       assert (batch['frame_numbers'] == [c.frame_numbers for c in clips]).all()
-      crops = self._resized(batch)
+      # As many as there are videos are enough.
+      clips = clips[: store.num_videos]
+      crops = self._resized(batch, len(clips))
       if stored == _STORED[0]:
         images = [
-          official_way.resized_crops(self._frames, clip, **self._sizes(clip))
+          official_way.resized_crops(
+            self._frames[stored], clip, **self._sizes(store, clip)
+          )
           for clip in clips
         ]
         self._add_error(way, 'Pillow', crops, images)
       images = [self._video_crops(store, clip) for clip in clips]
       self._add_error(way, 'the video', crops, images)
 
-  def _resized(self, batch):
-    """The crops of a batch as the device makes them, one clip at a time."""
-    rows = zip(batch['window'], batch['crop'], strict=True)
+  def _resized(self, batch, count):
+    """Crops of a batch as the device makes them, one clip at a time."""
+    rows = zip(batch['window'][:count], batch['crop'][:count], strict=True)
     return np.concatenate(
       [
         device_augment.resize(window[None], crop[None], size=self._size)[0]
@@ -287,14 +362,22 @@ class _Case:
     self._add(way, f'largest difference from {other}', error.max())
 
   def _report_times(self, milliseconds):
-    ours = np.array(milliseconds[_OURS])
-    for way, values in milliseconds.items():
-      value = statistics.median(values)
+    values = {way: np.array(each) for way, each in milliseconds.items()}
+    for way, each in values.items():
       ratio = None
       if way != _OURS:
-        ratio = float(np.median(np.array(values) / ours))
+        ratio = float(np.median(each / values[_OURS]))
+      value = statistics.median(each)
       self._add(way, 'CPU ms per clip', value, ratio)
       self._add(way, 'clips per CPU second', 1e3 / value)
+    for stored in self._stores:
+      way = _way(*stored)
+      times = np.median(values[_official(*_STORED[0])] / values[way])
+      self._add(way, 'official way: times as long', times)
+      if stored in _OFFICIAL_STORED:
+        times = np.median(values[_official(*stored)] / values[way])
+        metric = 'official way on frames of this size: times as long'
+        self._add(way, metric, times)
 
   def _add(self, way, metric, value, ratio=None):
     self._report.add(
@@ -331,109 +414,6 @@ class _Floor:
       self._decode(jpegs, height, width, self._area(clip))
 
 
-def _compare_decoders(store, rounds, report):
-  """Reports what decoding one frame costs, and what it does to its crop."""
-  jpegs = [
-    jpeg
-    for video in range(min(store.num_videos, 8))
-    for jpeg in store.read_frames(video, range(0, _SHORTEST_VIDEO, 8))
-  ]
-  ways = frame_decoders.known()
-  first = next(iter(ways))
-  milliseconds = {way: [] for way in ways}
-  for _ in range(rounds):
-    for way, decode in ways.items():
-      took = _cpu_seconds(
-        lambda decode=decode: [decode(jpeg) for jpeg in jpegs]
-      )
-      milliseconds[way].append(1e3 * took / len(jpegs))
-  case = 'decoding one stored frame'
-  for way, values in milliseconds.items():
-    ratio = np.median(np.array(values) / milliseconds[first])
-    report.add(
-      case,
-      way,
-      'CPU ms',
-      statistics.median(values),
-      ratio=None if way == first else float(ratio),
-      ratio_to=None if way == first else first,
-    )
-    for size, short_side in ((224, 288), (112, 144)):
-      errors = [
-        _crop_error(ways[way](jpeg), jpeg, size, short_side) for jpeg in jpegs
-      ]
-      mean, largest = np.mean(errors, axis=0)[0], np.max(errors, axis=0)[1]
-      crop = f'{size} px'
-      report.add(case, way, f'{crop}: mean difference', mean)
-      report.add(case, way, f'{crop}: largest difference', largest)
-
-
-def _crop_error(frame, jpeg, size, short_side):
-  """Mean and largest difference from the crop that Pillow makes."""
-  whole = Image.open(io.BytesIO(jpeg))
-  scale = short_side / min(whole.size)
-  resized = [int(side * scale) for side in whole.size]
-  x, y = ((side - size) // 2 for side in resized)
-  crops = [
-    np.asarray(
-      image.resize(resized, Image.BILINEAR).crop((x, y, x + size, y + size)),
-      np.float32,
-    )
-    for image in (Image.fromarray(frame), whole)
-  ]
-  error = np.abs(crops[0] - crops[1])
-  return error.mean(), error.max()
-
-
-def _compare_reads(store, rounds, report):
-  """Reports what reading costs, frame by frame and 16 in one call."""
-  starts = range(0, _SHORTEST_VIDEO - 16, 2)
-
-  def at_once():
-    for start in starts:
-      store.read_frames(0, range(start, start + 16))
-
-  def one_by_one():
-    for start in starts:
-      for number in range(start, start + 16):
-        store.read_frames(0, [number])
-
-  milliseconds = {'16 in one call': [], 'one by one': []}
-  for _ in range(rounds):
-    for (_, values), read in zip(
-      milliseconds.items(), (at_once, one_by_one), strict=True
-    ):
-      values.append(1e3 * _cpu_seconds(read) / len(starts) / 16)
-  ratio = np.divide(*map(np.array, reversed(milliseconds.values())))
-  case, metric = 'reading stored frames', 'CPU ms per frame'
-  for way, values in milliseconds.items():
-    is_first = way == '16 in one call'
-    report.add(
-      case,
-      way,
-      metric,
-      statistics.median(values),
-      ratio=None if is_first else float(np.median(ratio)),
-      ratio_to=None if is_first else '16 in one call',
-    )
-
-
-def _cpu_seconds(run):
-  """User and system time of all threads, until nothing runs any more."""
-  before = time.process_time()
-  run()
-  while True:
-    now = time.process_time()
-    time.sleep(0.03)
-    if time.process_time() - now < 2e-3:
-      return time.process_time() - before
-
-
-def _take(batches, steps):
-  for _ in range(steps):
-    next(batches)
-
-
 def _bytes_read():
   lines = pathlib.Path('/proc/self/io').read_text().splitlines()
   return int(dict(line.split(': ') for line in lines)['rchar'])
@@ -444,15 +424,21 @@ def _bytes_of(store, videos):
   sizes = [
     len(jpeg)
     for video in videos
-    for jpeg in store.read_frames(video, range(0, _SHORTEST_VIDEO, 8))
+    for jpeg in store.read_frames(
+      video, range(0, stored_frames.SHORTEST_VIDEO, 8)
+    )
   ]
   return statistics.mean(sizes)
 
 
-def _way(side, quality):
+def _way(side, quality, name=_OURS):
   if (side, quality) == _STORED[0]:
-    return _OURS
-  return f'{_OURS}, --short-side {side} --jpeg-quality {quality}'
+    return name
+  return f'{name}, --short-side {side} --jpeg-quality {quality}'
+
+
+def _official(side, quality):
+  return _way(side, quality, 'official way')
 
 
 def _copy_videos(given, folder, copies):
@@ -477,9 +463,14 @@ def _prepare(folder, out, side, quality):
   command += ['--videos', folder, '--out', out, '--short-side', str(side)]
   command += ['--jpeg-quality', str(quality)]
   subprocess.run(command, check=True, stdout=sys.stderr)
-  store = frame_store.FrameStore.open(str(out), 'train')
-  if store.num_videos < 2 or store.num_frames.min() < _SHORTEST_VIDEO:
-    sys.exit(f'Error: at least 2 videos of {_SHORTEST_VIDEO} frames, please.')
+  store = _CountingStore.open(str(out), 'train')
+  if (
+    store.num_videos < 2
+    or store.num_frames.min() < stored_frames.SHORTEST_VIDEO
+  ):
+    sys.exit(
+      f'Error: at least 2 videos of {stored_frames.SHORTEST_VIDEO} frames, please.'
+    )
   return store
 
 

@@ -18,6 +18,12 @@ Made by `python benchmarks/make_tables.py` from the files in
 `benchmarks/results`. Each value is the median of the rounds of one run, in
 which the variants took turns. In brackets: how many times as much as that of
 the variant that is named.
+
+No GPU has been at hand. What crop and colour noise cost there, as a part of a
+step, is not measured; `python benchmarks/device_augment.py` measures it.
+
+The figures of input_pipeline are of the code before the clips of a batch were
+drawn at once and frames were read one by one.
 """
 
 

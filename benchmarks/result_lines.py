@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import time
 
 
 class Report:
@@ -50,6 +51,28 @@ class Report:
       'ratio': None if ratio is None else round(ratio, 3),
     }
     print(json.dumps(line | self._about), flush=True)
+
+
+def cpu_seconds(run, is_done=lambda: True):
+  """Returns the time of the processor, until no thread works any more.
+
+  Args:
+    run: function of nothing.
+    is_done: function of nothing, whether what `run` has left to threads is done;
+      on a machine in use, threads that stand still may be waiting for their turn.
+
+  Returns:
+    float, user and system time of all threads.
+  """
+  before = time.process_time()
+  run()
+  while not is_done():
+    time.sleep(0.003)
+  while True:
+    now = time.process_time()
+    time.sleep(0.03)
+    if time.process_time() - now < 2e-3:
+      return time.process_time() - before
 
 
 def _versions(packages):

@@ -5,7 +5,12 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from vie_jax.input_pipeline import augmentation, batch_order, frame_sampling
+from vie_jax.input_pipeline import (
+  augmentation,
+  batch_order,
+  frame_sampling,
+  stateless_random,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,58 +40,49 @@ class Clips:
   """Draws the clips of a training, as vie_jax.input_pipeline.pipeline does.
 
   Args:
-    store: FrameStore.
+    instances: Instances.
     config: has clip and crop, as a config of vie_jax.
     batch_size: B.
     seed: of the training.
   """
 
-  def __init__(self, store, config, *, batch_size, seed):
-    self._store = store
+  def __init__(self, instances, config, *, batch_size, seed):
+    self._instances = instances
     self._batch_size = batch_size
     self._seed = seed
-    self._draw = tf.function(self._choose(config.clip, config.crop))
+    self._clip = config.clip
+    self._crop = config.crop
 
   def of_steps(self, steps):
     """Returns the clips of a range of steps, B for each."""
-    first, end = (self._batch_size * step for step in (steps.start, steps.stop))
-    return [self._clip(position) for position in range(first, end)]
+    return [clip for step in steps for clip in self._of_step(step)]
 
-  def _clip(self, position):
-    video, numbers, box = self._draw(tf.constant(position, tf.int64))
-    return Clip(int(video), numbers.numpy(), box.numpy(), position)
-
-  def _choose(self, clip, crop):
-    store = self._store
-    lengths, heights, widths = (
-      tf.constant(column)
-      for column in (store.num_frames, store.height, store.width)
+  def _of_step(self, step):
+    store, clip, crop = self._instances.store, self._clip, self._crop
+    positions = step * self._batch_size + np.arange(self._batch_size)
+    instance_index = batch_order.visited(
+      tf.constant(positions, tf.int64),
+      self._instances.num_instances,
+      batch_size=self._batch_size,
+      seed=self._seed,
+    ).numpy()
+    video = self._instances.video[instance_index]
+    clip_seed = stateless_random.fold_in([self._seed, 0], positions)
+    frame_seed, box_seed = stateless_random.split(clip_seed, 2)
+    numbers = frame_sampling.train_frame_numbers(
+      store.num_frames[video],
+      sampler=clip.sampler,
+      num_frames=clip.num_frames,
+      frame_step=clip.frame_step,
+      seed=frame_seed,
     )
-
-    def choose(position):
-      video = batch_order.visited(
-        position,
-        store.num_videos,
-        batch_size=self._batch_size,
-        seed=self._seed,
-      )
-      clip_seed = batch_order.seed_at(position, seed=self._seed)
-      frame_seed, box_seed = tf.unstack(tf.random.split(clip_seed, 2))
-      numbers = frame_sampling.train_frame_numbers(
-        lengths[video],
-        sampler=clip.sampler,
-        num_frames=clip.num_frames,
-        frame_step=clip.frame_step,
-        seed=frame_seed,
-      )
-      box = augmentation.train_box(
-        heights[video],
-        widths[video],
-        size=crop.size,
-        short_side_min=crop.short_side_min,
-        short_side_max=crop.short_side_max,
-        seed=box_seed,
-      )
-      return video, numbers, box
-
-    return choose
+    box = augmentation.train_box(
+      store.height[video],
+      store.width[video],
+      size=crop.size,
+      short_side_min=crop.short_side_min,
+      short_side_max=crop.short_side_max,
+      seed=box_seed,
+    )
+    columns = zip(video.tolist(), numbers, box, positions.tolist(), strict=True)
+    return [Clip(*row) for row in columns]

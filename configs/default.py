@@ -156,6 +156,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Steps of Instance Recognition before Local Aggregation takes over; 50,000
   # (official). As many as num_steps, and LA is never reached: VIE (IR).
   config.objective.instance_recognition_steps = 50_000
+  # The most memory, in bytes, that a matrix of similarities between a batch
+  # and a device's rows of the bank takes; larger ones are formed block by
+  # block. No result depends on it. See docs/scaling.md.
+  config.objective.product_bytes = 2**30
 
   config.instance_recognition = ml_collections.ConfigDict()
   # 'nce' (official), or 'softmax': the exact loss over the whole bank.
@@ -323,6 +327,33 @@ def get_config() -> ml_collections.ConfigDict:
   # replaced by others of their video; more of them stop the run. 0 stops at
   # the first. Of images, too, where they are replaced or left out.
   config.input.max_bad_share = 0.05
+
+  # --mode=describe also prints what a run would take on machines that are not
+  # there: memory, time, communication, input; see docs/scaling.md. No
+  # other mode reads it.
+  config.plan = ml_collections.ConfigDict()
+  # Training videos of the data set to plan for, such as 1e9; 0 plans nothing.
+  config.plan.videos = 0.0
+  # Devices: 1, 2, 4 ... 1024.
+  config.plan.devices = 8
+  # Videos in a batch over all devices; 0: batch_size, rounded up so that it
+  # splits evenly over them.
+  config.plan.batch_size = 0
+  # 'v100', 'a100', 'h100', 'h200', 'tpu_v4', 'tpu_v5e', 'tpu_v5p' or 'tpu_v6e';
+  # vie_jax/accelerators.py has their peaks and where these are from.
+  config.plan.accelerator = 'h100'
+  # Share of the peak of matrix products that is reached, in (0, 1]. A guess:
+  # nothing of this was measured on an accelerator yet.
+  config.plan.efficiency = 0.4
+  # Share of the peak bandwidth of memory and links, in (0, 1]; a guess, too.
+  config.plan.bandwidth_efficiency = 0.8
+  # Bytes a second that one host writes to where checkpoints are kept.
+  config.plan.storage_bandwidth = 1e9
+  # Frames of a video, 10 s at 25 per second; bytes of a stored frame and
+  # milliseconds of a core to read and decode one (docs/benchmarks.md).
+  config.plan.frames_per_video = 250
+  config.plan.bytes_per_frame = 42_590
+  config.plan.host_ms_per_frame = 0.52
 
   config.fault = ml_collections.ConfigDict()
   # A step whose loss, gradient or new numbers are not finite changes nothing.

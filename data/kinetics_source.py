@@ -10,7 +10,8 @@ import known_counts
 from dataset_writer import SPLITS, file_digest
 from folder_source import list_videos
 from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
-from list_rows import read_rows
+from list_rows import name_in, read_rows
+from safe_paths import escaped
 from segments import Segment, parse_segment
 from source import Source
 
@@ -136,7 +137,8 @@ def _clips(file, split):
     )
   clips = []
   for row in rows:
-    label, youtube_id, start, end = (row.cells[name] for name in _COLUMNS)
+    label = name_in(row, 'label')
+    youtube_id, start, end = (row.cells.get(name) for name in _COLUMNS[1:])
     try:
       segment = parse_segment(start, end)
     except ValueError as error:
@@ -161,7 +163,7 @@ def _by_lists(videos, clips, whole_videos):
     stem = next((stem for stem in clip.stems if stem in by_stem), None)
     if stem is None or stem in taken:
       path = f'{clip.class_name}/{clip.stems[0]}.mp4'
-      missing.append({'path': path, 'split': clip.split})
+      missing.append({'path': escaped(path), 'split': clip.split})
       continue
     taken.add(stem)
     video = min(by_stem[stem], key=lambda video: _rank(video, clip.split))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import decimal
 import io
 import json
 import math
@@ -50,6 +51,27 @@ def read_rows(file):
   raise InputError(f'{file}: {_FORMATS}')
 
 
+def name_in(row, column):
+  """Returns a cell of a row that is a name, such as of a class.
+
+  Args:
+    row: Row.
+    column: str.
+
+  Returns:
+    str, without space around it, '' where there is none.
+
+  Raises:
+    InputError: if it is not UTF-8, naming the line.
+  """
+  name = row.cells.get(column, '').strip()
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    raise InputError(f'{row.place}: {column} is not UTF-8') from None
+  return name
+
+
 def _csv_rows(file):
   reader = csv.reader(io.StringIO(_text(file), newline=''), strict=True)
   columns, rows, line = None, [], 1
@@ -83,7 +105,7 @@ def _json_rows(file):
       continue
     place = f'{file}, line {number}'
     try:
-      values = json.loads(line)
+      values = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
       raise InputError(f'{place}: not JSON: {error}') from error
     if not isinstance(values, dict):
@@ -93,6 +115,16 @@ def _json_rows(file):
   if not rows:
     raise InputError(f'{file} is empty')
   return list(columns), rows
+
+
+def _object(pairs):
+  """Refuses an object that has a key twice: JSON takes the last silently."""
+  values = dict(pairs)
+  if len(values) < len(pairs):
+    keys = [key for key, _ in pairs]
+    repeated = next(key for key in keys if keys.count(key) > 1)
+    raise ValueError(f'it has {repeated!r} twice')
+  return values
 
 
 def _parquet_rows(file):
@@ -115,7 +147,7 @@ def _cell(value, place):
     return str(int(value))
   if isinstance(value, bytes):
     return value.decode('utf-8', 'surrogateescape')
-  if not isinstance(value, (str, int, float)):
+  if not isinstance(value, (str, int, float, decimal.Decimal)):
     raise InputError(f'{place}: {value!r} is neither text nor a number')
   return str(value)
 

@@ -6,7 +6,7 @@ import pathlib
 from dataset_writer import file_digest
 from find_videos import VideoFile
 from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
-from list_rows import read_rows
+from list_rows import name_in, read_rows
 from safe_paths import RefusedPathError, escaped, regular_file
 from segments import parse_segment
 from source import Source, warning
@@ -117,7 +117,7 @@ class _Reader:
     self.videos.append(video)
     self.split_of_path[video.path] = split
     for cell, column in self._label_columns.items():
-      if name := _label(row, cell):
+      if name := name_in(row, cell):
         self.labels[column][video.path] = name
 
   def check(self, file):
@@ -170,15 +170,6 @@ def _split(row):
       f'{row.place}: the split {split!r} is none of train, val and test'
     )
   return _SPLITS[split]
-
-
-def _label(row, column):
-  name = row.cells.get(column, '').strip()
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    raise InputError(f'{row.place}: {column} is not UTF-8') from None
-  return name
 
 
 def _splits(reader, has_splits, val_percent):

@@ -101,6 +101,9 @@ def _seconds(value):
   if not text:
     return None
   try:
+    # Python also reads 1_0, and digits of other scripts.
+    if not text.isascii() or '_' in text:
+      raise ValueError
     seconds = float(text)
     microseconds = round(fractions.Fraction(text) * _MICROSECONDS)
   except (ValueError, ZeroDivisionError, OverflowError):

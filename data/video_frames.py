@@ -50,8 +50,10 @@ _DEINTERLACE_MIN_WIDTH = 3
 _DEINTERLACE_MIN_HEIGHT = 4
 
 _LARGEST_PIXEL_ASPECT = 8
-# A window for the network is some 250 pixels wide, of 427 or 569.
-_MAX_RESTART_INTERVAL = 6
+# A window for the network is some 250 pixels wide, of 427 or 569. With shorter
+# intervals fewer pixels beside it are decoded: 3 in place of 6 saves 6 % of the
+# time for 1 % more bytes, and below 3 the markers cost what they save.
+_MAX_RESTART_INTERVAL = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,8 +293,8 @@ def _encode(image, quality):
   """Encodes an image with restart markers, so that it can be cut.
 
   See `vie_jax.input_pipeline.jpeg_cut`. The markers are a few blocks apart.
-  They make the file larger: by 1 to 3 %, or by up to 10 % where the blocks in
-  a row are a prime number, so that each has one.
+  They make the file larger: of 16 real videos by 3 % in the median, and by up to
+  10 % where there is little to encode.
   """
   buffer = io.BytesIO()
   image.save(

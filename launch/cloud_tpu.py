@@ -22,6 +22,8 @@ import queued_resource
 import tpu_launch
 import training_command
 
+from vie_jax import exit_codes
+
 _NAME = r'[a-z]([a-z0-9-]{0,48}[a-z0-9])?'
 _ZONE = r'[a-z]+-[a-z]+\d+-[a-z]'
 _PROJECT = r'([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]'
@@ -40,7 +42,7 @@ def _run(options, rest, runner) -> int:
   launch = tpu_launch.Launch(options, training, runner)
   if options.dry_run:
     launch.dry_run()
-    return training_command.DONE
+    return exit_codes.DONE
   try:
     code = launch.run()
     launch.finish()
@@ -51,7 +53,7 @@ def _run(options, rest, runner) -> int:
       f'To save and stop: {tpu_launch.command("stop", options)}\n'
       f'To end it all: {tpu_launch.command("delete", options)}'
     )
-    return training_command.INTERRUPTED
+    return exit_codes.INTERRUPTED
   return code
 
 
@@ -70,7 +72,7 @@ def _other(options, runner) -> int:
     resource.on_workers('stop', options.name)
   else:
     resource.delete()
-  return training_command.DONE
+  return exit_codes.DONE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,8 @@ import rendering
 import tpu_slices
 import training_command
 
+from vie_jax import exit_codes
+
 # Of the images in launch/docker/.
 FOLDER, USER = '/app', 1000
 COMMAND = ('python', 'main.py')
@@ -116,8 +118,8 @@ def manifest(
     grace_seconds=options.grace_seconds,
     max_restarts=options.max_restarts,
     requests={name: value for name, value in requests.items() if value},
-    give_up=training_command.GIVE_UP,
-    run_again=training_command.RUN_AGAIN,
+    give_up=exit_codes.REFUSED,
+    run_again=exit_codes.RETRY,
     **machines,
   )
 
@@ -240,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code
-  return training_command.DONE
+  return exit_codes.DONE
 
 
 if __name__ == '__main__':

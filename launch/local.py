@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 import command_runner
 import training_command
 
+from vie_jax import exit_codes
+
 REPOSITORY = training_command.REPOSITORY
 
 
@@ -200,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return error.exit_code
   if options.dry_run:
     dry_run(options, training.words)
-    return training_command.DONE
+    return exit_codes.DONE
   return run(options, training.words)
 
 

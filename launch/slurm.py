@@ -20,6 +20,8 @@ import command_runner
 import rendering
 import training_command
 
+from vie_jax import exit_codes
+
 REPOSITORY = training_command.REPOSITORY
 # What tasks have to end once the first has: a save, and what is lost is found.
 WAIT_SECONDS = 180
@@ -91,8 +93,8 @@ def script(
     # Every task of a node sees all its GPUs; JAX takes the one of its number.
     srun_options=' --gpu-bind=none' if options.task_per_gpu else '',
     words=[options.python, *training.words],
-    give_up=training_command.GIVE_UP,
-    interrupted=training_command.INTERRUPTED,
+    give_up=exit_codes.REFUSED,
+    interrupted=exit_codes.INTERRUPTED,
   )
 
 
@@ -203,13 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command_runner.complain(error)
     return error.exit_code
   if options.dry_run:
-    return training_command.DONE
+    return exit_codes.DONE
   job = said.partition(';')[0]
   command_runner.say(
     f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log'
   )
   command_runner.say(f'To end it: scancel {job}')
-  return training_command.DONE
+  return exit_codes.DONE
 
 
 if __name__ == '__main__':

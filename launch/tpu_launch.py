@@ -11,6 +11,8 @@ import queued_resource
 import tpu_slices
 import training_command
 
+from vie_jax import exit_codes
+
 REPOSITORY = training_command.REPOSITORY
 # Archives of the code, kept out of git.
 ARCHIVES = REPOSITORY / '.launch'
@@ -125,7 +127,7 @@ class Launch:
             f'Given up after {preemptions} preemptions. {self._what_now()}'
           ) from None
         continue
-      if code in training_command.FINAL:
+      if code in exit_codes.FINAL:
         return code
       restarts += 1
       command_runner.say(f'main.py ended with exit code {code} ({restarts}).')

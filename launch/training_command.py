@@ -13,16 +13,9 @@ from collections.abc import Sequence
 
 import plans
 
-from vie_jax import process_environment
+from vie_jax import exit_codes, process_environment
 
 REPOSITORY = plans.REPOSITORY
-# What main.py says with its exit code: finished; stopped early, to be run
-# again; of no use to run again. Any other code is to be run again, too.
-DONE, RUN_AGAIN, GIVE_UP = 0, 75, 2
-# Ctrl-C has ended it.
-INTERRUPTED = 130
-# After these nothing is started again.
-FINAL = (DONE, GIVE_UP, INTERRUPTED)
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
 BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
 FOLDER = r'/[\w.-]+(/[\w.-]+)*'
@@ -54,13 +47,13 @@ _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 class LaunchError(ValueError):
   """What was asked for cannot be started; one line for the user."""
 
-  exit_code = GIVE_UP
+  exit_code = exit_codes.REFUSED
 
 
 class TryAgainError(LaunchError):
   """What was asked for has stopped; the same command goes on."""
 
-  exit_code = RUN_AGAIN
+  exit_code = exit_codes.RETRY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,15 +201,15 @@ def exit_code_of(codes: Sequence[int]) -> int:
     codes: as subprocess has them: -9 for a process that signal 9 ended.
   """
   for code in (
-    GIVE_UP,
-    INTERRUPTED,
-    RUN_AGAIN,
+    exit_codes.REFUSED,
+    exit_codes.INTERRUPTED,
+    exit_codes.RETRY,
   ):
     if code in codes:
       return code
   failed = [code for code in codes if code]
   if not failed:
-    return DONE
+    return exit_codes.DONE
   return 128 - failed[0] if failed[0] < 0 else failed[0]
 
 

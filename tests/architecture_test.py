@@ -55,12 +55,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
+  'accelerators': ('', ''),
   'config_check': (
-    'models.networks models.readout untrusted',
+    'accelerators models.networks models.readout untrusted',
     'ml_collections',
   ),
+  'scaling': ('accelerators objective', ''),
   'process_environment': ('', ''),
-  'distributed': ('process_environment sharding', 'jax numpy'),
+  'distributed': ('exit_codes process_environment sharding', 'jax numpy'),
   'run_log': ('untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
@@ -109,8 +111,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'describe': (
-    'config_check experiment models',
+    'config_check experiment models plan',
     'jax ml_collections',
+  ),
+  'plan': (
+    'accelerators config_check evaluation.knn experiment '
+    'input_pipeline.augmentation models objective.memory_bank scaling train',
+    'jax numpy ml_collections',
   ),
   'embed': (
     'config_check device_augment distributed embeddings evaluation experiment '

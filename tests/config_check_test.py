@@ -17,7 +17,8 @@ TOO_SMALL = {  # smallest value that works -> fields
     'instance_recognition.num_noise local_aggregation.num_neighbors '
     'local_aggregation.num_clusters local_aggregation.min_videos_per_cluster '
     'local_aggregation.num_clusterings local_aggregation.kmeans_iterations '
-    'batch_size num_steps log_every_steps eval_every_steps '
+    'objective.product_bytes batch_size num_steps log_every_steps '
+    'eval_every_steps '
     'checkpoint_every_steps keep_checkpoints knn.num_neighbors '
     'knn.batch_size'
   ),

@@ -264,7 +264,7 @@ class Checkpoints:
 
     Args:
       step: one that was saved.
-      item: a key of `ITEMS`, whose fields are nested dicts.
+      item: of the step.
       placements: for each field of the item, that of its arrays.
 
     Returns:
@@ -273,17 +273,9 @@ class Checkpoints:
     Raises:
       DamagedError: as `restore`.
     """
-    saved = self.saved_shapes(step, item)
-    shapes = {
-      field: jax.tree.map(
-        lambda leaf, placement=placement: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=placement
-        ),
-        # A network without batch norm has nothing there.
-        saved.get(field, {}),
-      )
-      for field, placement in placements.items()
-    }
+    shapes = self._read(
+      step, lambda: self._reader.shapes(step, item, placements)
+    )
     return self._restore(step, {item: shapes})[item]
 
   def read_newest(self, read: Callable[[int], T]) -> T | None:

@@ -5,6 +5,7 @@ import re
 
 import ml_collections
 
+from vie_jax import accelerators
 from vie_jax.models import networks, readout
 from vie_jax.untrusted import urls
 
@@ -28,6 +29,7 @@ _AT_LEAST_ONE = (
   'local_aggregation.min_videos_per_cluster',
   'local_aggregation.num_clusterings',
   'local_aggregation.kmeans_iterations',
+  'objective.product_bytes',
   'batch_size',
   'num_steps',
   'log_every_steps',
@@ -55,6 +57,10 @@ _AT_LEAST_ONE = (
   'finetune.patience',
   'supervised.num_eval_clips',
   'supervised.patience',
+  'plan.devices',
+  'plan.storage_bandwidth',
+  'plan.frames_per_video',
+  'plan.bytes_per_frame',
 )
 _NOT_NEGATIVE = (
   'seed',
@@ -67,6 +73,9 @@ _NOT_NEGATIVE = (
   'optimizer.warmup_steps',
   'dataset.bin_frames',
   'input.num_threads',
+  'plan.videos',
+  'plan.batch_size',
+  'plan.host_ms_per_frame',
   'input.prefetch_batches',
   'linear_eval.learning_rate',
   'linear_eval.weight_decay',
@@ -112,6 +121,7 @@ _CHOICES = {
   'fault.on_nonfinite': ('stop', 'skip'),
   'on_failed_save': ('retry', 'stop'),
   'embed.layer': ('embedding', *readout.LAYERS),
+  'plan.accelerator': tuple(accelerators.ACCELERATORS),
   **{
     f'{group}.{name}': choices
     for group in ('finetune', 'supervised')
@@ -309,6 +319,9 @@ def _relations(config):
       f'objective.temperature is {config.objective.temperature}; it must be '
       'positive and finite'
     )
+  for field in ('plan.efficiency', 'plan.bandwidth_efficiency'):
+    if not _is_share(_value(config, field)):
+      yield f'{field} is {_value(config, field)}; it must lie in (0, 1]'
   for field in _MOMENTA:
     if not 0 <= _value(config, field) < 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1)'

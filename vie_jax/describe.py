@@ -7,8 +7,9 @@ import math
 import jax
 import jax.numpy as jnp
 import ml_collections
+from absl import logging
 
-from vie_jax import config_check, experiment
+from vie_jax import config_check, experiment, plan
 from vie_jax.models import flops
 
 
@@ -28,6 +29,7 @@ def description(config: ml_collections.ConfigDict) -> dict:
       embedding_size: D.
       readouts: layer -> number of features, see `models.readout`.
       dtype: of the convolutions.
+      plan: if `config.plan.videos` asks for one, see `plan.plan`.
 
   Raises:
     config_check.ConfigError: if a field cannot work.
@@ -43,7 +45,7 @@ def description(config: ml_collections.ConfigDict) -> dict:
   readouts = jax.eval_shape(
     functools.partial(model.apply, method='readouts'), variables, clip
   )
-  return {
+  facts = {
     'model': config.model.name,
     'parameters': sum(
       math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params'])
@@ -54,11 +56,19 @@ def description(config: ml_collections.ConfigDict) -> dict:
     'readouts': {layer: found.shape[1] for layer, found in readouts.items()},
     'dtype': config.model.dtype,
   }
+  if config.plan.videos:
+    facts['plan'] = plan.plan(config, facts)
+  return facts
 
 
 def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
-  """Prints `description` as one line on standard output, and returns it."""
+  """Prints `description` as one line on standard output, and returns it.
+
+  A plan goes to the log as well, as a table.
+  """
   facts = description(config)
   if jax.process_index() == 0:
+    if 'plan' in facts:
+      logging.info('Plan: %s', plan.table(facts['plan']))
     print(json.dumps(facts))
   return facts

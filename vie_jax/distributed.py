@@ -27,11 +27,8 @@ from absl import logging
 from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
-from vie_jax import process_environment, sharding
+from vie_jax import exit_codes, process_environment, sharding
 from vie_jax.process_environment import DistributedError
-
-STOPPED_EARLY = 75
-"""Exit code that says: the same command again may work (EX_TEMPFAIL)."""
 
 # Of messages of computations that wait for a process which is gone.
 _LOSS = ('Gloo ', 'Connection closed by peer', 'coordination service')
@@ -68,7 +65,7 @@ def initialize(choice: str, timeouts: Timeouts | None = None) -> None:
 
   To be called before anything asks JAX for a device. Standard output is kept
   for the program itself: what libraries print there goes to standard error.
-  A process whose others do not come ends with `STOPPED_EARLY` and one line.
+  A process whose others do not come ends with `exit_codes.RETRY` and one line.
 
   Args:
     choice: see `process_environment.find_start`.
@@ -114,7 +111,7 @@ def _connect(arguments, timeouts):
     # A thread: JAX ends the process with a dump of its stack otherwise.
     if not connected.wait(timeouts.connect):
       logging.error('%s', _unreachable(arguments, timeouts.connect))
-      _exit(STOPPED_EARLY)
+      _exit(exit_codes.RETRY)
 
   threading.Thread(target=give_up, daemon=True).start()
   try:

@@ -133,7 +133,7 @@ def curves(
     never=train_state.NEVER,
   )
   figures['health/bank_effective_rank'] = monitors.effective_rank(
-    state.bank, num_videos=num_videos
+    state.bank, num_videos=num_videos, mesh=run.mesh
   )
   for column in run.label_columns:
     figures[f'health/neighbors_same_{column}'] = monitors.label_share(

@@ -1,8 +1,10 @@
 """What the exit code of main.py says to whatever started it.
 
-0 is for done. A process that died of a signal says so by another code, and
-means `RETRY`, too.
+Any other code, such as that of a process that died of a signal, means `RETRY`,
+too.
 """
+
+DONE = 0
 
 REFUSED = 2
 """The same command would fail again: the message says what to change."""
@@ -12,3 +14,6 @@ RETRY = 75
 
 INTERRUPTED = 130
 """As `RETRY`, after Ctrl-C: who pressed it wants no retry."""
+
+FINAL = (DONE, REFUSED, INTERRUPTED)
+"""After these nothing is started again by itself."""

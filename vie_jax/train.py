@@ -85,6 +85,7 @@ def method_of(
     num_neighbors=num_neighbors,
     num_clusters=num_clusters,
     kmeans_iterations=settings.kmeans_iterations,
+    product_bytes=config.objective.product_bytes,
   )
 
 

@@ -22,6 +22,7 @@ from vie_jax.objective import (
   local_aggregation,
   memory_bank,
   nearest_neighbors,
+  row_blocks,
 )
 
 KMEANS_SEED = 1234
@@ -44,6 +45,8 @@ class Method:
     num_neighbors: background neighbours of Local Aggregation, at most N.
     num_clusters: of k-means, at most N.
     kmeans_iterations: Lloyd iterations.
+    product_bytes: the most memory that a matrix of similarities takes on a
+      device; no result depends on it.
   """
 
   num_videos: int
@@ -54,6 +57,7 @@ class Method:
   num_neighbors: int
   num_clusters: int
   kmeans_iterations: int
+  product_bytes: int = row_blocks.PRODUCT_BYTES
 
 
 def _instance_recognition(embedding, state, index, key, method, mesh):
@@ -68,6 +72,7 @@ def _instance_recognition(embedding, state, index, key, method, mesh):
       num_videos=method.num_videos,
       temperature=method.temperature,
       mesh=mesh,
+      product_bytes=method.product_bytes,
     )
     return jnp.mean(loss), {'train/own_similarity': jnp.mean(own)}
   noise_index = instance_recognition.draw_noise(
@@ -98,6 +103,7 @@ def _local_aggregation(embedding, state, index, key, method, mesh):
     k=method.num_neighbors,
     num_videos=method.num_videos,
     mesh=mesh,
+    product_bytes=method.product_bytes,
   )
   similarity = memory_bank.similarity(
     state.bank, embedding, neighbor, mesh=mesh

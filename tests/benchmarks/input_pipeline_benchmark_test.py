@@ -50,9 +50,24 @@ def test_all_ways_make_the_clips_of_all_networks(lines):
   for network in _NETWORKS:
     of_network = {way for name, way in times if name == network}
     stored = {way for way in of_network if '--short-side' in way}
-    assert len(stored) == 4
+    assert sorted(stored)[0].startswith('official way, --short-side 160')
+    assert len(stored) == 5
     assert of_network - stored == ways
   assert min(times.values()) > 0
+  # Each of one round.
+  for metric, official in (
+    ('official way: times as long', 'official way'),
+    (
+      'official way on frames of this size: times as long',
+      'official way, --short-side 160 --jpeg-quality 90',
+    ),
+  ):
+    way = 'vie_jax, --short-side 160 --jpeg-quality 90'
+    ratios = _values(lines, metric)
+    for network in _NETWORKS:
+      assert ratios[network, way] == pytest.approx(
+        times[network, official] / times[network, way], rel=1e-2
+      )
 
 
 @pytest.mark.slow

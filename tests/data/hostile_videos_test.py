@@ -1,13 +1,12 @@
 """Files that attack whoever opens them: bombs, names, texts, pipes."""
 
 import contextlib
-import ctypes
 import fractions
 import os
 import socket
-import struct
 import tempfile
 
+import file_watch
 import media_bombs
 import memory_use
 import open_video
@@ -18,7 +17,6 @@ import worker_pool
 from video_frames import FrameOptions, write_frames
 
 _MIB = 2**20
-_IN_OPEN = 0x20
 _MAX_PIXELS = FrameOptions.max_pixels
 
 
@@ -92,30 +90,6 @@ def test_a_count_of_pictures_in_the_header_is_not_believed(tmp_path):
 # Names and texts that lead elsewhere.
 
 
-class _Watch:
-  """Sees which files of a folder anybody opens (inotify)."""
-
-  def __init__(self, folder):
-    libc = ctypes.CDLL(None, use_errno=True)
-    self._descriptor = libc.inotify_init1(os.O_NONBLOCK)
-    watch = libc.inotify_add_watch(
-      self._descriptor, os.fsencode(folder), _IN_OPEN
-    )
-    if self._descriptor < 0 or watch < 0:
-      pytest.skip('files cannot be watched here')
-
-  def opened(self):
-    """Number of times that files were opened since the last call."""
-    count = 0
-    with contextlib.suppress(BlockingIOError):
-      while data := os.read(self._descriptor, 4096):
-        while data:
-          (length,) = struct.unpack_from('12xI', data)
-          data = data[16 + length :]
-          count += 1
-    return count
-
-
 @pytest.fixture
 def listener():
   with socket.socket() as server:
@@ -180,7 +154,7 @@ def test_no_name_and_no_text_opens_another_file_or_a_connection(
   decoy = tmp_path / 'decoys' / 'decoy.mp4'
   sample_videos.write(decoy, sample_videos.moving(3))
   address = f'127.0.0.1:{listener.getsockname()[1]}'
-  watch = _Watch(tmp_path / 'decoys')
+  watch = file_watch.Watch(tmp_path / 'decoys')
   with open_video.open_video(decoy, max_pixels=_MAX_PIXELS):
     assert watch.opened(), 'a watch that sees nothing proves nothing'
   watch.opened()

@@ -169,14 +169,42 @@ def test_without_lists_and_splits_a_hash_decides(clip, tmp_path):
     (f'{_HEADER}yoga,x,1,2,train\n', (), 'no clip of Kinetics-400'),
     (f'{_HEADER}yoga,flat,2,1,train\n', (), 'line 2: the end'),
     (f'{_HEADER}yoga,flat,,,train\n', (), 'line 2: a cell is empty'),
+    (f'{_HEADER}yo\udcffga,flat,1,2,train\n', (), 'line 2: label is not UTF-8'),
   ],
 )
 def test_mistakes_are_one_line(clip, tmp_path, capsys, text, options, message):
   videos = _put(clip, tmp_path / 'v', 'flat.mp4')
   if text is not None:
-    (tmp_path / 'l.csv').write_text(text)
+    (tmp_path / 'l.csv').write_bytes(text.encode('utf-8', 'surrogateescape'))
     options = (*options, f'--train-csv={tmp_path / "l.csv"}')
   assert _prepare(videos, tmp_path / 'o', *options) == 2
   printed = capsys.readouterr().err
   assert message in printed
   assert len(printed.splitlines()) == 1
+
+
+def test_a_row_of_a_list_without_a_cell_is_one_line(clip, tmp_path, capsys):
+  videos = _put(clip, tmp_path / 'v', 'flat.mp4')
+  times = {'time_start': 0, 'time_end': 1}
+  rows = [{'label': 'a', 'youtube_id': 'flat', **times}, {'label': 'b'}]
+  file = tmp_path / 'l.jsonl'
+  file.write_text('\n'.join(map(json.dumps, rows)))
+  assert _prepare(videos, tmp_path / 'o', f'--train-csv={file}') == 2
+  printed = capsys.readouterr().err
+  assert 'line 2: a cell is empty' in printed
+  assert len(printed.splitlines()) == 1
+
+
+def test_ids_that_are_no_names_of_files_are_missing(clip, tmp_path, capsys):
+  videos = _put(clip, tmp_path / 'v', 'flat.mp4')
+  rows = b'yoga,../../etc/passwd,0,1,train\nyoga,fl\xff,0,1,train\n'
+  file = tmp_path / 'l.csv'
+  file.write_bytes(_HEADER.encode() + rows + b'yoga,flat,0,1,train\n')
+  assert _prepare(videos, tmp_path / 'o', f'--train-csv={file}') == 0
+  missing = json.loads((tmp_path / 'o' / 'missing.json').read_text())
+  names = [entry['path'] for entry in missing]
+  assert names == [
+    'yoga/../../etc/passwd_000000_000001.mp4',
+    'yoga/fl\\udcff_000000_000001.mp4',
+  ]
+  assert set(_videos(tmp_path / 'o')) == {'flat.mp4'}

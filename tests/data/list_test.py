@@ -1,8 +1,11 @@
+import decimal
 import json
 import os
 import pathlib
 import re
+import shutil
 
+import file_watch
 import prepare
 import pyarrow
 import pyarrow.parquet
@@ -110,6 +113,14 @@ def test_every_format_gives_whole_videos_and_segments_of_them(
   assert 'already complete' in capsys.readouterr().out
 
 
+def test_times_in_a_table_may_be_decimal_numbers(videos, tmp_path):
+  times = {'start': [decimal.Decimal('0.40')], 'end': [decimal.Decimal('1.2')]}
+  table = pyarrow.table({'path': ['a.mp4'], **times})
+  pyarrow.parquet.write_table(table, tmp_path / 'l.parquet')
+  assert _prepare(tmp_path / 'l.parquet', tmp_path / 'o', '--root', videos) == 0
+  assert list(_videos(tmp_path / 'o')) == ['a.mp4#t=0.4,1.2']
+
+
 def test_several_label_columns_and_a_column_of_no_use(videos, tmp_path):
   file = _write(
     tmp_path / 'l.csv', 'path,label_how,label_what,note\na.mp4,left,cup,x\n'
@@ -201,6 +212,45 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
   assert 'skipped: 14' in printed
 
 
+def test_no_name_in_a_list_opens_a_file_outside(videos, tmp_path):
+  outside, root = tmp_path / 'outside', tmp_path / 'root'
+  outside.mkdir()
+  root.mkdir()
+  decoy = outside / 'decoy.mp4'
+  shutil.copy(videos / 'a.mp4', decoy)
+  shutil.copy(videos / 'a.mp4', root / 'a.mp4')
+  (root / 'link.mp4').symlink_to(decoy)
+  (root / 'chain.mp4').symlink_to('link.mp4')
+  (root / 'up').symlink_to(outside)
+  os.mkfifo(root / 'pipe.mp4')
+  os.mkfifo(outside / 'pipe.mp4')
+  names = [
+    *('../outside/decoy.mp4', 'a.mp4/../../outside/decoy.mp4', str(decoy)),
+    *(f'//{decoy}', f'{root}/../outside/decoy.mp4', 'link.mp4', 'chain.mp4'),
+    *('up/decoy.mp4', 'up/../outside/decoy.mp4', './/..//outside/decoy.mp4'),
+    *('/dev/zero', '/dev/stdin', '/proc/self/environ', '/etc/passwd'),
+    *('pipe.mp4', 'up/pipe.mp4', '..', '.', '/', 'up'),
+    *(f'file:{decoy}', f'file://{decoy}', f'concat:{decoy}', '~/x.mp4'),
+  ]
+  assert len(names) >= 20
+  file = _write(
+    tmp_path / 'l.jsonl',
+    '\n'.join(json.dumps({'path': name}) for name in ['a.mp4', *names]),
+  )
+  watch = file_watch.Watch(outside)
+  decoy.read_bytes()
+  assert watch.opened(), 'a watch that sees nothing proves nothing'
+  assert _prepare(file, tmp_path / 'o', '--root', root, '--val-percent', 0) == 0
+  assert watch.opened() == 0
+  assert set(_videos(tmp_path / 'o')) == {'a.mp4'}
+  named = [
+    entry['path']
+    for kind in ('skipped', 'missing')
+    for entry in _manifest(tmp_path / 'o', kind)
+  ]
+  assert len(named) == len(names)
+
+
 def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
   videos, tmp_path
 ):
@@ -237,6 +287,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.jsonl', '\n', 'is empty'),
     ('l.jsonl', '{"path": "a.mp4"}\n{', 'line 2: not JSON'),
     ('l.jsonl', '["a.mp4"]', 'line 1: must be an object'),
+    ('l.jsonl', '{"path": "a.mp4", "path": "c"}', "line 1: .*'path' twice"),
     ('l.jsonl', '{"path": ["a.mp4"]}', 'line 1: .* neither text'),
     ('l.parquet', 'no parquet', 'cannot be read'),
     ('l.txt', 'a.mp4', 'a list is a .csv, .jsonl or .parquet'),

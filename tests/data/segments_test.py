@@ -70,6 +70,8 @@ def test_segments_are_written_without_needless_digits():
     (2, 2),
     (0, '1e9'),
     ('1/0', 2),
+    ('1_0', None),
+    ('\u0663', None),
   ],
 )
 def test_impossible_times_are_refused(start, end):

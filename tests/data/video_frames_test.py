@@ -593,11 +593,11 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
 @pytest.mark.parametrize(
   'width, height, columns',
   [
-    (568, 320, 6),  # 36 blocks, 6 in an interval
+    (568, 320, 12),  # 36 blocks, 3 in an interval
     (425, 320, 9),  # 27, 3
-    (320, 320, 4),  # 20, 5
+    (320, 320, 10),  # 20, 2
     (208, 128, 13),  # a prime number of them
-    (90, 60, 1),  # 6
+    (90, 60, 2),  # 6, 3
   ],
 )
 def test_stored_frames_can_be_cut(tmp_path, width, height, columns):

@@ -44,7 +44,7 @@ def test_same_video_retrieval_looks_at_the_first_videos_only(monkeypatch):
 def test_a_bank_along_all_axes_has_full_rank(mesh, num_videos):
   bank = np.tile(np.eye(8, dtype=np.float32), (num_videos // 8, 1))
   rank = monitors.effective_rank(
-    losses_case.padded(bank, mesh), num_videos=num_videos
+    losses_case.padded(bank, mesh), num_videos=num_videos, mesh=mesh
   )
   assert rank == pytest.approx(8.0, rel=1e-4)
 
@@ -53,11 +53,18 @@ def test_a_bank_along_one_direction_has_rank_one(mesh):
   direction = unit(np.arange(1.0, 9.0))
   signs = np.where(np.arange(100) % 3 == 0, -1, 1)[:, None]
   bank = (signs * direction).astype(np.float32)
-  rank = monitors.effective_rank(losses_case.padded(bank, mesh), num_videos=100)
+  rank = monitors.effective_rank(
+    losses_case.padded(bank, mesh), num_videos=100, mesh=mesh
+  )
   assert rank == pytest.approx(1.0, abs=2e-2)
 
 
-def test_effective_rank_equals_the_formula_on_singular_values(mesh):
+@pytest.mark.parametrize('block', [65_536, 100])
+def test_effective_rank_equals_the_formula_on_singular_values(
+  mesh, block, monkeypatch
+):
+  monkeypatch.setattr(monitors, 'MOMENT_ROWS', block)
+  monitors._second_moment.clear_cache()
   rng = np.random.default_rng(2)
   bank = unit(rng.standard_normal((300, 16)) * np.linspace(0.1, 2, 16))
   singular = np.linalg.svd(bank.astype(np.float64), compute_uv=False)
@@ -65,7 +72,10 @@ def test_effective_rank_equals_the_formula_on_singular_values(mesh):
   for value in singular:
     share = value / singular.sum()
     entropy -= share * np.log(share)
-  rank = monitors.effective_rank(losses_case.padded(bank, mesh), num_videos=300)
+  rank = monitors.effective_rank(
+    losses_case.padded(bank, mesh), num_videos=300, mesh=mesh
+  )
+  monitors._second_moment.clear_cache()
   assert rank == pytest.approx(np.exp(entropy), rel=1e-4)
 
 

@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from vie_jax.input_pipeline import augmentation
 
@@ -14,15 +13,14 @@ OFFICIAL = json.loads(
 )
 
 
-@tf.function
-def train_box(height, width, seed, size, short_side_min, short_side_max):
+def train_boxes(height, width, seeds, size, short_side_min, short_side_max):
   return augmentation.train_box(
-    height,
-    width,
+    np.full(len(seeds), height),
+    np.full(len(seeds), width),
     size=size,
     short_side_min=short_side_min,
     short_side_max=short_side_max,
-    seed=seed,
+    seed=np.array(seeds, np.int64),
   )
 
 
@@ -38,8 +36,8 @@ def test_frames_are_resized_to_the_official_sides(key, size):
   for case in OFFICIAL[key]['examples']:
     width, height = case['input_width_height']
     short_side = case['target_short_side']
-    box = train_box(height, width, [1, 2], size, short_side, short_side)
-    resized, _ = resized_and_offset(height, width, size, box.numpy())
+    (box,) = train_boxes(height, width, [[1, 2]], size, short_side, short_side)
+    resized, _ = resized_and_offset(height, width, size, box)
     expected = case['output_width_height'][::-1]
     np.testing.assert_allclose(resized, expected, rtol=1e-12)
 
@@ -49,9 +47,9 @@ def test_eval_crop_is_the_official_one():
     width, height = case['input_width_height']
     size = case['crop']
     # A frame that already has its short side keeps its pixels.
-    box = augmentation.eval_box(
-      tf.constant(height),
-      tf.constant(width),
+    (box,) = augmentation.eval_box(
+      np.array([height]),
+      np.array([width]),
       size=size,
       short_side=min(width, height),
     )
@@ -61,12 +59,8 @@ def test_eval_crop_is_the_official_one():
 
 def test_train_crops_are_uniform_over_sizes_and_places():
   height, width, size = 30, 41, 20
-  seeds = tf.stack([tf.range(1600), tf.ones(1600, tf.int32)], axis=1)
-  boxes = tf.map_fn(
-    lambda seed: train_box(height, width, seed, size, 22, 25),
-    seeds,
-    fn_output_signature=tf.float64,
-  ).numpy()
+  seeds = np.stack([np.arange(1600), np.ones(1600, int)], axis=1)
+  boxes = train_boxes(height, width, seeds, size, 22, 25)
   resized, offset = (
     np.round(value).astype(int)
     for value in (
@@ -114,9 +108,14 @@ def restated_corner_crop(height, width, scale, position):
   return [left, top, left + side, top + side]
 
 
-@tf.function
 def corner_box(height, width, scale, position):
-  return augmentation.corner_box(height, width, scale=scale, position=position)
+  (box,) = augmentation.corner_box(
+    np.array([height]),
+    np.array([width]),
+    scale=np.array([scale]),
+    position=np.array([position]),
+  )
+  return box
 
 
 def test_multiscale_crops_are_the_official_boxes():
@@ -124,16 +123,11 @@ def test_multiscale_crops_are_the_official_boxes():
   width, height = official['input_width_height']
   assert sorted({case['scale'] for case in official['boxes']}) == sorted(SCALES)
   for case in official['boxes']:
-    box = augmentation.corner_box(
-      tf.constant(height),
-      tf.constant(width),
-      scale=tf.constant(case['scale'], tf.float64),
-      position=tf.constant(POSITIONS[case['position']]),
-    )
-    assert box.dtype == tf.float64
+    box = corner_box(height, width, case['scale'], POSITIONS[case['position']])
+    assert box.dtype == np.float64
     assert corners(box) == case['left_top_right_bottom']
-  box = augmentation.multiscale_eval_box(
-    tf.constant(height), tf.constant(width)
+  (box,) = augmentation.multiscale_eval_box(
+    np.array([height]), np.array([width])
   )
   assert corners(box) == OFFICIAL['corner_crop_validation']['box']
 
@@ -143,12 +137,7 @@ def test_multiscale_crops_of_any_frame_follow_the_rule():
   for height, width in rng.integers(2, 700, (60, 2)).tolist():
     scale = SCALES[rng.integers(5)]
     for name, position in POSITIONS.items():
-      box = corner_box(
-        tf.constant(height),
-        tf.constant(width),
-        tf.constant(scale, tf.float64),
-        tf.constant(position),
-      )
+      box = corner_box(height, width, scale, position)
       expected = restated_corner_crop(height, width, scale, name)
       if min(height, width) > 3:
         assert corners(box) == expected
@@ -169,12 +158,7 @@ def test_rounding_of_the_scales_moves_no_side(root):
 def test_multiscale_crops_of_tiny_frames_have_a_pixel(sides):
   for scale in SCALES:
     for position in POSITIONS.values():
-      box = corner_box(
-        tf.constant(sides[0]),
-        tf.constant(sides[1]),
-        tf.constant(scale, tf.float64),
-        tf.constant(position),
-      ).numpy()
+      box = corner_box(*sides, scale, position)
       assert np.all(box[2:] >= 1)
       assert np.all(box[:2] >= 0)
       assert np.all(box[:2] + box[2:] <= sides)
@@ -183,16 +167,12 @@ def test_multiscale_crops_of_tiny_frames_have_a_pixel(sides):
 def test_multiscale_crops_are_uniform_over_scales_and_places():
   height, width = 96, 128
 
-  def draw(seed):
-    return augmentation.multiscale_train_box(
-      tf.constant(height),
-      tf.constant(width),
-      scales=SCALES,
-      seed=tf.stack([seed, 1]),
-    )
-
-  boxes = tf.data.Dataset.range(4000).map(draw).batch(4000)
-  boxes = next(boxes.as_numpy_iterator())
+  boxes = augmentation.multiscale_train_box(
+    np.full(4000, height),
+    np.full(4000, width),
+    scales=SCALES,
+    seed=np.stack([np.arange(4000), np.ones(4000, int)], axis=1),
+  )
   drawn, counts = np.unique(boxes, axis=0, return_counts=True)
   # Five scales at five places; the largest square meets top and bottom.
   expected = {}
@@ -264,8 +244,8 @@ def test_crops_larger_than_the_frame_are_refused():
       size=224, short_side=128, max_short_side=320, max_long_side=400
     )
   with pytest.raises(ValueError, match=r'224 pixels .* between 320 and 256'):
-    train_box(320, 400, [0, 0], 224, 320, 256)
+    train_boxes(320, 400, [[0, 0]], 224, 320, 256)
   with pytest.raises(ValueError, match=r'112 pixels does not fit .* of 100'):
     augmentation.eval_box(
-      tf.constant(9), tf.constant(9), size=112, short_side=100
+      np.array([9]), np.array([9]), size=112, short_side=100
     )

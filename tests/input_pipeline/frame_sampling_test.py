@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from vie_jax.input_pipeline import frame_sampling
 
@@ -40,18 +39,14 @@ LENGTHS = (1, 2, 3, 4, 7, 8, 12, 13, 15, 16, 17, 40, 100)
 def draw(length, sampler, num_frames, frame_step, count, start_range=None):
   """int [count, T], as many independent training clips of one video."""
 
-  def sample(index):
-    return frame_sampling.train_frame_numbers(
-      tf.constant(length),
-      sampler=sampler,
-      num_frames=num_frames,
-      frame_step=frame_step,
-      seed=tf.stack([7, index]),
-      start_range=start_range,
-    )
-
-  clips = tf.data.Dataset.range(count).map(sample).batch(count)
-  return next(iter(clips)).numpy()
+  return frame_sampling.train_frame_numbers(
+    np.full(count, length),
+    sampler=sampler,
+    num_frames=num_frames,
+    frame_step=frame_step,
+    seed=np.stack([np.full(count, 7), np.arange(count)], axis=1),
+    start_range=start_range,
+  )
 
 
 def loop_train_clips(length, sampler, num_frames, step):
@@ -208,18 +203,15 @@ def test_eval_clips_of_every_length_follow_the_rule(family, num_clips):
 def test_training_clips_of_every_length_follow_the_rule(family):
   _, num_frames, frame_step, _ = SETTINGS[family]
 
-  def sample(length, seed):
-    return length, frame_sampling.train_frame_numbers(
-      tf.cast(length, tf.int32),
-      sampler=family,
-      num_frames=num_frames,
-      frame_step=frame_step,
-      seed=tf.stack([length, seed]),
-    )
-
   lengths = np.repeat(np.arange(1, 401), 8)
-  clips = tf.data.Dataset.from_tensor_slices((lengths, np.arange(3200)))
-  for length, clip in clips.map(sample).as_numpy_iterator():
+  clips = frame_sampling.train_frame_numbers(
+    lengths,
+    sampler=family,
+    num_frames=num_frames,
+    frame_step=frame_step,
+    seed=np.stack([lengths, np.arange(3200)], axis=1),
+  )
+  for length, clip in zip(lengths, clips, strict=True):
     if family == 'trn':
       bins = restated_bins(length, num_frames, frame_step)
       assert any(
@@ -329,33 +321,35 @@ def test_a_single_eval_clip_comes_from_the_middle():
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_same_seed_same_clip_in_eager_and_graph(family):
+def test_a_clip_is_the_same_alone_and_among_others(family):
   num_frames, frame_step = SMALL[family]
+  lengths = np.array([100, 5, 30], np.int32)
+  seeds = np.array([[1, 2], [3, 4], [1, 2]])
 
-  def sample(length):
+  def sample(rows):
     return frame_sampling.train_frame_numbers(
-      length,
+      lengths[rows],
       sampler=family,
       num_frames=num_frames,
       frame_step=frame_step,
-      seed=[1, 2],
+      seed=seeds[rows],
     )
 
-  eager = sample(tf.constant(100))
-  assert eager.dtype == tf.int32
-  assert eager.shape == (num_frames,)
-  graph = tf.function(sample)(tf.constant(100))
-  assert eager.numpy().tolist() == graph.numpy().tolist()
+  clips = sample(slice(None))
+  assert clips.dtype == np.int32
+  assert clips.shape == (3, num_frames)
+  for row in range(3):
+    assert sample([row]).tolist() == clips[[row]].tolist()
 
 
 def test_settings_that_fit_no_clip_are_refused():
   def sample(sampler, num_frames, frame_step):
     frame_sampling.train_frame_numbers(
-      tf.constant(9),
+      np.array([9]),
       sampler=sampler,
       num_frames=num_frames,
       frame_step=frame_step,
-      seed=[0, 0],
+      seed=np.zeros((1, 2), np.int64),
     )
 
   with pytest.raises(ValueError, match="'fast': choose one of"):
@@ -387,8 +381,8 @@ def test_consecutive_clips_tile_a_video_without_overlap(
     assert count == max(1, length // (num_frames * frame_step))
     seen = []
     for clip in range(count):
-      frames = frame_sampling.consecutive_frame_numbers(
-        length, clip, **settings
+      (frames,) = frame_sampling.consecutive_frame_numbers(
+        np.array([length]), np.array([clip]), **settings
       )
       assert len(frames) == num_frames
       for place, frame in enumerate(frames):

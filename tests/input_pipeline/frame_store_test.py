@@ -101,6 +101,30 @@ def test_frames_come_in_the_order_asked_for_with_repeats(dataset):
     assert store.read_frames(0, []) == []
 
 
+def test_frames_one_by_one_are_those_read_at_once(dataset):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    numbers = [5, 5, 0, 29, 3]
+    assert list(store.each_frame(2, numbers)) == store.read_frames(2, numbers)
+    assert list(store.each_frame(0, [])) == []
+    with pytest.raises(IndexError, match='not all in'):
+      next(store.each_frame(2, [30]))
+
+
+def test_a_frame_that_cannot_be_read_costs_no_other_one(dataset):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    bad = store.read_frames(2, [7])[0]
+    for shard in (dataset / 'train').glob('*.array_record'):
+      content = shard.read_bytes()
+      if bad in content:
+        shard.write_bytes(content.replace(bad, bytes(len(bad))))
+    expected = store.read_frames(2, [6, 8])
+    assert list(store.each_frame(2, [6, 7, 8])) == [
+      expected[0],
+      None,
+      expected[1],
+    ]
+
+
 def test_what_the_store_says_about_the_data_set(dataset):
   with frame_store.FrameStore.open(str(dataset), 'train') as store:
     assert store.label_columns == ['class', 'speed']

@@ -172,13 +172,13 @@ def test_a_host_reads_no_clips_but_its_own(videos, monkeypatch, host):
   share = {'batch_size': 8, 'host_index': host, 'host_count': 4}
   own = clips_of(train(videos, 12, **share))
   assert len(own) == 24
-  read, whole = [], frame_store.FrameStore.read_frames
+  read, whole = [], frame_store.FrameStore.each_frame
 
-  def read_frames(store, video, numbers):
+  def each_frame(store, video, numbers):
     read.append((int(video), *map(int, numbers)))
     return whole(store, video, numbers)
 
-  monkeypatch.setattr(frame_store.FrameStore, 'read_frames', read_frames)
+  monkeypatch.setattr(frame_store.FrameStore, 'each_frame', each_frame)
   train(videos, 3, **share)  # and some ahead of time
   assert len(read) >= 6
   assert set(read) <= set(own)
@@ -417,9 +417,9 @@ crop = types.SimpleNamespace(
   eval_short_side=30,
 )
 class SlowStore(frame_store.FrameStore):
-  def read_frames(self, instance_index, frame_numbers):
+  def each_frame(self, instance_index, frame_numbers):
     time.sleep(0.02)  # so that reading is under way whenever we leave
-    return super().read_frames(instance_index, frame_numbers)
+    return super().each_frame(instance_index, frame_numbers)
 
 videos = instances.all_videos(SlowStore.open(directory, 'train'))
 def open_batches():

@@ -65,7 +65,8 @@ def test_loss_of_a_random_bank_starts_where_theory_says():
   assert data[0] == pytest.approx(np.log(4096 * 2.2455575 + 1), rel=1e-3)
 
 
-def test_softmax_loss_and_gradient_equal_numpy(mesh):
+@pytest.mark.parametrize('rows_at_a_time', [2048, 300, 100])
+def test_softmax_loss_and_gradient_equal_numpy(mesh, rows_at_a_time):
   case = losses_case.inputs(5)
   bank, index = case['bank'], case['instance_index']
   v = case['unnormalised']
@@ -75,7 +76,13 @@ def test_softmax_loss_and_gradient_equal_numpy(mesh):
   def total(v):
     own = memory_bank.similarity(laid_out, v, index[:, None], mesh=mesh)[:, 0]
     loss = instance_recognition.softmax_loss(
-      laid_out, v, own, num_videos=2000, temperature=0.07, mesh=mesh
+      laid_out,
+      v,
+      own,
+      num_videos=2000,
+      temperature=0.07,
+      mesh=mesh,
+      product_bytes=4 * len(v) * rows_at_a_time,
     )
     return jnp.sum(loss), loss
 

@@ -75,11 +75,12 @@ def lloyd(points, centroids, iterations):
   return square.argmin(1), square.min(1).sum()
 
 
-def test_iterations_equal_a_loop_from_the_same_start(mesh):
+@pytest.mark.parametrize('chunk', [1024, 100])
+def test_iterations_equal_a_loop_from_the_same_start(mesh, chunk):
   rng = np.random.default_rng(3)
   points = rng.standard_normal((1500, 6)).astype(np.float32)
   start = fit(points, mesh, num_clusters=5, num_iterations=0)
-  result = fit(points, mesh, num_clusters=5, num_iterations=7)
+  result = fit(points, mesh, num_clusters=5, num_iterations=7, chunk_size=chunk)
   labels, objective = lloyd(points, np.asarray(start.centroids), 7)
   np.testing.assert_array_equal(np.asarray(result.labels)[:1500], labels)
   assert result.objective[-1] == pytest.approx(objective, rel=1e-5)

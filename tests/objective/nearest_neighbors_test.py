@@ -8,10 +8,14 @@ from objective import losses_case
 from vie_jax.objective import nearest_neighbors
 
 
-def search(bank, query, k, mesh):
+def search(bank, query, k, mesh, **options):
   return jax.jit(
     functools.partial(
-      nearest_neighbors.top_k, k=k, num_videos=len(bank), mesh=mesh
+      nearest_neighbors.top_k,
+      k=k,
+      num_videos=len(bank),
+      mesh=mesh,
+      **options,
     )
   )(losses_case.padded(bank, mesh), query)
 
@@ -36,6 +40,22 @@ def test_equal_similarities_give_the_lower_index_on_any_number_of_devices(mesh):
   bank = np.ones((1300, 4), np.float32)
   _, index = search(bank, np.ones((2, 4), np.float32), 1100, mesh)
   np.testing.assert_array_equal(index, np.tile(np.arange(1100), (2, 1)))
+
+
+@pytest.mark.parametrize(  # a batch of 16 splits over eight devices
+  'batch, rows, k', [(16, 1, 1), (5, 100, 10), (16, 128, 700), (5, 1000, 700)]
+)
+def test_blocks_of_any_size_give_the_same_neighbors(mesh, batch, rows, k):
+  # Few values: many ties, which must be broken the same way.
+  rng = np.random.default_rng(rows)
+  bank = rng.integers(-2, 3, (1500, 4)).astype(np.float32)
+  query = rng.integers(-2, 3, (batch, 4)).astype(np.float32)
+  whole = search(bank, query, k, mesh)
+  blocks = search(bank, query, k, mesh, product_bytes=4 * batch * rows)
+  np.testing.assert_array_equal(blocks[0], whole[0])
+  np.testing.assert_array_equal(blocks[1], whole[1])
+  order = np.argsort(-(query @ bank.T), axis=1, kind='stable')[:, :k]
+  np.testing.assert_array_equal(whole[1], order)
 
 
 def test_k_out_of_range_is_refused(mesh8):

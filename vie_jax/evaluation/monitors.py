@@ -5,13 +5,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
+from vie_jax import sharding
 from vie_jax.evaluation import knn
-from vie_jax.objective import memory_bank
+from vie_jax.objective import memory_bank, row_blocks
 
 SAMPLE_ROWS = 4096
 """Rows that the sampled figures look at; all of them where there are fewer."""
+
+MOMENT_ROWS = 65_536
+"""Rows of a device that `effective_rank` looks at at a time."""
 
 MAX_VIDEOS = 2000
 """Validation videos that `same_video_retrieval` looks at, the first ones."""
@@ -55,18 +59,40 @@ def same_video_retrieval(embeddings: np.ndarray) -> dict[str, float]:
 _take = jax.jit(memory_bank.take, static_argnames='mesh')
 
 
-@partial(jax.jit, static_argnames='num_videos')
-def _second_moment(bank, num_videos):
-  row = jnp.arange(bank.shape[0], dtype=jnp.int32)[:, None]
-  rows = jnp.where(row < num_videos, bank, 0.0)
-  # Every device sums over its own rows; only [D, D] travels.
+@partial(jax.jit, static_argnames=('num_videos', 'mesh'))
+def _second_moment(bank, num_videos, mesh):
+  # Every device sums over its own rows, a block at a time: it needs no second
+  # copy of them without the padding, and only [D, D] travels.
+  def local_sum(local_bank):
+    rows, dim = local_bank.shape
+    first = jax.lax.axis_index(sharding.DATA_AXIS).astype(jnp.int32) * rows
+
+    def of_block(total, row, is_new):
+      counts = is_new & (first + row < num_videos)
+      block = jnp.where(counts[:, None], row_blocks.read(local_bank, row), 0.0)
+      return total + jnp.einsum(
+        'nd,ne->de', block, block, precision=jax.lax.Precision.HIGHEST
+      )
+
+    total = jnp.zeros((dim, dim), jnp.float32)
+    total = row_blocks.fold(
+      of_block,
+      jax.lax.pcast(total, sharding.DATA_AXIS, to='varying'),
+      num_rows=rows,
+      block_rows=MOMENT_ROWS,
+    )
+    return jax.lax.psum(total, sharding.DATA_AXIS)
+
+  split = PartitionSpec(sharding.DATA_AXIS, None)
   return (
-    jnp.einsum('nd,ne->de', rows, rows, precision=jax.lax.Precision.HIGHEST)
+    jax.shard_map(
+      local_sum, mesh=mesh, in_specs=split, out_specs=PartitionSpec()
+    )(bank)
     / num_videos
   )
 
 
-def effective_rank(bank: jax.Array, *, num_videos: int) -> float:
+def effective_rank(bank: jax.Array, *, num_videos: int, mesh: Mesh) -> float:
   """Number of directions that the bank really uses, in [1, D].
 
   exp of the entropy of its singular values, taken as shares of their sum
@@ -75,8 +101,9 @@ def effective_rank(bank: jax.Array, *, num_videos: int) -> float:
   Args:
     bank: float32 [rows, D], rows split over `data`.
     num_videos: N; later rows are padding.
+    mesh: the mesh that the bank lies on.
   """
-  moment = np.asarray(_second_moment(bank, num_videos), np.float64)
+  moment = np.asarray(_second_moment(bank, num_videos, mesh), np.float64)
   singular = np.sqrt(np.maximum(np.linalg.eigvalsh(moment), 0.0))
   share = singular / max(singular.sum(), 1e-12)
   share = share[share > 0]
@@ -88,7 +115,8 @@ def _ages(bank_step, step, num_videos, never):
   is_video = jnp.arange(bank_step.shape[0], dtype=jnp.int32) < num_videos
   visited = is_video & (bank_step != never)
   age = jnp.where(visited, step - bank_step, 0)
-  count = jnp.sum(visited, dtype=jnp.float32)
+  # Counted in whole numbers: a float32 stops counting at 16.8 million.
+  count = jnp.sum(visited, dtype=jnp.int32).astype(jnp.float32)
   return {
     'health/bank_age_mean': jnp.sum(age.astype(jnp.float32))
     / jnp.maximum(count, 1.0),

@@ -13,7 +13,8 @@ around it. Resizing is left to `vie_jax.device_augment`, which must know the
 order of the two: the filter of a resize before the crop reads beyond the box.
 
 A box is float64 [4]: offset y, x, height, width in pixels of the stored
-frame. One box serves all frames of a clip.
+frame. One box serves all frames of a clip. The functions give boxes for n clips
+at once.
 
 Source: pt_loader/transforms.py of the official code (neuroailab/VIE).
 """
@@ -21,7 +22,9 @@ Source: pt_loader/transforms.py of the official code (neuroailab/VIE).
 import fractions
 import math
 
-import tensorflow as tf
+import numpy as np
+
+from vie_jax.input_pipeline import stateless_random
 
 CROP_METHODS = ('short_side', 'multiscale')
 
@@ -79,18 +82,18 @@ def window_size(*, size, short_side, max_short_side, max_long_side):
 
 
 def train_box(height, width, *, size, short_side_min, short_side_max, seed):
-  """Draws a crop at a random place of a frame of random size.
+  """Draws crops at random places of frames of random size.
 
   Args:
-    height: int32 scalar tensor, of the stored frame, in pixels.
-    width: int32 scalar tensor, likewise.
+    height: integer [n], of the stored frames, in pixels.
+    width: integer [n], likewise.
     size: side of the crop after resizing, in pixels.
     short_side_min: smallest short side after resizing, at least size.
     short_side_max: largest short side after resizing, inclusive.
-    seed: integer [2], unique per clip.
+    seed: int64 [n, 2], unique per clip.
 
   Returns:
-    float64 [4], a box.
+    float64 [n, 4], boxes.
 
   Raises:
     ValueError: if the crop is larger than the resized frame.
@@ -101,32 +104,29 @@ def train_box(height, width, *, size, short_side_min, short_side_max, seed):
       f'{short_side_min} and {short_side_max} pixels does not exist: they '
       'must not decrease in this order.'
     )
-  seeds = tf.unstack(tf.random.split(seed, 3))
-
-  def uniform(index, low, high):
-    return tf.random.stateless_uniform(
-      (), seed=seeds[index], minval=low, maxval=high + 1, dtype=tf.int32
-    )
-
-  short_side = uniform(0, short_side_min, short_side_max)
+  drawn = stateless_random.words(stateless_random.split(seed, 3))
+  short_side = stateless_random.between(
+    drawn[0], short_side_min, short_side_max + 1
+  )
   resized = _resized(height, width, short_side)
   offset = [
-    uniform(1 + axis, 0, side - size) for axis, side in enumerate(resized)
+    stateless_random.between(drawn[1 + axis], 0, side - size + 1)
+    for axis, side in enumerate(resized)
   ]
   return _stored_box(height, width, resized, offset, size)
 
 
 def eval_box(height, width, *, size, short_side):
-  """Takes the crop in the middle of a frame of fixed size.
+  """Takes the crops in the middle of frames of fixed size.
 
   Args:
-    height: int32 scalar tensor, of the stored frame, in pixels.
-    width: int32 scalar tensor, likewise.
+    height: integer [n], of the stored frames, in pixels.
+    width: integer [n], likewise.
     size: side of the crop after resizing, in pixels.
     short_side: short side after resizing, at least size.
 
   Returns:
-    float64 [4], a box.
+    float64 [n, 4], boxes.
 
   Raises:
     ValueError: if the crop is larger than the resized frame.
@@ -166,88 +166,84 @@ def multiscale_window_size(*, scales, max_short_side):
 
 
 def multiscale_train_box(height, width, *, scales, seed):
-  """Draws a square of random size in the middle or a corner of a frame.
+  """Draws squares of random size in the middle or a corner of frames.
 
   Args:
-    height: int32 scalar tensor, of the stored frame, in pixels.
-    width: int32 scalar tensor, likewise.
+    height: integer [n], of the stored frames, in pixels.
+    width: integer [n], likewise.
     scales: shares of the short side to draw from, each as likely.
-    seed: integer [2], unique per clip.
+    seed: int64 [n, 2], unique per clip.
 
   Returns:
-    float64 [4], a box of whole pixels.
+    float64 [n, 4], boxes of whole pixels.
   """
-  scale_seed, position_seed = tf.unstack(tf.random.split(seed, 2))
-
-  def below(limit, seed):
-    return tf.random.stateless_uniform(
-      (), seed=seed, maxval=limit, dtype=tf.int32
-    )
-
-  scale = tf.constant(scales, tf.float64)[below(len(scales), scale_seed)]
-  position = below(BOTTOM_RIGHT + 1, position_seed)
+  drawn = stateless_random.words(stateless_random.split(seed, 2))
+  scale = np.array(scales, np.float64)[
+    stateless_random.between(drawn[0], 0, len(scales))
+  ]
+  position = stateless_random.between(drawn[1], 0, BOTTOM_RIGHT + 1)
   return corner_box(height, width, scale=scale, position=position)
 
 
 def multiscale_eval_box(height, width):
-  """Takes the largest square in the middle of a frame.
+  """Takes the largest squares in the middle of frames.
 
   Args:
-    height: int32 scalar tensor, of the stored frame, in pixels.
-    width: int32 scalar tensor, likewise.
+    height: integer [n], of the stored frames, in pixels.
+    width: integer [n], likewise.
 
   Returns:
-    float64 [4], a box of whole pixels.
+    float64 [n, 4], boxes of whole pixels.
 
   Source: as corner_box, with the one scale and place of the official
     evaluation. Deviation: there half of the clips are flipped afterwards, as
     in training; here none is.
   """
-  one = tf.constant(1.0, tf.float64)
-  return corner_box(height, width, scale=one, position=tf.constant(CENTER))
+  return corner_box(height, width, scale=1.0, position=CENTER)
 
 
 def corner_box(height, width, *, scale, position):
-  """Places a square in the middle or a corner of a frame.
+  """Places squares in the middle or a corner of frames.
 
-  Its side is the share of the short side, truncated; in the middle an odd side
-  loses one pixel.
+  Their side is the share of the short side, truncated; in the middle an odd
+  side loses one pixel.
 
   Args:
-    height: int32 scalar tensor, of the stored frame, in pixels.
-    width: int32 scalar tensor, likewise.
-    scale: float64 scalar tensor, share of the short side, in (0, 1].
-    position: int32 scalar tensor, CENTER, TOP_LEFT, ... or BOTTOM_RIGHT.
+    height: integer [n], of the stored frames, in pixels.
+    width: integer [n], likewise.
+    scale: float64 [n] or scalar, share of the short side, in (0, 1].
+    position: integer [n] or scalar, CENTER, TOP_LEFT, ... or BOTTOM_RIGHT.
 
   Returns:
-    float64 [4], a box of whole pixels.
+    float64 [n, 4], boxes of whole pixels.
 
   Source: GroupRandomCornerCrop of the official code. Deviation: a side of no
     pixel becomes one.
   """
-  shorter = tf.cast(tf.minimum(height, width), tf.float64)
-  side = tf.cast(shorter * scale, tf.int32)
+  height, width = np.asarray(height), np.asarray(width)
+  side = (np.minimum(height, width) * scale).astype(np.int64)
+  position = np.broadcast_to(position, side.shape)
   is_center = position == CENTER
-  side = tf.maximum(tf.where(is_center, side // 2 * 2, side), 1)
-  is_low = (position == BOTTOM_LEFT) | (position == BOTTOM_RIGHT)
-  is_right = (position == TOP_RIGHT) | (position == BOTTOM_RIGHT)
+  side = np.maximum(np.where(is_center, side // 2 * 2, side), 1)
+  is_low = np.isin(position, [BOTTOM_LEFT, BOTTOM_RIGHT])
+  is_right = np.isin(position, [TOP_RIGHT, BOTTOM_RIGHT])
 
   def offset(whole, is_end):
-    corner = tf.where(is_end, whole - side, 0)
-    return tf.where(is_center, whole // 2 - side // 2, corner)
+    corner = np.where(is_end, whole - side, 0)
+    return np.where(is_center, whole // 2 - side // 2, corner)
 
   box = [offset(height, is_low), offset(width, is_right), side, side]
-  return tf.cast(tf.stack(box), tf.float64)
+  return np.stack(box, axis=-1).astype(np.float64)
 
 
 def _resized(height, width, short_side):
   """Sides after resizing: the short one exact, the long one truncated."""
-  shorter = tf.minimum(height, width)
+  height, width = np.asarray(height, np.int64), np.asarray(width, np.int64)
+  shorter = np.minimum(height, width)
   return height * short_side // shorter, width * short_side // shorter
 
 
 def _stored_box(height, width, resized, offset, size):
-  scale = tf.cast(tf.stack([height, width]), tf.float64)
-  scale /= tf.cast(tf.stack(resized), tf.float64)
-  offset = tf.cast(tf.stack(offset), tf.float64)
-  return tf.concat([offset * scale, size * scale], axis=0)
+  scale = np.stack([height, width], axis=-1) / np.stack(resized, axis=-1)
+  offset = np.stack(offset, axis=-1)
+  return np.concatenate([offset * scale, size * scale], axis=-1)

@@ -1,7 +1,8 @@
 """The machinery of tf.data behind the pipeline: threads, prefetch, closing.
 
 What a clip is, is the pipeline's business; here clips are made in parallel, in
-the order of their positions, and put together to batches.
+the order of their positions, and put together to batches, or whole batches are
+made one after the other.
 """
 
 import contextlib
@@ -29,16 +30,19 @@ class _Batches:
     steps,
     batch_size,
     rows,
-    fill,
+    make_batch,
     num_threads,
     num_prefetched,
   ):
     self._clips = clips
     self._steps = steps
     self._num_rows = len(rows)
-    self._fill = fill
-    # No method: what TensorFlow holds must not hold this object.
+    self._make_batch = make_batch
+    # No methods: what TensorFlow holds must not hold this object.
     self._positions = functools.partial(_positions, batch_size, rows)
+    self._whole_batch = functools.partial(
+      _whole_batch, batch_size, rows, make_batch
+    )
     self._num_threads = num_threads
     self._num_prefetched = num_prefetched
     self._owned = {}
@@ -76,17 +80,16 @@ class _Batches:
     """Begins to make the batches of the steps that are left."""
     self._owned.clear()
     batches = tf.data.Dataset.range(self._steps.start, self._steps.stop)
-    batches = batches.flat_map(self._positions)
-    batches = batches.map(
-      tf.autograph.experimental.do_not_convert(self._clips.make),
-      num_parallel_calls=self._num_threads,
-      deterministic=True,
-    )
-    batches = batches.batch(self._num_rows, drop_remainder=True)
-    if self._fill is not None:
+    if self._make_batch is not None:
+      batches = batches.map(self._whole_batch)
+    else:
+      batches = batches.flat_map(self._positions)
       batches = batches.map(
-        tf.autograph.experimental.do_not_convert(self._fill)
+        tf.autograph.experimental.do_not_convert(self._clips.make),
+        num_parallel_calls=self._num_threads,
+        deterministic=True,
       )
+      batches = batches.batch(self._num_rows, drop_remainder=True)
     if self._num_prefetched:
       batches = batches.prefetch(self._num_prefetched)
     batches = batches.with_options(_options(self._num_threads))
@@ -100,7 +103,7 @@ def open_batches(
   steps,
   batch_size,
   rows,
-  fill=None,
+  make_batch=None,
   num_threads=None,
   num_prefetched=2,
 ):
@@ -116,8 +119,8 @@ def open_batches(
     steps: range of steps, one batch each.
     batch_size: B, clips in a global batch.
     rows: range within [0, B), this host's rows of each batch.
-    fill: makes of a batch of tensors the one that is given; None if it is
-      that already.
+    make_batch: makes a batch at once, of the int64 tensor [len(rows)] of its
+      positions, in place of clips.make; None if each clip is made alone.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time; 0 makes each when it is asked
       for.
@@ -130,7 +133,7 @@ def open_batches(
     steps=steps,
     batch_size=batch_size,
     rows=rows,
-    fill=fill,
+    make_batch=make_batch,
     num_threads=num_threads or num_cores(),
     num_prefetched=num_prefetched,
   )
@@ -152,6 +155,12 @@ def _positions(batch_size, rows, step):
   """This host's positions of a step: a tf.data.Dataset."""
   first = step * batch_size
   return tf.data.Dataset.range(first + rows.start, first + rows.stop)
+
+
+@tf.autograph.experimental.do_not_convert
+def _whole_batch(batch_size, rows, make_batch, step):
+  first = step * batch_size
+  return make_batch(tf.range(first + rows.start, first + rows.stop))
 
 
 def _options(num_threads):

@@ -64,20 +64,18 @@ def visited(position, count, *, batch_size, seed):
   order wait for a later epoch.
 
   Args:
-    position: int64 scalar tensor.
+    position: int64 scalar tensor, or [n]: several of one batch.
     count: instances in all, at least batch_size.
     batch_size: rows of a global batch.
     seed: int >= 0, of the training.
 
   Returns:
-    int64 scalar tensor in [0, count).
+    int64 tensor of that shape, in [0, count).
   """
   epoch_size = count // batch_size * batch_size
-  return _shuffled(
-    position % epoch_size,
-    count,
-    seed=tf.stack([seed, position // epoch_size]),
-  )
+  # An epoch ends with a batch.
+  epoch = tf.reshape(position, [-1])[0] // epoch_size
+  return _shuffled(position % epoch_size, count, seed=tf.stack([seed, epoch]))
 
 
 def seed_at(position, *, seed):
@@ -97,12 +95,12 @@ def _shuffled(index, count, *, seed):
   """The index-th number of a random order of range(count), in no memory.
 
   Args:
-    index: int64 scalar tensor in [0, count).
+    index: int64 scalar tensor or [n], in [0, count).
     count: int >= 1.
     seed: int64 [2]; each seed has an order of its own.
 
   Returns:
-    int64 scalar tensor.
+    int64 tensor of the shape of index.
   """
   # The op uses few bits of each word of its key, 8 for a count up to 2**16:
   # given (seed, epoch) itself it would repeat every 256th epoch. Hence three

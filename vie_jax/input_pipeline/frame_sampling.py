@@ -24,7 +24,8 @@ that each video keeps its own row of the memory bank.
 """
 
 import numpy as np
-import tensorflow as tf
+
+from vie_jax.input_pipeline import stateless_random
 
 SAMPLERS = ('single', 'slow', 'slow_looped', 'slowfast', '3dresnet', 'trn')
 
@@ -37,27 +38,27 @@ _NO_STARTS = (
 def train_frame_numbers(
   video_length, *, sampler, num_frames, frame_step, seed, start_range=None
 ):
-  """Picks the frames of one training clip at random.
+  """Picks the frames of training clips at random, one clip of each video.
 
   Args:
-    video_length: int32 scalar tensor >= 1, frames in the video (L).
+    video_length: integer [n], each at least 1, frames in the videos (L).
     sampler: one of SAMPLERS.
     num_frames: frames in the clip (T); 1 for 'single'.
     frame_step: frames from one to the next; for 'trn' the longest bin; not
       used for 'single'.
-    seed: integer [2], unique per clip; same seed, same clip.
-    start_range: (low, high), int32 scalar tensors with 0 <= low < high <=
-      num_starts: the clip starts at low, ... or high - 1, each equally
-      likely. None for all starts. Not for 'trn'.
+    seed: int64 [n, 2], unique per clip; same seed, same clip.
+    start_range: (low, high), integers [n] with 0 <= low < high <= num_starts:
+      a clip starts at low, ... or high - 1, each equally likely. None for all
+      starts. Not for 'trn'.
 
   Returns:
-    int32 [T], each in [0, L).
+    int32 [n, T], each in [0, L).
 
   Raises:
     ValueError: if sampler is unknown or the numbers do not fit it.
   """
   _check(sampler, num_frames, frame_step)
-  video_length = tf.cast(video_length, tf.int32)
+  video_length = np.asarray(video_length, np.int64)
   if sampler == 'trn':
     if start_range is not None:
       raise ValueError(_NO_STARTS)
@@ -65,10 +66,11 @@ def train_frame_numbers(
   if start_range is None:
     start_range = (
       0,
-      _num_starts(video_length, sampler, num_frames, frame_step, tf.where),
+      _num_starts(video_length, sampler, num_frames, frame_step),
     )
-  start = _between(*start_range, seed)
-  return (start + frame_step * tf.range(num_frames)) % video_length
+  start = stateless_random.between(stateless_random.words(seed), *start_range)
+  frames = start[:, np.newaxis] + frame_step * np.arange(num_frames)
+  return (frames % video_length[:, np.newaxis]).astype(np.int32)
 
 
 def num_starts(video_length, *, sampler, num_frames, frame_step):
@@ -93,7 +95,7 @@ def num_starts(video_length, *, sampler, num_frames, frame_step):
   if sampler == 'trn':
     raise ValueError(_NO_STARTS)
   video_length = np.asarray(video_length, np.int64)
-  return _num_starts(video_length, sampler, num_frames, frame_step, np.where)
+  return _num_starts(video_length, sampler, num_frames, frame_step)
 
 
 def eval_frame_numbers(
@@ -131,9 +133,7 @@ def eval_frame_numbers(
     frames = start + segment * np.arange(num_clips)[:, np.newaxis]
     return frames.astype(np.int32)
   span = num_frames * frame_step
-  starts = int(
-    _num_starts(video_length, sampler, num_frames, frame_step, np.where)
-  )
+  starts = int(_num_starts(video_length, sampler, num_frames, frame_step))
   if sampler == 'slow' and video_length > span:
     start = starts / (num_clips + 1) * np.arange(1, num_clips + 1)
   elif sampler in ('slow', 'slow_looped'):
@@ -171,26 +171,27 @@ def num_consecutive(video_length, *, sampler, num_frames, frame_step):
 def consecutive_frame_numbers(
   video_length, clip_index, *, sampler, num_frames, frame_step
 ):
-  """Picks the frames of one of the clips that `num_consecutive` counts.
+  """Picks the frames of clips that `num_consecutive` counts.
 
   Args:
-    video_length: integer tensor or array, frames in the video (L).
-    clip_index: likewise, which clip.
+    video_length: integer [n], frames in the videos (L).
+    clip_index: likewise, which clip of each.
     sampler: one of SAMPLERS; 'trn' takes the middle of each of its bins.
     num_frames: as in train_frame_numbers.
     frame_step: as in train_frame_numbers.
 
   Returns:
-    [T], each in [0, L); a video that is shorter than a clip starts over.
+    int32 [n, T], each in [0, L); a video that is shorter than a clip starts
+    over.
   """
+  start = np.asarray(clip_index, np.int64)[:, np.newaxis]
   if sampler == 'single':
-    return clip_index + np.zeros(1, np.int32)
-  start = clip_index * num_frames * frame_step
+    return start.astype(np.int32)
+  start = start * num_frames * frame_step
   if sampler == 'trn':
     start += frame_step // 2
-  return (start + frame_step * np.arange(num_frames, dtype=np.int32)) % (
-    video_length
-  )
+  frames = start + frame_step * np.arange(num_frames)
+  return (frames % np.asarray(video_length)[:, np.newaxis]).astype(np.int32)
 
 
 def _check(sampler, num_frames, frame_step):
@@ -209,41 +210,37 @@ def _check(sampler, num_frames, frame_step):
     )
 
 
-def _num_starts(video_length, sampler, num_frames, frame_step, where):
-  """The one definition of the span of a clip, for tensors and arrays."""
+def _num_starts(video_length, sampler, num_frames, frame_step):
+  """The one definition of the span of a clip."""
   if sampler == 'single':
     return video_length
   span = num_frames * frame_step
   repeated = video_length * (span // video_length + 1)
   is_long = video_length > span
-  starts = where(is_long, video_length, repeated) - span
+  starts = np.where(is_long, video_length, repeated) - span
   if sampler == 'slow':
     # Here the frame_step frames behind the last frame need not exist.
-    starts = where(is_long, starts + frame_step, starts)
+    starts = np.where(is_long, starts + frame_step, starts)
   return starts
 
 
-def _between(low, high, seed):
-  """int32 scalar, uniform in [low, high)."""
-  return tf.random.stateless_uniform(
-    (), seed=seed, minval=low, maxval=high, dtype=tf.int32
-  )
-
-
 def _train_bins(video_length, num_frames, frame_step, seed):
-  bin_seed, frame_seed = tf.unstack(tf.random.split(seed, 2))
-  repeats = tf.where(
+  bin_seed, frame_seed = stateless_random.split(seed, 2)
+  repeats = np.where(
     video_length > num_frames, 1, num_frames // video_length + 1
   )
   timeline = video_length * repeats
-  width = tf.minimum(frame_step, timeline // num_frames)
+  width = np.minimum(frame_step, timeline // num_frames)
   num_bins = -(-timeline // width)
-  first = _between(0, num_bins - num_frames + 1, bin_seed)
-  low = (first + tf.range(num_frames)) * width
-  high = tf.minimum(low + width, timeline)
-  share = tf.random.stateless_uniform((num_frames,), seed=frame_seed)
-  inside = tf.cast(share * tf.cast(high - low, tf.float32), tf.int32)
-  return (low + inside) % video_length
+  first = stateless_random.between(
+    stateless_random.words(bin_seed), 0, num_bins - num_frames + 1
+  )
+  width, timeline = width[:, np.newaxis], timeline[:, np.newaxis]
+  low = (first[:, np.newaxis] + np.arange(num_frames)) * width
+  high = np.minimum(low + width, timeline)
+  share = stateless_random.floats(frame_seed, num_frames)
+  inside = (share * (high - low).astype(np.float32)).astype(np.int64)
+  return ((low + inside) % video_length[:, np.newaxis]).astype(np.int32)
 
 
 def _eval_bins(video_length, num_frames, frame_step, num_clips):

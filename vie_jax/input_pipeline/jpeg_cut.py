@@ -17,7 +17,10 @@ import numpy as np
 _BASELINE = 0xC0
 _RESTART_INTERVAL = 0xDD
 _START_OF_SCAN = 0xDA
+# The markers between intervals count from 0 to 7, over and over.
 _FIRST_RESTART = 0xD0
+_RESTART_CODES = bytes(range(_FIRST_RESTART, _FIRST_RESTART + 8))
+_RESTARTS = [bytes([0xFF, code]) for code in _RESTART_CODES]
 _END_OF_IMAGE = b'\xff\xd9'
 
 
@@ -125,17 +128,18 @@ class Cut:
     columns, self.left, self.width = _intervals(
       area[1], layout.interval_width, width
     )
-    per_row = layout.num_columns
-    self._first = np.arange(rows.start, rows.stop) * per_row + columns.start
-    self._end = self._first + len(columns)
-    self._taken = self._first[:, None] + np.arange(len(columns))
-    numbers = np.arange(self._taken.size - 1, dtype=np.uint8)
-    self._markers = _FIRST_RESTART + numbers % 8
+    self._taken = [
+      row * layout.num_columns + column for row in rows for column in columns
+    ]
     size = self.height.to_bytes(2, 'big') + self.width.to_bytes(2, 'big')
     at = layout.size_at
-    self._header = layout.header[:at] + size + layout.header[at + 4 :]
-    num_intervals = layout.num_rows * per_row
-    self._expected = _FIRST_RESTART + np.arange(num_intervals - 1) % 8
+    header = layout.header[:at] + size + layout.header[at + 4 :]
+    # What stands before, between and behind the intervals of the cut file.
+    num_markers = len(self._taken) - 1
+    between = (_RESTARTS * (num_markers // 8 + 1))[:num_markers]
+    self._around = [header, *between, _END_OF_IMAGE]
+    num_markers = layout.num_rows * layout.num_columns - 1
+    self._codes = (_RESTART_CODES * (num_markers // 8 + 1))[:num_markers]
 
   def apply(self, jpeg):
     """Cuts a file whose header is that of the layout.
@@ -144,39 +148,31 @@ class Cut:
       jpeg: bytes.
 
     Returns:
-      bytearray, a JPEG file.
+      bytes, a JPEG file.
 
     Raises:
       CutError: if its markers are not in order: it is damaged.
     """
-    starts = self._interval_starts(jpeg)
-    first, end = starts[self._first], starts[self._end]
-    pieces = map(slice, first.tolist(), end.tolist())
-    # Each interval has its marker before it; the very first, what ends the
-    # header.
-    parts = [self._header[:-2], *(jpeg[piece] for piece in pieces)]
-    cut = bytearray().join([*parts, _END_OF_IMAGE])
-    sizes = end - first
-    moved = len(self._header) - 2 + np.cumsum(sizes) - sizes - first
-    markers = (starts[self._taken] + moved[:, None]).ravel()
-    pixels = np.frombuffer(cut, np.uint8)
-    pixels[markers[1:]] = 0xFF
-    pixels[markers[1:] + 1] = self._markers
-    cut[len(self._header) - 2 : len(self._header)] = self._header[-2:]
-    return cut
+    markers = self._markers(jpeg)
+    starts = [len(self.layout.header), *(at + 2 for at in markers)]
+    ends = [*markers, len(jpeg) - len(_END_OF_IMAGE)]
+    parts = [b''] * (2 * len(self._taken) + 1)
+    parts[::2] = self._around
+    parts[1::2] = [jpeg[starts[n] : ends[n]] for n in self._taken]
+    return b''.join(parts)
 
-  def _interval_starts(self, jpeg):
-    """Where the marker before each interval is, and the end of the last."""
-    start = len(self._header)
+  def _markers(self, jpeg):
+    """Where the restart markers are: a list of int."""
+    start = len(self.layout.header)
     if not jpeg.endswith(_END_OF_IMAGE):
       raise CutError('the JPEG is not complete')
     data = np.frombuffer(jpeg, np.uint8)
     markers = start + np.flatnonzero(data[start:-2] == 0xFF)
     codes = data[markers + 1]
     is_restart = codes & 0xF8 == _FIRST_RESTART
-    if not np.array_equal(codes[is_restart], self._expected):
+    if codes[is_restart].tobytes() != self._codes:
       raise CutError('restart markers of the JPEG are missing or damaged')
-    return np.concatenate([[start - 2], markers[is_restart], [len(jpeg) - 2]])
+    return markers[is_restart].tolist()
 
 
 def _intervals(pixels, interval, side):

@@ -14,7 +14,9 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import math
+import types
 import weakref
 
 import numpy as np
@@ -27,8 +29,12 @@ from vie_jax.input_pipeline import (
   batch_order,
   frame_sampling,
   sound_frames,
+  stateless_random,
 )
 
+# Shares of a batch for each thread: enough that none waits long for the last
+# one, and few, as to hand one over takes as long as to read a frame.
+_SHARES_PER_THREAD = 4
 # Of memory that TensorFlow need not copy, in bytes.
 _ALIGNMENT = 64
 
@@ -112,14 +118,16 @@ def train_batches(
   batch_iterator.hide_accelerators()
   table = _Table(instances, label_column)
 
-  def choose(position):
-    """Which frames and which crop make the clip at a global position."""
-    instance_index = batch_order.visited(
-      position, num_instances, batch_size=batch_size, seed=seed
+  def visit(positions):
+    return batch_order.visited(
+      positions, num_instances, batch_size=batch_size, seed=seed
     )
+
+  def choose(positions, instance_index):
+    """Which frames and which crops make the clips at global positions."""
     video_length, height, width = table.shape(instance_index)
-    clip_seed = batch_order.seed_at(position, seed=seed)
-    frame_seed, box_seed = tf.unstack(tf.random.split(clip_seed, 2))
+    clip_seed = stateless_random.fold_in([seed, 0], positions)
+    frame_seed, box_seed = stateless_random.split(clip_seed, 2)
     frame_numbers = frame_sampling.train_frame_numbers(
       video_length,
       sampler=clip.sampler,
@@ -133,7 +141,9 @@ def train_batches(
 
   epoch_size = num_instances // batch_size * batch_size
   counted = _Count(store, instances.video, clip.num_frames, epoch_size, damage)
-  clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
+  clips = _Clips(
+    store, table, visit, choose, clip.num_frames, crop, window, counted
+  )
   with _open(
     clips,
     steps=steps,
@@ -202,19 +212,31 @@ def eval_batches(
   place_clips = _consecutive if is_consecutive else _spread
   total, clip_at = place_clips(instances, table, clip)
 
-  def choose(position):
-    """Which frames and which crop make the clip at a global position."""
-    is_valid = position < total
-    instance_index, clip_index, frame_numbers = clip_at(
-      tf.minimum(position, total - 1)
-    )
+  def visit(positions):
+    return tf.minimum(positions, total - 1)
+
+  def choose(positions, clip_number):
+    """Which frames and which crops make the clips at global positions."""
+    instance_index, clip_index, frame_numbers = clip_at(clip_number)
     _, height, width = table.shape(instance_index)
-    box = place_box(height, width)
-    extra = {'clip_index': clip_index, 'is_valid': is_valid}
-    return instance_index, frame_numbers, box, extra
+    extra = {
+      'clip_index': clip_index.astype(np.int32),
+      'is_valid': positions < total,
+    }
+    return instance_index, frame_numbers, place_box(height, width), extra
 
   counted = _EvalCount(store, instances.video, clip.num_frames, total, damage)
-  clips = _Clips(store, table, choose, clip.num_frames, crop, window, counted)
+  clips = _Clips(
+    store,
+    table,
+    visit,
+    choose,
+    clip.num_frames,
+    crop,
+    window,
+    counted,
+    extra={'clip_index': tf.int32, 'is_valid': tf.bool},
+  )
   with _open(
     clips,
     steps=range(start_step, -(-total // batch_size)),
@@ -229,8 +251,8 @@ def eval_batches(
 def _spread(instances, table, clip):
   """Gives the number of all clips, G of each video, and what is where.
 
-  That is a function from a position to instance, number of the clip in it,
-  and frame numbers.
+  That is a function from numbers of clips to instances, numbers of the clips in
+  them, and frame numbers.
   """
   num_clips = clip.num_eval_clips
 
@@ -247,17 +269,14 @@ def _spread(instances, table, clip):
     # Refuses bad settings at once.
     all_frame_numbers(instances.store.num_frames[0])
 
-  def clip_at(position):
-    instance_index = position // num_clips
-    clip_index = tf.cast(position % num_clips, tf.int32)
+  def clip_at(clip_number):
+    instance_index, clip_index = np.divmod(clip_number, num_clips)
     video_length, _, _ = table.shape(instance_index)
-    frame_numbers = tf.ensure_shape(
-      tf.numpy_function(
-        all_frame_numbers, [video_length], tf.int32, stateful=False
-      ),
-      (num_clips, clip.num_frames),
-    )[clip_index]
-    return instance_index, clip_index, frame_numbers
+    frame_numbers = [
+      all_frame_numbers(length)[clip]
+      for length, clip in zip(video_length, clip_index, strict=True)
+    ]
+    return instance_index, clip_index, np.stack(frame_numbers)
 
   return instances.num_instances * num_clips, clip_at
 
@@ -274,15 +293,11 @@ def _consecutive(instances, table, clip):
       instances.store.num_frames[instances.video], **options
     )
   )
-  starts = tf.constant(np.concatenate([[0], ends]), tf.int64)
+  starts = np.concatenate([[0], ends])
 
-  def clip_at(position):
-    (instance_index,) = tf.unstack(
-      tf.searchsorted(
-        starts[1:], position[None], side='right', out_type=tf.int64
-      )
-    )
-    clip_index = tf.cast(position - starts[instance_index], tf.int32)
+  def clip_at(clip_number):
+    instance_index = np.searchsorted(ends, clip_number, side='right')
+    clip_index = clip_number - starts[instance_index]
     video_length, _, _ = table.shape(instance_index)
     frame_numbers = frame_sampling.consecutive_frame_numbers(
       video_length, clip_index, **options
@@ -346,39 +361,35 @@ def _window_size(crop, short_side, store):
 
 
 class _Table:
-  """What the graph knows of each instance."""
+  """What is known of each instance before anything is read."""
 
   def __init__(self, instances, label_column):
-    store = instances.store
-    if label_column is None:
-      labels = np.full(store.num_videos, -1, np.int32)
-    else:
-      labels, _ = store.label(label_column)
-    self._video = tf.constant(instances.video, tf.int32)
-    # By video, so that several instances of a video share a row.
-    columns = [store.num_frames, store.height, store.width, labels]
-    self._columns = tf.constant(np.stack(columns, axis=1), tf.int32)
-    self._starts = None
-    if instances.start_low is not None:
-      starts = [instances.start_low, instances.start_high]
-      self._starts = tf.constant(np.stack(starts, axis=1), tf.int32)
+    self._instances = instances
+    self._labels = np.full(instances.num_instances, -1, np.int32)
+    if label_column is not None:
+      self._labels, _ = instances.label(label_column)
 
   def video(self, instance_index):
-    """int32 scalar: the row of the store."""
-    return self._video[instance_index]
+    """int32 [n]: rows of the store."""
+    return self._instances.video[instance_index]
 
   def shape(self, instance_index):
-    """Three int32 scalars: number of frames, height, width."""
-    return tf.unstack(self._columns[self.video(instance_index), :3], num=3)
+    """Three int32 [n]: number of frames, height, width."""
+    store, video = self._instances.store, self.video(instance_index)
+    return store.num_frames[video], store.height[video], store.width[video]
 
   def label(self, instance_index):
-    return self._columns[self.video(instance_index), 3]
+    """int32 [n], -1 where unknown."""
+    return self._labels[instance_index]
 
   def start_range(self, instance_index):
-    """Two int32 scalars for train_frame_numbers, or None without bins."""
-    if self._starts is None:
+    """Two int32 [n] for train_frame_numbers, or None without bins."""
+    if self._instances.start_low is None:
       return None
-    return tf.unstack(self._starts[instance_index], num=2)
+    return (
+      self._instances.start_low[instance_index],
+      self._instances.start_high[instance_index],
+    )
 
 
 class _Count:
@@ -446,12 +457,40 @@ class _EvalCount(_Count):
 
 
 class _Clips:
-  """Makes the clip of a position: choose, then read and decode."""
+  """Makes the clips of a batch: choose, then read and decode.
 
-  def __init__(self, store, table, choose, num_frames, crop, window, counted):
+  Args:
+    visit: function from positions, an int64 tensor [n], to what stands there.
+    choose: function of both, as arrays, to the instances, their frame numbers,
+      their boxes, and a dict of what else the batch has, of each a number.
+    extra: dict of the names of the latter to their types.
+  """
+
+  def __init__(
+    self,
+    store,
+    table,
+    visit,
+    choose,
+    num_frames,
+    crop,
+    window,
+    counted,
+    extra=types.MappingProxyType({}),
+  ):
     self._table = table
+    self._visit = visit
     self._choose = choose
     self._shape = num_frames, window, window, 3
+    self._types = {
+      'instance_index': (tf.int32, ()),
+      'frame_numbers': (tf.int32, (num_frames,)),
+      'label': (tf.int32, ()),
+      'window': (tf.uint8, self._shape),
+      'crop': (tf.float32, (4,)),
+      'bad_frames': (tf.int32, ()),
+      **{name: (dtype, ()) for name, dtype in extra.items()},
+    }
     self._memory = _Memory()
     self._frames = sound_frames.SoundFrames(
       store,
@@ -462,52 +501,37 @@ class _Clips:
     )
     self.count = counted.count
 
-  def make(self, position):
-    """Gives one row of the batch but what is read, in a graph.
-
-    Args:
-      position: int64 scalar tensor.
-
-    Returns:
-      dict of tensors, with the row of the store as `video` and the `box`.
-    """
-    instance_index, frame_numbers, box, extra = self._choose(position)
-    return {
-      'video': self._table.video(instance_index),
-      'box': box,
-      'instance_index': tf.cast(instance_index, tf.int32),
-      'frame_numbers': frame_numbers,
-      'label': self._table.label(instance_index),
-      **extra,
-    }
-
-  def fill(self, pool, batch):
-    """Reads and decodes the frames of a batch, in a graph.
+  def make_batch(self, pool, num_threads, positions):
+    """Gives a batch, in a graph.
 
     Args:
       pool: ThreadPoolExecutor, to make several clips at once.
-      batch: dict of tensors, rows as `make` gives them.
+      num_threads: of the pool.
+      positions: int64 tensor [n].
 
     Returns:
       dict of tensors.
     """
 
-    def read(*columns):
-      pixels = self._memory.empty((len(columns[0]), *self._shape))
-      read_rows = pool.map(self._frames.read, *columns, pixels)
-      crops, num_bad = zip(*read_rows, strict=True)
-      return pixels, np.stack(crops), np.array(num_bad, np.int32)
+    def make(positions, visited):
+      rows, *choice = self._rows(positions, visited)
+      pixels = self._memory.empty((len(positions), *self._shape))
+      num_shares = min(_SHARES_PER_THREAD * num_threads, len(positions))
+      done = pool.map(
+        functools.partial(self._read, *choice, pixels),
+        np.array_split(np.arange(len(positions)), num_shares),
+      )
+      crops, num_bad = zip(*itertools.chain(*done), strict=True)
+      rows['window'] = pixels
+      rows['crop'] = np.stack(crops)
+      rows['bad_frames'] = np.array(num_bad, np.int32)
+      return [rows[name] for name in self._types]
 
-    batch = dict(batch)
-    columns = [batch.pop('video'), batch['frame_numbers'], batch.pop('box')]
-    pixels, crop, num_bad = tf.numpy_function(
-      read, columns, [tf.uint8, tf.float32, tf.int32]
-    )
-    rows = columns[0].shape
-    return batch | {
-      'window': tf.ensure_shape(pixels, (*rows, *self._shape)),
-      'crop': tf.ensure_shape(crop, (*rows, 4)),
-      'bad_frames': tf.ensure_shape(num_bad, rows),
+    dtypes, shapes = zip(*self._types.values(), strict=True)
+    made = tf.numpy_function(make, [positions, self._visit(positions)], dtypes)
+    return {
+      name: tf.ensure_shape(column, (*positions.shape, *shape))
+      for name, column, shape in zip(self._types, made, shapes, strict=True)
     }
 
   def find_damage(self, position):
@@ -522,12 +546,28 @@ class _Clips:
     Raises:
       frame_store.DatasetError: if the clip cannot be made.
     """
-    row = self.make(position)
-    self._frames.read(
-      *(row[name].numpy() for name in ('video', 'frame_numbers', 'box')),
-      np.empty(self._shape, np.uint8),
-    )
+    positions = position[tf.newaxis]
+    _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())
+    self._read(*choice, np.empty((1, *self._shape), np.uint8), [0])
     return False
+
+  def _rows(self, positions, visited):
+    """Chooses: columns of the batch, videos, frame numbers and boxes."""
+    instance_index, frame_numbers, box, extra = self._choose(positions, visited)
+    rows = {
+      'instance_index': instance_index.astype(np.int32),
+      'frame_numbers': frame_numbers,
+      'label': self._table.label(instance_index),
+      **extra,
+    }
+    return rows, self._table.video(instance_index), frame_numbers, box
+
+  def _read(self, video, frame_numbers, box, pixels, share):
+    """Reads some clips of a batch: a list of (crop, bad frames)."""
+    return [
+      self._frames.read(video[row], frame_numbers[row], box[row], pixels[row])
+      for row in share
+    ]
 
 
 @contextlib.contextmanager
@@ -538,7 +578,7 @@ def _open(clips, *, num_threads, **options):
     concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
     batch_iterator.open_batches(
       clips,
-      fill=functools.partial(clips.fill, pool),
+      make_batch=functools.partial(clips.make_batch, pool, num_threads),
       num_threads=num_threads,
       **options,
     ) as batches,

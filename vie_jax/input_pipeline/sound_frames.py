@@ -145,14 +145,13 @@ def remedy(store):
 
 def _decode_all(store, video, frame_numbers, window, pixels):
   """Decodes what it can; returns the rows of `pixels` that are left."""
-  try:
-    jpegs = store.read_frames(video, frame_numbers)
-  except frame_store.UnreadableError:
-    return range(len(frame_numbers))  # one of them
   left = []
-  for row, jpeg in enumerate(jpegs):
+  for row, jpeg in enumerate(store.each_frame(video, frame_numbers)):
     try:
-      window.decode(jpeg, pixels[row])
+      if jpeg is None:
+        left.append(row)
+      else:
+        window.decode(jpeg, pixels[row])
     except frame_window.JpegError:
       left.append(row)
   return left

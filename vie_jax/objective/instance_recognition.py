@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from vie_jax import sharding
+from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
 
@@ -77,6 +78,7 @@ def softmax_loss(
   num_videos: int,
   temperature: float,
   mesh: Mesh,
+  product_bytes: int = row_blocks.PRODUCT_BYTES,
 ) -> jax.Array:
   """The exact -log P(i|v), its normaliser summed over the whole bank.
 
@@ -87,11 +89,15 @@ def softmax_loss(
     num_videos: N; later rows are padding.
     temperature: t > 0.
     mesh: the mesh that the bank lies on.
+    product_bytes: the most memory that a matrix of products takes on a
+      device. More are formed block by block, and again in the backward pass;
+      the result is the same up to rounding.
 
   Returns:
     float32 [B].
 
-  Sharding: each device sums over its rows; one all-reduce of [B].
+  Sharding: each device sums over its rows; one all-reduce of [B], and one of
+  [B, D] in the backward pass.
 
   Source: the paper's equation for P(i|v); the official code uses `nce_loss`.
   """
@@ -99,14 +105,33 @@ def softmax_loss(
   def local_sum(local_bank, embedding):
     rows = local_bank.shape[0]
     first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
-    products = jnp.einsum(
-      'bd,nd->bn', embedding, local_bank, precision=jax.lax.Precision.HIGHEST
+    # As a value of this device: else the backward pass adds up over the
+    # devices after every block.
+    embedding = jax.lax.pcast(embedding, AXIS, to='varying')
+
+    def of_block(total, row, is_new):
+      products = jnp.einsum(
+        'bd,nd->bn',
+        embedding,
+        row_blocks.read(local_bank, row),
+        precision=jax.lax.Precision.HIGHEST,
+      )
+      is_video = is_new & (first + row < num_videos)
+      products = jnp.where(is_video[None, :], products, -jnp.inf)
+      # Subtracting the largest possible logit, 1 / t, keeps exp in range.
+      terms = jnp.exp((products - 1.0) / temperature)
+      return total + jnp.sum(terms, axis=1)
+
+    block = row_blocks.rows_of_products(embedding.shape[0], product_bytes)
+    start = jnp.zeros((embedding.shape[0],), jnp.float32)
+    total = row_blocks.fold(
+      of_block,
+      jax.lax.pcast(start, AXIS, to='varying'),
+      num_rows=rows,
+      block_rows=block,
+      is_differentiated=True,
     )
-    is_video = first + jnp.arange(rows, dtype=jnp.int32) < num_videos
-    products = jnp.where(is_video[None, :], products, -jnp.inf)
-    # Subtracting the largest possible logit, 1 / t, keeps exp in range.
-    terms = jnp.exp((products - 1.0) / temperature)
-    return jax.lax.psum(jnp.sum(terms, axis=1), AXIS)
+    return jax.lax.psum(total, AXIS)
 
   total = jax.shard_map(
     local_sum,

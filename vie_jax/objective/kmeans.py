@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from vie_jax import sharding
-from vie_jax.objective import memory_bank, nearest_neighbors
+from vie_jax.objective import memory_bank, nearest_neighbors, row_blocks
 
 AXIS = sharding.DATA_AXIS
 SPLIT_EPSILON = 1.0 / 1024
@@ -115,18 +115,13 @@ def _assign(points, centroids, num_videos, chunk_size, mesh):
   num_clusters = centroids.shape[0]
 
   def local_assign(local_points, centroids):
-    rows, _ = local_points.shape
-    chunk = min(chunk_size, rows)
-    num_chunks = -(-rows // chunk)
+    rows = local_points.shape[0]
     first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
-    row = jnp.arange(num_chunks * chunk, dtype=jnp.int32)
-    is_video = (row < rows) & (first + row < num_videos)
-    padding = num_chunks * chunk - rows
-    padded = jnp.pad(local_points, ((0, padding), (0, 0)))
     half_norm = 0.5 * jnp.sum(jnp.square(centroids), axis=1)
 
-    def of_chunk(carry, inputs):
-      x, valid = inputs
+    def of_chunk(carry, row, is_new):
+      x = row_blocks.read(local_points, row)
+      is_video = first + row < num_videos
       score = (
         jnp.einsum(
           'nd,cd->nc', x, centroids, precision=jax.lax.Precision.HIGHEST
@@ -140,15 +135,20 @@ def _assign(points, centroids, num_videos, chunk_size, mesh):
       label = jnp.min(jnp.where(score == best, place, num_clusters - 1), axis=1)
       square = jnp.sum(jnp.square(x), axis=1)
       distance = jnp.maximum(square - 2.0 * best[:, 0], 0.0)
-      sums, sizes, objective = carry
-      target = jnp.where(valid, label, num_clusters)
+      labels, sums, sizes, objective = carry
+      labels = jax.lax.dynamic_update_slice_in_dim(
+        labels, jnp.where(is_video, label, -1), row[0], axis=0
+      )
+      counts = is_video & is_new
+      target = jnp.where(counts, label, num_clusters)
       sums = sums.at[target].add(x, mode='drop')
       sizes = sizes.at[target].add(1, mode='drop')
-      objective += jnp.sum(jnp.where(valid, distance, 0.0))
-      return (sums, sizes, objective), jnp.where(valid, label, -1)
+      objective += jnp.sum(jnp.where(counts, distance, 0.0))
+      return labels, sums, sizes, objective
 
     start = jax.lax.pcast(
       (
+        jnp.full((rows,), -1, jnp.int32),
         jnp.zeros_like(centroids),
         jnp.zeros((num_clusters,), jnp.int32),
         jnp.zeros((), jnp.float32),
@@ -156,16 +156,10 @@ def _assign(points, centroids, num_videos, chunk_size, mesh):
       AXIS,
       to='varying',
     )
-    totals, labels = jax.lax.scan(
-      of_chunk,
-      start,
-      (
-        padded.reshape(num_chunks, chunk, -1),
-        is_video.reshape(num_chunks, chunk),
-      ),
+    labels, *totals = row_blocks.fold(
+      of_chunk, start, num_rows=rows, block_rows=chunk_size
     )
-    totals = jax.lax.psum(totals, AXIS)
-    return labels.reshape(-1)[:rows], *totals
+    return labels, *jax.lax.psum(totals, AXIS)
 
   whole = PartitionSpec()
   return jax.shard_map(

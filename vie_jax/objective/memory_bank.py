@@ -161,6 +161,9 @@ def similarity(
       )
       return jnp.where(mine, products, 0.0)
 
+    # As a value of this device: else the backward pass adds up over the
+    # devices inside of the loop, a few embeddings at a time.
+    embedding = jax.lax.pcast(embedding, AXIS, to='varying')
     products = jax.lax.map(of_one, (embedding, index), batch_size=8)
     return jax.lax.psum(products, AXIS)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from vie_jax import sharding
+from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
 
@@ -16,6 +17,7 @@ def top_k(
   k: int,
   num_videos: int,
   mesh: Mesh,
+  product_bytes: int = row_blocks.PRODUCT_BYTES,
 ) -> tuple[jax.Array, jax.Array]:
   """Finds the k bank rows with the largest dot product.
 
@@ -26,6 +28,8 @@ def top_k(
     k: neighbours, in [1, num_videos].
     num_videos: N.
     mesh: the mesh that the bank lies on.
+    product_bytes: the most memory that dot products take on a device; more
+      are formed block by block, with the same result.
 
   Returns:
     (similarity float32 [B, k], index int32 [B, k]), replicated, best first,
@@ -35,26 +39,37 @@ def top_k(
     ValueError: if k is out of range.
 
   Sharding: each device searches its own rows; only k candidates per device
-  and query travel. Exact, and the same on any number of devices.
+  and query travel, to the device that merges those of this query. Exact, and
+  the same on any number of devices.
   """
   if not 1 <= k <= num_videos:
     raise ValueError(f'k must lie in [1, {num_videos}], got {k}.')
 
   def local_top_k(local_bank, query):
-    rows = local_bank.shape[0]
+    rows, batch = local_bank.shape[0], query.shape[0]
     first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
-    products = jnp.einsum(
-      'bd,nd->bn', query, local_bank, precision=jax.lax.Precision.HIGHEST
+
+    def of_block(best, row, is_new):
+      products = jnp.einsum(
+        'bd,nd->bn',
+        query,
+        row_blocks.read(local_bank, row),
+        precision=jax.lax.Precision.HIGHEST,
+      )
+      is_video = is_new & (first + row < num_videos)
+      products = jnp.where(is_video[None, :], products, -jnp.inf)
+      value, place = jax.lax.top_k(products, min(k, row.shape[0]))
+      found = value, place.astype(jnp.int32) + first + row[0]
+      return found if best is None else _merge(best, found, min(k, rows))
+
+    block = row_blocks.rows_of_products(batch, product_bytes)
+    found = row_blocks.fold(
+      of_block,
+      None if block >= rows else _nothing(batch, min(k, rows)),
+      num_rows=rows,
+      block_rows=block,
     )
-    is_video = first + jnp.arange(rows, dtype=jnp.int32) < num_videos
-    products = jnp.where(is_video[None, :], products, -jnp.inf)
-    value, index = jax.lax.top_k(products, min(k, rows))
-    index = index.astype(jnp.int32) + first
-    # Shards in order, each sorted: top_k prefers the lower index at ties.
-    value = jax.lax.all_gather(value, AXIS, axis=1, tiled=True)
-    index = jax.lax.all_gather(index, AXIS, axis=1, tiled=True)
-    value, place = jax.lax.top_k(value, k)
-    return value, jnp.take_along_axis(index, place, axis=1)
+    return _meet(found, k, mesh.size)
 
   return jax.shard_map(
     local_top_k,
@@ -64,3 +79,49 @@ def top_k(
     # The merged result is equal everywhere, which the checker cannot see.
     check_vma=False,
   )(jax.lax.stop_gradient(bank), jax.lax.stop_gradient(query))
+
+
+def _nothing(batch, k):
+  """Candidates that any row is better than."""
+  value = jnp.full((batch, k), -jnp.inf, jnp.float32)
+  return value, jnp.zeros((batch, k), jnp.int32)
+
+
+def _merge(best, found, k):
+  """The k best of two lists, of which the first has the lower indices."""
+  value, index = (
+    jnp.concatenate(pair, axis=1) for pair in zip(best, found, strict=True)
+  )
+  return _best(value, index, k)
+
+
+def _best(value, index, k):
+  # top_k prefers the first of equal values: the lower index, in this order.
+  value, place = jax.lax.top_k(value, k)
+  return value, jnp.take_along_axis(index, place, axis=1)
+
+
+def _meet(found, k, num_devices):
+  """Merges the candidates of all devices, the shards in their order.
+
+  Each device merges its share of the queries, so that no device ever holds
+  the candidates of all devices for all queries. A batch that does not split
+  evenly, such as a single query, is merged everywhere.
+  """
+  if found[0].shape[0] % num_devices:
+    value, index = (
+      jax.lax.all_gather(part, AXIS, axis=1, tiled=True) for part in found
+    )
+    return _best(value, index, k)
+  # XLA knows a top_k by its shape, a sort and one slice of it. Cut into the
+  # shares of the devices at once, it would sort all rows in earnest.
+  found = jax.lax.optimization_barrier(found)
+  share = (
+    jax.lax.all_to_all(part, AXIS, split_axis=0, concat_axis=1, tiled=True)
+    for part in found
+  )
+  value, index = (
+    jax.lax.all_gather(part, AXIS, axis=0, tiled=True)
+    for part in _best(*share, k)
+  )
+  return value, index

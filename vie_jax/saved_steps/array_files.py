@@ -126,12 +126,29 @@ def read(folder: pathlib.Path, shapes: Any) -> Any:
     raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
 
 
+def structure(folder: pathlib.Path) -> Any:
+  """The tree of one item as it was saved, without its arrays.
+
+  Returns:
+    Nested dicts and lists whose leaves stand for arrays.
+
+  Raises:
+    DamagedError: if orbax cannot read it, for whatever reason.
+  """
+  try:
+    return ocp.StandardCheckpointHandler().metadata(folder).tree
+  except Exception as error:  # orbax raises whatever its parts raise
+    raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+
+
 def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
   """Name of a leaf -> its shape and the name of its dtype."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): (
-      tuple(leaf.shape),
-      str(leaf.dtype),
-    )
+    name_of(path): (tuple(leaf.shape), str(leaf.dtype))
     for path, leaf in jax.tree.leaves_with_path(tree)
   }
+
+
+def name_of(path: Any) -> str:
+  """The path of a leaf in words, such as 'params/projection/kernel'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')

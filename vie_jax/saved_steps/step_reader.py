@@ -54,6 +54,39 @@ class StepReader:
 
     return _together(read)
 
+  def shapes(
+    self, step: int, item: str, placements: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """The trees of an item as they were saved, for `restore`.
+
+    Args:
+      step: that was saved.
+      item: of the step.
+      placements: field -> sharding of its arrays.
+
+    Returns:
+      field -> tree of ShapeDtypeStructs with shardings.
+
+    Raises:
+      DamagedError: naming the file that is not as it was saved.
+    """
+    folder, record = self._folders.of(step), self.record(step)
+    leaves = record.items.get(item, {})
+    _together(lambda: commit_record.check_files(folder, record, [item]))
+    tree = _together(lambda: array_files.structure(folder / item))
+
+    def shape_of(path, _):
+      name = array_files.name_of(path)
+      if name not in leaves:
+        raise OtherArraysError(f'in {item}, it has no {name}')
+      return jax.ShapeDtypeStruct(
+        leaves[name].shape,
+        leaves[name].dtype,
+        sharding=placements[path[0].key],
+      )
+
+    return jax.tree.map_with_path(shape_of, tree)
+
   def restore(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Reads items of a step.
 

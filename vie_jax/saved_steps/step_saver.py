@@ -79,8 +79,8 @@ class StepSaver:
     try:
       if not self._folders.directory.is_dir():
         raise FileNotFoundError(2, 'The folder is gone')
-      digests = {item: Digests(given) for item, given in leaves.items()}
       self._writer.start(self._folders.while_saving(step), items)
+      digests = {item: Digests(given) for item, given in leaves.items()}
     except Exception as error:  # orbax raises whatever its parts raise
       self._future = self._thread.submit(self._give_up, step, error)
       return

@@ -1,0 +1,332 @@
+"""Time and memory of a step against the formulas of docs/scaling.md.
+
+  python benchmarks/scaling.py --figure=docs/scaling.png \\
+      > benchmarks/results/scaling-amd-epyc-2-cores.json
+
+The step of each objective with a network of one matrix, so that it is the
+objective that is measured, and k-means of one iteration: against the number of
+videos, the batch and the devices. Time is that of the processor, user and
+system time of all threads, the median of rounds in which all sizes take turns;
+other programs on the machine disturb it less than the clock. The formulas are given this machine's own peaks, measured
+first: a matrix product and a copy. Devices are simulated on the same cores, so
+that time cannot shrink with them: what all of them do is compared with the sum
+of what the formulas say of each. Memory is what the compiler plans for a
+device, and is as it would be on eight machines.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = ' '.join(
+  (
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_force_host_platform_device_count=8',
+  )
+)
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import optax
+from flax import linen as nn
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import result_lines
+
+from vie_jax import (
+  accelerators,
+  optimizer,
+  scaling,
+  sharding,
+  train_state,
+  train_step,
+)
+from vie_jax.objective import memory_bank
+
+mpl.use('Agg')
+from matplotlib import pyplot
+
+ROUNDS = 3
+DIM = 128
+CLIP = (1, 8, 8, 3)
+VIDEOS = (2**14, 2**16, 2**18)
+BATCHES = (16, 64, 256)
+DEVICES = (1, 8)
+TYPICAL = {'num_videos': 2**16, 'batch_size': 64, 'num_devices': 1}
+NETWORK = scaling.Network(
+  num_parameters=4 * DIM,
+  num_statistics=1,
+  optimizer_slots=1,
+  flops_per_clip=0.0,
+  activation_bytes_per_clip=0.0,
+  input_bytes_per_clip=8 * 8 * 3 + 20,
+  is_bfloat16=False,
+)
+STEPS = ('instance_recognition', 'local_aggregation', 'kmeans')
+AXES = {
+  'videos': ('num_videos', VIDEOS),
+  'batch': ('batch_size', BATCHES),
+  'devices': ('num_devices', DEVICES),
+}
+
+
+class Projection(nn.Module):
+  """The smallest network: colours of the clip times a matrix."""
+
+  @nn.compact
+  def __call__(self, clips, train=False):
+    """Embeds clips [B, T, H, W, 3]: float32 [B, D]."""
+    self.variable('batch_stats', 'none', jnp.zeros, ())
+    return memory_bank.normalize(nn.Dense(DIM)(clips.mean(axis=(1, 2, 3))))
+
+
+def _sizes(**changes):
+  method = {
+    'embedding_size': DIM,
+    'instance_loss': 'nce',
+    'num_noise': 1024,
+    'num_neighbors': 512,
+    'num_clusters': 256,
+    'num_clusterings': 1,
+    'kmeans_iterations': 1,
+  }
+  return scaling.Sizes(**(TYPICAL | method | changes))
+
+
+@dataclasses.dataclass
+class Program:
+  """A compiled step, with a state and a batch to run it on.
+
+  Args:
+    name: of `STEPS`.
+    sizes: what it is compiled for.
+  """
+
+  name: str
+  sizes: scaling.Sizes
+
+  def __post_init__(self):
+    sizes, mesh = self.sizes, sharding.make_mesh(self.sizes.num_devices)
+    rule = optimizer.build(
+      'sgd', optax.constant_schedule(0.01), momentum=0.9, weight_decay=0.0
+    )
+    initialize = train_state.initializer(
+      Projection(),
+      rule,
+      clip_shape=CLIP,
+      num_videos=sizes.num_videos,
+      embedding_size=DIM,
+      num_clusterings=sizes.num_clusterings,
+      mesh=mesh,
+    )
+    self._state = initialize(jax.random.key(0))
+    steps = train_step.compile_steps(
+      self._state,
+      model=Projection(),
+      optimizer=rule,
+      augment=lambda key, window, crop: window.astype(jnp.float32),
+      method=train_step.Method(
+        num_videos=sizes.num_videos,
+        temperature=0.07,
+        bank_momentum=0.5,
+        instance_loss=sizes.instance_loss,
+        num_noise=sizes.num_noise,
+        num_neighbors=sizes.num_neighbors,
+        num_clusters=sizes.num_clusters,
+        kmeans_iterations=sizes.kmeans_iterations,
+      ),
+      mesh=mesh,
+    )
+    self._arguments = ()
+    step = steps['recluster' if self.name == 'kmeans' else self.name]
+    if self.name != 'kmeans':
+      rng = np.random.default_rng(0)
+      batch = {
+        'window': rng.integers(
+          0, 256, (sizes.batch_size, *CLIP), dtype=np.uint8
+        ),
+        'crop': np.zeros((sizes.batch_size, 4), np.float32),
+        'instance_index': rng.permutation(sizes.num_videos)[
+          : sizes.batch_size
+        ].astype(np.int32),
+      }
+      self._arguments = (sharding.global_batch(batch, mesh),)
+    self._step = step.lower(self._state, *self._arguments).compile()
+
+  def seconds(self):
+    """Runs once; returns seconds of the processor."""
+    started = time.process_time()
+    self._state, metrics = self._step(self._state, *self._arguments)
+    jax.block_until_ready((self._state, metrics))
+    return time.process_time() - started
+
+  def temporary_bytes(self):
+    """What the compiler plans beside arguments and results, on a device."""
+    return self._step.memory_analysis().temp_size_in_bytes
+
+
+def _machine(rounds):
+  """This machine: the speed of a product with a bank, and of a copy."""
+  rows = 2**17
+  query, bank = jnp.ones((64, DIM)), jnp.ones((rows, DIM))
+  products = jnp.ones((64, rows))
+  multiply = jax.jit(
+    lambda q, b: jnp.einsum(
+      'bd,nd->bn', q, b, precision=jax.lax.Precision.HIGHEST
+    )
+  )
+  copy = jax.jit(lambda x: x + 1.0)
+  seconds = {'multiply': [], 'copy': []}
+  for _ in range(rounds + 1):
+    for name, run in (
+      ('multiply', lambda: multiply(query, bank)),
+      ('copy', lambda: copy(products)),
+    ):
+      started = time.process_time()
+      jax.block_until_ready(run())
+      seconds[name].append(time.process_time() - started)
+  medians = {
+    name: statistics.median(values[1:]) for name, values in seconds.items()
+  }
+  flops = 2.0 * 64 * rows * DIM / medians['multiply']
+  bandwidth = 2.0 * 4 * 64 * rows / medians['copy']
+  device = accelerators.Accelerator(
+    bfloat16_flops=flops,
+    float32_flops=flops,
+    exact_flops=flops,
+    memory_bytes=0.0,
+    memory_bandwidth=bandwidth,
+    # Devices share one memory: what they send each other is copied there.
+    link_bandwidth=bandwidth,
+    network_bandwidth=bandwidth,
+    devices_per_host=8,
+    source='measured',
+  )
+  return scaling.Machine(device, 1.0, 1.0)
+
+
+def _formula_seconds(name, sizes, machine):
+  """Of all devices together, which share the cores."""
+  if name == 'kmeans':
+    each = scaling.kmeans_seconds(sizes, NETWORK, machine)
+  else:
+    each = sum(scaling.step_seconds(sizes, NETWORK, machine)[name].values())
+  return each * sizes.num_devices
+
+
+def measure(report):
+  """Runs everything; returns (name, axis) -> rows of figures."""
+  rounds = report.rounds
+  machine = _machine(rounds)
+  peaks = machine.accelerator
+  report.add('this machine', 'product', 'GFLOP/s', peaks.exact_flops / 1e9)
+  report.add('this machine', 'copy', 'GB/s', peaks.memory_bandwidth / 1e9)
+  curves = {}
+  for axis, (field, values) in AXES.items():
+    for name in STEPS:
+      if name == 'kmeans' and axis == 'batch':
+        continue
+      programs = [Program(name, _sizes(**{field: value})) for value in values]
+      for program in programs:
+        program.seconds()  # first calls warm up
+      taken = [[] for _ in programs]
+      for _ in range(rounds):
+        for program, seconds in zip(programs, taken, strict=True):
+          seconds.append(program.seconds())
+      curves[name, axis] = [
+        {
+          'size': value,
+          'seconds': statistics.median(seconds),
+          'formula': _formula_seconds(name, program.sizes, machine),
+          'bytes': program.temporary_bytes(),
+          'formula_bytes': scaling.temporary_bytes(program.sizes)[name],
+        }
+        for value, program, seconds in zip(values, programs, taken, strict=True)
+      ]
+      _report(report, name, axis, curves[name, axis])
+  return curves
+
+
+def _report(report, name, axis, rows):
+  case = f'{name.replace("_", " ")}, {axis}'
+  for row in rows:
+    variant = f'{row["size"]:,} {axis}'
+    report.add(
+      case,
+      variant,
+      'CPU ms',
+      1000 * row['seconds'],
+      ratio=row['seconds'] / row['formula'],
+      ratio_to='formula',
+    )
+    report.add(
+      case,
+      variant,
+      'temporary MB of a device',
+      row['bytes'] / 1e6,
+      ratio=row['bytes'] / row['formula_bytes'],
+      ratio_to='formula',
+    )
+
+
+def draw(curves, path):
+  """Draws time and memory against each axis, formulas as lines."""
+  figure, axes = pyplot.subplots(2, len(AXES), figsize=(11, 6))
+  colors = dict(
+    zip(STEPS, ('tab:blue', 'tab:orange', 'tab:green'), strict=True)
+  )
+  for (name, axis), rows in curves.items():
+    column = list(AXES).index(axis)
+    sizes = [row['size'] for row in rows]
+    for row, (measured, formula, scale) in enumerate(
+      (('seconds', 'formula', 1e3), ('bytes', 'formula_bytes', 1e-6))
+    ):
+      plot = axes[row][column]
+      plot.plot(
+        sizes,
+        [scale * found[measured] for found in rows],
+        'o',
+        color=colors[name],
+        label=name.replace('_', ' '),
+      )
+      plot.plot(
+        sizes, [scale * found[formula] for found in rows], color=colors[name]
+      )
+  for column, axis in enumerate(AXES):
+    for row, label in enumerate(('CPU ms a step', 'temporary MB of a device')):
+      plot = axes[row][column]
+      plot.set_xscale('log', base=2)
+      plot.set_yscale('log')
+      plot.grid(alpha=0.3)
+      plot.set_xlabel(axis)
+      if not column:
+        plot.set_ylabel(label)
+  axes[0][0].legend(fontsize=8, title='points: measured, lines: formula')
+  figure.tight_layout()
+  figure.savefig(path, dpi=80)
+
+
+def main():
+  """Prints the figures and draws them."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--figure', help='PNG to write')
+  parser.add_argument('--rounds', type=int, default=ROUNDS)
+  arguments = parser.parse_args()
+  report = result_lines.Report(
+    'scaling', rounds=arguments.rounds, packages=('jax', 'jaxlib', 'numpy')
+  )
+  curves = measure(report)
+  if arguments.figure:
+    draw(curves, arguments.figure)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,173 @@
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny_run
+
+from vie_jax import accelerators, config_check, describe, plan
+
+
+def config_of(name='vie_single', **changes):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  # A small network: what a plan says of it is another test's.
+  config.update_from_flattened_dict(
+    {'model.width': 4, 'crop.size': 32, 'plan.videos': 1e6}
+    | {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return config
+
+
+FACTS = describe.description(config_of(plan__videos=0.0))
+
+
+NETWORK = plan.network_of(config_of(), FACTS)
+
+
+def planned(**changes):
+  return plan.estimate(config_of(**changes), NETWORK)
+
+
+def test_a_billion_videos_on_256_devices_take_what_the_design_says():
+  found = planned(plan__videos=1e9, plan__devices=256, batch_size=4096)
+  # 1 GB in bfloat16 would be 2 GB in float32.
+  assert found['bytes_per_device']['bank'] == pytest.approx(2e9, rel=1e-3)
+  assert found['videos'] == 1_000_000_000
+  assert found['hosts'] == 32
+  assert found['fits']
+  # Products of 4,096 embeddings with 3.9 million rows would be 64 GB.
+  assert found['bytes_per_device']['temporary_local_aggregation'] < 2e9
+  assert found['checkpoint']['bytes'] > 512e9
+  assert found['input']['stored_bytes'] == 1e9 * 250 * 42_590
+
+
+def test_the_command_plans_without_data_or_devices(tmp_path):
+  finished = subprocess.run(
+    [
+      sys.executable,
+      str(tiny_run.REPOSITORY / 'main.py'),
+      f'--config={tiny_run.REPOSITORY / "configs" / "vie_single.py"}',
+      '--config.model.width=4',
+      '--config.crop.size=32',
+      '--mode=describe',
+      '--config.plan.videos=1e9',
+      '--config.plan.devices=256',
+    ],
+    capture_output=True,
+    check=True,
+    cwd=tmp_path,
+    env=tiny_run.environment(),
+    text=True,
+  )
+  (line,) = finished.stdout.splitlines()
+  found = json.loads(line)['plan']
+  assert found['videos'] == 1e9
+  # The batch of 128 does not split over 256 devices.
+  assert found['batch_size'] == 256
+  assert '1,000,000,000 videos on 256 h100, batch 256' in finished.stderr
+  assert 'bank                                    2 GB' in finished.stderr
+  assert not list(tmp_path.iterdir())
+
+
+def leaves(tree, path=''):
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from leaves(value, f'{path}{name}.')
+    else:
+      yield f'{path}{name}', value
+
+
+EFFECTS = {  # field -> (other value, a figure that it changes)
+  'plan.videos': (2e6, 'bytes_per_device.bank'),
+  'plan.devices': (64, 'bytes_per_device.bank'),
+  'plan.batch_size': (256, 'bytes_per_device.activations'),
+  'plan.accelerator': ('tpu_v5e', 'memory_bytes'),
+  'plan.efficiency': (0.1, 'kmeans_seconds'),
+  'plan.bandwidth_efficiency': (0.4, 'step_seconds.local_aggregation.search'),
+  'plan.storage_bandwidth': (2e9, 'checkpoint.seconds'),
+  'plan.frames_per_video': (100, 'input.stored_bytes'),
+  'plan.bytes_per_frame': (10_000, 'input.read_bytes_per_second'),
+  'plan.host_ms_per_frame': (2.0, 'input.cores_per_host'),
+  'batch_size': (512, 'batch_size'),
+  'objective.product_bytes': (2**20, 'peak_bytes_per_device.local_aggregation'),
+  'local_aggregation.num_clusterings': (3, 'bytes_per_device.cluster_labels'),
+  'local_aggregation.recluster_every_steps': (10, 'days'),
+  'instance_recognition.loss': (
+    'softmax',
+    'sent_bytes_per_device.instance_recognition',
+  ),
+}
+
+
+@pytest.mark.parametrize('field', EFFECTS)
+def test_a_field_changes_the_plan(field):
+  value, figure = EFFECTS[field]
+  before = dict(leaves(planned()))
+  after = dict(leaves(planned(**{field.replace('.', '__'): value})))
+  assert before[figure] != after[figure]
+
+
+@pytest.mark.parametrize(
+  'changes, item',
+  [
+    ({'optimizer__name': 'adam'}, 'optimizer_slots'),
+    ({'model__dtype': 'bfloat16'}, 'activation_bytes_per_clip'),
+    ({'crop__method': 'multiscale'}, 'input_bytes_per_clip'),
+  ],
+)
+def test_a_field_changes_what_the_network_costs(changes, item):
+  changed = plan.network_of(config_of(**changes), FACTS)
+  assert getattr(changed, item) != getattr(NETWORK, item)
+
+
+def test_a_plan_is_of_the_network_of_the_config():
+  assert plan.plan(config_of(), FACTS) == planned()
+
+
+def test_every_field_of_the_plan_is_tested():
+  fields = {f'plan.{name}' for name in config_of().plan}
+  assert fields <= set(EFFECTS)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'plan__videos': 3e9}, 'at most 2,147,483,647'),
+    ({'plan__videos': 1000.5}, 'plan.videos is 1000.5'),
+    ({'plan__devices': 12}, 'plan.devices is 12'),
+    ({'plan__batch_size': 100}, 'plan is 100'),
+    ({'plan__videos': 100.0}, 'plan is 128'),
+  ],
+)
+def test_a_plan_that_cannot_be_is_refused(changes, words):
+  with pytest.raises(config_check.ConfigError, match=words) as error:
+    planned(**changes)
+  assert 'config.plan' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('value', [240_000, 240_000.0])
+def test_whole_numbers_and_floats_are_the_same_number_of_videos(value):
+  assert planned(plan__videos=value)['videos'] == 240_000
+
+
+def test_too_little_memory_is_said():
+  found = planned(plan__videos=2e9, plan__devices=4, plan__accelerator='v100')
+  assert not found['fits']
+  assert 'WHICH IS TOO LITTLE' in plan.table(found)
+
+
+def test_describe_says_nothing_of_a_plan_that_nobody_asked_for():
+  assert 'plan' not in FACTS
+
+
+@pytest.mark.parametrize('name', accelerators.ACCELERATORS)
+def test_the_peaks_of_every_device_are_in_their_order(name):
+  device = accelerators.ACCELERATORS[name]
+  peaks = device.exact_flops, device.float32_flops, device.bfloat16_flops
+  assert list(peaks) == sorted(peaks)
+  assert device.exact_flops > 1e13
+  assert device.network_bandwidth <= device.link_bandwidth
+  assert device.link_bandwidth < device.memory_bandwidth
+  assert planned(plan__accelerator=name)['peaks_from'] == device.source
