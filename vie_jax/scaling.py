@@ -107,6 +107,13 @@ def checkpoint_bytes(sizes: Sizes, network: Network) -> int:
   )
 
 
+def _gathered(sizes, count):
+  """Bytes of the rows that embeddings are compared with, at a time."""
+  of_one = WORD * count * sizes.embedding_size
+  at_a_time = max(1, memory_bank.GATHERED_BYTES // of_one)
+  return of_one * min(sizes.batch_size, at_a_time)
+
+
 def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   """Bytes that each part of the objective needs for a while on each device.
 
@@ -119,7 +126,6 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   candidates = 2 * WORD * batch * min(sizes.num_neighbors, rows)
   # Values and indices: found, as they travel, and merged.
   search = products + 3 * candidates
-  gathered = WORD * 8 * dim  # eight embeddings at a time
   chunk = min(KMEANS_CHUNK, rows)
   kmeans = (
     2 * WORD * chunk * clusters
@@ -132,11 +138,15 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
     # In blocks, the gradient forms a block and its exponentials again.
     instance = products * (1 if sizes.block_rows == rows else 2)
   else:
-    instance = gathered * sizes.num_noise + 2 * WORD * batch * sizes.num_noise
+    instance = (
+      _gathered(sizes, sizes.num_noise) + 2 * WORD * batch * sizes.num_noise
+    )
   return {
     'initial_bank': 3 * WORD * rows * dim,
     'instance_recognition': instance + WORD * rows,
-    'local_aggregation': search + gathered * sizes.num_neighbors + WORD * rows,
+    'local_aggregation': search
+    + _gathered(sizes, sizes.num_neighbors)
+    + WORD * rows,
     'kmeans': kmeans,
   }
 
