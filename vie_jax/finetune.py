@@ -20,6 +20,7 @@ from vie_jax import (
 )
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
+from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
 
 ITEMS = {
@@ -174,7 +175,7 @@ class _Classifier:
     return after, {'loss': loss, 'top1': top1, finite.FLAG: ~is_sound}
 
   def step(self, state, batch, rate):
-    """One update of network and classifier; see `fit.Task`."""
+    """One update of network and classifier; see `Task`."""
     batch = {name: batch[name] for name in ('window', 'crop', 'labels')}
     return self._step(state, batch, rate)
 
@@ -188,7 +189,7 @@ class _Classifier:
     return {CLASSIFIER: {self._column: nn.softmax(scores)}}
 
   def evaluate(self, state: ClassifierState) -> fit.Accuracy:
-    """Tests the classifier; see `fit.Task`."""
+    """Tests the classifier; see `Task`."""
     return labelled_data.test(
       self._data, lambda batch: self._predict(state, batch)
     )
@@ -208,10 +209,10 @@ def _with_clips(
   return config
 
 
-def _schedule(settings, learning_rate) -> fit.Schedule:
+def _schedule(settings, learning_rate) -> Schedule:
   if settings.schedule == 'drops':
-    return fit.Schedule(learning_rate, settings.num_steps, settings.drop_steps)
-  return fit.Schedule(
+    return Schedule(learning_rate, settings.num_steps, settings.drop_steps)
+  return Schedule(
     learning_rate,
     settings.num_steps,
     patience=settings.patience,
@@ -337,7 +338,7 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
       **options,
     )
     return fit.fit_and_write(
-      fit.Task(
+      Task(
         items=ITEMS,
         initialize=classifier.initialize,
         step=classifier.step,

@@ -11,6 +11,7 @@ from flax import linen as nn
 from vie_jax import finite, result, sharding, weights
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
+from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import image_source
 
@@ -113,7 +114,7 @@ class Readouts:
     return after, {'loss': loss, **losses, finite.FLAG: ~is_sound}
 
   def step(self, state, batch, rate):
-    """One update of all readouts; see `fit.Task`."""
+    """One update of all readouts; see `Task`."""
     batch = {name: batch[name] for name in ('window', 'crop', 'labels')}
     return self._step(state, self._variables, batch, rate)
 
@@ -124,7 +125,7 @@ class Readouts:
     return jax.tree.map(nn.softmax, scores)
 
   def evaluate(self, state: linear_readout.ReadoutState) -> fit.Accuracy:
-    """Tests all readouts; see `fit.Task`."""
+    """Tests all readouts; see `Task`."""
     return labelled_data.test(
       self._data,
       lambda batch: self._predict(state.params, self._variables, batch),
@@ -142,7 +143,7 @@ def _open(config: ml_collections.ConfigDict):
     opened = labelled_data.open_videos(config, settings.dataset, MODE)
     steps = settings.num_steps, settings.drop_steps
   num_steps, drop_steps = steps
-  return opened, fit.Schedule(settings.learning_rate, num_steps, drop_steps)
+  return opened, Schedule(settings.learning_rate, num_steps, drop_steps)
 
 
 def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
@@ -172,7 +173,7 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     folder = result.folder(config, workdir, MODE, data.facts['name'])
     readouts = Readouts(data, found.variables, config)
     return fit.fit_and_write(
-      fit.Task(
+      Task(
         items=ITEMS,
         initialize=readouts.initialize,
         step=readouts.step,

@@ -11,7 +11,7 @@ from sharded import programs
 from sharded.programs import SMALL_BLOCKS
 
 from vie_jax import sharding, train
-from vie_jax.classifiers import fit
+from vie_jax.classifiers import loop
 from vie_jax.evaluation import knn, linear_readout, monitors
 from vie_jax.objective import instance_recognition, memory_bank
 
@@ -252,7 +252,7 @@ def test_readouts_and_their_momenta_stay_split(mesh8):
 
 def test_a_whole_training_state_of_classifiers_is_checked_in_its_place(mesh8):
   small, large = (
-    fit._is_finite.lower(readout_step(mesh8, size)[2]).compile()
+    loop._is_finite.lower(readout_step(mesh8, size)[2]).compile()
     for size in (409_600, 1_638_400)
   )
   more_rows = (1_638_400 - 409_600) / 8

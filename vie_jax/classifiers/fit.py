@@ -1,4 +1,4 @@
-"""The loop that trains classifiers on labels: readouts, and whole networks.
+"""Training of classifiers on labels: readouts, and whole networks.
 
 What is trained is a `Task`; how often it is evaluated and saved, when the rate
 drops and when it ends is the same for all, and so is going on after a kill.
@@ -8,36 +8,28 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from absl import logging
-from clu import periodic_actions
-from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
   distributed,
   environment,
-  experiment,
-  finite,
   metric_log,
   preemption,
   result,
   run_log,
   run_record,
-  sharding,
-  skipped_steps,
   watchdog,
   workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
-from vie_jax.classifiers.progress import Accuracy, Progress
-from vie_jax.input_pipeline import bad_frames
+from vie_jax.classifiers.loop import Loop
+from vie_jax.classifiers.progress import Progress
+from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
 from vie_jax.weights import Weights
 
 CONFIG_FILE = 'config.json'
@@ -59,94 +51,6 @@ _FREE = frozenset(
     'schedule.num_steps',
   }
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What is trained, and on what.
-
-  Attributes:
-    items: of its checkpoints, see `checkpoint.Checkpoints`.
-    initialize: () -> the first state, which has a field `step`.
-    step: (state, batch, learning rate) -> (state, metrics); the state is
-      donated.
-    open_batches: first step -> context manager over batches, dicts of this
-      host's NumPy arrays.
-    evaluate: state -> label column -> name -> accuracies of validation.
-    mesh: that it runs on.
-    train_damage: damaged frames of its batches.
-    eval_damage: damaged frames of the validation clips.
-    name_of: `instance_index` of a batch -> the file that it is of.
-  """
-
-  items: Mapping[str, Sequence[str]]
-  initialize: Callable[[], Any]
-  step: Callable[..., tuple[Any, dict]]
-  open_batches: Callable[[int], Any]
-  evaluate: Callable[[Any], Accuracy]
-  mesh: Mesh
-  train_damage: bad_frames.BadFrames
-  eval_damage: bad_frames.BadFrames
-  name_of: Callable[[int], str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-  """The learning rate and the end of a training.
-
-  Attributes:
-    learning_rate: at first.
-    num_steps: at most.
-    drop_steps: the last steps before the rate drops to a tenth, counted from
-      0.
-    patience: evaluations until validation counts as saturated, at which the
-      rate drops, too; 0 for never.
-    num_drops: how often it may; the training ends when validation saturates
-      once more.
-  """
-
-  learning_rate: float
-  num_steps: int
-  drop_steps: Sequence[int] = ()
-  patience: int = 0
-  num_drops: int = 0
-
-  def rate(self, step: int, drops: int) -> float:
-    """The rate of a step, after so many drops at plateaus."""
-    drops += sum(step > drop for drop in self.drop_steps)
-    return self.learning_rate * 0.1**drops
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-  """Steps between log lines, evaluations and checkpoints."""
-
-  log: int
-  evaluate: int
-  save: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """How a training ended.
-
-  Attributes:
-    steps: done.
-    accuracy: of the last state, as `Task.evaluate` gives it.
-    best: the highest accuracy by column and name that any evaluation of it
-      found, top-1 of videos.
-    seconds: of all calls up to what they saved, and of this one.
-    was_complete: whether this call had nothing left to train.
-    bad_frames: split -> frames that stood for damaged ones: 'train' in all
-      steps, 'val' in one evaluation.
-  """
-
-  steps: int
-  accuracy: Accuracy
-  best: dict[str, dict[str, float]]
-  seconds: float
-  was_complete: bool
-  bad_frames: dict[str, int]
 
 
 def fit_and_write(
@@ -323,7 +227,7 @@ def fit(
       )
     )
     stack.enter_context(preemption.SIGNALS.deferring())
-    loop = _Loop(
+    loop = Loop(
       task,
       schedule,
       intervals,
@@ -400,200 +304,3 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
       'away to start anew, or give this one a name of its own '
       '(config.result_name).'
     )
-
-
-_is_finite = jax.jit(finite.all_finite)
-
-
-class _Loop:
-  """Steps, evaluations and checkpoints of one training."""
-
-  def __init__(
-    self,
-    task,
-    schedule,
-    intervals,
-    writer,
-    checkpoints,
-    record,
-    *,
-    check_lock,
-    fault,
-    dog,
-  ):
-    self._task = task
-    self._schedule = schedule
-    self._intervals = intervals
-    self._writer = writer
-    self._checkpoints = checkpoints
-    self._record = record
-    self._dog = dog
-    self._skipped = skipped_steps.SkippedSteps(
-      fault, names=task.name_of, stop=self._stop
-    )
-    self._check_lock = check_lock
-
-  def run(self, state, progress) -> Outcome:
-    """Trains to the end."""
-    schedule, intervals = self._schedule, self._intervals
-    self._started, self._seconds = time.monotonic(), progress.seconds
-    self._skipped.count = progress.skipped_steps
-    if progress.damage:
-      experiment.go_on_counting(self._task.train_damage, progress.damage)
-    first_step = int(state.step)
-    is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
-    is_missing = is_complete and progress.evaluated_step != first_step
-    if progress.evaluation_is_due or is_missing:
-      counts = (
-        progress.evaluation_is_due and not first_step % intervals.evaluate
-      )
-      progress = self._evaluate(state, progress, counts=counts)
-      is_complete = is_complete or progress.plateau.is_over
-    if preemption.SIGNALS.poll():
-      self._leave(state, progress)
-    if is_complete:
-      return self._outcome(state, progress, was_complete=True)
-    report = periodic_actions.ReportProgress(
-      num_train_steps=schedule.num_steps,
-      writer=self._writer,
-      every_steps=intervals.log,
-      every_secs=None,
-    )
-    logging.info('Compiling the step. This can take minutes.')
-    with self._task.open_batches(first_step) as batches:
-      for step in range(first_step, schedule.num_steps):
-        rate = schedule.rate(step, progress.plateau.drops)
-        is_first = step == first_step
-        state, metrics = self._step(step, state, batches, rate, is_first)
-        done = step + 1
-        is_last = done == schedule.num_steps
-        if done % intervals.log == 0 or is_last:
-          self._write(done, {**metrics, 'learning_rate': rate})
-        report(done)
-        progress, is_stopping = self._evaluate_if_due(state, progress, done)
-        is_last = is_last or progress.plateau.is_over
-        if is_stopping:
-          self._leave(state, progress)
-        if done % intervals.save == 0 or is_last:
-          self._save(state, progress)
-        if is_last:
-          break
-    return self._outcome(state, progress, was_complete=False)
-
-  def _step(self, step, state, batches, rate, is_first):
-    self._dog.expect(f'the batch of step {step + 1}')
-    local = next(batches)
-    batch = sharding.global_batch(local, self._task.mesh)
-    self._dog.expect(f'step {step + 1}', is_slow=is_first)
-    state, metrics = self._task.step(state, batch, jnp.float32(rate))
-    metrics = self._skipped.add(step + 1, metrics, local['instance_index'])
-    # Never more than one step ahead of the device: batches take memory.
-    self._skipped.settle(all_but=1)
-    return state, metrics
-
-  def _evaluate_if_due(self, state, progress, done):
-    """Returns (progress, whether a signal asks to leave)."""
-    is_stopping = preemption.SIGNALS.poll()
-    counts = done % self._intervals.evaluate == 0
-    if not counts and done != self._schedule.num_steps:
-      return progress, is_stopping
-    if is_stopping:
-      return dataclasses.replace(progress, evaluation_is_due=True), True
-    progress = self._evaluate(state, progress, counts=counts)
-    return progress, progress.evaluation_is_due
-
-  def _leave(self, state, progress) -> NoReturn:
-    """Saves, and leaves together with all other processes."""
-    step, saved = int(state.step), self._checkpoints.latest_step
-    if saved is None or saved < step:
-      self._save(state, progress)
-    self._checkpoints.wait()
-    distributed.wait_for_all('saved')
-    raise preemption.Stopped(
-      f'Stopped early, as a signal asked: step {step} is saved.'
-    )
-
-  def _outcome(self, state, progress, *, was_complete):
-    step = int(state.step)
-    logging.info('This training is complete: step %d.', step)
-    seconds = progress.seconds if was_complete else self._elapsed()
-    damage = experiment.damage_so_far(self._task.train_damage)
-    return Outcome(
-      step,
-      progress.accuracy,
-      progress.best,
-      seconds,
-      was_complete,
-      {'train': damage['num_bad'], 'val': progress.bad_val_frames},
-    )
-
-  def _elapsed(self):
-    """Seconds of the calls before, up to what they saved, and of this one."""
-    return round(self._seconds + time.monotonic() - self._started, 1)
-
-  def _evaluate(self, state, progress, *, counts):
-    """Progress after an evaluation; it is still due if a signal came."""
-    self._skipped.settle()
-    self._dog.expect('the evaluation', is_slow=True)
-    started = time.monotonic()
-    try:
-      accuracy = self._task.evaluate(state)
-    except preemption.Stopped:
-      return dataclasses.replace(progress, evaluation_is_due=True)
-    figures = {
-      f'val/{column}_{name}_{figure}': value
-      for column, by_name in accuracy.items()
-      for name, values in by_name.items()
-      for figure, value in values.items()
-    }
-    figures['val/seconds'] = time.monotonic() - started
-    self._writer.write_scalars(int(state.step), figures)
-    after = progress.after(
-      int(state.step),
-      accuracy,
-      patience=self._schedule.patience,
-      num_drops=self._schedule.num_drops,
-      counts=counts,
-    )
-    if after.plateau.drops > progress.plateau.drops:
-      logging.info('Validation saturates: the learning rate drops to a tenth.')
-    bad = experiment.replaced(self._task.eval_damage, 'val')
-    return dataclasses.replace(after, bad_val_frames=bad['val'])
-
-  def _write(self, step, metrics):
-    self._skipped.settle()
-    self._checkpoints.poll()
-    values = {f'train/{name}': float(value) for name, value in metrics.items()}
-    damage = experiment.damage_so_far(self._task.train_damage)
-    values['input/bad_frames'] = damage['num_bad']
-    values['train/skipped_steps'] = self._skipped.count
-    self._writer.write_scalars(step, values)
-
-  def _stop(self, step, reason):
-    with contextlib.suppress(checkpoint.SaveFailedError):
-      self._checkpoints.wait()
-    raise metric_log.DivergedError(
-      f'The training stopped at step {step}: {reason}. Lower its '
-      f'learning_rate, move {self._checkpoints.directory} away and run it '
-      'again.'
-    )
-
-  def _save(self, state, progress):
-    self._skipped.settle()
-    self._dog.expect('the checkpoint', is_slow=True)
-    if not _is_finite(state):
-      self._stop(int(state.step), 'a parameter is not finite')
-    self._check_lock()
-    self._writer.flush()
-    progress = dataclasses.replace(
-      progress,
-      seconds=self._elapsed(),
-      damage=experiment.damage_so_far(self._task.train_damage),
-      skipped_steps=self._skipped.count,
-    )
-    record = {
-      **self._record,
-      'progress': dataclasses.asdict(progress),
-      'environment': environment.describe(self._task.mesh),
-    }
-    self._checkpoints.save(state, record)
