@@ -20,6 +20,7 @@ from vie_jax import (
 )
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
+from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
 
@@ -188,7 +189,7 @@ class _Classifier:
     )
     return {CLASSIFIER: {self._column: nn.softmax(scores)}}
 
-  def evaluate(self, state: ClassifierState) -> fit.Accuracy:
+  def evaluate(self, state: ClassifierState) -> Accuracy:
     """Tests the classifier; see `Task`."""
     return labelled_data.test(
       self._data, lambda batch: self._predict(state, batch)

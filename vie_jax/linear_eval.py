@@ -11,6 +11,7 @@ from flax import linen as nn
 from vie_jax import finite, result, sharding, weights
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
+from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import image_source
@@ -124,7 +125,7 @@ class Readouts:
     scores = linear_readout.logits(params, features, self._data.mesh)
     return jax.tree.map(nn.softmax, scores)
 
-  def evaluate(self, state: linear_readout.ReadoutState) -> fit.Accuracy:
+  def evaluate(self, state: linear_readout.ReadoutState) -> Accuracy:
     """Tests all readouts; see `Task`."""
     return labelled_data.test(
       self._data,
