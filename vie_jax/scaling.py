@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 from vie_jax.accelerators import Accelerator
-from vie_jax.objective import memory_bank, row_blocks
+from vie_jax.objective import memory_bank, nearest_neighbors, row_blocks
 
 KMEANS_CHUNK = 1024
 WORD = 4
@@ -60,6 +60,12 @@ class Sizes:
       self.local_rows,
       row_blocks.rows_of_products(self.batch_size, self.product_bytes),
     )
+
+  @property
+  def is_grouped(self) -> bool:
+    """Whether the search forms maxima of groups of rows first."""
+    k = min(self.num_neighbors, self.block_rows)
+    return nearest_neighbors.is_grouped(self.block_rows, k)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +120,25 @@ def _gathered(sizes, count):
   return of_one * min(sizes.batch_size, at_a_time)
 
 
+def _searched(sizes):
+  """Bytes of the products and of what the search makes of them."""
+  batch, rows = sizes.batch_size, sizes.block_rows
+  products = WORD * batch * rows
+  if not sizes.is_grouped:
+    return products + _read(sizes)
+  maxima = products // nearest_neighbors.GROUP
+  # The rows of the best groups; the maxima are not needed any more then.
+  best = WORD * batch * nearest_neighbors.GROUP * (sizes.num_neighbors + 2)
+  return products + max(maxima, best) + _read(sizes)
+
+
+def _read(sizes):
+  """Bytes of a block of the bank and its row numbers, where there is a loop."""
+  if sizes.block_rows == sizes.local_rows:
+    return 0
+  return WORD * sizes.block_rows * (sizes.embedding_size + 2)
+
+
 def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   """Bytes that each part of the objective needs for a while on each device.
 
@@ -124,8 +149,6 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   batch, clusters = sizes.batch_size, sizes.num_clusters
   products = WORD * batch * sizes.block_rows
   candidates = 2 * WORD * batch * min(sizes.num_neighbors, rows)
-  # Values and indices: found, as they travel, and merged.
-  search = products + 3 * candidates
   chunk = min(KMEANS_CHUNK, rows)
   kmeans = (
     2 * WORD * chunk * clusters
@@ -136,17 +159,19 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   )
   if sizes.instance_loss == 'softmax':
     # In blocks, the gradient forms a block and its exponentials again.
-    instance = products * (1 if sizes.block_rows == rows else 2)
+    instance = products * (1 if sizes.block_rows == rows else 2) + _read(sizes)
   else:
+    # Random bits, indices, similarities and their gradient.
     instance = (
-      _gathered(sizes, sizes.num_noise) + 2 * WORD * batch * sizes.num_noise
+      _gathered(sizes, sizes.num_noise) + 4 * WORD * batch * sizes.num_noise
     )
   return {
     'initial_bank': 3 * WORD * rows * dim,
-    'instance_recognition': instance + WORD * rows,
-    'local_aggregation': search
-    + _gathered(sizes, sizes.num_neighbors)
-    + WORD * rows,
+    'instance_recognition': instance,
+    # Candidates are values and indices: found, as they travel, and merged. The
+    # gradient gathers rows when the products are gone.
+    'local_aggregation': 3 * candidates
+    + max(_searched(sizes), _gathered(sizes, sizes.num_neighbors)),
     'kmeans': kmeans,
   }
 
@@ -210,6 +235,7 @@ def transfers(sizes: Sizes, network: Network) -> dict[str, list[Transfer]]:
   meeting = [
     Transfer('all-to-all', 'similarities of candidates', found),
     Transfer('all-to-all', 'indices of candidates', found),
+    Transfer('all-gather', 'similarities of neighbours', WORD * batch * k),
     Transfer('all-gather', 'indices of neighbours', WORD * batch * k),
   ]
   if batch % sizes.num_devices:
@@ -225,7 +251,6 @@ def transfers(sizes: Sizes, network: Network) -> dict[str, list[Transfer]]:
     'local_aggregation': [
       *every_step,
       *meeting,
-      Transfer('all-reduce', 'similarities', WORD * batch * k),
       Transfer('all-reduce', 'own clusters', labels),
       Transfer('all-reduce', 'clusters of neighbours', labels * k),
     ],
@@ -299,20 +324,22 @@ def _pass_over_bank(sizes, machine, batch_size):
 
 def search_seconds(sizes: Sizes, machine: Machine, batch_size: int) -> float:
   """Exact neighbours of a batch: products, mask, selection."""
-  # The mask reads and writes the products, the selection reads them.
-  more = 3.0 * WORD * batch_size * sizes.local_rows
+  # Maxima of groups are formed in one reading of the products, written and
+  # read. Otherwise a mask reads and writes them, and the selection reads them.
+  passes = 1.0 + 2.0 / nearest_neighbors.GROUP if sizes.is_grouped else 3.0
+  more = passes * WORD * batch_size * sizes.local_rows
   return _pass_over_bank(sizes, machine, batch_size) + machine.move(more)
 
 
-def _similarity_seconds(sizes, machine, count):
-  """Dot products with `count` rows for each embedding, and their gradient.
+def _gather_seconds(sizes, machine, count, times):
+  """Dot products with `count` rows for each embedding, or their gradient.
 
   Each device gathers as many rows as there are, its own or not: this does not
   shrink with their number.
   """
   gathered = WORD * sizes.batch_size * count * sizes.embedding_size
-  # Written and read after it is gathered, forward and again backward.
-  return machine.move(6.0 * gathered)
+  # Read where they are, written, and read again.
+  return machine.move(3.0 * times * gathered)
 
 
 def step_seconds(
@@ -335,10 +362,12 @@ def step_seconds(
     bank = passes * _pass_over_bank(sizes, machine, sizes.batch_size)
     instance = {'whole_bank': bank}
   else:
-    instance = {'noise': _similarity_seconds(sizes, machine, sizes.num_noise)}
+    # Forward and again backward.
+    instance = {'noise': _gather_seconds(sizes, machine, sizes.num_noise, 2)}
   aggregation = {
     'search': search_seconds(sizes, machine, sizes.batch_size),
-    'neighbors': _similarity_seconds(sizes, machine, sizes.num_neighbors),
+    # The search has formed the similarities; only the gradient gathers.
+    'neighbors': _gather_seconds(sizes, machine, sizes.num_neighbors, 1),
   }
   return {
     name: {

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from objective import losses_case
 
+from vie_jax import sharding
 from vie_jax.objective import nearest_neighbors
 
 
@@ -43,7 +44,8 @@ def test_equal_similarities_give_the_lower_index_on_any_number_of_devices(mesh):
 
 
 @pytest.mark.parametrize(  # a batch of 16 splits over eight devices
-  'batch, rows, k', [(16, 1, 1), (5, 100, 10), (16, 128, 700), (5, 1000, 700)]
+  'batch, rows, k',
+  [(16, 1, 1), (5, 100, 10), (16, 128, 700), (5, 1000, 700), (5, 700, 3)],
 )
 def test_blocks_of_any_size_give_the_same_neighbors(mesh, batch, rows, k):
   # Few values: many ties, which must be broken the same way.
@@ -56,6 +58,31 @@ def test_blocks_of_any_size_give_the_same_neighbors(mesh, batch, rows, k):
   np.testing.assert_array_equal(blocks[1], whole[1])
   order = np.argsort(-(query @ bank.T), axis=1, kind='stable')[:, :k]
   np.testing.assert_array_equal(whole[1], order)
+
+
+@pytest.mark.parametrize('number', [1488, 1491, 1503])
+@pytest.mark.parametrize('k', [1, 2, 5])
+def test_padding_that_shares_a_group_with_videos_takes_no_place(number, k):
+  # A row beyond the videos is better than all of them, and so are those that
+  # the block before has searched already: the maxima of two groups mislead.
+  mesh = sharding.make_mesh(1)
+  rng = np.random.default_rng(number)
+  bank = rng.standard_normal((2000, 4)).astype(np.float32)
+  query = rng.standard_normal((3, 4)).astype(np.float32)
+  bank[number:] = 100 * query[0]
+  order = np.argsort(-(query @ bank[:number].T), axis=1, kind='stable')[:, :k]
+  for block in (2000, 512, 717):
+    assert nearest_neighbors.is_grouped(block // 16 * 16, k)
+    _, index = jax.jit(
+      functools.partial(
+        nearest_neighbors.top_k,
+        k=k,
+        num_videos=number,
+        mesh=mesh,
+        product_bytes=4 * 3 * block,
+      )
+    )(bank, query)
+    np.testing.assert_array_equal(index, order)
 
 
 def test_k_out_of_range_is_refused(mesh8):

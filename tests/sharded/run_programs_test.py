@@ -13,30 +13,32 @@ from vie_jax.objective import memory_bank
 
 STATE = 4 * programs.DIM + 4 + 4  # bank, bank_step, one clustering
 PRODUCTS = 4 * programs.BATCH
+# Beside the products, the maxima of groups of 16 rows.
+SEARCH = PRODUCTS + PRODUCTS / 16
 # Program -> bytes that one more row of a device costs: its arguments, its
 # results, what of these takes the place of arguments, and for a while.
 PROGRAMS = {
   'initialize': ({}, (0, STATE, 0, 3 * 4 * programs.DIM)),
   'fill_bank': ({}, (STATE, STATE, STATE, 0)),
-  'instance_recognition': ({}, (STATE, STATE, STATE, 4)),
+  'instance_recognition': ({}, (STATE, STATE, STATE, 0)),
   'instance_recognition softmax': (
     {'instance_loss': 'softmax'},
     (STATE, STATE, STATE, PRODUCTS),
   ),
   'instance_recognition softmax blocks': (
     {'instance_loss': 'softmax', 'product_bytes': SMALL_BLOCKS},
-    (STATE, STATE, STATE, 4),
+    (STATE, STATE, STATE, 0),
   ),
-  'local_aggregation': ({}, (STATE, STATE, STATE, PRODUCTS)),
+  'local_aggregation': ({}, (STATE, STATE, STATE, SEARCH)),
   'local_aggregation blocks': (
     {'product_bytes': SMALL_BLOCKS},
-    (STATE, STATE, STATE, 4),
+    (STATE, STATE, STATE, 0),
   ),
   # The labels of before are not read.
   'recluster': ({}, (STATE - 4, STATE, STATE - 4, 16)),
 }
 SEVERAL = {
-  'local_aggregation': (STATE + 8, STATE + 8, STATE + 8, PRODUCTS),
+  'local_aggregation': (STATE + 8, STATE + 8, STATE + 8, SEARCH),
   'recluster': (STATE - 4, STATE + 8, STATE - 4, 16 + 2 * 12),
 }
 CASES = [

@@ -8,7 +8,7 @@ from vie_jax import sharding
 from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
-GROUP = 16
+GROUP = row_blocks.MULTIPLE
 """Rows whose best one stands for all of them, in the first part of a search."""
 
 
@@ -82,25 +82,36 @@ def top_k(
   )(jax.lax.stop_gradient(bank), jax.lax.stop_gradient(query))
 
 
+def is_grouped(num_columns: int, k: int) -> bool:
+  """Whether a search among so many products forms maxima of groups first."""
+  return num_columns % GROUP == 0 and num_columns >= 2 * GROUP * (k + 2)
+
+
 def _best_columns(products, is_video, k):
   """The k best columns of each row, by groups of columns where there are many.
 
   Only the k groups with the best maxima can hold a column that is sought: any
   other has k columns before it, one in each of these. So one pass forms the
-  maxima, and top_k sees N / 16 of them and then 16 k columns, instead of N.
+  maxima, and top_k sees N / 16 of them and then some 16 k columns, not N.
   Groups are neighbouring columns and stay in their order, so that of equal
   values the lower column is still the first.
+
+  Columns are masked after the search for groups: a mask on the products is a
+  second matrix of them wherever XLA does not fuse it into the maxima, as on a
+  CPU. At most two groups hold columns of both kinds, where the block before
+  ends and where padding begins. Their maxima may be too large, so that two
+  groups more are taken.
   """
   batch, num_columns = products.shape
-  if num_columns % GROUP or num_columns < 2 * GROUP * k:
+  if not is_grouped(num_columns, k):
     products = jnp.where(is_video[None, :], products, -jnp.inf)
     return jax.lax.top_k(products, k)
-  # The mask is applied twice, rather than once to all products: it costs
-  # nothing in the pass over them, and no second matrix of them is written.
   grouped = products.reshape(batch, -1, GROUP)
   is_video = is_video.reshape(-1, GROUP)
-  maxima = jnp.max(jnp.where(is_video[None], grouped, -jnp.inf), axis=2)
-  _, group = jax.lax.top_k(maxima, k)
+  maxima = jnp.where(
+    jnp.any(is_video, axis=1)[None], jnp.max(grouped, axis=2), -jnp.inf
+  )
+  _, group = jax.lax.top_k(maxima, k + 2)
   group = jnp.sort(group, axis=1)
   value = jnp.take_along_axis(grouped, group[:, :, None], axis=1)
   value = jnp.where(is_video[group], value, -jnp.inf).reshape(batch, -1)

@@ -16,6 +16,9 @@ Carry = TypeVar('Carry')
 
 PRODUCT_BYTES = 2**30
 """Bytes of the largest block of float32 products on a device."""
+MULTIPLE = 16
+"""Of several blocks, the rows of each are a multiple of this where they may:
+`nearest_neighbors` searches whole groups of them."""
 
 
 def rows_of_products(batch_size: int, product_bytes: int) -> int:
@@ -47,10 +50,12 @@ def fold(
     The carry after the last block. One block is computed without a loop.
   """
   num_blocks = -(-num_rows // min(block_rows, num_rows))
-  block = -(-num_rows // num_blocks)
-  offset = jnp.arange(block, dtype=jnp.int32)
   if num_blocks == 1:
-    return step(carry, offset, jnp.ones((block,), bool))
+    row = jnp.arange(num_rows, dtype=jnp.int32)
+    return step(carry, row, jnp.ones((num_rows,), bool))
+  evenly = -(-num_rows // num_blocks)
+  block = min(-(-evenly // MULTIPLE) * MULTIPLE, block_rows)
+  offset = jnp.arange(block, dtype=jnp.int32)
 
   def body(carry, number):
     begin = number * block
