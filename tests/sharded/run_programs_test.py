@@ -78,13 +78,30 @@ def test_each_device_holds_its_share_and_sends_none_of_it(
   assert found['output'] == output
   assert found['alias'] == alias
   assert found['temp'] <= temporary + 0.5
-  # The bank is updated in its place; only which step visited a row is copied.
+  # The bank is updated in its place.
   copied = {
     grown.array
     for grown in compiled_program.growing(small, large, more_rows())
     if grown.instruction.opcode == 'copy' and grown.array.dtype == 'f32'
   }
   assert not copied
+
+
+def test_rows_gathered_in_a_loop_leave_the_bank_in_its_place(
+  mesh8, monkeypatch
+):
+  monkeypatch.setattr(memory_bank, 'GATHERED_BYTES', 4 * 9 * 21 * 3)
+  found = []
+  for number in VIDEOS:
+    _, steps, state = programs.run_of(number, mesh8)
+    batch = programs.batch_of(mesh8)
+    lowered = steps['instance_recognition'].lower(state, batch)
+    assert 'stablehlo.while' in lowered.as_text()
+    found.append(lowered.compile())
+  assert compiled_program.problems(*found, more_rows=more_rows()) == []
+  growing = compiled_program.growing(*found, more_rows())
+  assert all(grown.instruction.opcode != 'copy' for grown in growing)
+  assert compiled_program.slopes(*found, more_rows())['temp'] <= 0.5
 
 
 def test_a_search_is_a_top_k_and_no_sort_of_all_rows():

@@ -24,8 +24,7 @@ ROW_MULTIPLE = 1024
 that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""
 GATHERED_BYTES = 2**28
 """Bytes of gathered rows that a device holds at a time. More are gathered in a
-loop, and around a loop that reads the bank XLA keeps a copy of it, because the
-step overwrites it later on."""
+loop."""
 
 _SPLIT_ROWS = PartitionSpec(AXIS, None)
 _WHOLE = PartitionSpec()
@@ -153,11 +152,11 @@ def similarity(
   Returns:
     float32 [B, K], replicated.
 
-  Sharding: rows stay where they are; one all-reduce of [B, K] products, and
-  one of [B, D] in the backward pass.
+  Sharding: rows stay where they are; one all-reduce of [B, K] products, if
+  they are not known, and one of [B, D] in the backward pass.
 
-  Memory: the rows of a few embeddings at a time are gathered, again in the
-  backward pass, so that [B, K, D] never exists where it is large.
+  Memory: at most `GATHERED_BYTES` of rows are gathered at a time, again in
+  the backward pass, so that [B, K, D] never exists where it is large.
   """
   bank = jax.lax.stop_gradient(bank)
   if known is None:
