@@ -133,6 +133,15 @@ def _refuse(reason):
   sys.exit(2)
 
 
+def code_of(error):
+  """The exit code of an expected error: whether the same command may go on."""
+  # A full disk may have room again, whatever was being written.
+  is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+  if is_full or isinstance(error, frame_store.UnreachableError):
+    return exit_codes.RETRY
+  return exit_codes.REFUSED
+
+
 def main(unused_argv):
   """Runs one mode; expected errors are one line, not a traceback."""
   config_file, _, variant = config_flags.get_config_filename(
@@ -158,10 +167,7 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    # A full disk may have room again, whatever was being written.
-    is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-    code = exit_codes.RETRY if is_full else exit_codes.REFUSED
-    distributed.leave(code, message)
+    distributed.leave(code_of(error), message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
     distributed.leave(exit_codes.RETRY, str(error))
