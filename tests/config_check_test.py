@@ -20,12 +20,15 @@ TOO_SMALL = {  # smallest value that works -> fields
     'objective.product_bytes batch_size num_steps log_every_steps '
     'eval_every_steps '
     'checkpoint_every_steps keep_checkpoints knn.num_neighbors '
-    'knn.batch_size input.prefetch_batches'
+    'knn.batch_size'
   ),
   0: (
     'num_devices objective.instance_recognition_steps '
     'local_aggregation.recluster_every_steps optimizer.learning_rate '
-    'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed'
+    'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed '
+    'input.prefetch_batches fault.watchdog_seconds '
+    'fault.watchdog_slow_seconds fault.max_skipped_in_a_row '
+    'fault.max_skipped_steps'
   ),
 }
 BAD_VALUES = [
@@ -33,6 +36,8 @@ BAD_VALUES = [
   for smallest, fields in TOO_SMALL.items()
   for field in fields.split()
 ] + [
+  ('fault.on_nonfinite', 'never'),
+  ('fault.signals', ('SIGKILL',)),
   *(
     (f'{group}.{name}', value)
     for group in ('linear_eval', 'finetune', 'supervised')
