@@ -136,10 +136,24 @@ def _refuse(reason):
 def code_of(error):
   """The exit code of an expected error: whether the same command may go on."""
   # A full disk may have room again, whatever was being written.
-  is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-  if is_full or isinstance(error, frame_store.UnreachableError):
+  if _is_full(error) or isinstance(error, frame_store.UnreachableError):
     return exit_codes.RETRY
   return exit_codes.REFUSED
+
+
+def message_of(error, workdir):
+  """What an expected error says to the user, and what to do about it."""
+  if not _is_full(error):
+    return str(error)
+  # The system itself often does not say which file it was.
+  return (
+    f'No room to write to {error.filename or workdir}: {error.strerror}. Make '
+    'room, and run the same command again: it goes on from what is saved.'
+  )
+
+
+def _is_full(error):
+  return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(unused_argv):
@@ -161,7 +175,7 @@ def main(unused_argv):
       _start_processes(workdir)
       MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    message = urls.redacted(str(error))
+    message = urls.redacted(message_of(error, workdir))
     lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
     message = ('\n' if is_list else ' ').join(lines)

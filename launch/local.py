@@ -198,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
   try:
     training = training_command.check(rest, is_remote=False)
+    if options.devices_per_process:
+      devices = options.processes * options.devices_per_process
+      training_command.check_devices(training, devices)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code

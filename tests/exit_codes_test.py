@@ -28,6 +28,19 @@ def test_only_what_may_pass_by_itself_is_tried_again(error, code):
   assert main.code_of(error) == code
 
 
+@pytest.mark.parametrize(
+  'error, place',
+  [
+    (OSError(errno.ENOSPC, 'No space left on device'), '/the/workdir'),
+    (OSError(errno.EDQUOT, 'Disk quota exceeded', '/a/file'), '/a/file'),
+  ],
+)
+def test_a_full_disk_is_named_with_what_to_do(error, place):
+  message = main.message_of(error, '/the/workdir')
+  assert f'No room to write to {place}: {error.strerror}.' in message
+  assert 'Make room' in message
+
+
 def test_codes_that_end_all_tries_are_told_from_the_one_that_does_not():
   assert exit_codes.RETRY not in exit_codes.FINAL
   assert {*exit_codes.FINAL} == {0, 2, 130}
