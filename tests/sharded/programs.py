@@ -1,7 +1,7 @@
 """The programs of a run, compiled for any number of videos without data.
 
 The network is a single matrix, so that little is compiled beside the
-objective; `whole_step_test.py` has a real one.
+objective.
 """
 
 import functools
