@@ -133,6 +133,29 @@ def _refuse(reason):
   sys.exit(2)
 
 
+def code_of(error):
+  """The exit code of an expected error: whether the same command may go on."""
+  # A full disk may have room again, whatever was being written.
+  if _is_full(error) or isinstance(error, frame_store.UnreachableError):
+    return exit_codes.RETRY
+  return exit_codes.REFUSED
+
+
+def message_of(error, workdir):
+  """What an expected error says to the user, and what to do about it."""
+  if not _is_full(error):
+    return str(error)
+  # The system itself often does not say which file it was.
+  return (
+    f'No room to write to {error.filename or workdir}: {error.strerror}. Make '
+    'room, and run the same command again: it goes on from what is saved.'
+  )
+
+
+def _is_full(error):
+  return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+
+
 def main(unused_argv):
   """Runs one mode; expected errors are one line, not a traceback."""
   config_file, _, variant = config_flags.get_config_filename(
@@ -152,16 +175,13 @@ def main(unused_argv):
       _start_processes(workdir)
       MODES[_MODE.value](_CONFIG.value, workdir)
   except (*EXPECTED_ERRORS, OSError) as error:
-    message = urls.redacted(str(error))
+    message = urls.redacted(message_of(error, workdir))
     lines = [' '.join(line.split()) for line in message.splitlines()]
     is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    # A full disk may have room again, whatever was being written.
-    is_full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-    code = exit_codes.RETRY if is_full else exit_codes.REFUSED
-    distributed.leave(code, message)
+    distributed.leave(code_of(error), message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
     distributed.leave(exit_codes.RETRY, str(error))

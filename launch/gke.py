@@ -91,6 +91,9 @@ def manifest(
     training_command.LaunchError: if options do not fit together.
   """
   machines = _machines(options)
+  training_command.check_devices(
+    training, machines['processes'] * machines['devices']
+  )
   if bool(options.bucket) == bool(options.claim):
     raise training_command.LaunchError('Name either --bucket or --claim.')
   if options.spot:

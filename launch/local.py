@@ -6,8 +6,8 @@
 
 One process sees all devices, and is enough. Several are for trying out what a
 cluster does; each has its own share of the GPUs, or, with --cpu, CPU devices of
-its own. Ctrl-C and SIGTERM go to all of them; a second Ctrl-C ends them at
-once. docs/launch/local.md has the rest.
+its own. Ctrl-C, SIGTERM and SIGUSR1 go to all of them; a second Ctrl-C ends
+them at once. docs/launch/local.md has the rest.
 """
 
 import argparse
@@ -126,7 +126,8 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
   def pass_on(which, unused_frame):
     group.signal(which)
 
-  for which in (signal.SIGINT, signal.SIGTERM):
+  # What it does not pass on would end it alone, and leave them behind.
+  for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     handlers[which] = signal.signal(which, pass_on)
   try:
     port = options.port or free_port()
@@ -197,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
   try:
     training = training_command.check(rest, is_remote=False)
+    if options.devices_per_process:
+      devices = options.processes * options.devices_per_process
+      training_command.check_devices(training, devices)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code

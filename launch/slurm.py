@@ -197,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     _check(options)
     training = training_command.check(rest, is_remote=True)
+    if options.gpus_per_node:
+      devices = options.nodes * options.gpus_per_node
+      training_command.check_devices(training, devices)
     runner = command_runner.Commands(is_dry_run=options.dry_run)
     path = pathlib.Path(options.logs, f'{options.name}.sh')
     runner.write(path, script(options, training))

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import time
 
-FINAL = (0, 2, 130)
+from vie_jax import exit_codes
+
 LONG_ENOUGH_SECONDS = 600
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -60,7 +61,7 @@ class Supervisor:
     num_useless, before = 0, self._newest_step()
     while True:
       code, seconds = self._once()
-      if code in FINAL or self._is_ending:
+      if code in exit_codes.FINAL or self._is_ending:
         return _as_shell(code)
       now = self._newest_step()
       is_progress = now > before
@@ -83,7 +84,9 @@ class Supervisor:
   def _once(self):
     """Runs the command: (exit code, seconds)."""
     started = time.monotonic()
-    self._process = subprocess.Popen(self._command)
+    # Alone, so that a terminal's Ctrl-C does not reach it beside the one that is
+    # passed on: twice means at once, without a save.
+    self._process = subprocess.Popen(self._command, start_new_session=True)
     return self._process.wait(), time.monotonic() - started
 
   def _wait_seconds(self, num_useless):
@@ -144,13 +147,18 @@ def main(arguments: list[str] | None = None) -> int:
   if not command:
     parser.error('there is no command behind --.')
   workdir = options.progress or _workdir_of(command)
-  return Supervisor(
+  supervisor = Supervisor(
     command,
     workdir=pathlib.Path(workdir) if workdir else None,
     max_restarts=options.max_restarts,
     first_wait=options.first_wait,
     longest_wait=options.longest_wait,
-  ).run()
+  )
+  try:
+    return supervisor.run()
+  except OSError as error:
+    _say(f'{command[0]} cannot be started: {error.strerror}.')
+    return exit_codes.REFUSED
 
 
 if __name__ == '__main__':

@@ -95,6 +95,8 @@ class Launch:
     runner: command_runner.Commands,
   ):
     self._options = options
+    size = tpu_slices.of_type(options.accelerator_type)
+    training_command.check_devices(training, size.devices)
     self._training = training
     self._runner = runner
     self._resource = queued_resource.QueuedResource(request(options), runner)

@@ -68,6 +68,11 @@ class Slice:
     """Chips of each machine."""
     return self.chips // self.hosts
 
+  @property
+  def devices(self) -> int:
+    """Devices of all machines, as JAX counts them: cores of v2 and v3."""
+    return self.chips * (2 if self.version in ('v2', 'v3') else 1)
+
 
 def _slice(version: str, chips: int) -> Slice:
   is_single = chips in VERSIONS[version].single_host

@@ -40,6 +40,8 @@ FLAGS = (
   '--heartbeat_seconds',
   '--shutdown_seconds',
 )
+# Of vie_jax/objective/memory_bank.py, which imports JAX; a test compares.
+ROW_MULTIPLE = 1024
 _URL = re.compile(r'[a-z0-9]+://')
 _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 
@@ -64,11 +66,15 @@ class Training:
     arguments: all of them, in the user's order.
     workdir: a path, not the URL of a bucket.
     dataset_dir: the data set, a path or URL.
+    batch: field of the batch size, and its value; of a mode that trains.
+    num_devices: that the config asks for; 0 for all there are.
   """
 
   arguments: tuple[str, ...]
   workdir: str
   dataset_dir: str
+  batch: tuple[str, int] | None = None
+  num_devices: int = 0
 
   @property
   def words(self) -> tuple[str, ...]:
@@ -132,13 +138,20 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
         f'{name} is missing. Arguments of main.py follow " -- ": '
         '-- --config=configs/vie_slowfast.py --workdir=/path/to/workdir'
       )
-  config = _config(given['--config'], fields, given.get('--mode', 'train'))
+  mode = given.get('--mode', 'train')
+  config = _config(given['--config'], fields, mode)
   choices = process_environment.CHOICES
   if given.get('--distributed', 'auto') not in choices:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
   _check_paths(workdir, dataset_dir, is_remote=is_remote)
-  return Training(tuple(arguments), workdir, dataset_dir)
+  return Training(
+    tuple(arguments),
+    workdir,
+    dataset_dir,
+    _batch(config, mode),
+    config.num_devices,
+  )
 
 
 def _config(name, fields, mode):
@@ -156,6 +169,41 @@ def _config(name, fields, mode):
     return step.config()
   except (ValueError, TypeError) as error:
     raise LaunchError(str(error)) from error
+
+
+def _batch(config, mode):
+  """Field and size of the batch that a mode trains with, or None."""
+  if mode == 'train':
+    return 'batch_size', config.batch_size
+  if mode in ('finetune', 'linear_eval', 'supervised'):
+    return f'{mode}.batch_size', config[mode].batch_size
+  return None
+
+
+def check_devices(training: Training, number: int) -> None:
+  """Refuses devices that a training does not split over.
+
+  Args:
+    training: that is to run on them.
+    number: of all devices of all its processes.
+
+  Raises:
+    LaunchError: with the remedy.
+  """
+  number = training.num_devices or number
+  if training.batch is None:
+    return
+  if ROW_MULTIPLE % number:
+    raise LaunchError(
+      f'A training splits over 1, 2, 4 ... {ROW_MULTIPLE} devices, and not over '
+      f'{number}.'
+    )
+  field, size = training.batch
+  if size % number:
+    raise LaunchError(
+      f'config.{field} is {size}, which does not split over {number} devices: '
+      f'--config.{field}={-(-size // number) * number}, or another multiple.'
+    )
 
 
 def _check_paths(workdir, dataset_dir, *, is_remote):

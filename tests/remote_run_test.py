@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import fault_runs
 import numpy as np
 import pytest
 import tiny_run
@@ -31,3 +32,25 @@ def test_a_run_on_a_url_has_the_bits_of_one_on_the_folder(
   for file in ('embed/demo/embeddings', 'knn_eval/demo/embeddings_val'):
     here, there = (np.load(tmp_path / name / f'{file}.npy') for name in places)
     np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.slow
+def test_a_run_whose_store_goes_away_asks_to_be_run_again(
+  demo_dataset, s3, tmp_path, monkeypatch
+):
+  s3.files.put(f'{demo_dataset}{os.sep}', f'{s3.url}/demo/', recursive=True)
+  for name, value in s3.server.environment.items():
+    monkeypatch.setenv(name, value)
+  no_tries = '{"config_kwargs": {"retries": {"max_attempts": 0}}}'
+  monkeypatch.setenv('FSSPEC_S3', no_tries)
+  command = tiny_run.command(
+    tmp_path, f'{s3.url}/demo', num_steps=1000, eval_every_steps=1000
+  )
+  process = tiny_run.start(command)
+  fault_runs.wait_until(fault_runs.has_step(tmp_path, 5), process)
+  s3.server.stop()
+  output = tiny_run.output_of(process)
+  assert process.returncode == fault_runs.RETRY, output
+  assert 'cannot be reached' in output.splitlines()[-1]
+  assert 'Traceback' not in output
+  assert fault_runs.steps_of(tmp_path)[-1] >= 4

@@ -69,6 +69,7 @@ def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
   facts = description(config)
   if jax.process_index() == 0:
     if 'plan' in facts:
-      logging.info('Plan: %s', plan.table(facts['plan']))
+      # Not through '%s', whose newlines the log escapes.
+      logging.info(f'Plan: {plan.table(facts["plan"])}')
     print(json.dumps(facts))
   return facts

@@ -45,7 +45,8 @@ class WorkdirLockedError(ValueError):
 def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   """Keeps others from writing to a folder, which is made if it is missing.
 
-  A folder that was made and in which nothing was left is removed again.
+  A folder that was made and in which nothing was left is removed again, and
+  those above it likewise.
 
   Args:
     folder: a workdir, or the folder of an evaluation.
@@ -62,7 +63,7 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   """
   folder = pathlib.Path(folder)
   lock, problem = None, ''
-  is_new = not folder.exists()
+  new = [path for path in (folder, *folder.parents) if not path.exists()]
   if agreement.is_first():
     try:
       folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +80,9 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   finally:
     if lock is not None:
       lock.release()
-      if is_new:
-        with contextlib.suppress(OSError):
-          folder.rmdir()
+      with contextlib.suppress(OSError):
+        for path in new:
+          path.rmdir()
 
 
 class Lock:

@@ -142,11 +142,12 @@ def test_two_processes_train_together(tmp_path, demo_dataset):
   assert (tmp_path / 'checkpoints' / '4').is_dir()
 
 
-def test_sigterm_reaches_the_processes(tmp_path):
-  """And the launcher ends with them."""
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGUSR1'])
+def test_a_signal_reaches_the_processes(name):
+  """And the launcher ends with them, not before."""
   program = (
     'import os, signal, sys, time\n'
-    'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
+    f'signal.signal(signal.{name}, lambda *_: sys.exit(75))\n'
     'print("ready", flush=True)\n'
     'time.sleep(60)\n'
   )
@@ -163,6 +164,6 @@ def test_sigterm_reaches_the_processes(tmp_path):
   )
   for _ in range(2):
     assert 'ready' in process.stdout.readline()
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(signal.Signals[name])
   output, _ = process.communicate(timeout=60)
   assert process.returncode == 75, output

@@ -27,6 +27,18 @@ if what == 'wait':
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
   (folder / 'waiting').touch()
   time.sleep(60)
+if what == 'count':
+  def interrupt(*_):
+    (folder / f'interrupt-{time.monotonic_ns()}').touch()
+  signal.signal(signal.SIGINT, interrupt)
+  (folder / 'waiting').touch()
+  until = time.monotonic() + 60
+  while not list(folder.glob('interrupt-*')) and time.monotonic() < until:
+    time.sleep(0.01)
+  until = time.monotonic() + 1  # in which a second one would come
+  while time.monotonic() < until:
+    time.sleep(0.01)
+  what = '130'
 sys.exit(int(what))
 """
 
@@ -95,6 +107,35 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path):
   os.kill(process.pid, signal.SIGTERM)
   assert process.wait(timeout=60) == 75
   assert len(list(tmp_path.glob('try-*'))) == 1
+
+
+def test_a_terminals_ctrl_c_reaches_the_command_once(tmp_path):
+  """Twice would end it at once, without a save."""
+  process = subprocess.Popen(command(tmp_path, 'count'), start_new_session=True)
+  deadline = time.monotonic() + 60
+  while not (tmp_path / 'waiting').exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  # As a terminal does: to all that runs in its foreground. Two signals that
+  # come at once count as one, so what is passed on must come a little later.
+  os.kill(process.pid, signal.SIGSTOP)
+  os.killpg(process.pid, signal.SIGINT)
+  time.sleep(0.3)
+  os.kill(process.pid, signal.SIGCONT)
+  assert process.wait(timeout=60) == 130
+  assert len(list(tmp_path.glob('interrupt-*'))) == 1
+
+
+def test_a_command_that_cannot_be_started_is_one_line():
+  done = subprocess.run(
+    [*SUPERVISE, '--', './no-such-program'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert './no-such-program cannot be started: No such file' in line
 
 
 def test_the_workdir_of_the_command_tells_of_progress(tmp_path):

@@ -32,6 +32,13 @@ def test_accelerator_types(name, chips, hosts):
 
 
 @pytest.mark.parametrize(
+  'name, devices', [('v2-8', 8), ('v3-32', 32), ('v4-16', 8), ('v6e-64', 64)]
+)
+def test_jax_sees_chips_as_one_device_from_v4_on(name, devices):
+  assert tpu_slices.of_type(name).devices == devices
+
+
+@pytest.mark.parametrize(
   'name',
   ['v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24', 'v6e-512'],
 )

@@ -2,12 +2,17 @@
 
 import argparse
 
+import cloud_tpu
+import gke
+import local
 import pytest
+import slurm
 import training_command
 from absl import flags
 from training_command import LaunchError
 
 import main
+from vie_jax.objective import memory_bank
 
 CONFIG = '--config=configs/demo.py:single'
 REMOTE = (CONFIG, '--workdir=/w', '--config.dataset.dir=/data')
@@ -126,3 +131,71 @@ def test_numbers_and_names_of_the_command_line():
   assert convert('abc') == 'abc'
   with pytest.raises(argparse.ArgumentTypeError, match='is not a word'):
     convert('abc\n')
+
+
+SLOWFAST = ('--config=configs/vie_slowfast.py', *REMOTE[1:])
+
+
+def test_rows_split_as_those_of_the_bank():
+  assert training_command.ROW_MULTIPLE == memory_bank.ROW_MULTIPLE
+
+
+@pytest.mark.parametrize(
+  'arguments, number, words',
+  [
+    ((), 12, 'splits over 1, 2, 4 ... 1024 devices, and not over 12'),
+    (
+      (),
+      128,
+      '64, which does not split over 128 devices: --config.batch_size=',
+    ),
+    (('--config.batch_size=100',), 8, '--config.batch_size=104, or'),
+    (('--mode=linear_eval',), 256, 'config.linear_eval.batch_size is'),
+    (('--config.num_devices=3',), 8, 'not over 3'),
+  ],
+)
+def test_devices_that_nothing_splits_over_are_not_paid_for(
+  arguments, number, words
+):
+  with pytest.raises(LaunchError) as error:
+    training_command.check_devices(check(*SLOWFAST, *arguments), number)
+  assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'arguments, number',
+  [((), 64), (('--config.batch_size=512',), 256), (('--mode=knn_eval',), 12)],
+)
+def test_devices_that_it_splits_over(arguments, number):
+  training_command.check_devices(check(*SLOWFAST, *arguments), number)
+
+
+@pytest.mark.parametrize(
+  'launcher, options',
+  [
+    (local, ('--processes=3', '--devices-per-process=5')),
+    (slurm, ('--time=1:00:00', '--nodes=3', '--gpus-per-node=5')),
+    (
+      gke,
+      (
+        *('run', '--name=vie', '--image=an/image', '--gpu=nvidia-l4'),
+        *('--gpus-per-node=5', '--nodes=3', '--claim=it', '--mount=/w'),
+      ),
+    ),
+    (
+      cloud_tpu,
+      (
+        *('run', '--name=vie', '--zone=us-west4-a', '--bucket=a-bucket'),
+        *('--accelerator-type=v5litepod-128', '--mount=/w'),
+      ),
+    ),
+  ],
+  ids=['local', 'slurm', 'gke', 'cloud_tpu'],
+)
+def test_every_launcher_looks_at_the_devices(capsys, launcher, options):
+  config, _, dataset = SLOWFAST
+  training = (config, '--workdir=/w/vie', dataset)
+  assert launcher.main([*options, '--dry-run', '--', *training]) == 2
+  captured = capsys.readouterr()
+  assert 'split' in captured.err
+  assert '$' not in captured.out

@@ -1,7 +1,7 @@
 """The programs of a run, compiled for any number of videos without data.
 
 The network is a single matrix, so that little is compiled beside the
-objective; `tests/end_to_end_test.py` trains a real one.
+objective.
 """
 
 import functools

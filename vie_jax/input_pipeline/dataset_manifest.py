@@ -70,6 +70,9 @@ def table_problem(table: pyarrow.Table, manifest: dict[str, Any]) -> str | None:
     table: with the columns of `COLUMNS` and those of the labels.
     manifest: that has no problem.
   """
+  if not table.num_rows:
+    # Nothing is in it, of whatever type.
+    return None
   for name in _TEXTS:
     column = table[name]
     if not pyarrow.types.is_string(column.type) or column.null_count:

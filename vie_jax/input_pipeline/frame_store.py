@@ -43,6 +43,10 @@ class DatasetError(ValueError):
   """A prepared data set is missing, incomplete or damaged."""
 
 
+class UnreachableError(DatasetError):
+  """What an open data set lies on cannot be reached now, but may be later."""
+
+
 class UnreadableError(DatasetError):
   """Records of a prepared data set that is open cannot be read.
 
@@ -189,6 +193,7 @@ class FrameStore:
     Raises:
       IndexError: if the video or one of the frames does not exist.
       UnreadableError: if one of the records cannot be read.
+      UnreachableError: if a URL cannot be reached.
       DatasetError: if the store is closed.
     """
     shard, records = self._records(instance_index, frame_numbers)
@@ -211,7 +216,8 @@ class FrameStore:
 
     Raises:
       IndexError: as read_frames.
-      DatasetError: if the store is closed or a URL cannot be reached.
+      UnreachableError: if a URL cannot be reached.
+      DatasetError: if the store is closed.
     """
     shard, records = self._records(instance_index, frame_numbers)
     if records and isinstance(
@@ -266,7 +272,7 @@ class FrameStore:
         raise DatasetError(f'{self.directory} was closed.') from error
       raise self._unreadable(shard, error) from error
     except remote_shards.RemoteError as error:
-      raise DatasetError(
+      raise UnreachableError(
         f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
         'be, the same command goes on.'
       ) from error
