@@ -96,7 +96,7 @@ def test_rows_gathered_in_a_loop_leave_the_bank_in_its_place(
     _, steps, state = programs.run_of(number, mesh8)
     batch = programs.batch_of(mesh8)
     lowered = steps['instance_recognition'].lower(state, batch)
-    assert 'stablehlo.while' in lowered.as_text()
+    assert '16x21x9xf32' not in lowered.as_text()  # not all rows at once
     found.append(lowered.compile())
   assert compiled_program.problems(*found, more_rows=more_rows()) == []
   growing = compiled_program.growing(*found, more_rows())
