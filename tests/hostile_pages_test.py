@@ -189,6 +189,7 @@ def check_markdown(text):
   assert len(headings) == 1
 
 
+@pytest.mark.slow
 def test_fifty_files_are_shown_by_a_browser_that_runs_none(tmp_path):
   if not chromium.PATH:
     pytest.skip('needs an installed Chromium')

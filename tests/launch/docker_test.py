@@ -230,6 +230,7 @@ def environment_of(path, home):
   return variables | tests | {'HOME': str(home), 'PATH': programs}
 
 
+@pytest.mark.slow
 def test_the_command_of_the_container_trains(capsys, tmp_path, demo_dataset):
   """What a pod runs, in a folder like the image's, with no repository."""
   path = REPOSITORY / 'launch' / 'docker' / 'Dockerfile.cpu'

@@ -106,6 +106,7 @@ def test_what_hangs_after_another_has_ended_is_ended(monkeypatch, capsys):
   assert 'sending SIGTERM' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(tmp_path, demo_dataset):
   """Two processes of two devices each, over gloo, as main.py connects them."""
   overrides = tiny_run.overrides_of(
