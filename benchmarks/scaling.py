@@ -279,7 +279,9 @@ def _report(report, name, axis, rows):
 
 def draw(curves, path):
   """Draws time and memory against each axis, formulas as lines."""
-  figure, axes = pyplot.subplots(2, len(AXES), figsize=(11, 6))
+  figure, axes = pyplot.subplots(
+    2, len(AXES), figsize=(11, 6.5), layout='constrained'
+  )
   colors = dict(
     zip(STEPS, ('tab:blue', 'tab:orange', 'tab:green'), strict=True)
   )
@@ -309,9 +311,14 @@ def draw(curves, path):
       plot.set_xlabel(axis)
       if not column:
         plot.set_ylabel(label)
-  axes[0][0].legend(fontsize=8, title='points: measured, lines: formula')
-  figure.tight_layout()
-  figure.savefig(path, dpi=80)
+  figure.legend(
+    *axes[0][0].get_legend_handles_labels(),
+    loc='outside upper center',
+    ncols=len(STEPS),
+    frameon=False,
+    title='points: measured, lines: formula',
+  )
+  figure.savefig(path, dpi=110)
 
 
 def main():

@@ -483,6 +483,7 @@ def test_slowfast_trains_some_steps(flat_run):
   assert log[1, 'train/own_similarity'] > 0.5
 
 
+@pytest.mark.slow
 def test_videos_without_labels_are_monitored_all_the_same(flat_run):
   log = figures(flat_run)
   for step in (0, 4):

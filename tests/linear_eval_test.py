@@ -213,6 +213,7 @@ def test_eight_devices_train_the_same_readouts(
   )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
   demo_dataset, tmp_path
 ):

@@ -112,6 +112,7 @@ def run(mesh, names):
   return np.array(losses), state
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_the_number_of_devices():
   names = ['instance_recognition'] * 6
   one, state_one = run(sharding.make_mesh(1), names)
