@@ -16,7 +16,7 @@ import os
 import pathlib
 import sys
 
-from vie_jax import preemption
+from vie_jax.processes import preemption
 
 if __name__ == '__main__':
   # Before the slow imports: the signal that ends a job may come at any time.
@@ -37,14 +37,11 @@ from vie_jax import (
   config_check,
   convert,
   describe,
-  distributed,
   embed,
   evaluate,
-  exit_codes,
   finetune,
   linear_eval,
   metric_log,
-  process_environment,
   result,
   retrieve,
   run_log,
@@ -54,6 +51,14 @@ from vie_jax import (
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
+from vie_jax.processes import (
+  agreement,
+  distributed,
+  ending,
+  exit_codes,
+  peers,
+  process_environment,
+)
 from vie_jax.untrusted import text, urls
 
 MODES = {
@@ -181,27 +186,27 @@ def main(unused_argv):
     message = ('\n' if is_list else ' ').join(lines)
     # Not through '%s', whose newlines the log escapes.
     logging.error(message)
-    distributed.leave(code_of(error), message)
+    ending.leave(code_of(error), message)
   except checkpoint.SaveFailedError as error:
     logging.error('%s', error)
-    distributed.leave(exit_codes.RETRY, str(error))
+    ending.leave(exit_codes.RETRY, str(error))
   except preemption.Stopped as stopped:
     message = f'{stopped} The same command goes on from there.'
     logging.warning('%s', message)
-    distributed.leave(preemption.SIGNALS.exit_code, message)
+    ending.leave(preemption.SIGNALS.exit_code, message)
   except Exception as error:
-    if not distributed.is_shared():
+    if not peers.is_shared():
       raise
-    distributed.leave_if_another_has()
-    if distributed.tells_of_loss(error):
+    ending.leave_if_another_has()
+    if ending.tells_of_loss(error):
       message = (
         'Another process of the run is gone. Run the same command again on '
         'all machines: it goes on from the last save.'
       )
       logging.error('%s', message)
-      distributed.leave(exit_codes.RETRY, message, is_loss=True)
+      ending.leave(exit_codes.RETRY, message, is_loss=True)
     logging.exception('This process has met a mistake in the code.')
-    distributed.leave(1, f'{type(error).__name__}: {error}')
+    ending.leave(1, f'{type(error).__name__}: {error}')
   distributed.finish()
 
 
@@ -211,11 +216,11 @@ def _start_processes(workdir):
   distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
   if jax.distributed.is_initialized():
     preemption.SIGNALS.agree_by(multihost_utils.reached_preemption_sync_point)
-  if not distributed.is_shared():
+  if not peers.is_shared():
     return
-  run_log.to_terminal(f'[{distributed.index()}] ')
-  logging.info('This is %s.', distributed.describe())
-  distributed.check_same(
+  run_log.to_terminal(f'[{peers.index()}] ')
+  logging.info('This is %s.', peers.describe())
+  agreement.check_same(
     {
       'JAX': jax.__version__,
       '--mode': _MODE.value,

@@ -41,15 +41,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import result_lines
 
-from vie_jax import (
-  accelerators,
-  optimizer,
-  scaling,
-  sharding,
-  train_state,
-  train_step,
-)
+from vie_jax import optimizer, sharding, train_state, train_step
 from vie_jax.objective import memory_bank
+from vie_jax.planning import accelerators, scaling
 
 mpl.use('Agg')
 from matplotlib import pyplot

@@ -344,7 +344,7 @@ def get_config() -> ml_collections.ConfigDict:
   # splits evenly over them.
   config.plan.batch_size = 0
   # 'v100', 'a100', 'h100', 'h200', 'tpu_v4', 'tpu_v5e', 'tpu_v5p' or 'tpu_v6e';
-  # vie_jax/accelerators.py has their peaks and where these are from.
+  # vie_jax/planning/accelerators.py has their peaks and where these are from.
   config.plan.accelerator = 'h100'
   # Share of the peak of matrix products that is reached, in (0, 1]. A guess:
   # nothing of this was measured on an accelerator yet.

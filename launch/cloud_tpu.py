@@ -22,7 +22,7 @@ import queued_resource
 import tpu_launch
 import training_command
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 _NAME = r'[a-z]([a-z0-9-]{0,48}[a-z0-9])?'
 _ZONE = r'[a-z]+-[a-z]+\d+-[a-z]'

@@ -23,7 +23,7 @@ import rendering
 import tpu_slices
 import training_command
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 # Of the images in launch/docker/.
 FOLDER, USER = '/app', 1000

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 import command_runner
 import training_command
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
 

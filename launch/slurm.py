@@ -20,7 +20,7 @@ import command_runner
 import rendering
 import training_command
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
 # What tasks have to end once the first has: a save, and what is lost is found.

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 LONG_ENOUGH_SECONDS = 600
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -11,7 +11,7 @@ import queued_resource
 import tpu_slices
 import training_command
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
 # Archives of the code, kept out of git.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import plans
 
-from vie_jax import exit_codes, process_environment
+from vie_jax.processes import exit_codes, process_environment
 
 REPOSITORY = plans.REPOSITORY
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.

@@ -28,25 +28,20 @@ WITHOUT_TENSORFLOW = [
     'evaluation',
     'device_augment',
     'finite',
-    'preemption',
+    'processes',
     'sharding',
     'untrusted',
     'optimizer',
     'train_state',
     'train_step',
     'workdir_lock',
-    'agreement',
     'saved_steps',
     'checkpoint',
     'run_record',
-    'watchdog',
   )
 ]
 
 ALLOWED = {  # module or folder -> (own code, outside packages)
-  'exit_codes': ('', ''),
-  'preemption': ('exit_codes', ''),
-  'watchdog': ('exit_codes', ''),
   'environment': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
   'finite': ('sharding', 'jax numpy'),
@@ -55,14 +50,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'models': ('models untrusted', 'jax flax numpy'),
   'device_augment': ('', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
-  'accelerators': ('', ''),
+  'planning/accelerators': ('', ''),
   'config_check': (
-    'accelerators models.networks models.readout untrusted',
+    'models.networks models.readout planning.accelerators untrusted',
     'ml_collections',
   ),
-  'scaling': ('accelerators objective', ''),
-  'process_environment': ('', ''),
-  'distributed': ('exit_codes process_environment sharding', 'jax numpy'),
+  'planning/scaling': ('objective planning.accelerators', ''),
+  'processes': ('processes sharding', 'jax numpy'),
   'run_log': ('untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
@@ -74,18 +68,17 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
-  'agreement': ('distributed', ''),
-  'saved_steps': ('agreement distributed saved_steps', 'jax numpy orbax'),
-  'checkpoint': ('agreement saved_steps', 'jax'),
+  'saved_steps': ('processes saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('processes saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
-  'workdir_lock': ('agreement', ''),
+  'workdir_lock': ('processes', ''),
   'evaluation': (
     'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'experiment': (
-    'config_check device_augment distributed input_pipeline models '
-    'objective.memory_bank preemption sharding train_state watchdog',
+    'config_check device_augment input_pipeline models '
+    'objective.memory_bank processes sharding train_state',
     'jax flax numpy optax ml_collections',
   ),
   'weights': (
@@ -94,34 +87,34 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment distributed embeddings evaluation experiment '
-    'input_pipeline result run_log untrusted weights',
+    'device_augment embeddings evaluation experiment input_pipeline '
+    'processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment distributed '
-    'environment evaluation experiment finite input_pipeline metric_log '
-    'models.networks preemption result run_log run_record sharding '
-    'skipped_steps watchdog weights workdir_lock',
+    'checkpoint classifiers config_check device_augment environment '
+    'evaluation experiment finite input_pipeline metric_log models.networks '
+    'processes result run_log run_record sharding skipped_steps weights '
+    'workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check distributed experiment models weights '
-    'workdir_lock',
+    'checkpoint config_check experiment models processes weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'describe': (
-    'config_check experiment models plan',
+    'config_check experiment models planning.plan',
     'jax ml_collections',
   ),
-  'plan': (
-    'accelerators config_check evaluation.knn experiment '
-    'input_pipeline.augmentation models objective.memory_bank scaling train',
+  'planning/plan': (
+    'config_check evaluation.knn experiment input_pipeline.augmentation '
+    'models objective.memory_bank planning train',
     'jax numpy ml_collections',
   ),
   'embed': (
-    'config_check device_augment distributed embeddings evaluation experiment '
-    'models.networks result run_log sharding untrusted weights workdir_lock',
+    'config_check device_augment embeddings evaluation experiment '
+    'models.networks processes result run_log sharding untrusted weights '
+    'workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
@@ -151,15 +144,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train_loop': (
-    'distributed evaluation.monitors experiment preemption sharding '
-    'skipped_steps train_state train_step watchdog',
+    'evaluation.monitors experiment processes sharding skipped_steps '
+    'train_state train_step',
     'clu',
   ),
   'train': (
-    'checkpoint config_check distributed environment evaluate experiment '
-    'finite metric_log optimizer preemption run_log run_record sharding '
-    'skipped_steps train_loop train_state train_step watchdog weights '
-    'workdir_lock',
+    'checkpoint config_check environment evaluate experiment finite '
+    'metric_log optimizer processes run_log run_record sharding '
+    'skipped_steps train_loop train_state train_step weights workdir_lock',
     'jax optax clu ml_collections',
   ),
 }
@@ -183,10 +175,14 @@ def is_allowed(name, own, outside):
   return any(f'{inside}.'.startswith(f'{part}.') for part in own.split())
 
 
+def paths_of(layer):
+  paths = [PACKAGE / f'{layer}.py', *(PACKAGE / layer).glob('*.py')]
+  return [path for path in paths if path.exists()]
+
+
 @pytest.mark.parametrize('layer', ALLOWED)
 def test_imports_only_what_the_table_allows(layer):
-  paths = [PACKAGE / f'{layer}.py', *(PACKAGE / layer).glob('*.py')]
-  paths = [path for path in paths if path.exists()]
+  paths = paths_of(layer)
   assert paths
   own, outside = ALLOWED[layer]
   for path in paths:
@@ -197,8 +193,9 @@ def test_imports_only_what_the_table_allows(layer):
 
 
 def test_the_table_names_every_module():
-  layers = {path.stem for path in PACKAGE.iterdir() if path.stem[0] != '_'}
-  assert layers == set(ALLOWED)
+  named = {path for layer in ALLOWED for path in paths_of(layer)}
+  modules = set(PACKAGE.rglob('*.py'))
+  assert {path for path in modules - named if path.stem[0] != '_'} == set()
 
 
 @pytest.mark.parametrize('module', [*MODULES, 'main'])

@@ -6,13 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vie_jax import (
-  device_augment,
-  optimizer,
-  sharding,
-  train_state,
-  train_step,
-)
+from vie_jax import device_augment, optimizer, sharding, train_state, train_step
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
 

@@ -9,13 +9,7 @@ import optax
 import pytest
 import tiny_run
 
-from vie_jax import (
-  checkpoint,
-  experiment,
-  sharding,
-  train_state,
-  weights,
-)
+from vie_jax import checkpoint, experiment, sharding, train_state, weights
 from vie_jax.models import official_checkpoint
 
 NUM_VIDEOS = 20

@@ -5,8 +5,8 @@ import re
 
 import ml_collections
 
-from vie_jax import accelerators
 from vie_jax.models import networks, readout
+from vie_jax.planning import accelerators
 from vie_jax.untrusted import urls
 
 

@@ -9,15 +9,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import (
-  checkpoint,
-  config_check,
-  distributed,
-  experiment,
-  weights,
-  workdir_lock,
-)
+from vie_jax import checkpoint, config_check, experiment, weights, workdir_lock
 from vie_jax.models import official_checkpoint
+from vie_jax.processes import agreement
 
 MEMORY_FILE = 'official_memory.npz'
 
@@ -56,7 +50,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
   )
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir_lock.hold(folder))
-    distributed.share_folder(folder)
+    agreement.share_folder(folder)
     checkpoints = stack.enter_context(checkpoint.Checkpoints(folder))
     if checkpoints.latest_step is not None:
       raise checkpoint.CheckpointError(

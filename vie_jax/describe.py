@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from vie_jax import config_check, experiment, plan
+from vie_jax import config_check, experiment
 from vie_jax.models import flops
+from vie_jax.planning import plan
 
 
 def description(config: ml_collections.ConfigDict) -> dict:

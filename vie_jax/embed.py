@@ -21,7 +21,6 @@ from jax.sharding import Mesh
 from vie_jax import (
   config_check,
   device_augment,
-  distributed,
   experiment,
   result,
   run_log,
@@ -32,6 +31,7 @@ from vie_jax import (
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
 from vie_jax.models import networks
+from vie_jax.processes import agreement
 from vie_jax.untrusted import arrays
 
 MODE = 'embed'
@@ -196,7 +196,7 @@ def _embed_array(config, workdir):
       mesh=mesh,
       layer=config.embed.layer,
     )
-    distributed.share_folder(folder)
+    agreement.share_folder(folder)
     if jax.process_index() == 0:
       np.save(folder / EMBEDDINGS_FILE, embeddings)
     result.write(
@@ -222,7 +222,7 @@ def _embed_source(config, workdir):
     embed_sources.open_source(config, name, folder) as source,
   ):
     split_embeddings.check_source(folder, config, source.facts)
-    distributed.share_folder(folder)
+    agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE
     shape = _fill(path, source, config, model, found, mesh)

@@ -18,15 +18,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  config_check,
-  device_augment,
-  distributed,
-  preemption,
-  sharding,
-  train_state,
-  watchdog,
-)
+from vie_jax import config_check, device_augment, sharding, train_state
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -36,6 +28,7 @@ from vie_jax.input_pipeline import (
 )
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
+from vie_jax.processes import agreement, peers, preemption, watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +101,7 @@ def open_experiment(
       )
       for split in ('train', 'val')
     }
-    distributed.check_same(
+    agreement.check_same(
       {
         f'fingerprint of {config.dataset.dir}, {split},': store.fingerprint
         for split, store in stores.items()
@@ -172,7 +165,7 @@ def count_damage(
 ) -> Iterator[bad_frames.BadFrames]:
   """Counts damaged frames, and says at the end how many there were."""
   damage = bad_frames.BadFrames(
-    config.input.max_bad_share, is_shared=distributed.is_shared()
+    config.input.max_bad_share, is_shared=peers.is_shared()
   )
   try:
     yield damage
@@ -190,7 +183,7 @@ def damage_so_far(damage: bad_frames.BadFrames) -> dict[str, int]:
   """
   check_damage(damage)
   own = [damage.num_frames, damage.num_bad]
-  num_frames, num_bad = np.sum(distributed.gather('frames', own), axis=0)
+  num_frames, num_bad = np.sum(agreement.gather('frames', own), axis=0)
   return {'num_frames': int(num_frames), 'num_bad': int(num_bad)}
 
 
@@ -214,7 +207,7 @@ def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
     frame_store.DatasetError: as `check_damage`.
   """
   check_damage(damage)
-  for clips in distributed.gather('clips', damage.clips):
+  for clips in agreement.gather('clips', damage.clips):
     for split, found in clips.items():
       damage.clips[split].update(found)
   return {split: sum(damage.clips[split].values()) for split in splits}
@@ -228,8 +221,8 @@ def check_damage(damage: bad_frames.BadFrames) -> None:
   Raises:
     frame_store.DatasetError: naming the worst videos, and the remedy.
   """
-  if distributed.is_shared():
-    damage.check_all(distributed.gather('damage', damage.counted()))
+  if peers.is_shared():
+    damage.check_all(agreement.gather('damage', damage.counted()))
 
 
 def record(parts: Experiment) -> dict:

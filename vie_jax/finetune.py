@@ -10,14 +10,7 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from vie_jax import (
-  config_check,
-  finite,
-  optimizer,
-  result,
-  sharding,
-  weights,
-)
+from vie_jax import config_check, finite, optimizer, result, sharding, weights
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy

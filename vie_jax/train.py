@@ -17,14 +17,12 @@ from clu import parameter_overview
 from vie_jax import (
   checkpoint,
   config_check,
-  distributed,
   environment,
   evaluate,
   experiment,
   finite,
   metric_log,
   optimizer,
-  preemption,
   run_log,
   run_record,
   sharding,
@@ -32,11 +30,11 @@ from vie_jax import (
   train_loop,
   train_state,
   train_step,
-  watchdog,
   weights,
   workdir_lock,
 )
 from vie_jax.experiment import Experiment
+from vie_jax.processes import agreement, preemption, watchdog
 
 CONFIG_FILE = 'config.json'
 
@@ -388,7 +386,7 @@ def train_and_evaluate(
   with contextlib.ExitStack() as stack:
     parts = stack.enter_context(experiment.open_experiment(config))
     check_lock = stack.enter_context(workdir_lock.hold(folder))
-    distributed.share_folder(folder)
+    agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(

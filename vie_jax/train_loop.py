@@ -8,17 +8,10 @@ from typing import Any, NoReturn, Protocol
 from absl import logging
 from clu import periodic_actions
 
-from vie_jax import (
-  distributed,
-  experiment,
-  preemption,
-  sharding,
-  train_state,
-  train_step,
-  watchdog,
-)
+from vie_jax import experiment, sharding, train_state, train_step
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
+from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.skipped_steps import SkippedSteps
 
 
@@ -218,7 +211,7 @@ class Loop:
     """Saves, and leaves together with all other processes."""
     self._save(state, evaluation_is_due=evaluation_is_due)
     self.reporter.wait()
-    distributed.wait_for_all('saved')
+    agreement.wait_for_all('saved')
     raise preemption.Stopped(
       f'Stopped early, as a signal asked: step {int(state.step)} is saved.'
     )

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from vie_jax import agreement
+from vie_jax.processes import agreement
 
 FILE = '.lock'
 # Twice and a bit in the time of watching; both in seconds.

@@ -13,7 +13,7 @@ LIMIT = 5
 SLEEPS = """
 import threading, time
 from vie_jax.input_pipeline import frame_store
-read, lock, calls = frame_store.FrameStore.read_frames, threading.Lock(), [0]
+read, lock, calls = frame_store.FrameStore.each_frame, threading.Lock(), [0]
 def read_for_ever(*arguments, **options):
   with lock:
     calls[0] += 1
@@ -21,7 +21,7 @@ def read_for_ever(*arguments, **options):
   while is_over:
     time.sleep(1000)
   return read(*arguments, **options)
-frame_store.FrameStore.read_frames = read_for_ever
+frame_store.FrameStore.each_frame = read_for_ever
 """
 
 

@@ -14,17 +14,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from vie_jax import (
-  device_augment,
-  distributed,
-  optimizer,
-  sharding,
-  train_state,
-  train_step,
-)
+from vie_jax import device_augment, optimizer, sharding, train_state, train_step
 from vie_jax.evaluation import knn
 from vie_jax.models import batch_norm
 from vie_jax.objective import memory_bank
+from vie_jax.processes import distributed
 
 NUM_VIDEOS = 300
 BATCH = 8

@@ -16,20 +16,18 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
-  distributed,
   environment,
   metric_log,
-  preemption,
   result,
   run_log,
   run_record,
-  watchdog,
   workdir_lock,
 )
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
+from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
 CONFIG_FILE = 'config.json'
@@ -204,7 +202,7 @@ def fit(
     frame_store.DatasetError: if too many frames are damaged.
     preemption.Stopped: if a signal asks for it.
   """
-  distributed.share_folder(folder)
+  agreement.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(

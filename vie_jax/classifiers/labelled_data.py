@@ -13,13 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  config_check,
-  device_augment,
-  distributed,
-  experiment,
-  sharding,
-)
+from vie_jax import config_check, device_augment, experiment, sharding
 from vie_jax.evaluation import clip_scores
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
@@ -29,6 +23,7 @@ from vie_jax.input_pipeline import (
   image_source,
 )
 from vie_jax.models import networks
+from vie_jax.processes import agreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +215,7 @@ def open_images(
       raise frame_store.DatasetError(
         f'{val.location} has no labels to test on; name a data set that has.'
       )
-    distributed.check_same(
+    agreement.check_same(
       {
         f'fingerprint of {images.location}': images.fingerprint
         for images in (train, val)

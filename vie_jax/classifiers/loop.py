@@ -12,16 +12,15 @@ from clu import periodic_actions
 
 from vie_jax import (
   checkpoint,
-  distributed,
   environment,
   experiment,
   finite,
   metric_log,
-  preemption,
   sharding,
   skipped_steps,
 )
 from vie_jax.classifiers.task import Outcome
+from vie_jax.processes import agreement, preemption
 
 _is_finite = jax.jit(finite.all_finite)
 
@@ -129,7 +128,7 @@ class Loop:
     if saved is None or saved < step:
       self._save(state, progress)
     self._checkpoints.wait()
-    distributed.wait_for_all('saved')
+    agreement.wait_for_all('saved')
     raise preemption.Stopped(
       f'Stopped early, as a signal asked: step {step} is saved.'
     )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vie_jax import device_augment, distributed, experiment
+from vie_jax import device_augment, experiment
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import (
   augmentation,
@@ -29,6 +29,7 @@ from vie_jax.input_pipeline import (
   remote_shards,
   sound_frames,
 )
+from vie_jax.processes import agreement
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def open_source(
   if _is_prepared(path):
     opened = _open_videos(config, path)
   else:
-    folder, prepared = distributed.by_first(
+    folder, prepared = agreement.by_first(
       'prepare', lambda: _prepare(path, out, name_of(name))
     )
     if prepared:
@@ -151,7 +152,7 @@ def open_source(
     else:
       opened = _open_images(config, pathlib.Path(folder))
   with opened as source:
-    distributed.check_same(
+    agreement.check_same(
       {f'fingerprint of {name}': source.facts['fingerprint']}
     )
     if not source.parts:

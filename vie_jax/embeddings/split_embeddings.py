@@ -16,11 +16,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import distributed, experiment, result, run_log, weights
+from vie_jax import experiment, result, run_log, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import instances
+from vie_jax.processes import agreement
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
@@ -132,7 +133,7 @@ def _begin(run, folder):
     'fingerprint': store.fingerprint,
   }
   check_source(folder, run.config, dataset)
-  distributed.share_folder(folder)
+  agreement.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
 
 
@@ -204,7 +205,7 @@ def fill(
   is_main = jax.process_index() == 0
   if is_main:
     file = row_file.RowFile(path, shape=shape, identity=identity, notes=notes)
-  num_done, is_complete = distributed.by_first(
+  num_done, is_complete = agreement.by_first(
     'rows', lambda: (file.num_done, file.is_complete)
   )
   if is_complete:
@@ -217,11 +218,11 @@ def fill(
       for _ in blocks:
         pass
   # Each process has met the damage of its own clips only.
-  for other in distributed.gather('notes', notes):
+  for other in agreement.gather('notes', notes):
     notes.update(other)
   if is_main:
     file.save_notes()
-  distributed.wait_for_all('embeddings are written')
+  agreement.wait_for_all('embeddings are written')
 
 
 def check_source(

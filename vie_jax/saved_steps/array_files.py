@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from vie_jax import distributed
+from vie_jax.processes import agreement
 from vie_jax.saved_steps.commit_record import DamagedError
 
 _LONGEST_REASON = 200
@@ -83,17 +83,17 @@ class Writer:
     if self._has_told:
       return
     self._has_told = True
-    distributed.leave_note(self._name('failed'))
+    agreement.leave_note(self._name('failed'))
     with contextlib.suppress(Exception):
-      distributed.meet(self._name(self._meetings), _PATIENCE_SECONDS)
+      agreement.meet(self._name(self._meetings), _PATIENCE_SECONDS)
 
   def _meet(self, *, key: str, timeout_ms: int) -> None:
     """In place of orbax's barrier: those who failed come by, too."""
     del key
     name = self._name(self._meetings)
     self._meetings += 1
-    distributed.meet(name, timeout_ms / 1000)
-    if distributed.has_note(self._name('failed')):
+    agreement.meet(name, timeout_ms / 1000)
+    if agreement.has_note(self._name('failed')):
       self._has_told = True
       raise RuntimeError('another process could not write its part')
 

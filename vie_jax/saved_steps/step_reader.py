@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from vie_jax import agreement
+from vie_jax.processes import agreement
 from vie_jax.saved_steps import array_files, commit_record, step_folders
 from vie_jax.saved_steps.commit_record import DamagedError, VersionError
 from vie_jax.saved_steps.leaf_digest import Digests

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from vie_jax import agreement
+from vie_jax.processes import agreement
 from vie_jax.saved_steps import array_files, commit_record
 from vie_jax.saved_steps.commit_record import Leaf
 from vie_jax.saved_steps.leaf_digest import Digests

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from vie_jax import watchdog
+from vie_jax.processes import watchdog
 
 
 class Left(list):

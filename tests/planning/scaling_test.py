@@ -8,7 +8,7 @@ import pytest
 from sharded import programs
 from sharded.programs import SMALL_BLOCKS, VIDEOS
 
-from vie_jax import accelerators, scaling
+from vie_jax.planning import accelerators, scaling
 
 NETWORK = scaling.Network(
   num_parameters=4 * programs.DIM,

@@ -14,21 +14,22 @@ import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
-from vie_jax import distributed, run_log
+from vie_jax import run_log
+from vie_jax.processes import agreement, distributed, ending, peers
 run_log.to_terminal()
 try:
   distributed.initialize(
     'auto', distributed.Timeouts(connect=60, heartbeat=10, shutdown=10)
   )
-  index, folder = distributed.index(), pathlib.Path(sys.argv[1])
+  index, folder = peers.index(), pathlib.Path(sys.argv[1])
   {body}
 except Exception as error:
-  distributed.leave_if_another_has()
-  if distributed.tells_of_loss(error):
+  ending.leave_if_another_has()
+  if ending.tells_of_loss(error):
     logging.error('Another is gone.')
-    distributed.leave(75, 'Another is gone.', is_loss=True)
+    ending.leave(75, 'Another is gone.', is_loss=True)
   logging.error('%s', error)
-  distributed.leave(2, str(error))
+  ending.leave(2, str(error))
 distributed.finish()
 """
 
@@ -50,17 +51,17 @@ def last_line(process):
 
 def test_processes_agree_and_end_together(tmp_path):
   body = """
-assert distributed.is_shared() and distributed.count() == 2
+assert peers.is_shared() and peers.count() == 2
 assert index == jax.process_index()
-distributed.check_same({'a': {'b': [1, 2]}, 'c': None})
-assert distributed.gather('x', {'of': index}) == [{'of': 0}, {'of': 1}]
-assert distributed.gather('x', index) == [0, 1]  # the name is free again
-assert distributed.by_first('y', lambda: index + 7) == 7
-distributed.share_folder(folder / 'made' / 'here')
+agreement.check_same({'a': {'b': [1, 2]}, 'c': None})
+assert agreement.gather('x', {'of': index}) == [{'of': 0}, {'of': 1}]
+assert agreement.gather('x', index) == [0, 1]  # the name is free again
+assert agreement.by_first('y', lambda: index + 7) == 7
+agreement.share_folder(folder / 'made' / 'here')
 total = multihost_utils.process_allgather(np.ones(3))
 assert total.shape == (2, 3)
 os.write(1, b'a native library speaks\\n')
-print(distributed.describe())
+print(peers.describe())
 """
   both = processes.run(commands(body, tmp_path), tmp_path / 'logs')
   for index, process in enumerate(both):
@@ -74,14 +75,14 @@ print(distributed.describe())
   'body, message',
   [
     (
-      "distributed.check_same({'config': {'seed': index, 'same': 1}})",
+      "agreement.check_same({'config': {'seed': index, 'same': 1}})",
       'The processes of a run must be alike. config.seed is 0 in process 0 '
       'and 1 in process 1.',
     ),
     (
       # Two folders of one name, as on two hosts.
-      'distributed._SEEN_SECONDS = 0.1\n'
-      'distributed.share_folder(folder / str(index))',
+      'agreement._SEEN_SECONDS = 0.1\n'
+      'agreement.share_folder(folder / str(index))',
       'is not on a file system that all processes share: process 1 on '
       f'{socket.gethostname()} does not see',
     ),

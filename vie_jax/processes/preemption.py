@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import logging
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 DEFAULT_SIGNALS = ('SIGTERM', 'SIGINT')
 _STARTING, _RAISING, _DEFERRING = 'starting', 'raising', 'deferring'

@@ -6,7 +6,8 @@ import sys
 import pytest
 import tiny_run
 
-from vie_jax import accelerators, config_check, describe, plan
+from vie_jax import config_check, describe
+from vie_jax.planning import accelerators, plan
 
 
 def config_of(name='vie_single', **changes):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vie_jax import process_environment
-from vie_jax.process_environment import DistributedError, find_start
+from vie_jax.processes import process_environment
+from vie_jax.processes.process_environment import DistributedError, find_start
 
 SECOND = {
   'JAX_COORDINATOR_ADDRESS': '10.0.0.1:1234',

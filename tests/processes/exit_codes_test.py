@@ -5,8 +5,9 @@ import errno
 import pytest
 
 import main
-from vie_jax import config_check, exit_codes, metric_log
+from vie_jax import config_check, metric_log
 from vie_jax.input_pipeline import frame_store
+from vie_jax.processes import exit_codes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import tiny_run
 # Says where it is on standard output; its last line is what became of it.
 PROGRAM = """
 import hashlib, sys, time
-from vie_jax import preemption
+from vie_jax.processes import preemption
 signals = preemption.SIGNALS
 signals.listen(('SIGTERM', 'SIGINT', 'SIGUSR1'))
 def say(text):
@@ -113,7 +113,10 @@ SHARED = """
 import os, pathlib, sys, time
 import jax
 from jax.experimental import multihost_utils
-from vie_jax import distributed, preemption, run_log
+from vie_jax import run_log
+from vie_jax.processes import (
+  agreement, distributed, ending, peers, preemption
+)
 signals = preemption.SIGNALS
 signals.listen(('SIGTERM', 'SIGINT', 'SIGUSR1'))
 run_log.to_terminal()
@@ -123,7 +126,7 @@ try:
       'auto', distributed.Timeouts(connect=60, heartbeat=20, shutdown=20)
     )
     signals.agree_by(multihost_utils.reached_preemption_sync_point)
-    index = distributed.index()
+    index = peers.index()
     with signals.deferring():
       for step in range(1, 10**6):
         time.sleep(0.01 * (1 + index))
@@ -133,10 +136,10 @@ try:
           print(f'leaving after step {step}', flush=True)
           break
         # A step is one computation of all.
-        distributed.wait_for_all('step')
+        agreement.wait_for_all('step')
       signals.check()
 except preemption.Stopped as stopped:
-  distributed.leave(signals.exit_code, str(stopped))
+  ending.leave(signals.exit_code, str(stopped))
 """
 
 

@@ -9,8 +9,8 @@ cannot work, not for promises.
 import dataclasses
 import math
 
-from vie_jax.accelerators import Accelerator
 from vie_jax.objective import memory_bank, nearest_neighbors, row_blocks
+from vie_jax.planning.accelerators import Accelerator
 
 KMEANS_CHUNK = 1024
 WORD = 4

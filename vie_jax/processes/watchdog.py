@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from vie_jax import exit_codes
+from vie_jax.processes import exit_codes
 
 
 class Watchdog:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vie_jax import accelerators, config_check, experiment, scaling, train
+from vie_jax import config_check, experiment, train
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import augmentation
 from vie_jax.models import activations
 from vie_jax.objective import memory_bank
+from vie_jax.planning import accelerators, scaling
 
 MOST_VIDEOS = np.iinfo(np.int32).max
 STORED_FRAME = {'max_short_side': 320, 'max_long_side': 569}
