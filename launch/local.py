@@ -6,8 +6,8 @@
 
 One process sees all devices, and is enough. Several are for trying out what a
 cluster does; each has its own share of the GPUs, or, with --cpu, CPU devices of
-its own. Ctrl-C, SIGTERM and SIGUSR1 go to all of them; a second Ctrl-C ends
-them at once. docs/launch/local.md has the rest.
+its own. Ctrl-C, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP go to all of
+them; a second Ctrl-C ends them at once. docs/launch/local.md has the rest.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import training_command
 from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def free_port() -> int:
@@ -127,8 +128,9 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     group.signal(which)
 
   # What it does not pass on would end it alone, and leave them behind.
-  for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-    handlers[which] = signal.signal(which, pass_on)
+  for which in PASSED_ON:
+    if signal.getsignal(which) != signal.SIG_IGN:
+      handlers[which] = signal.signal(which, pass_on)
   try:
     port = options.port or free_port()
     for process in range(options.processes):

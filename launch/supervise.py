@@ -10,8 +10,9 @@ to --longest-wait seconds, and --max-restarts tries without progress are the
 last ones. Progress is a new folder in WORKDIR/checkpoints; without --progress,
 and without a --workdir in the command, it is a try of 10 minutes.
 
-SIGTERM, SIGINT and SIGUSR1 are passed on to the command, which is not started
-again after SIGTERM and SIGINT: whoever sends them wants the machine back.
+SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the command, which is not
+started again after the first three: whoever sends them wants the machine back,
+or has closed the terminal. What is ignored, as SIGHUP below nohup, stays so.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import time
 from vie_jax.processes import exit_codes
 
 LONG_ENOUGH_SECONDS = 600
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Supervisor:
@@ -57,7 +58,8 @@ class Supervisor:
   def run(self) -> int:
     """Returns the exit code that ends it."""
     for number in PASSED_ON:
-      signal.signal(number, self._pass_on)
+      if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, self._pass_on)
     num_useless, before = 0, self._newest_step()
     while True:
       code, seconds = self._once()

@@ -25,9 +25,10 @@ from vie_jax import sharding
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so
-# would the processes that they start and interrupt.
+# A shell that runs the tests in the background has them ignore Ctrl-C, nohup
+# has them ignore SIGHUP, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.jax_cache'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

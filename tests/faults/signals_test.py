@@ -1,5 +1,9 @@
 """Signals that ask a run to leave: it saves the step, and nothing is lost."""
 
+import os
+import select
+import subprocess
+
 import fault_runs
 import pytest
 import tiny_run
@@ -66,4 +70,30 @@ def test_a_signal_has_the_step_saved(
     last = max(step for step, _ in fault_runs.figures(tmp_path))
     assert saved == last
     assert f'step {saved} is saved' in ended.output
+  check_resumed(whole, tmp_path, demo_dataset)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_has_the_step_saved(
+  whole, demo_dataset, tmp_path
+):
+  terminal, end = os.openpty()
+  process = subprocess.Popen(
+    tiny_run.command(tmp_path, demo_dataset, **OPTIONS),
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    preexec_fn=lambda: os.login_tty(end),
+  )
+  os.close(end)
+  has_begun = fault_runs.has_step(tmp_path, 5)
+  while not has_begun():
+    # It would wait for somebody to read.
+    if select.select([terminal], [], [], 0.05)[0]:
+      os.read(terminal, 2**16)
+  os.close(terminal)
+  assert process.wait(tiny_run.PATIENCE_SECONDS) == RETRY
+  (saved,) = fault_runs.steps_of(tmp_path)
+  log = (tmp_path / 'train.log').read_text()
+  assert 'SIGHUP: stopping' in log
+  assert f'step {saved} is saved' in log
   check_resumed(whole, tmp_path, demo_dataset)

@@ -143,7 +143,7 @@ def test_two_processes_train_together(tmp_path, demo_dataset):
   assert (tmp_path / 'checkpoints' / '4').is_dir()
 
 
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGUSR1'])
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGUSR1', 'SIGHUP'])
 def test_a_signal_reaches_the_processes(name):
   """And the launcher ends with them, not before."""
   program = (

@@ -24,7 +24,8 @@ if what == 'kill':
 if what == 'abort':
   os.abort()
 if what == 'wait':
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda *_: sys.exit(75))
   (folder / 'waiting').touch()
   time.sleep(60)
 if what == 'count':
@@ -98,13 +99,14 @@ def test_the_wait_doubles_up_to_its_limit(tmp_path):
   assert waits == [0.1, 0.2, 0.3, 0.3]
 
 
-def test_a_signal_is_passed_on_and_ends_it(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_ends_it(tmp_path, number):
   process = subprocess.Popen(command(tmp_path, 'wait'))
   deadline = time.monotonic() + 60
   while not (tmp_path / 'waiting').exists():
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  os.kill(process.pid, signal.SIGTERM)
+  os.kill(process.pid, number)
   assert process.wait(timeout=60) == 75
   assert len(list(tmp_path.glob('try-*'))) == 1
 

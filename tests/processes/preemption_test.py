@@ -15,7 +15,8 @@ PROGRAM = """
 import hashlib, sys, time
 from vie_jax.processes import preemption
 signals = preemption.SIGNALS
-signals.listen(('SIGTERM', 'SIGINT', 'SIGUSR1'))
+signals.listen()
+signals.listen(('SIGUSR1',))
 def say(text):
   print(text, flush=True)
 def work():
@@ -75,12 +76,14 @@ def outcome(mode, *numbers):
     ('starting', [signal.SIGINT], 130, []),
     ('raising', [signal.SIGTERM], 75, ['stopped']),
     ('raising', [signal.SIGUSR1], 75, ['stopped']),
+    ('raising', [signal.SIGHUP], 75, ['stopped']),
     ('raising', [signal.SIGINT], 130, ['stopped']),
     # What is cleaned up comes to its end.
     ('raising', [signal.SIGTERM, signal.SIGTERM], 75, ['stopped']),
     ('deferring', [signal.SIGTERM], 0, ['polled']),
     ('checking', [signal.SIGTERM], 75, ['polled', 'stopped']),
     ('checking', [signal.SIGINT], 130, ['polled', 'stopped']),
+    ('checking', [signal.SIGHUP], 75, ['polled', 'stopped']),
     ('busy', [signal.SIGINT, signal.SIGINT], 130, []),
     ('busy', [signal.SIGTERM, signal.SIGINT, signal.SIGINT], 130, []),
   ],
@@ -92,15 +95,17 @@ def test_what_becomes_of_a_signal(mode, numbers, code, said):
     assert f'{numbers[0].name}: stopping' in log
 
 
-def test_a_signal_that_is_ignored_stays_so():
+# As in the background of a shell, and below nohup.
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_so(number):
   process = subprocess.Popen(
     [sys.executable, '-c', PROGRAM.format(body=BODIES['checking'])],
     cwd=tiny_run.REPOSITORY,
     stdout=subprocess.PIPE,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
   )
   assert process.stdout.readline() == b'ready\n'
-  os.kill(process.pid, signal.SIGINT)
+  os.kill(process.pid, number)
   time.sleep(0.3)
   assert process.poll() is None
   os.kill(process.pid, signal.SIGTERM)
@@ -118,7 +123,8 @@ from vie_jax.processes import (
   agreement, distributed, ending, peers, preemption
 )
 signals = preemption.SIGNALS
-signals.listen(('SIGTERM', 'SIGINT', 'SIGUSR1'))
+signals.listen()
+signals.listen(('SIGUSR1',))
 run_log.to_terminal()
 try:
   with signals.raising():

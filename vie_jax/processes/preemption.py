@@ -1,7 +1,8 @@
 """The one owner of the signals that ask a run to save and leave.
 
-A machine that is taken away, a scheduler that ends a job and Ctrl-C all send
-a signal. What happens then depends on where the run is:
+A machine that is taken away, a scheduler that ends a job, a terminal that is
+closed and Ctrl-C all send a signal. What happens then depends on where the run
+is:
 
 - `starting`: nothing is open yet; the process ends at once.
 - inside `raising`: `Stopped` is raised in the main thread.
@@ -25,7 +26,7 @@ from absl import logging
 
 from vie_jax.processes import exit_codes
 
-DEFAULT_SIGNALS = ('SIGTERM', 'SIGINT')
+DEFAULT_SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP')
 _STARTING, _RAISING, _DEFERRING = 'starting', 'raising', 'deferring'
 
 
@@ -57,7 +58,7 @@ class Listener:
 
     Args:
       names: such as 'SIGTERM'. One that is ignored, as Ctrl-C is in a shell's
-        background, stays so.
+        background, or SIGHUP below nohup, stays so.
     """
     if self._pipe is None:
       self._pipe = os.pipe()
