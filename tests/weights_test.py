@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -306,6 +307,29 @@ def test_trn_starts_from_a_trn_of_another_number_of_frames(tmp_path):
   found = warm_start(config, drawn)['params']
   assert found['projection']['kernel'].shape == (96, 128)
   assert_equal(found['backbone'], saved['params']['backbone'])
+
+
+@pytest.mark.parametrize(
+  'shape', [(33, 128), (32, 64), (32 * 257, 128), (32,), (4, 8, 128)]
+)
+def test_a_projection_that_no_number_of_frames_explains_is_not_read(
+  tmp_path, shape
+):
+  drawn = fresh('vie_trn')
+  state, whole = first_state('vie_trn', 0), sharding.replicated(mesh())
+  projection = {
+    'kernel': sharding.place(np.zeros(shape, np.float32), whole),
+    'bias': state.params['projection']['bias'],
+  }
+  state = state.replace(params={**state.params, 'projection': projection})
+  config = tiny('vie_trn', init_from=str(tmp_path))
+  record = {'config': json.loads(config.to_json_best_effort())}
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state, record)
+  for path in (tmp_path / 'checkpoints').glob('*/model'):
+    shutil.rmtree(path)  # Reading it would be another error.
+  with pytest.raises(checkpoint.CheckpointError, match='number of frames'):
+    warm_start(config, drawn)
 
 
 def test_own_checkpoints_that_are_not_used_are_mentioned(tmp_path, caplog):

@@ -26,8 +26,10 @@ from vie_jax import checkpoint, run_record, sharding, train_state
 from vie_jax.models import networks, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
-# What of VIE-TRN depends on the number of frames.
-TRN_ANEW = frozenset({'params/projection/kernel'})
+# What of VIE-TRN depends on the number of frames: [T * C, D].
+_TRN_KERNEL = 'params/projection/kernel'
+# Of another run's clips: more would be read into memory for nothing.
+_MOST_TRN_FRAMES = 256
 # Rows that a memory bank may have besides those of its videos.
 _MOST_PADDING = 2**20
 Variables = dict
@@ -216,7 +218,7 @@ def warm_start(
     return variables
   folder = _folder(source)
   is_trn = config.model.name == 'vie_trn'
-  anew = TRN_ANEW if is_trn else frozenset()
+  anew = frozenset({_TRN_KERNEL} if is_trn else {})
 
   def check(record, shapes):
     fields = _network_fields(config, config.model.name)
@@ -224,6 +226,8 @@ def warm_start(
       fields['name'] = 'vie_single'
     _check_network(record, folder, fields)
     differing = _differing(shapes, variables)
+    if anew & differing.keys():
+      _check_trn_kernel(shapes, variables, config.clip.num_frames, folder)
     _refuse(
       {name: differing[name] for name in sorted(differing.keys() - anew)},
       folder,
@@ -509,6 +513,29 @@ def _refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
       f'The newest checkpoint of {folder} holds another network: '
       f'{"; ".join([*differing.values()][:5])}{more}. Use the config that it was '
       'trained with.'
+    )
+
+
+def _check_trn_kernel(found, expected, num_frames, folder) -> None:
+  """Refuses a projection that no number of frames explains.
+
+  Args:
+    found: arrays of the checkpoint, as it claims.
+    expected: those of the network.
+    num_frames: that the network sees.
+    folder: of the checkpoint, for the message.
+  """
+  kernel = _by_name(found).get(_TRN_KERNEL)
+  rows, size = _by_name(expected)[_TRN_KERNEL].shape
+  features = rows // num_frames
+  allowed = [(features * n, size) for n in range(1, _MOST_TRN_FRAMES + 1)]
+  shape = None if kernel is None else kernel.shape
+  if shape not in allowed:
+    raise checkpoint.CheckpointError(
+      f'The newest checkpoint of {folder} holds another network: '
+      f'{_TRN_KERNEL} is {shape}, not ({features} * number of frames, {size}), '
+      f'of at most {_MOST_TRN_FRAMES} frames. Use other weights '
+      '(config.init_from).'
     )
 
 
