@@ -91,6 +91,7 @@ def manifest(
     training_command.LaunchError: if options do not fit together.
   """
   machines = _machines(options)
+  training_command.check_processes(training, machines['processes'])
   training_command.check_devices(
     training, machines['processes'] * machines['devices']
   )

@@ -200,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
   try:
     training = training_command.check(rest, is_remote=False)
+    training_command.check_processes(training, options.processes)
     if options.devices_per_process:
       devices = options.processes * options.devices_per_process
       training_command.check_devices(training, devices)

@@ -197,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     _check(options)
     training = training_command.check(rest, is_remote=True)
+    tasks = options.gpus_per_node if options.task_per_gpu else 1
+    training_command.check_processes(training, options.nodes * tasks)
     if options.gpus_per_node:
       devices = options.nodes * options.gpus_per_node
       training_command.check_devices(training, devices)

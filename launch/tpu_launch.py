@@ -96,6 +96,7 @@ class Launch:
   ):
     self._options = options
     size = tpu_slices.of_type(options.accelerator_type)
+    training_command.check_processes(training, size.hosts)
     training_command.check_devices(training, size.devices)
     self._training = training
     self._runner = runner

@@ -68,6 +68,7 @@ class Training:
     dataset_dir: the data set, a path or URL.
     batch: field of the batch size, and its value; of a mode that trains.
     num_devices: that the config asks for; 0 for all there are.
+    is_alone: whether each process is to know nothing of the others.
   """
 
   arguments: tuple[str, ...]
@@ -75,6 +76,7 @@ class Training:
   dataset_dir: str
   batch: tuple[str, int] | None = None
   num_devices: int = 0
+  is_alone: bool = False
 
   @property
   def words(self) -> tuple[str, ...]:
@@ -119,9 +121,10 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
       leads nowhere.
 
   Raises:
-    LaunchError: naming what is missing or wrong.
+    LaunchError: naming what is missing, wrong, or there twice.
   """
   given, fields = {}, []
+  _check_repeated(arguments)
   for argument in arguments:
     name, is_there, value = argument.partition('=')
     if name.startswith('--config.'):
@@ -141,7 +144,8 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
   mode = given.get('--mode', 'train')
   config = _config(given['--config'], fields, mode)
   choices = process_environment.CHOICES
-  if given.get('--distributed', 'auto') not in choices:
+  distributed = given.get('--distributed', 'auto')
+  if distributed not in choices:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
   _check_paths(workdir, dataset_dir, is_remote=is_remote)
@@ -151,7 +155,16 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     dataset_dir,
     _batch(config, mode),
     config.num_devices,
+    distributed == 'off',
   )
+
+
+def _check_repeated(arguments):
+  """Refuses an argument that is there twice: only the last would count."""
+  names = [argument.partition('=')[0] for argument in arguments]
+  for name in names:
+    if name.startswith('--') and names.count(name) > 1:
+      raise LaunchError(f'{name} is given {names.count(name)} times.')
 
 
 def _config(name, fields, mode):
@@ -203,6 +216,23 @@ def check_devices(training: Training, number: int) -> None:
     raise LaunchError(
       f'config.{field} is {size}, which does not split over {number} devices: '
       f'--config.{field}={-(-size // number) * number}, or another multiple.'
+    )
+
+
+def check_processes(training: Training, number: int) -> None:
+  """Refuses processes that would each train alone, in the same workdir.
+
+  Args:
+    training: that is to run on them.
+    number: of processes.
+
+  Raises:
+    LaunchError: with the remedy.
+  """
+  if training.is_alone and number > 1:
+    raise LaunchError(
+      f'--distributed=off is for one process, and {number} would start: leave it '
+      'out, and they are one run.'
     )
 
 

@@ -64,6 +64,11 @@ def test_split_at_the_first_dashes():
     (('--config=../x.py', '--workdir=/w'), 'no config ../x.py'),
     (('--config=configs/demo.py:no', '--workdir=/w'), 'demo.py:no does not'),
     ((CONFIG, '--workdir=gs://b/w'), 'workdir must be a path'),
+    ((*REMOTE, '--workdir=/v'), '--workdir is given 2 times'),
+    (
+      (*REMOTE, '--config.seed=1', '--config.seed=1'),
+      '--config.seed is given 2 times',
+    ),
     ((CONFIG, '--workdir=w', REMOTE[2]), 'must begin with "/"'),
     ((CONFIG, '--workdir=/w'), '--config.dataset.dir=demo/data must begin'),
   ],
@@ -170,7 +175,8 @@ def test_devices_that_it_splits_over(arguments, number):
   training_command.check_devices(check(*SLOWFAST, *arguments), number)
 
 
-@pytest.mark.parametrize(
+# Several processes, and devices that nothing splits over.
+LAUNCHERS = pytest.mark.parametrize(
   'launcher, options',
   [
     (local, ('--processes=3', '--devices-per-process=5')),
@@ -192,10 +198,33 @@ def test_devices_that_it_splits_over(arguments, number):
   ],
   ids=['local', 'slurm', 'gke', 'cloud_tpu'],
 )
-def test_every_launcher_looks_at_the_devices(capsys, launcher, options):
+
+
+def refused(launcher, options, *more):
   config, _, dataset = SLOWFAST
-  training = (config, '--workdir=/w/vie', dataset)
-  assert launcher.main([*options, '--dry-run', '--', *training]) == 2
+  training = (config, '--workdir=/w/vie', dataset, *more)
+  return launcher.main([*options, '--dry-run', '--', *training]) == 2
+
+
+@LAUNCHERS
+def test_every_launcher_looks_at_the_devices(capsys, launcher, options):
+  assert refused(launcher, options)
   captured = capsys.readouterr()
   assert 'split' in captured.err
   assert '$' not in captured.out
+
+
+@LAUNCHERS
+def test_processes_that_would_each_train_alone_are_refused(
+  capsys, launcher, options
+):
+  assert refused(launcher, options, '--distributed=off')
+  captured = capsys.readouterr()
+  (line,) = captured.err.splitlines()
+  assert '--distributed=off is for one process' in line
+  assert '$' not in captured.out
+
+
+def test_one_process_may_be_alone():
+  training_command.check_processes(check(*REMOTE, '--distributed=off'), 1)
+  training_command.check_processes(check(*REMOTE, '--distributed=on'), 2)
