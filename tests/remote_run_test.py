@@ -6,6 +6,7 @@ import subprocess
 import fault_runs
 import numpy as np
 import pytest
+import s3_server
 import tiny_run
 
 
@@ -32,6 +33,23 @@ def test_a_run_on_a_url_has_the_bits_of_one_on_the_folder(
   for file in ('embed/demo/embeddings', 'knn_eval/demo/embeddings_val'):
     here, there = (np.load(tmp_path / name / f'{file}.npy') for name in places)
     np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.slow
+def test_a_run_whose_store_is_away_at_the_start_asks_to_be_run_again(
+  tmp_path, monkeypatch
+):
+  with s3_server.running(tmp_path) as server:
+    for name, value in server.environment.items():
+      monkeypatch.setenv(name, value)
+  ended = fault_runs.finish(
+    tiny_run.command(tmp_path / 'run', 's3://bucket/demo')
+  )
+  assert ended.code == fault_runs.RETRY, ended.output
+  last = ended.output.splitlines()[-1]
+  assert 's3://bucket/demo/dataset.json cannot be read' in last
+  assert 'the same command goes on' in last
+  assert 'Traceback' not in ended.output
 
 
 @pytest.mark.slow

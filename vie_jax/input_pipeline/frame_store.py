@@ -44,7 +44,7 @@ class DatasetError(ValueError):
 
 
 class UnreachableError(DatasetError):
-  """What an open data set lies on cannot be reached now, but may be later."""
+  """What a data set lies on cannot be reached now, but may be later."""
 
 
 class UnreadableError(DatasetError):
@@ -125,11 +125,16 @@ class FrameStore:
 
     Raises:
       DatasetError: if the directory is missing or incomplete, a file is
-        missing or of the wrong size, the format version is unknown, or a
-        URL cannot be reached.
+        missing or of the wrong size, the format version is unknown, or
+        access to a URL is refused.
+      UnreachableError: if a URL does not answer.
     """
     try:
       return cls._open(_place(directory), split)
+    except remote_shards.AwayError as error:
+      raise UnreachableError(
+        f'{error}. When it can be, the same command goes on.'
+      ) from error
     except remote_shards.RemoteError as error:
       raise DatasetError(f'{error}.') from error
 

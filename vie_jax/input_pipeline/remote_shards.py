@@ -35,6 +35,7 @@ import threading
 import fsspec
 import numpy as np
 
+from vie_jax.input_pipeline import remote_errors
 from vie_jax.untrusted import urls
 
 _BLOCK_BYTES = 2**16
@@ -62,6 +63,10 @@ class DamagedError(RuntimeError):
 
 class RemoteError(Exception):
   """A remote place cannot be reached or read now; one line."""
+
+
+class AwayError(RemoteError):
+  """It does not answer, but may later; see `remote_errors.may_pass`."""
 
 
 def is_remote(path):
@@ -119,7 +124,7 @@ class RemoteFolder:
       dict from name, relative to the URL, to bytes.
 
     Raises:
-      RemoteError: if it cannot be listed.
+      RemoteError: if it cannot be listed; AwayError, if that may pass.
     """
     found = {}
     # A bucket that is not there holds nothing.
@@ -141,7 +146,7 @@ class RemoteFolder:
 
     Raises:
       FileNotFoundError: if it is not there.
-      RemoteError: if it cannot be read.
+      RemoteError: if it cannot be read; AwayError, if that may pass.
     """
     with _errors(self / name):
       return self._fs.cat_file(f'{self._root}/{name}')
@@ -430,7 +435,8 @@ def _errors(url):
     raise
   # Each backend has its own errors, not all of them OSError.
   except Exception as error:
-    raise RemoteError(f'{url} cannot be read: {_sentence(error)}') from error
+    kind = AwayError if remote_errors.may_pass(error) else RemoteError
+    raise kind(f'{url} cannot be read: {_sentence(error)}') from error
 
 
 def _sentence(error):
