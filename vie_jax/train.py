@@ -122,6 +122,7 @@ def _start(
   """The newest checkpoint's state and record, or a new state and None."""
 
   def read(step):
+    watchdog.expect(f'restoring the checkpoint of step {step}', is_slow=True)
     record = checkpoints.record(step)
     if step == 0 and 'converted_from' in record:
       return record, None
@@ -155,6 +156,7 @@ def _first_state(
   is_converted: bool,
 ) -> train_state.TrainState:
   """The state of a run that begins, with the weights it is to begin with."""
+  watchdog.expect('the first weights', is_slow=True)
   initialize = experiment.state_initializer(parts, rule)
   state = initialize(jax.random.key(parts.config.seed))
   where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
@@ -205,9 +207,13 @@ def _fill_bank(
   # The seed's neighbour, so that training does not repeat these clips.
   seed = parts.config.seed + 1
   with experiment.train_batches(parts, start_step=0, seed=seed) as batches:
-    for number, batch in zip(range(num_batches), batches, strict=False):
+    for number in range(num_batches):
       preemption.SIGNALS.check()
-      batch = sharding.global_batch(batch, parts.mesh)
+      watchdog.expect(
+        f'batch {number + 1} of {num_batches} that fill the memory bank',
+        is_slow=number == 0,
+      )
+      batch = sharding.global_batch(next(batches), parts.mesh)
       state = fill(state, batch, jnp.asarray(number, jnp.int32))
       # As in the loop: batches must not pile up in front of the device.
       jax.block_until_ready(state.bank)
@@ -388,6 +394,13 @@ def train_and_evaluate(
     check_lock = stack.enter_context(workdir_lock.hold(folder))
     agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
+    dog = stack.enter_context(
+      watchdog.Watchdog(
+        config.fault.watchdog_seconds,
+        config.fault.watchdog_slow_seconds,
+        log_path=run_log.path(folder, jax.process_index()),
+      )
+    )
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
         folder,
@@ -407,17 +420,11 @@ def train_and_evaluate(
       mesh=parts.mesh,
     )
     state, record = _start(parts, folder, checkpoints, rule, steps)
+    watchdog.expect('the state before the first step', is_slow=True)
     reporter = _Reporter(parts, folder, checkpoints, record, check_lock)
     stack.callback(reporter.writer.close)
     reporter.check(state)
     _describe(parts, state, reporter, folder)
-    dog = stack.enter_context(
-      watchdog.Watchdog(
-        config.fault.watchdog_seconds,
-        config.fault.watchdog_slow_seconds,
-        log_path=run_log.path(folder, jax.process_index()),
-      )
-    )
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = train_loop.Loop(parts, steps, method, rate, reporter, dog)
     return loop.run(state, evaluation_is_due=reporter.evaluation_is_due)

@@ -3,6 +3,7 @@
 import time
 
 import fault_runs
+import pytest
 import tiny_run
 from fault_runs import RETRY
 
@@ -44,3 +45,64 @@ def test_a_loader_that_sleeps_for_ever_is_found(demo_dataset, tmp_path):
   for text in (ended.output, (tmp_path / 'train.log').read_text()):
     assert 'Nothing was heard of the batch of step' in text
     assert 'read_for_ever' in text
+
+
+RESTORE_SLEEPS = """
+import time
+from vie_jax.saved_steps import array_files
+def sleep_while_restoring(*arguments):
+  time.sleep(1000)
+array_files.read = sleep_while_restoring
+"""
+
+
+def check_found(command, patch, workdir, phase, function):
+  ended = fault_runs.finish(fault_runs.patched(command, patch))
+  assert ended.code == RETRY, ended.output
+  for text in (ended.output, (workdir / 'train.log').read_text()):
+    assert f'Nothing was heard of {phase}' in text
+    assert function in text
+
+
+@pytest.mark.slow
+def test_a_loader_that_sleeps_while_the_bank_is_filled_is_found(
+  demo_dataset, tmp_path
+):
+  command = tiny_run.command(
+    tmp_path,
+    demo_dataset,
+    memory_bank__init='embeddings',
+    batch_size=4,
+    input__prefetch_batches=1,
+    fault__watchdog_seconds=LIMIT,
+  )
+  patch = SLEEPS.replace('6 * 16', '4 * 4')
+  check_found(command, patch, tmp_path, 'batch ', 'read_for_ever')
+  assert (
+    'of 9 that fill the memory bank' in (tmp_path / 'train.log').read_text()
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['train', 'finetune'])
+def test_a_checkpoint_that_cannot_be_read_to_its_end_is_found(
+  demo_dataset, tmp_path, mode
+):
+  options = {
+    'num_steps': 4,
+    'finetune__num_steps': 4,
+    'finetune__batch_size': 16,
+    'finetune__eval_batch_size': 16,
+    'dataset__label_columns': "('motion',)",
+    'init_from': 'workdir' if mode == 'train' else 'random',
+    'mode': mode,
+  }
+  tiny_run.run(tiny_run.command(tmp_path, demo_dataset, **options))
+  limits = {'fault__watchdog_seconds': 5, 'fault__watchdog_slow_seconds': 20}
+  check_found(
+    tiny_run.command(tmp_path, demo_dataset, **options, **limits),
+    RESTORE_SLEEPS,
+    tmp_path if mode == 'train' else tmp_path / 'finetune' / 'demo-motion',
+    'restoring the checkpoint of step 4',
+    'sleep_while_restoring',
+  )

@@ -42,7 +42,7 @@ def test_it_ends_a_process_that_hangs_and_says_where(tmp_path, capfd, caplog):
     assert 'most recent call first' in text
 
 
-@pytest.mark.parametrize('beats', ['expect', 'beat', 'module'])
+@pytest.mark.parametrize('beats', ['expect', 'beat', 'module', 'expectation'])
 def test_it_is_quiet_while_work_goes_on(beats):
   left = Left()
   with watchdog.Watchdog(1.0, leave=left) as dog:
@@ -52,6 +52,8 @@ def test_it_is_quiet_while_work_goes_on(beats):
         dog.expect(f'step {number}')
       elif beats == 'beat':
         dog.beat()
+      elif beats == 'expectation':
+        watchdog.expect(f'step {number}')
       else:
         watchdog.beat()
   assert left == []
@@ -66,6 +68,15 @@ def test_what_is_slow_has_more_time():
     dog.expect('a step')
     left.wait()
   assert left == [75]
+
+
+def test_what_is_expected_from_afar_is_named(caplog):
+  left = Left()
+  with watchdog.Watchdog(0.2, 60, leave=left):
+    watchdog.expect('batch 3 that fills the bank')
+    left.wait()
+  assert 'Nothing was heard of batch 3 that fills the bank' in caplog.text
+  watchdog.expect('nothing, as nobody watches')
 
 
 def test_zero_has_nothing_watched():

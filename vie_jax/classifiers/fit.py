@@ -205,6 +205,13 @@ def fit(
   agreement.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
+    dog = stack.enter_context(
+      watchdog.Watchdog(
+        fault.watchdog_seconds,
+        fault.watchdog_slow_seconds,
+        log_path=run_log.path(folder, jax.process_index()),
+      )
+    )
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
@@ -217,13 +224,6 @@ def fit(
     )
     stack.callback(writer.close)
     _describe(folder, writer, int(state.step), record['config'])
-    dog = stack.enter_context(
-      watchdog.Watchdog(
-        fault.watchdog_seconds,
-        fault.watchdog_slow_seconds,
-        log_path=run_log.path(folder, jax.process_index()),
-      )
-    )
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(
       task,
@@ -249,6 +249,7 @@ def _describe(folder, writer, step, config):
 
 def _start(task, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
+  watchdog.expect('the first state', is_slow=True)
   state = task.initialize()
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
@@ -258,6 +259,7 @@ def _start(task, checkpoints, record, folder):
   )
 
   def read(step):
+    watchdog.expect(f'restoring the checkpoint of step {step}', is_slow=True)
     saved = checkpoints.record(step)
     _check(saved, record, folder)
     return checkpoints.restore(step, shapes), Progress.from_record(saved)

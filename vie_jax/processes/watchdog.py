@@ -19,7 +19,7 @@ from vie_jax.processes import exit_codes
 
 
 class Watchdog:
-  """Watches one loop; a context manager.
+  """Watches one training, its start and its end too; a context manager.
 
   Args:
     seconds: that a batch, a step, or anything else may take at most. 0 has
@@ -108,6 +108,12 @@ class Watchdog:
 
 
 _active: Watchdog | None = None
+
+
+def expect(what: str, *, is_slow: bool = False) -> None:
+  """Tells the watchdog of this process, if there is one, what comes next."""
+  if _active is not None:
+    _active.expect(what, is_slow=is_slow)
 
 
 def beat() -> None:
