@@ -10,7 +10,6 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
-import errno
 import json
 import os
 import pathlib
@@ -42,6 +41,7 @@ from vie_jax import (
   finetune,
   linear_eval,
   metric_log,
+  patient_file,
   result,
   retrieve,
   run_log,
@@ -141,24 +141,22 @@ def _refuse(reason):
 def code_of(error):
   """The exit code of an expected error: whether the same command may go on."""
   # A full disk may have room again, whatever was being written.
-  if _is_full(error) or isinstance(error, frame_store.UnreachableError):
+  if patient_file.is_no_room(error) or isinstance(
+    error, frame_store.UnreachableError
+  ):
     return exit_codes.RETRY
   return exit_codes.REFUSED
 
 
 def message_of(error, workdir):
   """What an expected error says to the user, and what to do about it."""
-  if not _is_full(error):
+  if not patient_file.is_no_room(error):
     return str(error)
   # The system itself often does not say which file it was.
   return (
     f'No room to write to {error.filename or workdir}: {error.strerror}. Make '
     'room, and run the same command again: it goes on from what is saved.'
   )
-
-
-def _is_full(error):
-  return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(unused_argv):

@@ -218,7 +218,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.keep_checkpoints = 3
   config.keep_checkpoint_every_steps = 0
   # After a checkpoint could not be saved, for want of room or whatever reason:
-  # 'retry' goes on and saves the next one; 'stop' ends with exit code 75.
+  # 'retry' goes on and saves the next one, with figures kept in memory until
+  # there is room; 'stop' ends with exit code 75.
   config.on_failed_save = 'retry'
 
   config.knn = ml_collections.ConfigDict()

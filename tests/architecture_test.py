@@ -57,10 +57,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
-  'run_log': ('untrusted', ''),
+  'patient_file': ('', ''),
+  'run_log': ('patient_file untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
-  'metric_log': ('untrusted', 'clu'),
+  'metric_log': ('patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
     'input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
@@ -69,7 +70,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'saved_steps': ('processes saved_steps', 'jax numpy orbax'),
-  'checkpoint': ('processes saved_steps', 'jax'),
+  'checkpoint': ('patient_file processes saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('processes', ''),
   'evaluation': (

@@ -4,11 +4,14 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import time
 
 import jax
 import numpy as np
+import pytest
 import tiny_run
 
 from vie_jax import checkpoint, experiment, metric_log, train
@@ -179,3 +182,33 @@ def kill_children(pid):
       os.kill(child, signal.SIGKILL)
       count += 1
   return count
+
+
+def mount(*arguments):
+  """Mounts; skips the test where that is not permitted."""
+  if (
+    not shutil.which('mount')
+    or subprocess.run(['mount', *arguments], check=False).returncode
+  ):
+    pytest.skip('no file system can be mounted here')
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+  """A file system of some bytes; skips where none can be mounted."""
+  folder.mkdir()
+  mount('-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder)
+  try:
+    yield folder
+  finally:
+    # Lazily: what a test that fails has open must not keep it.
+    subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+def fill(path):
+  """Leaves no byte on the disk of a new file."""
+  with path.open('wb', buffering=0) as file, contextlib.suppress(OSError):
+    for size in (2**20, 2**12, 1):
+      with contextlib.suppress(OSError):
+        while file.write(bytes(size)) == size:
+          pass

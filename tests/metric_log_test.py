@@ -1,8 +1,10 @@
 import json
 
+import fault_runs
 import numpy as np
 import pytest
 from clu import metric_writers
+from tensorboard.backend.event_processing import event_accumulator
 
 from vie_jax import metric_log
 
@@ -87,3 +89,54 @@ def test_other_kinds_of_records_pass_through_a_set_of_writers(tmp_path):
   writer.flush()
   writer.close()
   assert steps_of(tmp_path) == [1]
+
+
+def tensorboard_steps(workdir):
+  accumulator = event_accumulator.EventAccumulator(
+    str(workdir), size_guidance={event_accumulator.TENSORS: 0}
+  )
+  accumulator.Reload()
+  return {event.step for event in accumulator.Tensors('loss')}
+
+
+def write_losses(writer, steps):
+  for step in steps:
+    writer.write_scalars(step, {'loss': step / 2})
+
+
+def test_figures_wait_for_room_and_all_are_written(tmp_path, caplog):
+  with fault_runs.small_disk(tmp_path / 'disk', '4m') as disk:
+    workdir, steps = disk / 'run', list(range(600))
+    writer = metric_log.open_writers(
+      workdir, from_step=None, is_main=True, waits_for_room=True
+    )
+    write_losses(writer, steps[:50])
+    fault_runs.fill(disk / 'other')
+    write_losses(writer, steps[50:500])
+    assert writer.is_behind
+    assert not metric_log.are_written(writer)
+    (disk / 'other').unlink()
+    write_losses(writer, steps[500:])
+    assert metric_log.are_written(writer)
+    writer.close()
+    assert metric_log.curve(workdir, 'loss') == (steps, [s / 2 for s in steps])
+    assert tensorboard_steps(workdir) == {*steps}
+  said = [line for line in caplog.messages if 'room for the figures' in line]
+  assert len(said) == 2
+  assert 'There is no room' in said[0]
+  assert said[1].endswith('those that waited are written.')
+
+
+def test_by_choice_figures_do_not_wait_for_room(tmp_path):
+  with fault_runs.small_disk(tmp_path / 'disk', '1m') as disk:
+    writer = metric_log.open_writers(disk, from_step=None, is_main=True)
+    fault_runs.fill(disk / 'other')
+    with pytest.raises(OSError, match='No space left'):
+      write_losses(writer, range(600))
+
+
+def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):
+  writer = metric_log.open_writers(tmp_path, from_step=None, is_main=False)
+  writer.write_scalars(1, {'loss': 1.0})
+  assert metric_log.are_written(writer)
+  assert list(tmp_path.iterdir()) == []

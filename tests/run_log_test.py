@@ -1,6 +1,7 @@
 import logging as python_logging
 import re
 
+import fault_runs
 import pytest
 from absl import logging
 
@@ -79,3 +80,17 @@ def test_every_process_has_a_log_of_its_own(tmp_path):
   logging.info('Here.')
   assert [path.name for path in tmp_path.iterdir()] == ['train-process-3.log']
   assert 'Here.' in (tmp_path / run_log.file_name(3)).read_text()
+
+
+def test_lines_wait_for_room(tmp_path, capsys):
+  with fault_runs.small_disk(tmp_path / 'disk', '64k') as disk:
+    run_log.to_file(disk)
+    fault_runs.fill(disk / 'other')
+    for number in range(200):
+      logging.info('Line %d.', number)
+    (disk / 'other').unlink()
+    logging.info('Line 200.')
+    numbers = [line.rsplit(' ', 1)[1] for line in lines(disk)]
+    run_log.to_file(tmp_path)  # Closes it.
+  assert numbers == [f'{number}.' for number in range(201)]
+  assert 'Logging error' not in capsys.readouterr().err

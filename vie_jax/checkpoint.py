@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 
+from vie_jax import patient_file
 from vie_jax.processes import agreement
 from vie_jax.saved_steps import commit_record, step_reader
 from vie_jax.saved_steps.step_folders import StepFolders
@@ -72,6 +73,7 @@ class Checkpoints:
 
   Raises:
     CheckpointError: if it is to be written to and cannot be.
+    SaveFailedError: likewise, for want of room.
   """
 
   def __init__(
@@ -162,6 +164,21 @@ class Checkpoints:
       )
     self._saver.start(step, items, record)
 
+  def give_up(self, step: int, reason: str) -> None:
+    """Counts a step as one that could not be saved, without a try.
+
+    All processes call this.
+
+    Args:
+      step: that was to be saved.
+      reason: without a full stop.
+
+    Raises:
+      SaveFailedError: as `poll`.
+    """
+    self._take_note(waits=True)
+    self._fail(step, reason)
+
   def poll(self) -> None:
     """Takes note of a save that has ended; a training calls it now and then.
 
@@ -190,6 +207,9 @@ class Checkpoints:
       self._failure = None
       self._steps = kept([*self._steps, step], **self._keep)
       return
+    self._fail(step, reason)
+
+  def _fail(self, step: int, reason: str) -> None:
     before = (
       'there is no other'
       if not self._steps
@@ -342,7 +362,7 @@ class Checkpoints:
 
   def _prepare(self) -> None:
     """Makes the folder, finds out whether it takes files, and tidies up."""
-    reason = ''
+    reason, has_room = '', True
     if agreement.is_first():
       probe = self._directory / f'.{uuid.uuid4().hex}'
       try:
@@ -352,9 +372,15 @@ class Checkpoints:
         os.unlink(probe)
       except OSError as error:
         reason = error.strerror or str(error)
+        has_room = not patient_file.is_no_room(error)
       else:
         self._folders.remove_unfinished()
-    reason = agreement.from_first(reason)
+    reason, has_room = agreement.by_first('writes', lambda: [reason, has_room])
+    if not has_room:
+      raise SaveFailedError(
+        f'{self._directory} cannot be written to: {reason}. Make room, and run '
+        'the same command again.'
+      )
     if reason:
       raise CheckpointError(
         f'{self._directory} cannot be written to: {reason}. Use another '

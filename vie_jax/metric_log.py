@@ -2,18 +2,33 @@
 
 The last is one JSON line per step, for reading by programs, and by people
 without TensorBoard.
+
+A disk that is full need not end a run: figures are then kept in memory until
+there is room.
 """
 
+import collections
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
+from absl import logging
 from clu import metric_writers
 
+from vie_jax import patient_file
+from vie_jax.processes import agreement
 from vie_jax.untrusted import json_text
 
 FILE_NAME = 'metrics.jsonl'
+# Why a step is not saved: who went on from it would lack its figures.
+NO_ROOM = 'there is no room for the figures of the steps before it'
+# TensorBoard's files are not begun anew with less room than this.
+_ENOUGH_BYTES = 2**20
+# Calls of `write_scalars` that are kept for TensorBoard.
+_MOST_CALLS = 10_000
 
 
 class DivergedError(RuntimeError):
@@ -58,6 +73,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
       run that starts anew: all are.
     again: name of a figure; the line of `from_step` that has it is dropped,
       too, since it will be written again. None drops no such line.
+    waits_for_room: whether lines are kept in memory while the disk is full;
+      if not, that is an error.
   """
 
   def __init__(
@@ -66,6 +83,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     *,
     from_step: int | None,
     again: str | None = None,
+    waits_for_room: bool = False,
   ):
     kept = [
       line
@@ -79,7 +97,17 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     fresh = path.with_suffix('.tmp')
     fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     fresh.replace(path)
-    self._file = path.open('a', encoding='utf-8')
+    self._file = patient_file.PatientFile(path, waits=waits_for_room)
+
+  @property
+  def is_behind(self) -> bool:
+    """Whether lines wait for room."""
+    return self._file.is_behind
+
+  @property
+  def num_dropped(self) -> int:
+    """Lines that were given up, as too many waited."""
+    return self._file.num_dropped
 
   def write_scalars(self, step, scalars):
     """Writes one line; a figure that is not finite becomes null."""
@@ -89,7 +117,6 @@ class JsonLinesWriter(metric_writers.MetricWriter):
       for name, value in values.items()
     }
     self._file.write(json.dumps({'step': int(step), **finite}) + '\n')
-    self._file.flush()
 
   def write_summaries(self, *unused_args, **unused_kwargs):
     """Not kept here."""
@@ -116,12 +143,135 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     """Not kept here."""
 
   def flush(self):
-    """Brings all lines to the disk."""
+    """Writes the lines that waited for room."""
     self._file.flush()
 
   def close(self):
-    """Closes the file."""
+    """Closes the file; raises OSError if there is no room for all lines."""
     self._file.close()
+
+
+class _PatientSummaryWriter(metric_writers.MetricWriter):
+  """TensorBoard's files, begun anew after there was no room for a while.
+
+  What a file that met a full disk holds beyond its last whole record is not
+  known: so it is left, and what was not surely written goes to another one.
+  """
+
+  def __init__(self, workdir: str):
+    self._workdir = workdir
+    self._writer = metric_writers.SummaryWriter(workdir)
+    self._calls = collections.deque(maxlen=_MOST_CALLS)
+
+  def write_scalars(self, step, scalars):
+    """Writes figures at once, or when there is room."""
+    self._calls.append((step, dict(scalars)))
+    self.flush()
+
+  def write_texts(self, step, texts):
+    """Writes texts, or not at all while there is no room."""
+    if self._writer is not None:
+      self._writer.write_texts(step, texts)
+
+  def flush(self):
+    """Writes what waits, if there is room."""
+    try:
+      if self._writer is None:
+        if shutil.disk_usage(self._workdir).free < _ENOUGH_BYTES:
+          return
+        self._writer = metric_writers.SummaryWriter(self._workdir)
+      for step, scalars in self._calls:
+        self._writer.write_scalars(step, scalars)
+      self._writer.flush()
+    except tf.errors.ResourceExhaustedError:
+      self._writer = None
+    else:
+      self._calls.clear()
+
+  def close(self):
+    """Closes the file."""
+    self.flush()
+    if self._writer is not None:
+      self._writer.close()
+
+  def write_summaries(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_images(self, *unused_args):
+    """Not kept here."""
+
+  def write_videos(self, *unused_args):
+    """Not kept here."""
+
+  def write_audios(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_histograms(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_pointcloud(self, *unused_args, **unused_kwargs):
+    """Not kept here."""
+
+  def write_hparams(self, *unused_args):
+    """Not kept here."""
+
+
+class Writers(metric_writers.MultiWriter):
+  """All that a run's figures go to; says when figures begin to wait for room.
+
+  Args:
+    writers: of clu.
+    lines: the one of them that `metrics.jsonl` is of; None if this process
+      writes no files.
+  """
+
+  def __init__(
+    self,
+    writers: Sequence[metric_writers.MetricWriter],
+    lines: JsonLinesWriter | None,
+  ):
+    super().__init__(writers)
+    self._lines = lines
+    self._was_behind = False
+
+  @property
+  def is_behind(self) -> bool:
+    """Whether figures that this process writes wait for room."""
+    return self._lines is not None and self._lines.is_behind
+
+  def write_scalars(self, step, scalars):
+    """Writes figures of a step."""
+    super().write_scalars(step, scalars)
+    self._tell()
+
+  def flush(self):
+    """Writes what waits, if there is room."""
+    super().flush()
+    self._tell()
+
+  def _tell(self):
+    if self.is_behind == self._was_behind:
+      return
+    self._was_behind = self.is_behind
+    if self.is_behind:
+      logging.error(
+        'There is no room for the figures (%s). They are kept in memory until '
+        'there is; training goes on.',
+        FILE_NAME,
+      )
+    else:
+      logging.warning(
+        'There is room for the figures again: those that waited are written%s.',
+        f', but for {self._lines.num_dropped} lines'
+        if self._lines.num_dropped
+        else '',
+      )
+
+
+def are_written(writer: Writers) -> bool:
+  """Whether no figure waits for room, in any process; all of them call this."""
+  writer.flush()
+  return not agreement.anywhere(writer.is_behind)
 
 
 class _ScalarsToLog(metric_writers.LoggingWriter):
@@ -137,7 +287,8 @@ def open_writers(
   from_step: int | None,
   again: str | None = None,
   is_main: bool,
-) -> metric_writers.MultiWriter:
+  waits_for_room: bool = False,
+) -> Writers:
   """Opens everything that a run's figures go to.
 
   Args:
@@ -145,13 +296,16 @@ def open_writers(
     from_step: see `JsonLinesWriter`.
     again: likewise.
     is_main: whether this process writes files, or only its log.
+    waits_for_room: see `JsonLinesWriter`; of TensorBoard, too.
   """
-  writers = [_ScalarsToLog()]
-  if is_main:
-    # Not asynchronous: a thread that writes while the process is killed
-    # leaves a torn file, and a few scalars cost nothing.
-    writers += [
-      metric_writers.SummaryWriter(str(workdir)),
-      JsonLinesWriter(workdir, from_step=from_step, again=again),
-    ]
-  return metric_writers.MultiWriter(writers)
+  if not is_main:
+    return Writers([_ScalarsToLog()], None)
+  # Not asynchronous: a thread that writes while the process is killed
+  # leaves a torn file, and a few scalars cost nothing.
+  kind = (
+    _PatientSummaryWriter if waits_for_room else metric_writers.SummaryWriter
+  )
+  lines = JsonLinesWriter(
+    workdir, from_step=from_step, again=again, waits_for_room=waits_for_room
+  )
+  return Writers([_ScalarsToLog(), kind(str(workdir)), lines], lines)

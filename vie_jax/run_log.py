@@ -1,14 +1,18 @@
 """The plain log of a run, on the terminal and in its workdir."""
 
+import contextlib
 import logging as python_logging
 import os
 import pathlib
 
 from absl import logging
 
+from vie_jax import patient_file
 from vie_jax.untrusted import text
 
 FILE_NAME = 'train.log'
+# That wait for room in memory.
+_MOST_BYTES = 2**20
 _NOISY = (
   f'{os.sep}orbax{os.sep}',
   f'{os.sep}etils{os.sep}',
@@ -46,6 +50,29 @@ class _Formatter(python_logging.Formatter):
     return '\n  '.join(map(text.printable, lines))
 
 
+class _FileHandler(python_logging.Handler):
+  """Appends to a file; lines wait in memory while its disk is full."""
+
+  def __init__(self, path: pathlib.Path):
+    super().__init__()
+    self._file = patient_file.PatientFile(path, most_bytes=_MOST_BYTES)
+
+  def emit(self, record):
+    try:
+      self._file.write(self.format(record) + '\n')
+    except Exception:  # as all handlers: a log ends nothing
+      self.handleError(record)
+
+  def flush(self):
+    with contextlib.suppress(OSError, ValueError):
+      self._file.flush()
+
+  def close(self):
+    with contextlib.suppress(OSError):
+      self._file.close()
+    super().close()
+
+
 def _formatter(mark=''):
   return _Formatter(f'%(asctime)s {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
 
@@ -80,7 +107,8 @@ def to_terminal(mark: str = '') -> None:
 def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   """Appends log lines to a file in a workdir, too, see `file_name`.
 
-  From here on to this one only: a process that runs one training after the
+  While the disk is full, lines are kept in memory, up to a bound. From here on
+  to this one only: a process that runs one training after the
   other writes each to its own file.
 
   Args:
@@ -89,10 +117,10 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   """
   logger = logging.get_absl_logger()
   for old in list(logger.handlers):
-    if isinstance(old, python_logging.FileHandler):
+    if isinstance(old, _FileHandler):
       logger.removeHandler(old)
       old.close()
-  handler = python_logging.FileHandler(path(workdir, process), encoding='utf-8')
+  handler = _FileHandler(path(workdir, process))
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)

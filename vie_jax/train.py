@@ -261,6 +261,7 @@ class _Reporter:
       from_step=checkpoints.latest_step,
       again='eval/seconds' if self.evaluation_is_due else None,
       is_main=jax.process_index() == 0,
+      waits_for_room=parts.config.on_failed_save == 'retry',
     )
 
   def scalars(self, step: int, metrics: dict) -> None:
@@ -295,7 +296,9 @@ class _Reporter:
     self.check(state)
     self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
-    self.writer.flush()
+    if not metric_log.are_written(self.writer):
+      self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
+      return
     self._checkpoints.save(
       state,
       {

@@ -9,10 +9,12 @@ import sys
 import tempfile
 import time
 
+import fault_runs
 import jax.numpy as jnp
 import pytest
 import tiny_run
 from faults import checkpoint_program
+from tensorboard.backend.event_processing import event_accumulator
 
 from vie_jax import checkpoint, sharding
 
@@ -53,22 +55,6 @@ def test_twenty_saves_without_room(tmp_path):
   check_room(tmp_path, 20)
 
 
-@contextlib.contextmanager
-def small_disk(folder, size):
-  """A file system of some bytes; skips where none can be mounted."""
-  folder.mkdir()
-  mounting = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder]
-  if (
-    not shutil.which('mount')
-    or subprocess.run(mounting, check=False).returncode
-  ):
-    pytest.skip('no file system can be mounted here')
-  try:
-    yield folder
-  finally:
-    subprocess.run(['umount', folder], check=True)
-
-
 def state_of(step):
   state = checkpoint_program.first_state(sharding.make_mesh(1))
   return state.replace(step=jnp.asarray(step, jnp.int32))
@@ -84,7 +70,7 @@ def poll_until_told(checkpoints):
 
 def test_a_full_disk_is_noticed_and_left_as_it_was(tmp_path, caplog):
   with (
-    small_disk(tmp_path / 'disk', '4m') as disk,
+    fault_runs.small_disk(tmp_path / 'disk', '4m') as disk,
     checkpoint.Checkpoints(disk, keep=3) as checkpoints,
   ):
     checkpoints.save(state_of(1), {})
@@ -143,3 +129,120 @@ def test_a_folder_without_rights_is_refused_at_once():
     os.chmod(folder, 0o755)
     message = as_nobody(folder)
   assert 'checkpoints cannot be written to: Permission denied.' in message
+
+
+@contextlib.contextmanager
+def ending(process):
+  """Ends a run, if it has not ended, whatever becomes of the test."""
+  try:
+    yield process
+  finally:
+    if process.poll() is None:
+      process.kill()
+      process.wait()
+
+
+def events(workdir):
+  """Steps of the losses that TensorBoard reads."""
+  accumulator = event_accumulator.EventAccumulator(
+    str(workdir), size_guidance={event_accumulator.TENSORS: 0}
+  )
+  accumulator.Reload()
+  return {event.step for event in accumulator.Tensors('train/loss')}
+
+
+@pytest.mark.slow
+def test_a_run_survives_a_disk_that_is_full_for_a_while(demo_dataset, tmp_path):
+  options = {'num_steps': 120, 'eval_every_steps': 60}
+  whole = tmp_path / 'whole'
+  tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
+  with fault_runs.small_disk(tmp_path / 'disk', '64m') as disk:
+    workdir, said = disk / 'run', tmp_path / 'said'
+    with said.open('w') as output:
+      process = subprocess.Popen(
+        tiny_run.command(workdir, demo_dataset, **options),
+        cwd=tiny_run.REPOSITORY,
+        env=tiny_run.environment(),
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+    with ending(process):
+      fault_runs.wait_until(fault_runs.has_step(workdir, 15), process)
+      fault_runs.fill(disk / 'other')
+      fault_runs.wait_until(
+        lambda: said.read_text().count('could not be saved') >= 3, process
+      )
+      (disk / 'other').unlink()
+      assert process.wait(tiny_run.PATIENCE_SECONDS) == 0, said.read_text()
+    log = said.read_text()
+    assert log.count('There is no room for the figures') == 1
+    assert log.count('There is room for the figures again') == 1
+    config = tiny_run.config(demo_dataset, **options)
+    fault_runs.assert_same_end(whole, workdir, config)
+    assert fault_runs.figures(workdir) == fault_runs.figures(whole)
+    assert events(workdir) == {*range(1, 121)}
+    # The log waited, too. On standard error orbax has words of its own.
+    told = (workdir / 'train.log').read_text()
+    assert 'Traceback' not in told
+    assert told.count('could not be saved') == log.count('could not be saved')
+
+
+@contextlib.contextmanager
+def read_only(workdir):
+  """Has a workdir take no new files, as a file system that lost its disk."""
+  fault_runs.mount('--bind', workdir, workdir)
+  try:
+    fault_runs.mount('-o', 'remount,ro,bind', workdir)
+    yield
+  finally:
+    # Lazily: the run may just be looking at a file there.
+    subprocess.run(['umount', '--lazy', workdir], check=True)
+
+
+@contextlib.contextmanager
+def replaced_by_a_file(workdir):
+  """Has a file lie where the folder of the checkpoints is expected."""
+  folder, aside = workdir / 'checkpoints', workdir / 'aside'
+  folder.rename(aside)
+  folder.write_text('not a folder')
+  try:
+    yield
+  finally:
+    folder.unlink()
+    aside.rename(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('obstacle', [read_only, replaced_by_a_file])
+@pytest.mark.parametrize('policy', ['retry', 'stop'])
+def test_a_run_that_cannot_save_for_a_while(
+  demo_dataset, tmp_path, obstacle, policy
+):
+  options = {'num_steps': 120, 'eval_every_steps': 60, 'on_failed_save': policy}
+  whole, workdir = tmp_path / 'whole', tmp_path / 'run'
+  tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
+  command = tiny_run.command(workdir, demo_dataset, **options)
+  with ending(tiny_run.start(command)) as process:
+    fault_runs.wait_until(fault_runs.has_step(workdir, 15), process)
+    kept = fault_runs.steps_of(workdir)
+    with obstacle(workdir):
+      fault_runs.wait_until(
+        fault_runs.has_logged(workdir, 'could not be saved'), process
+      )
+      if policy == 'stop':
+        output = tiny_run.output_of(process)
+    if policy == 'retry':
+      output = tiny_run.output_of(process)
+  if policy == 'stop':
+    assert process.returncode == fault_runs.RETRY, output
+    assert 'run the same command again' in output.splitlines()[-1]
+    assert max(kept) <= max(fault_runs.steps_of(workdir))
+    output = tiny_run.run(command)
+  else:
+    assert process.returncode == 0, output
+    assert 'The next one is tried as usual.' in output
+  assert 'Traceback' not in (workdir / 'train.log').read_text()
+  config = tiny_run.config(demo_dataset, **options)
+  fault_runs.assert_same_end(whole, workdir, config)
+  assert fault_runs.figures(workdir) == fault_runs.figures(whole)

@@ -1,5 +1,6 @@
 """kill -9 at random moments: nothing that was saved is lost, no bit differs."""
 
+import json
 import random
 import sys
 import time
@@ -8,21 +9,35 @@ import fault_runs
 import pytest
 import tiny_run
 
-NUM_KILLS, NUM_FINETUNING_KILLS = 20, 10
+from vie_jax import result
+
+NUM_KILLS, NUM_LABELLED_KILLS = 20, 10
 OPTIONS = {'num_devices': 1, 'checkpoint_every_steps': 2, 'eval_every_steps': 6}
 # So long that no run comes to its end before the last kill.
 LONG = {**OPTIONS, 'num_steps': 600, 'eval_every_steps': 12}
-FINETUNE = {
-  'mode': 'finetune',
-  'num_devices': 1,
-  'init_from': 'random',
-  'dataset__label_columns': "('motion',)",
-  'finetune__batch_size': 16,
-  'finetune__eval_batch_size': 16,
-  'finetune__num_steps': 300,
-  'finetune__eval_every_steps': 4,
-  'finetune__checkpoint_every_steps': 2,
+# What is trained on labels: mode -> (folder of its results, fields of its own).
+LABELLED = {
+  'finetune': ('demo-motion', {}),
+  'linear_eval': ('demo_random', {'linear_eval__drop_steps': (200,)}),
 }
+
+
+def labelled_options(mode):
+  own = {
+    'batch_size': 16,
+    'eval_batch_size': 16,
+    'num_steps': 300,
+    'eval_every_steps': 4,
+    'checkpoint_every_steps': 2,
+  }
+  return {
+    'mode': mode,
+    'num_devices': 1,
+    'init_from': 'random',
+    'dataset__label_columns': "('motion',)",
+    **{f'{mode}__{name}': value for name, value in own.items()},
+    **LABELLED[mode][1],
+  }
 
 
 def progress(log):
@@ -80,21 +95,27 @@ def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finetuning_that_is_killed_often_ends_bit_equal(
-  demo_dataset, tmp_path
+@pytest.mark.parametrize('mode', LABELLED)
+def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
+  demo_dataset, tmp_path, mode
 ):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  command = tiny_run.command(whole, demo_dataset, **FINETUNE)
-  tiny_run.run(command)
-  command = tiny_run.command(killed, demo_dataset, **FINETUNE)
-  folders = [path / 'finetune' / 'demo-motion' for path in (whole, killed)]
-  kill_often(command, folders[1], NUM_FINETUNING_KILLS)
+  options = labelled_options(mode)
+  tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
+  command = tiny_run.command(killed, demo_dataset, **options)
+  folders = [path / mode / LABELLED[mode][0] for path in (whole, killed)]
+  kill_often(command, folders[1], NUM_LABELLED_KILLS)
   tiny_run.run(command)
   expected, found = (fault_runs.digests_of(folder) for folder in folders)
   assert found == expected
   figures = [fault_runs.figures(folder) for folder in folders]
   assert figures[0] == figures[1]
-  print(f'{NUM_FINETUNING_KILLS} kills of a finetuning, the same to the bit')
+  results = [
+    json.loads((folder / result.FILE).read_text()) for folder in folders
+  ]
+  for name in ('accuracy', 'best', 'steps', 'network'):
+    assert results[0][name] == results[1][name]
+  print(f'{NUM_LABELLED_KILLS} kills of {mode}, the same to the bit')
 
 
 @pytest.mark.slow

@@ -221,6 +221,7 @@ def fit(
       from_step=checkpoints.latest_step,
       again='val/seconds' if progress.evaluation_is_due else None,
       is_main=jax.process_index() == 0,
+      waits_for_room=keeping['on_failed_save'] == 'retry',
     )
     stack.callback(writer.close)
     _describe(folder, writer, int(state.step), record['config'])

@@ -204,7 +204,10 @@ class Loop:
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
     self._check_lock()
-    self._writer.flush()
+    # A training that goes on from here writes no figures of the steps before.
+    if not metric_log.are_written(self._writer):
+      self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
+      return
     progress = dataclasses.replace(
       progress,
       seconds=self._elapsed(),
