@@ -9,7 +9,7 @@ import pytest
 
 # A program that is begun and ended as main.py does it.
 PROGRAM = """
-import os, pathlib, sys, time
+import faulthandler, os, pathlib, sys, time
 import jax
 import numpy as np
 from absl import logging
@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from vie_jax import run_log
 from vie_jax.processes import agreement, distributed, ending, peers
 run_log.to_terminal()
+faulthandler.enable()  # as absl's app.run does
 try:
   distributed.initialize(
     'auto', distributed.Timeouts(connect=60, heartbeat=10, shutdown=10)
@@ -152,11 +153,41 @@ for number in range(1000):
   both = ended(body, tmp_path)
   assert both[killed].code == -9
   other = both[1 - killed]
-  # JAX aborts a process whose coordinator is gone.
-  assert other.code in ((75, -6) if killed == 0 else (75,))
+  assert other.code == 75, other.log
   assert other.seconds - both[killed].seconds < 10
-  if other.code == 75:
+  if killed == 0:
+    assert 'Process 0 of 2, at localhost:' in last_line(other)
+    assert 'Run the same command again' in last_line(other)
+  else:
     assert last_line(other).endswith('Another is gone.')
+
+
+def test_without_its_coordinator_a_process_that_computes_nothing_ends(tmp_path):
+  body = """
+if index == 0:
+  time.sleep(1)
+  os.kill(os.getpid(), 9)
+time.sleep(60)
+"""
+  first, other = ended(body, tmp_path)
+  assert (first.code, other.code) == (-9, 75), other.log
+  assert other.seconds - first.seconds < 10
+  assert 'Process 0 of 2, at localhost:' in last_line(other)
+
+
+@pytest.mark.slow
+def test_an_abort_of_another_kind_is_as_it_was(tmp_path):
+  body = """
+if index == 1:
+  os.abort()
+time.sleep(60)
+"""
+  first, other = ended(body, tmp_path)
+  assert other.code == -6
+  assert 'is gone, and with it' not in other.log
+  # The stacks, which what handled it before prints.
+  assert 'Current thread' in other.log
+  assert first.code not in (0, 2)
 
 
 def test_a_coordinator_that_is_not_there_is_named(tmp_path):

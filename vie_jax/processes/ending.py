@@ -14,7 +14,7 @@ import time
 
 from absl import logging
 
-from vie_jax.processes import peers
+from vie_jax.processes import coordinator_loss, exit_codes, peers
 
 # Of messages of computations that wait for a process which is gone.
 _LOSS = ('Gloo ', 'Connection closed by peer', 'coordination service')
@@ -41,6 +41,8 @@ class Watch:
   @classmethod
   def start(cls):
     """Starts to look, in a run of several processes."""
+    if peers.index():
+      coordinator_loss.explain(peers.address(), _leave_without_first)
     cls._thread = threading.Thread(target=cls._watch, daemon=True)
     cls._thread.start()
 
@@ -66,7 +68,7 @@ def _ended_elsewhere():
   """What another process said before it left, or None."""
   try:
     found = peers.client().key_value_dir_get(_ENDED)
-  except RuntimeError:  # The service is gone: JAX ends this process.
+  except RuntimeError:  # The service is gone, see `coordinator_loss`.
     return None
   for _, text in found:
     other = json.loads(text)
@@ -84,6 +86,17 @@ def _leave_as(other):
     other['message'],
   )
   _end(other['code'], 2 * (_GRACE_SECONDS + _pause()))
+
+
+def _leave_without_first():
+  logging.error(
+    'Process 0 of %d, at %s, is gone, and with it what connects the others: '
+    'this process ends. Its own log, or that of its machine, says why. Run the '
+    'same command again on all machines: it goes on from the last save.',
+    peers.count(),
+    peers.address(),
+  )
+  exit_now(exit_codes.RETRY)
 
 
 def tells_of_loss(error: Exception) -> bool:

@@ -34,6 +34,11 @@ def index() -> int:
   return jax_distributed.global_state.process_id
 
 
+def address() -> str:
+  """HOST:PORT of JAX's service, in process 0."""
+  return jax_distributed.global_state.coordinator_address
+
+
 def count() -> int:
   """Number of processes, without asking for devices."""
   return jax_distributed.global_state.num_processes
