@@ -102,7 +102,9 @@ def test_a_checkpoint_that_cannot_be_read_to_its_end_is_found(
   check_found(
     tiny_run.command(tmp_path, demo_dataset, **options, **limits),
     RESTORE_SLEEPS,
-    tmp_path if mode == 'train' else tmp_path / 'finetune' / 'demo-motion',
+    tmp_path
+    if mode == 'train'
+    else tmp_path / 'finetune' / 'demo_motion_random',
     'restoring the checkpoint of step 4',
     'sleep_while_restoring',
   )

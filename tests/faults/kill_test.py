@@ -17,7 +17,7 @@ OPTIONS = {'num_devices': 1, 'checkpoint_every_steps': 2, 'eval_every_steps': 6}
 LONG = {**OPTIONS, 'num_steps': 600, 'eval_every_steps': 12}
 # What is trained on labels: mode -> (folder of its results, fields of its own).
 LABELLED = {
-  'finetune': ('demo-motion', {}),
+  'finetune': ('demo_motion_random', {}),
   'linear_eval': ('demo_random', {'linear_eval__drop_steps': (200,)}),
 }
 
