@@ -221,6 +221,15 @@ def get_config() -> ml_collections.ConfigDict:
   # 'retry' goes on and saves the next one; 'stop' ends with exit code 75.
   config.on_failed_save = 'retry'
 
+  # Whether a training writes a trace of some of its steps to WORKDIR/profile,
+  # once, for XProf and Perfetto; see docs/performance.md.
+  config.profile = False
+  # Its first step, counted from 1; 0 begins once ten steps have run without a
+  # compilation. To see k-means, an evaluation or a save, begin before one.
+  config.profile_first_step = 0
+  # Steps of the trace.
+  config.profile_steps = 5
+
   config.knn = ml_collections.ConfigDict()
   # Neighbours that vote; 10 (official).
   config.knn.num_neighbors = 10
