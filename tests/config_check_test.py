@@ -29,7 +29,7 @@ TOO_SMALL = {  # smallest value that works -> fields
     'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed '
     'input.prefetch_batches fault.watchdog_seconds '
     'fault.watchdog_slow_seconds fault.max_skipped_in_a_row '
-    'fault.max_skipped_steps profile_first_step'
+    'fault.max_skipped_steps profile_first_step eval_videos'
   ),
 }
 BAD_VALUES = [

@@ -69,6 +69,7 @@ _NOT_NEGATIVE = (
   'objective.instance_recognition_steps',
   'keep_checkpoint_every_steps',
   'profile_first_step',
+  'eval_videos',
   'local_aggregation.recluster_every_steps',
   'local_aggregation.kmeans_warm_iterations',
   'optimizer.learning_rate',
