@@ -408,6 +408,10 @@ def draw(curves, path):
       plot.set_xscale('log')
       plot.set_yscale('log')
       plot.grid(alpha=0.3)
+      if axis != 'videos':
+        sizes = [found['size'] for found in rows]
+        plot.set_xticks(sizes, [f'{size}' for size in sizes])
+        plot.minorticks_off()
       if row:
         plot.set_xlabel(_LABELS[axis])
   axes[0][0].set_ylabel(f'{bank_programs.unit()} of a step')
@@ -430,6 +434,9 @@ def main():
     '--most-gib', type=float, default=16, help='of a program that is run'
   )
   parser.add_argument(
+    '--step', choices=tuple(TYPICAL), help='only this one; both unless given'
+  )
+  parser.add_argument(
     '--sizes',
     type=int,
     help='of each curve, the smallest ones; all unless it is given',
@@ -438,7 +445,11 @@ def main():
   report = result_lines.Report(
     'cost_growth', rounds=options.rounds, packages=('jax', 'jaxlib', 'numpy')
   )
-  axes = {key: sizes[: options.sizes] for key, sizes in AXES.items()}
+  axes = {
+    (step, axis): sizes[: options.sizes]
+    for (step, axis), sizes in AXES.items()
+    if options.step in (None, step)
+  }
   curves = measure(report, axes, options.most_gib * _GIB)
   if options.figure:
     draw(curves, options.figure)

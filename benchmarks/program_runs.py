@@ -13,9 +13,9 @@ NEVER = 10**9
 """Steps between things that are not to happen in a run."""
 
 # What the log says when a phase of a start is done: name of the phase, and
-# the message. Imports are measured alone, before them.
+# the message.
 _PHASES = (
-  ('configuration and data set', re.compile(r'Data set ')),
+  ('imports and data set', re.compile(r'Data set ')),
   ('first state', re.compile(r'Config:')),
   ('first evaluation', re.compile(r'\[0\] ')),
   ('first batch', re.compile(r'Compiling the step of ')),
@@ -108,18 +108,17 @@ def import_seconds():
   return time.perf_counter() - start
 
 
-def phases(said, imports):
+def phases(said):
   """How long each phase of a start has taken.
 
   Args:
     said: list of (seconds, line), see `run`.
-    imports: seconds of them, measured alone.
 
   Returns:
     phase -> seconds, in order, which add up to the last entry, 'launch to first
     step'. A phase that the log does not tell of is part of the next one.
   """
-  found, last = {'imports': imports}, imports
+  found, last = {}, 0.0
   for name, message in _PHASES:
     times = [seconds for seconds, line in said if message.search(line)]
     if times:

@@ -312,7 +312,7 @@ def _time_start(case, rounds, report):
     # The objective that a training begins with.
     'objective.instance_recognition_steps': 1,
   }
-  found = {'empty cache': [], 'full cache': []}
+  found, imports = {'empty cache': [], 'full cache': []}, []
   for _ in range(rounds):
     with tempfile.TemporaryDirectory() as folder:
       folder = pathlib.Path(folder)
@@ -323,8 +323,12 @@ def _time_start(case, rounds, report):
           ),
           program_runs.environment(folder / 'cache'),
         )
-        imports = program_runs.import_seconds()
-        of_cache.append(program_runs.phases(said, imports))
+        of_cache.append(program_runs.phases(said))
+    imports.append(program_runs.import_seconds())
+  title = f'{case["title"]}, start'
+  report.add(
+    title, 'import main alone', 'imports, s', statistics.median(imports)
+  )
   base = found['empty cache']
   for name, rounds_ in found.items():
     for phase in rounds_[0]:
@@ -333,7 +337,7 @@ def _time_start(case, rounds, report):
       if rounds_ is not base:
         ratio = _ratio(seconds, [phases[phase] for phases in base])
       report.add(
-        f'{case["title"]}, start',
+        title,
         name,
         f'{phase}, s',
         statistics.median(seconds),

@@ -23,10 +23,9 @@ def test_the_phases_of_a_start_follow_the_log_and_add_up(program_runs):
     (9.75, '2026-01-01 00:00:00 [1] train/learning_rate=0.1, train/loss=5'),
     (11.0, '2026-01-01 00:00:00 [1] knn/motion_top1=0.2'),
   ]
-  phases = program_runs.phases(said, imports=3.0)
+  phases = program_runs.phases(said)
   assert phases == {
-    'imports': 3.0,
-    'configuration and data set': 1.0,
+    'imports and data set': 4.0,
     'first state': 1.0,
     'first evaluation': 2.5,
     'first batch': 0.25,
@@ -34,7 +33,7 @@ def test_the_phases_of_a_start_follow_the_log_and_add_up(program_runs):
     'launch to first step': 9.75,
   }
   # A run that goes on from a checkpoint has no first evaluation.
-  without = program_runs.phases(said[:3] + said[4:], imports=3.0)
+  without = program_runs.phases(said[:3] + said[4:])
   assert 'first evaluation' not in without
   assert without['first batch'] == 2.75
   assert without['launch to first step'] == 9.75
