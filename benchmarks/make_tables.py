@@ -21,9 +21,6 @@ the variant that is named.
 
 No GPU has been at hand. What crop and colour noise cost there, as a part of a
 step, is not measured; `python benchmarks/device_augment.py` measures it.
-
-The figures of input_pipeline are of the code before the clips of a batch were
-drawn at once and frames were read one by one.
 """
 
 

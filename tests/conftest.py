@@ -1,5 +1,6 @@
 """Settings of all tests: eight CPU devices, strict array semantics."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -31,6 +32,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.jax_cache'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _little_for_the_garbage_collector():
+  """What is there already is not looked through again and again."""
+  gc.collect()
+  gc.freeze()
 
 
 @pytest.fixture(params=[1, 8], ids=lambda number: f'{number}_devices')

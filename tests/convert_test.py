@@ -70,6 +70,7 @@ def test_knn_compares_with_clips(demo_dataset, workdir):
   assert result['network']['step'] == 1_450_000
 
 
+@pytest.mark.slow
 def test_training_starts_from_it_and_goes_on(demo_dataset, source, tmp_path):
   folder = str(tmp_path)
   convert.convert(

@@ -89,6 +89,7 @@ def test_embeddings_are_those_of_the_official_network(
   assert written['network']['source'].startswith('official:')
 
 
+@pytest.mark.slow
 def test_embeddings_do_not_depend_on_the_batch_size(tmp_path):
   write_clips(tmp_path, 9, 1, 32, 32, 3)
   results = [
@@ -325,6 +326,7 @@ def test_a_layer_is_the_plain_mean_of_its_readouts(demo_dataset, tmp_path):
   assert np.linalg.norm(found, axis=1).max() > 1.5
 
 
+@pytest.mark.slow
 def test_an_array_of_clips_has_layers_too(tmp_path):
   clips = write_clips(tmp_path, 3, 1, 32, 32, 3)
   config = config_of('vie_single', tmp_path, embed__layer='conv5')
@@ -356,7 +358,11 @@ def images(demo_dataset, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-  'base,frames', [('vie_single', 1), ('vie_slowfast', 8)]
+  'base,frames',
+  [
+    ('vie_single', 1),
+    pytest.param('vie_slowfast', 8, marks=pytest.mark.slow),
+  ],
 )
 def test_an_image_is_shown_as_static_video(images, tmp_path, base, frames):
   folder, found = embedded(images, tmp_path, base=base)
@@ -440,6 +446,7 @@ def test_a_folder_of_videos_is_prepared_and_embedded(
   assert result.read(folder / 'result.json')['dataset']['path'] == str(source)
 
 
+@pytest.mark.slow
 def test_a_single_video_file_is_embedded(video_files, tmp_path):
   folder, found = embedded(video_files[0], tmp_path)
   assert folder.name == f'{video_files[0].stem}_random'

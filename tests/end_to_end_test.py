@@ -8,47 +8,17 @@ import shutil
 import sys
 import time
 
-import jax
+import fault_runs
 import numpy as np
 import pytest
 import tiny_run
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from vie_jax import checkpoint, experiment, metric_log, run_log, train
+from vie_jax import metric_log, run_log, train
 from vie_jax.input_pipeline import frame_store
 
-# Of the process, not of the run.
-TIMES = ('steps_per_sec', 'uptime', 'eval/seconds')
 TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
-
-
-def final_leaves(workdir, dataset, num_devices, **changes):
-  """Every leaf of the newest checkpoint, on the host, by its path."""
-  config = tiny_run.config(dataset, num_devices=num_devices, **changes)
-  rule, _ = train.build_optimizer(config)
-  with (
-    experiment.open_experiment(config) as parts,
-    checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
-  ):
-    shapes = experiment.state_shapes(parts, rule)
-    state = checkpoints.restore(checkpoints.latest_step, shapes)
-  state = state.replace(key=jax.random.key_data(state.key))
-  return {
-    jax.tree_util.keystr(path): np.asarray(leaf)
-    for path, leaf in jax.tree.leaves_with_path(state)
-  }
-
-
-def figures(workdir):
-  """(step, name) -> value of a run's log; none may occur twice."""
-  result = {}
-  for line in metric_log.read(workdir):
-    for name, value in line.items():
-      if name != 'step' and name not in TIMES:
-        assert (line['step'], name) not in result
-        result[line['step'], name] = value
-  return result
 
 
 def wait_until(is_so, process):
@@ -95,16 +65,12 @@ class Runs:
   def __init__(self, folder, dataset, num_devices):
     self.dataset, self.num_devices = dataset, num_devices
     self.whole, self.killed = folder / 'whole', folder / 'killed'
-    whole = tiny_run.start(
-      tiny_run.command(self.whole, dataset), num_devices=num_devices
-    )
-    try:
-      command = tiny_run.command(self.killed, dataset)
-      kill_when(is_saving(self.killed, after=12), command, num_devices)
-      self.output = tiny_run.run(command, num_devices=num_devices)
-    finally:
-      self.whole_output = tiny_run.output_of(whole)
-    assert whole.returncode == 0, self.whole_output
+    # One after the other: the second finds the programs compiled.
+    whole = tiny_run.command(self.whole, dataset)
+    tiny_run.run(whole, num_devices=num_devices)
+    command = tiny_run.command(self.killed, dataset)
+    kill_when(is_saving(self.killed, after=12), command, num_devices)
+    self.output = tiny_run.run(command, num_devices=num_devices)
 
 
 @pytest.fixture(scope='session')
@@ -156,12 +122,8 @@ def finish_all(commands, **options):
 
 
 def assert_same_end(one, other, dataset, num_devices):
-  expected = final_leaves(one, dataset, num_devices)
-  leaves = final_leaves(other, dataset, num_devices)
-  assert leaves.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_array_equal(leaves[name], value, err_msg=name)
-  assert int(expected['.step']) == tiny_run.NUM_STEPS
+  config = tiny_run.config(dataset, num_devices=num_devices)
+  fault_runs.assert_same_end(one, other, config)
 
 
 def test_a_killed_run_ends_bit_equal_to_the_uninterrupted_one(runs):
@@ -170,7 +132,10 @@ def test_a_killed_run_ends_bit_equal_to_the_uninterrupted_one(runs):
 
 
 def test_a_killed_run_leaves_the_same_complete_log(runs):
-  expected, killed = figures(runs.whole), figures(runs.killed)
+  expected, killed = (
+    fault_runs.figures(runs.whole),
+    fault_runs.figures(runs.killed),
+  )
   assert killed == expected
   steps = sorted({step for step, name in killed if name == 'train/loss'})
   assert steps == list(range(1, tiny_run.NUM_STEPS + 1))
@@ -189,7 +154,7 @@ def test_no_unfinished_checkpoint_is_left(runs):
 
 @pytest.mark.slow
 def test_eight_devices_begin_like_one(trained, runs_on):
-  one, other = figures(trained), figures(runs_on(8).whole)
+  one, other = fault_runs.figures(trained), fault_runs.figures(runs_on(8).whole)
   for name in ('train/loss', 'train/gradient_norm', 'train/own_similarity'):
     assert other[1, name] == pytest.approx(one[1, name], rel=1e-4)
   for name in ('knn/appearance_top1', 'same_video/top1'):
@@ -218,7 +183,7 @@ def test_many_kills_at_many_moments_change_nothing(
     kill_when(moment, command, num_devices)
   tiny_run.run(command, num_devices=num_devices)
   assert_same_end(whole, killed, demo_dataset, num_devices)
-  assert figures(killed) == figures(whole)
+  assert fault_runs.figures(killed) == fault_runs.figures(whole)
 
 
 @pytest.fixture(scope='session')
@@ -253,11 +218,9 @@ def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
   kill_when(is_saving(killed, after=4), command, 1)
   resumed = tiny_run.run(command)
   assert 'Going on from the checkpoint of step' in resumed
-  assert figures(killed) == figures(whole)
-  expected = final_leaves(whole, damaged_dataset, 1, **TOLERANT)
-  leaves = final_leaves(killed, damaged_dataset, 1, **TOLERANT)
-  for name, value in expected.items():
-    np.testing.assert_array_equal(leaves[name], value, err_msg=name)
+  assert fault_runs.figures(killed) == fault_runs.figures(whole)
+  config = tiny_run.config(damaged_dataset, num_devices=1, **TOLERANT)
+  fault_runs.assert_same_end(whole, killed, config)
   steps, counts = metric_log.curve(whole, 'input/bad_frames')
   assert steps == list(range(1, 13))
   assert counts == sorted(counts)
@@ -268,6 +231,7 @@ def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
   assert len(named) == len(set(named)) > 5
 
 
+@pytest.mark.slow
 def test_too_much_damage_stops_a_training_with_one_line(
   damaged_dataset, tmp_path
 ):
@@ -322,6 +286,7 @@ def contents(folder):
   }
 
 
+@pytest.mark.slow
 def test_a_complete_run_says_so_and_changes_nothing(trained, later):
   workdir, finished = later('complete')
   assert finished.code == 0
@@ -356,17 +321,18 @@ def tensorboard_of(workdir):
 
 def test_tensorboard_has_the_curves_of_the_log(trained):
   curves = tensorboard_of(trained)
-  for (step, name), value in figures(trained).items():
+  for (step, name), value in fault_runs.figures(trained).items():
     assert (step, pytest.approx(value, rel=1e-5)) in curves[name]
   assert '"batch_size": 16' in str(curves['config'])
 
 
 def test_tensorboard_misses_nothing_after_a_kill(runs):
   curves = tensorboard_of(runs.killed)
-  for step, name in figures(runs.killed):
+  for step, name in fault_runs.figures(runs.killed):
     assert step in [point[0] for point in curves[name]]
 
 
+@pytest.mark.slow
 def test_knn_evaluates_the_checkpoint(trained, later):
   workdir, finished = later('evaluated')
   assert finished.code == 0, finished.output
@@ -375,7 +341,7 @@ def test_knn_evaluates_the_checkpoint(trained, later):
   assert (result['network']['step'], result['reference']) == (24, 'bank')
   assert result['network']['training'] == 'local_aggregation'
   # What training measured at its end.
-  log = figures(trained)
+  log = fault_runs.figures(trained)
   for column, accuracy in result['accuracy'].items():
     for name, value in accuracy['knn'].items():
       assert value == log[24, f'knn/{column}_{name}']
@@ -386,6 +352,7 @@ def test_knn_evaluates_the_checkpoint(trained, later):
   assert (np.diff(neighbors['similarity'], axis=1) <= 0).all()
 
 
+@pytest.mark.slow
 def test_knn_evaluates_a_network_that_was_never_trained(later):
   workdir, finished = later('untrained')
   assert finished.code == 0, finished.output
@@ -397,6 +364,7 @@ def test_knn_evaluates_a_network_that_was_never_trained(later):
   assert [path.name for path in workdir.iterdir()] == ['knn_eval']
 
 
+@pytest.mark.slow
 def test_divergence_stops_with_one_line_and_keeps_the_last_checkpoint(
   demo_dataset, trained, later
 ):
@@ -408,14 +376,16 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_checkpoint(
   assert 'config.optimizer.learning_rate' in finished.message
   log = (workdir / run_log.FILE_NAME).read_text()
   assert finished.message in log
-  leaves = final_leaves(workdir, demo_dataset, 1, **DIVERGING)
-  expected = final_leaves(trained, demo_dataset, 1)
+  config = tiny_run.config(demo_dataset, num_devices=1)
+  leaves = fault_runs.leaves_of(workdir, config)
+  expected = fault_runs.leaves_of(trained, config)
   for name, value in expected.items():
     np.testing.assert_array_equal(leaves[name], value)
     if np.issubdtype(value.dtype, np.floating):
       assert np.isfinite(value).all()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
   demo_dataset, trained, later
 ):
@@ -430,6 +400,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
   assert_same_end(trained, workdir, demo_dataset, 1)
 
 
+@pytest.mark.slow
 def test_if_all_checkpoints_are_damaged_a_run_does_not_begin_anew(
   trained, later
 ):
@@ -474,7 +445,7 @@ def flat_run(demo_dataset, tmp_path_factory):
 
 @pytest.mark.slow
 def test_slowfast_trains_some_steps(flat_run):
-  log = figures(flat_run)
+  log = fault_runs.figures(flat_run)
   losses = [value for (_, name), value in log.items() if name == 'train/loss']
   assert len(losses) == 4
   assert np.isfinite(losses).all()
@@ -485,7 +456,7 @@ def test_slowfast_trains_some_steps(flat_run):
 
 @pytest.mark.slow
 def test_videos_without_labels_are_monitored_all_the_same(flat_run):
-  log = figures(flat_run)
+  log = fault_runs.figures(flat_run)
   for step in (0, 4):
     assert 0 <= log[step, 'same_video/top1'] <= 1
     assert log[step, 'same_video/chance'] > 0
@@ -524,6 +495,7 @@ def refused(demo_dataset, tmp_path_factory):
   return folder, finish_all(commands, cwd=folder / 'elsewhere')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, parts',
   {
@@ -545,6 +517,7 @@ def test_what_cannot_be_done_is_said_in_two_sentences(refused, name, parts):
     assert part in result.message
 
 
+@pytest.mark.slow
 def test_a_mistyped_field_is_named_with_a_proposal(refused):
   result = refused[1]['mistyped_field']
   assert 'Traceback' not in result.output
@@ -552,6 +525,7 @@ def test_a_mistyped_field_is_named_with_a_proposal(refused):
   assert 'Did you mean "batch_size" instead of "batchsize"?' in result.output
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_leaves_nothing_behind(refused):
   folder, _ = refused
   left = sorted(path.name for path in folder.iterdir())

@@ -205,6 +205,7 @@ def trained(demo_dataset, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
   config = tiny_run.config(demo_dataset)
   by_bank = evaluate.knn_eval(config, str(trained))
@@ -222,6 +223,7 @@ def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
     assert (folder / name / 'embeddings_val.npy').exists()
 
 
+@pytest.mark.slow
 def test_another_source_replaces_no_result(demo_dataset, trained, tmp_path):
   workdir = str(tmp_path / 'W')
   config = tiny_run.config(demo_dataset, init_from=str(trained))
@@ -239,6 +241,7 @@ def test_another_source_replaces_no_result(demo_dataset, trained, tmp_path):
   assert (tmp_path / 'W' / 'knn_eval' / 'other' / 'result.json').exists()
 
 
+@pytest.mark.slow
 def test_a_bank_of_other_videos_is_refused_with_a_remedy(demo_dataset, trained):
   config = tiny_run.config(demo_dataset, dataset__share=0.5)
   with pytest.raises(checkpoint.CheckpointError) as error:

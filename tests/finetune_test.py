@@ -141,6 +141,7 @@ def test_the_penalty_spares_norms_and_unless_asked_the_network():
   assert not paper['params/projection/bias']
 
 
+@pytest.mark.slow
 def test_scratch_has_rates_of_its_own(demo_dataset, tmp_path):
   scratch = config(
     demo_dataset,
@@ -157,6 +158,7 @@ def test_scratch_has_rates_of_its_own(demo_dataset, tmp_path):
   assert rates == pytest.approx([0.01] * 6)
 
 
+@pytest.mark.slow
 def test_saturated_validation_lowers_the_rate_and_ends_the_training(
   demo_dataset, pretrained, tmp_path
 ):
@@ -182,6 +184,7 @@ def test_saturated_validation_lowers_the_rate_and_ends_the_training(
   assert finetune.finetune(saturated, tmp_path)['steps'] == 5
 
 
+@pytest.mark.slow
 def test_the_plateau_survives_a_restart(demo_dataset, pretrained, tmp_path):
   def run(name, num_steps):
     return finetune.finetune(
@@ -237,6 +240,7 @@ def test_going_on_gives_the_same_bits(demo_dataset, pretrained, tmp_path):
     np.testing.assert_array_equal(value, parts[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_supervised_network_is_a_start_for_everything_else(
   demo_dataset, tmp_path, caplog
 ):

@@ -153,6 +153,7 @@ def test_what_does_not_matter_may_change(finished, demo_dataset, tmp_path):
   assert again['accuracy'] == written['accuracy']
 
 
+@pytest.mark.slow
 def test_a_folder_of_something_else_is_left_alone(
   finished, demo_dataset, tmp_path
 ):
@@ -173,6 +174,7 @@ def test_other_settings_are_refused_by_name(finished, demo_dataset):
   assert 'config.result_name' in str(error.value)
 
 
+@pytest.mark.slow
 def test_another_name_is_another_evaluation(finished, demo_dataset, tmp_path):
   short = config(
     demo_dataset,
@@ -193,6 +195,7 @@ def test_another_name_is_another_evaluation(finished, demo_dataset, tmp_path):
   assert not kernel[32:].any()
 
 
+@pytest.mark.slow
 def test_eight_devices_train_the_same_readouts(
   finished, demo_dataset, tmp_path
 ):
@@ -342,7 +345,10 @@ def colored_images(folder, num_train=24, num_val=8):
         )
 
 
-@pytest.mark.parametrize('base', ['vie_single', 'vie_slowfast'])
+@pytest.mark.parametrize(
+  'base',
+  ['vie_single', pytest.param('vie_slowfast', marks=pytest.mark.slow)],
+)
 def test_images_are_learned_as_static_video(base, demo_dataset, tmp_path):
   images = tmp_path / 'colors'
   colored_images(images)
@@ -382,7 +388,10 @@ def test_damaged_images_are_counted_in_the_result(demo_dataset, tmp_path):
   assert counts[-1] == 2
 
 
-@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
+@pytest.mark.parametrize(
+  'file_format',
+  [pytest.param('tfrecord', marks=pytest.mark.slow), 'array_record'],
+)
 def test_a_tfds_data_set_is_read_by_its_name(
   file_format, demo_dataset, tmp_path
 ):

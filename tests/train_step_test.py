@@ -116,6 +116,7 @@ def test_losses_do_not_depend_on_the_number_of_devices():
   np.testing.assert_allclose(state_one.bank, state_eight.bank, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_no_step_depends_on_the_number_of_devices():
   # From the same state each time: a video at the border of two clusters may
   # fall on either side by rounding, and then another loss follows.

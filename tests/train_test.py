@@ -109,7 +109,10 @@ def test_the_rate_follows_the_schedule_of_the_config():
   )
 
 
-@pytest.mark.parametrize('looks', ['log', 'eval', 'checkpoint'])
+@pytest.mark.parametrize(
+  'looks',
+  [pytest.param('log', marks=pytest.mark.slow), 'eval', 'checkpoint'],
+)
 def test_divergence_is_noticed_by_whatever_looks_first(
   demo_dataset, tmp_path, looks
 ):
@@ -133,6 +136,7 @@ def test_divergence_is_noticed_by_whatever_looks_first(
   assert all('same_video/top1' not in line for line in later)
 
 
+@pytest.mark.slow
 def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
   demo_dataset, tmp_path, caplog
 ):

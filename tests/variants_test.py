@@ -55,6 +55,7 @@ def slow(demo_dataset, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_bins_of_a_share_of_the_videos_are_rows_of_the_bank(
   demo_dataset, tmp_path, caplog
 ):
@@ -90,6 +91,7 @@ def test_bins_of_a_share_of_the_videos_are_rows_of_the_bank(
     train.train_and_evaluate(settings, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_trn_goes_on_from_single_in_its_memory_bank(
   demo_dataset, single, tmp_path, caplog
 ):
@@ -118,6 +120,7 @@ def test_trn_goes_on_from_single_in_its_memory_bank(
   assert finite(state)
 
 
+@pytest.mark.slow
 def test_a_single_network_is_the_control_on_the_clips_of_others(
   demo_dataset, single, tmp_path
 ):
@@ -133,6 +136,7 @@ def test_a_single_network_is_the_control_on_the_clips_of_others(
   assert result['network']['source'] == str(single)
 
 
+@pytest.mark.slow
 def test_two_checkpoints_are_evaluated_side_by_side(
   demo_dataset, single, slow, tmp_path
 ):

@@ -89,6 +89,7 @@ def refusal(config, workdir='nowhere'):
   return str(error.value)
 
 
+@pytest.mark.slow
 def test_of_the_workdir_whole_on_each_device(tmp_path):
   saved = save(tmp_path)
   found = load(tiny(), tmp_path)

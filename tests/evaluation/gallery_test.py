@@ -422,6 +422,7 @@ def test_many_strips_fit_the_budget_without_being_small_for_nothing(tmp_path):
   assert 48 <= sizes[800_000] < sizes[1_600_000] <= 128
 
 
+@pytest.mark.slow
 def test_page_of_50_queries_and_two_networks_is_under_8_mb(tmp_path):
   rng = np.random.default_rng(0)
   videos = [

@@ -43,6 +43,7 @@ def test_stop_keeps_the_last_good_state(demo_dataset, tmp_path):
   assert fault_runs.steps_of(tmp_path) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_skip_goes_on_without_them_and_counts_over_restarts(
   demo_dataset, tmp_path
 ):
@@ -66,6 +67,7 @@ def test_skip_goes_on_without_them_and_counts_over_restarts(
   assert train_figures(tmp_path, 'train/skipped_steps')[-2:] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_bad_bank_row_of_a_restored_state_is_named(demo_dataset, tmp_path):
   config = tiny_run.config(demo_dataset, **OPTIONS)
   rule, _ = train.build_optimizer(config)

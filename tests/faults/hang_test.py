@@ -3,6 +3,7 @@
 import time
 
 import fault_runs
+import pytest
 import tiny_run
 from fault_runs import RETRY
 
@@ -25,6 +26,7 @@ frame_store.FrameStore.each_frame = read_for_ever
 """
 
 
+@pytest.mark.slow
 def test_a_loader_that_sleeps_for_ever_is_found(demo_dataset, tmp_path):
   command = tiny_run.command(
     tmp_path,

@@ -40,8 +40,8 @@ def check_resumed(whole, workdir, dataset):
 @pytest.mark.parametrize(
   'moment, number, code',
   [
-    ('compile', TERM, RETRY),
     ('evaluation', TERM, RETRY),
+    pytest.param('compile', TERM, RETRY, marks=pytest.mark.slow),
     pytest.param('start', TERM, RETRY, marks=pytest.mark.slow),
     pytest.param('step', INT, INTERRUPTED, marks=pytest.mark.slow),
     pytest.param('step', TERM, RETRY, marks=pytest.mark.slow),

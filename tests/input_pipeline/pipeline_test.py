@@ -457,6 +457,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_the_process_ends_however_batches_are_left(directory):
   codes = {'exit': 7, 'interrupt': -signal.SIGINT}
   processes = {

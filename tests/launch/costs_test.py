@@ -16,6 +16,7 @@ def plan():
   return plans.paper(out='R', paths={}, labels={}, extra={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('network', costs.FORWARD)
 def test_sizes_are_those_that_describe_prints(network):
   config = importlib.import_module(f'configs.{network}').get_config()

@@ -261,7 +261,13 @@ def test_eval_mode_equals_the_independent_reference(name, kind, frames):
     assert relative(values, expected.readouts[layer]) < 1e-5
 
 
-@pytest.mark.parametrize('name,kind,frames', REFERENCES)
+@pytest.mark.parametrize(
+  'name,kind,frames',
+  [
+    case if case[2] <= 4 else pytest.param(*case, marks=pytest.mark.slow)
+    for case in REFERENCES
+  ],
+)
 def test_train_mode_equals_the_independent_reference(name, kind, frames):
   model, variables, arrays, pixels = reference_case(name, kind, frames)
   weight = np.random.default_rng(5).standard_normal((len(pixels), 32))
@@ -323,9 +329,7 @@ def embed(model, variables, clips):
 @pytest.mark.parametrize(
   'name',
   [
-    name
-    if name in ('vie_single', 'vie_slowfast')
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name == 'vie_single' else pytest.param(name, marks=pytest.mark.slow)
     for name in networks.NAMES
   ],
 )
@@ -344,7 +348,14 @@ def test_bfloat16_changes_the_unit_embedding_by_little(name):
   assert not np.array_equal(exact, lower)
 
 
-@pytest.mark.parametrize('name', ['vie_slow', 'vie_trn', 'vie_slowfast'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'vie_slow',
+    pytest.param('vie_trn', marks=pytest.mark.slow),
+    pytest.param('vie_slowfast', marks=pytest.mark.slow),
+  ],
+)
 def test_order_of_frames_matters(name):
   model, variables, clips = small_case(name)
   forwards = embed(model, variables, clips)
@@ -360,7 +371,15 @@ def test_order_of_frames_does_not_matter_to_the_input_single_control():
   np.testing.assert_allclose(forwards, backwards, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', networks.STREAMS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    if name == 'vie_twostream_s'
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in networks.STREAMS
+  ],
+)
 def test_two_streams_are_their_two_networks_side_by_side(name):
   model, variables, clips = small_case(name)
   parts = {}

@@ -28,6 +28,7 @@ def assert_same(found, expected):
   assert found['neighbors'] == expected['neighbors']
 
 
+@pytest.mark.slow
 def test_eight_devices_give_what_one_gives(alone):
   assert_same(small_run.figures(8), alone)
 

@@ -43,6 +43,7 @@ def test_a_billion_videos_on_256_devices_take_what_the_design_says():
   assert found['input']['stored_bytes'] == 1e9 * 250 * 42_590
 
 
+@pytest.mark.slow
 def test_the_command_plans_without_data_or_devices(tmp_path):
   finished = subprocess.run(
     [

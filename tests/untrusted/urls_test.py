@@ -105,6 +105,7 @@ def run_main(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_a_run_does_not_begin_and_writes_nothing(tmp_path):
   config = f'--config={tiny_run.REPOSITORY / "configs" / "vie_single.py"}'
   done = run_main(
