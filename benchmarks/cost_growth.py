@@ -53,7 +53,7 @@ from vie_jax.objective import memory_bank
 from vie_jax.planning import plan, scaling
 
 mpl.use('Agg')
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker  # noqa: E402
 
 _GIB = 2**30
 _LA, _WHOLE = 'Local Aggregation', 'whole step'
@@ -411,7 +411,7 @@ def draw(curves, path):
       if axis != 'videos':
         sizes = [found['size'] for found in rows]
         plot.set_xticks(sizes, [f'{size}' for size in sizes])
-        plot.minorticks_off()
+        plot.xaxis.set_minor_locator(ticker.NullLocator())
       if row:
         plot.set_xlabel(_LABELS[axis])
   axes[0][0].set_ylabel(f'{bank_programs.unit()} of a step')
