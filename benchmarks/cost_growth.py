@@ -53,7 +53,7 @@ from vie_jax.objective import memory_bank
 from vie_jax.planning import plan, scaling
 
 mpl.use('Agg')
-from matplotlib import pyplot, ticker  # noqa: E402
+from matplotlib import pyplot, ticker
 
 _GIB = 2**30
 _LA, _WHOLE = 'Local Aggregation', 'whole step'
