@@ -35,51 +35,29 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
-from flax import linen as nn
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import result_lines
+from bank_programs import CLIP, DIM, NETWORK, Projection, measured_machine
 
 from vie_jax import optimizer, sharding, train_state, train_step
-from vie_jax.objective import memory_bank
-from vie_jax.planning import accelerators, scaling
+from vie_jax.planning import scaling
 
 mpl.use('Agg')
 from matplotlib import pyplot
 
 ROUNDS = 3
-DIM = 128
-CLIP = (1, 8, 8, 3)
 VIDEOS = (2**14, 2**16, 2**18)
 BATCHES = (16, 64, 256)
 DEVICES = (1, 8)
 TYPICAL = {'num_videos': 2**16, 'batch_size': 64, 'num_devices': 1}
-NETWORK = scaling.Network(
-  num_parameters=4 * DIM,
-  num_statistics=1,
-  optimizer_slots=1,
-  flops_per_clip=0.0,
-  activation_bytes_per_clip=0.0,
-  input_bytes_per_clip=8 * 8 * 3 + 20,
-  is_bfloat16=False,
-)
 STEPS = ('instance_recognition', 'local_aggregation', 'kmeans')
 AXES = {
   'videos': ('num_videos', VIDEOS),
   'batch': ('batch_size', BATCHES),
   'devices': ('num_devices', DEVICES),
 }
-
-
-class Projection(nn.Module):
-  """The smallest network: colours of the clip times a matrix."""
-
-  @nn.compact
-  def __call__(self, clips, train=False):
-    """Embeds clips [B, T, H, W, 3]: float32 [B, D]."""
-    self.variable('batch_stats', 'none', jnp.zeros, ())
-    return memory_bank.normalize(nn.Dense(DIM)(clips.mean(axis=(1, 2, 3))))
 
 
 def _sizes(**changes):
@@ -167,46 +145,6 @@ class Program:
     return self._step.memory_analysis().temp_size_in_bytes
 
 
-def _machine(rounds):
-  """This machine: the speed of a product with a bank, and of a copy."""
-  rows = 2**17
-  query, bank = jnp.ones((64, DIM)), jnp.ones((rows, DIM))
-  products = jnp.ones((64, rows))
-  multiply = jax.jit(
-    lambda q, b: jnp.einsum(
-      'bd,nd->bn', q, b, precision=jax.lax.Precision.HIGHEST
-    )
-  )
-  copy = jax.jit(lambda x: x + 1.0)
-  seconds = {'multiply': [], 'copy': []}
-  for _ in range(rounds + 1):
-    for name, run in (
-      ('multiply', lambda: multiply(query, bank)),
-      ('copy', lambda: copy(products)),
-    ):
-      started = time.process_time()
-      jax.block_until_ready(run())
-      seconds[name].append(time.process_time() - started)
-  medians = {
-    name: statistics.median(values[1:]) for name, values in seconds.items()
-  }
-  flops = 2.0 * 64 * rows * DIM / medians['multiply']
-  bandwidth = 2.0 * 4 * 64 * rows / medians['copy']
-  device = accelerators.Accelerator(
-    bfloat16_flops=flops,
-    float32_flops=flops,
-    exact_flops=flops,
-    memory_bytes=0.0,
-    memory_bandwidth=bandwidth,
-    # Devices share one memory: what they send each other is copied there.
-    link_bandwidth=bandwidth,
-    network_bandwidth=bandwidth,
-    devices_per_host=8,
-    source='measured',
-  )
-  return scaling.Machine(device, 1.0, 1.0)
-
-
 def _formula_seconds(name, sizes, machine):
   """Of all devices together, which share the cores."""
   if name == 'kmeans':
@@ -219,7 +157,7 @@ def _formula_seconds(name, sizes, machine):
 def measure(report):
   """Runs everything; returns (name, axis) -> rows of figures."""
   rounds = report.rounds
-  machine = _machine(rounds)
+  machine = measured_machine(rounds)
   peaks = machine.accelerator
   report.add('this machine', 'product', 'GFLOP/s', peaks.exact_flops / 1e9)
   report.add('this machine', 'copy', 'GB/s', peaks.memory_bandwidth / 1e9)

@@ -213,6 +213,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.log_every_steps = 100
   config.eval_every_steps = 5000
   config.checkpoint_every_steps = 5000
+  # Validation videos that evaluations in training look at, evenly spread over
+  # them; 0 takes all, as --mode=knn_eval does. All of Kinetics would take a
+  # tenth of the time of VIE-SlowFast, see docs/performance.md.
+  config.eval_videos = 2000
   # Checkpoints kept, the newest ones; and those of steps that are multiples
   # of the second field, too, unless it is 0.
   config.keep_checkpoints = 3
@@ -221,6 +225,15 @@ def get_config() -> ml_collections.ConfigDict:
   # 'retry' goes on and saves the next one, with figures kept in memory until
   # there is room; 'stop' ends with exit code 75.
   config.on_failed_save = 'retry'
+
+  # Whether a training writes a trace of some of its steps to WORKDIR/profile,
+  # once, for XProf and Perfetto; see docs/performance.md.
+  config.profile = False
+  # Its first step, counted from 1; 0 begins once ten steps have run without a
+  # compilation. To see k-means, an evaluation or a save, begin before one.
+  config.profile_first_step = 0
+  # Steps of the trace.
+  config.profile_steps = 5
 
   config.knn = ml_collections.ConfigDict()
   # Neighbours that vote; 10 (official).

@@ -23,7 +23,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # Fields that say how a result is computed, but not what it is.
 _NO_MATTER = re.compile(
   r'num_devices|log_every_steps|eval_every_steps|checkpoint_every_steps|'
-  r'keep_checkpoints|input\..*|result_name|dataset\.dir|.*\.dataset'
+  r'keep_checkpoints|eval_videos|profile.*|input\..*|result_name|dataset\.dir|'
+  r'.*\.dataset'
 )
 
 

@@ -35,6 +35,7 @@ WITHOUT_TENSORFLOW = [
     'train_state',
     'train_step',
     'workdir_lock',
+    'step_trace',
     'saved_steps',
     'checkpoint',
     'run_record',
@@ -60,6 +61,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'patient_file': ('', ''),
   'run_log': ('patient_file untrusted', ''),
   'compilation_cache': ('', 'jax'),
+  'step_trace': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
@@ -146,13 +148,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_loop': (
     'evaluation.monitors experiment processes sharding skipped_steps '
-    'train_state train_step',
+    'step_trace train_state train_step',
     'clu',
   ),
   'train': (
     'checkpoint config_check environment evaluate experiment finite '
     'metric_log optimizer processes run_log run_record sharding '
-    'skipped_steps train_loop train_state train_step weights workdir_lock',
+    'skipped_steps step_trace train_loop train_state train_step weights '
+    'workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

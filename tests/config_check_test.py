@@ -20,7 +20,7 @@ TOO_SMALL = {  # smallest value that works -> fields
     'objective.product_bytes batch_size num_steps log_every_steps '
     'eval_every_steps '
     'checkpoint_every_steps keep_checkpoints knn.num_neighbors '
-    'knn.batch_size'
+    'knn.batch_size profile_steps'
   ),
   0: (
     'num_devices objective.instance_recognition_steps '
@@ -29,7 +29,7 @@ TOO_SMALL = {  # smallest value that works -> fields
     'optimizer.weight_decay optimizer.warmup_steps input.num_threads seed '
     'input.prefetch_batches fault.watchdog_seconds '
     'fault.watchdog_slow_seconds fault.max_skipped_in_a_row '
-    'fault.max_skipped_steps'
+    'fault.max_skipped_steps profile_first_step eval_videos'
   ),
 }
 BAD_VALUES = [

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -62,7 +63,9 @@ def test_videos_are_compared_with_the_training_labels_of_each_column(parts):
   val_labels, _ = parts.val.label('motion')
   bank = knn.as_bank(one_hot(train_labels)[:, 0], parts.mesh)
   accuracy = evaluate.Evaluator(parts).knn(
-    one_hot(val_labels, 5), evaluate.Reference(bank, 'bank', parts.train)
+    one_hot(val_labels, 5),
+    parts.val,
+    evaluate.Reference(bank, 'bank', parts.train),
   )
   assert set(accuracy) == {'appearance', 'motion'}
   known = np.isin(val_labels, train_labels)
@@ -103,6 +106,24 @@ def test_curves_have_all_figures_under_their_names(parts, state):
   assert all(np.isfinite(value) for value in figures.values())
   assert figures['health/bank_share_never_visited'] == 1.0
   assert (np.asarray(state.bank_step) == train_state.NEVER).all()
+
+
+def test_curves_are_of_as_many_videos_as_the_config_says(
+  demo_dataset, state, parts
+):
+  # 4 of the 12 validation videos, each third.
+  config = tiny_run.config(demo_dataset, eval_videos=4)
+  evaluator = evaluate.Evaluator(parts)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  embeddings = evaluator.embed(variables, parts.val)[::3]
+  train_bank = evaluate.Reference(state.bank, 'bank', parts.train)
+  third = dataclasses.replace(parts.val, video=parts.val.video[::3])
+  accuracy = evaluator.knn(embeddings, third, train_bank)['motion']
+  with experiment.open_experiment(config) as few:
+    figures = evaluate.curves(evaluate.Evaluator(few), state, few)
+  assert figures['same_video/chance'] == pytest.approx(4 / 19)
+  for name in ('top1', 'top5', 'clip_top1'):
+    assert figures[f'knn/motion_{name}'] == pytest.approx(accuracy[name])
 
 
 @pytest.fixture(scope='module')

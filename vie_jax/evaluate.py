@@ -74,11 +74,17 @@ class Evaluator:
         mesh=self._experiment.mesh,
       )
 
-  def knn(self, embeddings: np.ndarray, reference: Reference) -> dict:
+  def knn(
+    self,
+    embeddings: np.ndarray,
+    videos: instances.Instances,
+    reference: Reference,
+  ) -> dict:
     """Classifies validation videos by their neighbours.
 
     Args:
       embeddings: float32 [V, G, D] of the validation clips.
+      videos: the V validation videos.
       reference: of the training videos.
 
     Returns:
@@ -86,7 +92,7 @@ class Evaluator:
       in the validation videos is left out.
     """
     config, mesh = self._experiment.config, self._experiment.mesh
-    rows, val = reference.rows, self._experiment.val
+    rows = reference.rows
     neighbors = knn.search(
       reference.bank,
       embeddings.reshape(-1, embeddings.shape[-1]),
@@ -104,7 +110,7 @@ class Evaluator:
         temperature=config.objective.temperature,
       )
       accuracy = knn.accuracy(
-        scores, val.label(column)[0], num_clips=embeddings.shape[1]
+        scores, videos.label(column)[0], num_clips=embeddings.shape[1]
       )
       if accuracy:
         results[column] = accuracy
@@ -122,8 +128,9 @@ def curves(
     run: what is trained.
 
   Returns:
-    kNN accuracy on each label column against the memory bank, agreement of
-    the clips of a video, health of the bank.
+    kNN accuracy on each label column against the memory bank and agreement of
+    the clips of a video, of `config.eval_videos` validation videos; health of
+    the bank.
   """
   num_videos = run.train.num_instances
   figures = monitors.bank_ages(
@@ -143,12 +150,13 @@ def curves(
       num_videos=num_videos,
       mesh=run.mesh,
     )
-  if not run.val.num_instances:
+  val = instances.spread(run.val, run.config.eval_videos)
+  if not val.num_instances:
     return figures
-  embeddings = evaluator.embed(_variables(state), run.val)
+  embeddings = evaluator.embed(_variables(state), val)
   experiment.check_damage(run.eval_damage)
   accuracies = evaluator.knn(
-    embeddings, Reference(state.bank, 'bank', run.train)
+    embeddings, val, Reference(state.bank, 'bank', run.train)
   )
   for column, accuracy in accuracies.items():
     for name, value in accuracy.items():
@@ -186,7 +194,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         'it again with a larger --val-percent.'
       )
     folder, val, reference = _open(run, config, workdir, stack)
-    accuracy = Evaluator(run).knn(val.clips, reference)
+    accuracy = Evaluator(run).knn(val.clips, run.val, reference)
     _write_neighbors(folder, run, val.clips, reference)
     written = result.write(
       folder,

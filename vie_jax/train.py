@@ -27,6 +27,7 @@ from vie_jax import (
   run_record,
   sharding,
   skipped_steps,
+  step_trace,
   train_loop,
   train_state,
   train_step,
@@ -373,7 +374,7 @@ def train_and_evaluate(
   Args:
     config: see configs/default.py.
     workdir: receives checkpoints, TensorBoard files, `metrics.jsonl`,
-      `config.json` and the log.
+      `config.json`, the log and, with `config.profile`, a trace.
 
   Returns:
     The last state.
@@ -429,5 +430,11 @@ def train_and_evaluate(
     reporter.check(state)
     _describe(parts, state, reporter, folder)
     stack.enter_context(preemption.SIGNALS.deferring())
-    loop = train_loop.Loop(parts, steps, method, rate, reporter, dog)
+    trace = step_trace.StepTrace(
+      folder,
+      is_wanted=config.profile,
+      first_step=config.profile_first_step,
+      num_steps=config.profile_steps,
+    )
+    loop = train_loop.Loop(parts, steps, method, rate, reporter, dog, trace)
     return loop.run(state, evaluation_is_due=reporter.evaluation_is_due)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 from absl import logging
 from clu import periodic_actions
 
-from vie_jax import experiment, sharding, train_state, train_step
+from vie_jax import experiment, sharding, step_trace, train_state, train_step
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.processes import agreement, preemption, watchdog
@@ -63,6 +63,7 @@ class Loop:
     rate: step -> learning rate.
     reporter: writes and saves.
     dog: told of everything that comes next.
+    trace: of some steps, if one is wanted.
   """
 
   parts: Experiment
@@ -71,6 +72,7 @@ class Loop:
   rate: Callable[[int], Any]
   reporter: Reporter
   dog: watchdog.Watchdog
+  trace: step_trace.StepTrace
 
   def run(
     self, state: train_state.TrainState, *, evaluation_is_due: bool
@@ -103,24 +105,34 @@ class Loop:
       every_steps=config.log_every_steps,
       every_secs=None,
     )
-    with experiment.train_batches(
-      self.parts, start_step=first_step, seed=config.seed
-    ) as batches:
+    warm_start = config.objective.instance_recognition_steps
+    with (
+      experiment.train_batches(
+        self.parts, start_step=first_step, seed=config.seed
+      ) as batches,
+      self.trace,
+    ):
       for step in range(first_step, config.num_steps):
-        state, metrics = self._step(
-          step, state, batches, is_first=step == first_step
-        )
-        self._report(step, metrics, progress)
-        self._evaluate_and_save(step + 1, state)
+        is_new = step in (first_step, warm_start)
+        self.trace.begin(step + 1, state=state, is_new=is_new)
+        with step_trace.step(step + 1):
+          state, metrics = self._step(step, state, batches, is_new=is_new)
+          self._report(step, metrics, progress)
+          self._evaluate_and_save(step + 1, state)
+        if self.trace.is_last(step + 1):
+          self.dog.expect('the trace', is_slow=True)
+          self.trace.end(state=state)
     logging.info('Training is complete: step %d.', config.num_steps)
     return state
 
-  def _step(self, step, state, batches, *, is_first):
+  def _step(self, step, state, batches, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
     config, reporter = self.parts.config, self.reporter
     self.dog.expect(f'the batch of step {step + 1}')
-    local = next(batches)
-    batch = sharding.global_batch(local, self.parts.mesh)
+    with step_trace.phase('input wait'):
+      local = next(batches)
+    with step_trace.phase('batch to device'):
+      batch = sharding.global_batch(local, self.parts.mesh)
     objective = 'instance_recognition'
     warm_start = config.objective.instance_recognition_steps
     if step >= warm_start:
@@ -128,18 +140,20 @@ class Loop:
       epoch = self.parts.train.num_instances // config.batch_size
       every_steps = config.local_aggregation.recluster_every_steps or epoch
       if clusters_are_due(step, first_step=warm_start, every_steps=every_steps):
-        state = self._recluster(state, is_first=step == warm_start)
-    is_new = is_first or step == warm_start
+        with step_trace.phase('k-means'):
+          state = self._recluster(state, is_first=step == warm_start)
     if is_new:
       logging.info(
         'Compiling the step of %s. This can take minutes.',
         objective.replace('_', ' '),
       )
     self.dog.expect(f'step {step + 1}', is_slow=is_new)
-    state, metrics = self.steps[objective](state, batch)
+    with step_trace.phase('step'):
+      state, metrics = self.steps[objective](state, batch)
     metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
     # Never more than one step ahead of the device: batches take memory.
-    reporter.skipped.settle(all_but=1)
+    with step_trace.phase('wait for step before'):
+      reporter.skipped.settle(all_but=1)
     return state, metrics
 
   def _recluster(self, state, *, is_first):
@@ -166,18 +180,22 @@ class Loop:
     """Writes the figures of a step, now and then."""
     config, done = self.parts.config, step + 1
     if done % config.log_every_steps == 0 or done == config.num_steps:
-      self.reporter.skipped.settle()
-      damage = experiment.damage_so_far(self.parts.train_damage)
-      self.reporter.scalars(
-        done,
-        {
-          **metrics,
-          'train/learning_rate': self.rate(step),
-          'train/skipped_steps': self.reporter.skipped.count,
-          'input/bad_frames': damage['num_bad'],
-        },
-      )
+      with step_trace.phase('figures'):
+        self._write_figures(step, metrics)
     progress(done)
+
+  def _write_figures(self, step, metrics):
+    self.reporter.skipped.settle()
+    damage = experiment.damage_so_far(self.parts.train_damage)
+    self.reporter.scalars(
+      step + 1,
+      {
+        **metrics,
+        'train/learning_rate': self.rate(step),
+        'train/skipped_steps': self.reporter.skipped.count,
+        'input/bad_frames': damage['num_bad'],
+      },
+    )
 
   def _evaluate_and_save(self, done, state):
     """Does so when it is time to, and leaves if a signal asks for it."""
@@ -197,7 +215,8 @@ class Loop:
     self.reporter.skipped.settle()
     self.dog.expect('the evaluation', is_slow=True)
     try:
-      self.reporter.evaluate(state)
+      with step_trace.phase('evaluation'):
+        self.reporter.evaluate(state)
     except preemption.Stopped:
       return False
     return True
@@ -205,7 +224,8 @@ class Loop:
   def _save(self, state, *, evaluation_is_due):
     self.reporter.skipped.settle()
     self.dog.expect('the checkpoint', is_slow=True)
-    self.reporter.save(state, evaluation_is_due=evaluation_is_due)
+    with step_trace.phase('save'):
+      self.reporter.save(state, evaluation_is_due=evaluation_is_due)
 
   def _leave(self, state, evaluation_is_due) -> NoReturn:
     """Saves, and leaves together with all other processes."""

@@ -67,6 +67,16 @@ def test_a_subset_holds_each_video_at_most_once(store):
   assert smaller.video.tolist() == again.video.tolist()
 
 
+def test_some_of_all_videos_are_spread_evenly(store):
+  rows = instances.all_videos(store)
+  some = instances.spread(rows, 4)
+  assert some.video.tolist() == [0, 2, 5, 7]
+  assert some.fingerprint != rows.fingerprint
+  assert instances.spread(rows, 1).video.tolist() == [0]
+  for count in (0, 10, 11):
+    assert instances.spread(rows, count) is rows
+
+
 def test_videos_drawn_with_replacement_are_the_official_ones(store):
   rows = instances.select(store, clip=SINGLE, share=0.7, with_replacement=True)
   # What numpy.random.seed(0) is known to be followed by: 5 0 3 3 7 9 3.

@@ -23,7 +23,7 @@ _SUBSET_SEED = 0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Instances:
-  """The instances of one split; made by `all_videos` or `select`.
+  """The instances of one split; made by the functions of this module.
 
   The row of an instance here is its `instance_index` in a batch and its row
   of the memory bank, in [0, N).
@@ -86,6 +86,22 @@ def all_videos(store):
     Instances, in the order of the store.
   """
   return _make(store, np.arange(store.num_videos))
+
+
+def spread(instances, count):
+  """Takes so many instances, evenly spread over all.
+
+  Args:
+    instances: Instances of whole videos.
+    count: how many; 0, or as many as there are or more, takes all.
+
+  Returns:
+    Instances, in order; `instances` itself where all are taken.
+  """
+  if not 0 < count < instances.num_instances:
+    return instances
+  rows = np.arange(count) * instances.num_instances // count
+  return _make(instances.store, instances.video[rows])
 
 
 def select(store, *, clip, share=1.0, with_replacement=False, bin_frames=0):

@@ -49,7 +49,7 @@ def estimate(
   config: ml_collections.ConfigDict, network: scaling.Network
 ) -> dict:
   """As `plan`, of a network whose cost is known already."""
-  wanted, sizes = config.plan, _sizes(config)
+  wanted, sizes = config.plan, sizes_of(config)
   machine = scaling.Machine(
     accelerators.ACCELERATORS[wanted.accelerator],
     wanted.efficiency,
@@ -89,8 +89,12 @@ def estimate(
   }
 
 
-def _sizes(config):
-  """The numbers of the method, fitted to the planned data set."""
+def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
+  """The numbers of the method, fitted to the planned data set.
+
+  Raises:
+    config_check.ConfigError: as `plan`.
+  """
   wanted = config.plan
   num_videos = int(wanted.videos)
   if num_videos != wanted.videos or num_videos > MOST_VIDEOS:

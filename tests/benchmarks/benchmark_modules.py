@@ -1,0 +1,33 @@
+"""Imports scripts of benchmarks/, which is no package."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+FOLDER = pathlib.Path(__file__).parents[2] / 'benchmarks'
+
+
+def load(monkeypatch, *names):
+  """Modules of benchmarks/, which then find one another."""
+  monkeypatch.syspath_prepend(str(FOLDER))
+  return [importlib.import_module(name) for name in names]
+
+
+def run(script, *options):
+  """Runs one that must succeed, on one device; returns its lines, parsed.
+
+  What it runs is compiled quickly, and not to be quick.
+  """
+  done = subprocess.run(
+    [sys.executable, FOLDER / script, *options],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=1800,
+    env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+  )
+  assert done.returncode == 0, done.stderr
+  return [json.loads(line) for line in done.stdout.splitlines()]
