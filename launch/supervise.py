@@ -7,8 +7,9 @@
 Ctrl-C: they end it. Every other code, 75 above all, and death by a signal mean
 "again". The wait between two tries doubles from --first-wait
 to --longest-wait seconds, and --max-restarts tries without progress are the
-last ones. Progress is a new folder in WORKDIR/checkpoints; without --progress,
-and without a --workdir in the command, it is a try of 10 minutes.
+last ones. Progress is a step that is saved, in WORKDIR/checkpoints or, of other
+modes, in WORKDIR/MODE/NAME/checkpoints; without --progress, and without a
+--workdir in the command, it is a try of 10 minutes.
 
 SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the command, which is not
 started again after the first three: whoever sends them wants the machine back,
@@ -25,6 +26,10 @@ import time
 from vie_jax.processes import exit_codes
 
 LONG_ENOUGH_SECONDS = 600
+# Of a pretraining, and of what else trains, see `vie_jax.result.folder`.
+CHECKPOINTS = ('checkpoints', '*/*/checkpoints')
+# After which no wait is shorter than its limit; more do not fit into a float.
+_MOST_DOUBLINGS = 60
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -60,13 +65,14 @@ class Supervisor:
     for number in PASSED_ON:
       if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, self._pass_on)
-    num_useless, before = 0, self._newest_step()
+    num_useless, before = 0, self._newest_steps()
     while True:
       code, seconds = self._once()
       if code in exit_codes.FINAL or self._is_ending:
         return _as_shell(code)
-      now = self._newest_step()
-      is_progress = now > before
+      now = self._newest_steps()
+      new = [step for at, step in now.items() if step > before.get(at, -1)]
+      is_progress = bool(new)
       if self._workdir is None:
         is_progress = seconds >= LONG_ENOUGH_SECONDS
       num_useless = 0 if is_progress else num_useless + 1
@@ -74,9 +80,10 @@ class Supervisor:
         _say(f'no progress in {num_useless} tries: giving up.')
         return _as_shell(code)
       wait = self._wait_seconds(num_useless)
+      saved = f'step {max(new)} is saved' if new else 'no new step is saved'
       _say(
-        f'exit code {code} after {seconds:.0f} s, step {now} is saved; again '
-        f'in {wait:.1f} s.'
+        f'exit code {code} after {seconds:.0f} s, {saved}; again in '
+        f'{wait:.1f} s.'
       )
       before = now
       self._sleep(wait)
@@ -92,7 +99,7 @@ class Supervisor:
     return self._process.wait(), time.monotonic() - started
 
   def _wait_seconds(self, num_useless):
-    doublings = max(0, num_useless - 1)
+    doublings = min(max(0, num_useless - 1), _MOST_DOUBLINGS)
     return min(self._longest_wait, self._first_wait * 2.0**doublings)
 
   def _sleep(self, seconds):
@@ -100,12 +107,17 @@ class Supervisor:
     while not self._is_ending and (left := until - time.monotonic()) > 0:
       time.sleep(min(left, 0.2))
 
-  def _newest_step(self) -> int:
-    """The newest saved step, -1 if there is none."""
+  def _newest_steps(self) -> dict[pathlib.Path, int]:
+    """The newest saved step in each folder of checkpoints of the workdir."""
     if self._workdir is None:
-      return -1
-    names = [path.name for path in (self._workdir / 'checkpoints').glob('*')]
-    return max((int(name) for name in names if name.isdigit()), default=-1)
+      return {}
+    newest = {}
+    for pattern in CHECKPOINTS:
+      for folder in self._workdir.glob(pattern):
+        names = [path.name for path in folder.glob('*')]
+        steps = [int(name) for name in names if name.isdecimal()]
+        newest[folder] = max(steps, default=-1)
+    return newest
 
   def _pass_on(self, number, unused_frame):
     if number != signal.SIGUSR1:

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import supervise
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SUPERVISE = [sys.executable, str(REPOSITORY / 'launch' / 'supervise.py')]
@@ -16,8 +17,9 @@ folder = pathlib.Path(sys.argv[1])
 tries = len(list(folder.glob('try-*')))
 (folder / f'try-{tries}').touch()
 what = sys.argv[2:][min(tries, len(sys.argv) - 3)]
-if what == 'save':
-  (folder / 'checkpoints' / str(tries)).mkdir(parents=True)
+if what in ('save', 'finetune'):
+  place = folder / 'finetune' / 'ucf101' if what == 'finetune' else folder
+  (place / 'checkpoints' / str(tries)).mkdir(parents=True)
   sys.exit(75)
 if what == 'kill':
   os.kill(os.getpid(), signal.SIGKILL)
@@ -80,12 +82,25 @@ def run(folder, *tries, **options):
     (['kill'], 128 + 9, 4),
     # Progress has the count begin anew.
     (['75', '75', 'save', '75', '75', 'save', '75', '0'], 0, 8),
+    # Other modes than pretraining save elsewhere.
+    (['75', '75', '75', 'save', *(['finetune'] * 4), '0'], 0, 9),
   ],
 )
 def test_a_command_is_run_again_while_that_helps(tmp_path, tries, code, count):
   found, tried, output = run(tmp_path, *tries)
   assert (found, tried) == (code, count), output
   assert ('giving up' in output) == (count == 4 and code != 0)
+
+
+def test_however_many_tries_the_wait_is_a_number():
+  supervisor = supervise.Supervisor(
+    ['true'],
+    workdir=None,
+    max_restarts=10**6,
+    first_wait=1.0,
+    longest_wait=300.0,
+  )
+  assert supervisor._wait_seconds(10_000) == 300.0
 
 
 def test_the_wait_doubles_up_to_its_limit(tmp_path):
