@@ -1,7 +1,11 @@
+import io
+import logging as python_logging
+import os
 import threading
 import time
 
 import pytest
+from absl import logging
 
 from vie_jax.processes import watchdog
 
@@ -40,6 +44,28 @@ def test_it_ends_a_process_that_hangs_and_says_where(tmp_path, capfd, caplog):
   for text in (capfd.readouterr().err, log.read_text()):
     assert 'wait_for_ever_in_the_loader' in text
     assert 'most recent call first' in text
+
+
+def test_it_ends_a_process_whose_log_hangs(capfd):
+  """As where the file system of the workdir is what is gone."""
+  left, handler = Left(), python_logging.StreamHandler(io.StringIO())
+  logger = logging.get_absl_logger()
+  logger.addHandler(handler)
+  started = time.monotonic()
+  handler.acquire()  # as the thread that hangs in a write has it
+  try:
+    with watchdog.Watchdog(0.1, leave=left) as dog:
+      dog.expect('the batch of step 7')
+      left.wait()
+  finally:
+    handler.release()
+    logger.removeHandler(handler)
+    os.set_blocking(2, True)
+  assert left == [75]
+  assert time.monotonic() - started < 5
+  error = capfd.readouterr().err
+  assert 'Nothing was heard of the batch of step 7' in error
+  assert 'test_it_ends_a_process_whose_log_hangs' in error
 
 
 @pytest.mark.parametrize('beats', ['expect', 'beat', 'module', 'expectation'])

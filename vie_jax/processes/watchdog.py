@@ -6,6 +6,7 @@ was finished for too long, it prints where every thread is, and ends the process
 with the exit code that asks for a restart.
 """
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -16,6 +17,9 @@ from collections.abc import Callable
 from absl import logging
 
 from vie_jax.processes import exit_codes
+
+# That the log has to take a message; what hangs may be the disk it is on.
+_TELL_SECONDS = 2.0
 
 
 class Watchdog:
@@ -91,20 +95,38 @@ class Watchdog:
       self._bark()
 
   def _bark(self):
-    logging.error(
-      'Nothing was heard of %s for %.0f seconds '
+    message = (
+      f'Nothing was heard of {self._what} for {self._limit:.0f} seconds '
       '(config.fault.watchdog_seconds, watchdog_slow_seconds): the run hangs, '
       'and ends. The same command goes on from the last checkpoint. Where every '
-      'thread is:',
-      self._what,
-      self._limit,
+      'thread is:'
     )
+    # In a thread: what hangs may have the lock of the log, or be its disk.
+    telling = threading.Thread(target=self._tell, args=(message,), daemon=True)
+    telling.start()
+    telling.join(_TELL_SECONDS)
+    try:
+      if telling.is_alive():
+        _tell_terminal(message)
+    finally:
+      self._leave(exit_codes.RETRY)
+
+  def _tell(self, message):
+    logging.error('%s', message)
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     if self._log_path is not None:
       with open(self._log_path, 'a', encoding='utf-8') as file:
         faulthandler.dump_traceback(file, all_threads=True)
     logging.flush()
-    self._leave(exit_codes.RETRY)
+
+
+def _tell_terminal(message):
+  """Writes to standard error as far as that is possible at once."""
+  terminal = sys.stderr.fileno()
+  with contextlib.suppress(OSError):
+    os.set_blocking(terminal, False)
+    os.write(terminal, f'{message}\n'.encode(errors='backslashreplace'))
+  faulthandler.dump_traceback(terminal, all_threads=True)
 
 
 _active: Watchdog | None = None
