@@ -137,11 +137,11 @@ class StepTrace:
       jax.profiler.stop_trace()
       # In one go: whatever is called `profile` is complete.
       self._unfinished.replace(self._folder)
+      (perfetto,) = self._folder.rglob(PERFETTO_FILE)
     # What JAX raises where a file cannot be written depends on the file.
     except (OSError, RuntimeError, ValueError) as error:
       self._give_up(error)
       return
-    (perfetto,) = self._folder.rglob(PERFETTO_FILE)
     logging.info(
       'A trace from step %d on, %d steps at most, is in %s. XProf opens it by '
       '"xprof --logdir=%s" (pip install xprof), and https://ui.perfetto.dev '
