@@ -134,6 +134,7 @@ NOT_NUMBERS = (
   'memory_bank.momentum',
   'augmentation.brightness',
   'augmentation.hue',
+  'plan.storage_bandwidth',
 )
 
 

@@ -175,8 +175,10 @@ def _value(config, field):
 def _problems(config):
   """Yields one sentence for each thing that is wrong."""
   for field in _AT_LEAST_ONE:
-    if _value(config, field) < 1:
-      yield f'{field} is {_value(config, field)}; it must be at least 1'
+    if not 1 <= _value(config, field) < math.inf:
+      yield (
+        f'{field} is {_value(config, field)}; it must be finite and at least 1'
+      )
   for field in _NOT_NEGATIVE:
     if not 0 <= _value(config, field) < math.inf:
       yield (
