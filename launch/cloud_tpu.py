@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     usage = f'%(prog)s --name=NAME --zone=ZONE{rest}'
     one = verbs.add_parser(verb, help=meaning, usage=usage)
     add = one.add_argument
-    name = matching(_NAME, 'a name of small letters, digits and "-"')
+    name = matching(_NAME, 'a name of at most 50 small letters, digits and "-"')
     add('--name', type=name, required=True, help='of the TPU and the training')
     zone = matching(_ZONE, 'a zone such as us-central2-b')
     add('--zone', type=zone, required=True, help='such as us-central2-b')

@@ -84,15 +84,24 @@ class Commands:
       return
     code = subprocess.run(words, check=False).returncode
     if code:
-      raise CommandError(words, code, '')
+      raise CommandError(words, code, 'what it said is above')
 
   def write(self, path: pathlib.Path, text: str) -> None:
-    """Writes a file; a dry run shows what would be in it."""
+    """Writes a file; a dry run shows what would be in it.
+
+    Raises:
+      LaunchError: if it cannot be written.
+    """
     if self.is_dry_run:
       self._show(f'# writes {path}:')
       self._show(text.rstrip('\n'))
       self._show(f'# end of {path}')
       return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding='utf-8')
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(text, encoding='utf-8')
+    except OSError as error:
+      raise training_command.LaunchError(
+        f'{path} cannot be written: {error.strerror}.'
+      ) from error
     self._show(f'Written: {path}')

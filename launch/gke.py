@@ -37,7 +37,7 @@ _INDEX = 'batch.kubernetes.io/job-completion-index'
 # Names of pods have at most 63 letters: NAME-worker-0-1234-abcde.
 _NAME = r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?'
 _LABEL = r'[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?'
-_AMOUNT = r'\d+(\.\d+)?[kMGT]i?'
+_AMOUNT = r'[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)'
 _VERBS = {
   'run': 'write the JobSet and apply it',
   'status': 'show it and its pods',
@@ -93,7 +93,9 @@ def manifest(
   machines = _machines(options)
   training_command.check_processes(training, machines['processes'])
   training_command.check_devices(
-    training, machines['processes'] * machines['devices']
+    training,
+    machines['processes'] * machines['devices'],
+    machines['processes'],
   )
   if bool(options.bucket) == bool(options.claim):
     raise training_command.LaunchError('Name either --bucket or --claim.')
@@ -197,7 +199,7 @@ def _add_run_options(parser, label):
   add('--gpus-per-node', type=number(1, 16), metavar='N')
   add('--nodes', type=number(1, 1024), metavar='N', help='with GPUs (1)')
   add('--spot', action='store_true', help='nodes that may be taken away')
-  cpu = matching(r'\d+m?', 'a number of CPUs')
+  cpu = matching(r'[0-9]+m?', 'a number of CPUs')
   add('--cpu', type=cpu, help='CPUs that each pod asks for')
   add('--memory', type=amount, help='that each pod asks for, such as 100Gi')
   bucket = matching(training_command.BUCKET, 'a bucket, without gs://')

@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training_command.check_processes(training, options.processes)
     if options.devices_per_process:
       devices = options.processes * options.devices_per_process
-      training_command.check_devices(training, devices)
+      training_command.check_devices(training, devices, options.processes)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code

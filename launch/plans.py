@@ -7,6 +7,7 @@ settings on the paper's data sets, 'demo' with small ones on rendered data.
 
 import dataclasses
 import importlib
+import inspect
 import json
 import pathlib
 import re
@@ -104,6 +105,8 @@ class Step:
     if str(REPOSITORY) not in sys.path:
       sys.path.insert(0, str(REPOSITORY))
     module = importlib.import_module(file.removesuffix('.py').replace('/', '.'))
+    if variant and not inspect.signature(module.get_config).parameters:
+      raise ValueError(f'{file} has no variants; leave ":{variant}" out.')
     config = module.get_config(*([variant] if variant else []))
     for field, value in self.fields.items():
       try:

@@ -26,7 +26,7 @@ REPOSITORY = training_command.REPOSITORY
 # What tasks have to end once the first has: a save, and what is lost is found.
 WAIT_SECONDS = 180
 _NAME = r'[A-Za-z0-9][A-Za-z0-9_.-]{0,62}'
-_TIME = re.compile(r'(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})')
+_TIME = re.compile(r'(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})', re.ASCII)
 
 
 def seconds_of(time: str) -> int:
@@ -111,10 +111,11 @@ def _check(options):
     )
   for name in ('logs', 'python'):
     value = getattr(options, name)
-    if not value.startswith('/') or re.search(r'\s', value):
+    # In the name of a log Slurm reads %, \ and quotes in its own way.
+    if not value.startswith('/') or re.search(r'[\s%\\"\']', value):
       raise training_command.LaunchError(
-        f'--{name}={value} must begin with "/", without spaces: it is of other '
-        'machines.'
+        f'--{name}={value} must begin with "/" and have no spaces, quotes, % or '
+        '\\: it is of other machines.'
       )
 
 
@@ -125,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add, number = parser.add_argument, training_command.number
-  name = training_command.matching(_NAME, 'a name of letters, digits, _ . -')
+  name = training_command.matching(
+    _NAME, 'a name of at most 63 letters, digits, _ . -'
+  )
   add('--name', type=name, default='vie', help='of the job (vie)')
   add('--nodes', type=number(1, 4096), default=1, help='how many (1)')
   add('--gpus-per-node', type=number(1, 64), metavar='N', help='(none)')
@@ -137,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--cpus-per-task', type=number(1), metavar='N')
   add(
     '--memory',
-    type=training_command.matching(r'\d+[KMGT]?', 'an amount such as 120G'),
+    type=training_command.matching(r'[0-9]+[KMGT]?', 'an amount such as 120G'),
     help='of a node, such as 120G',
   )
   add('--time', type=_time, required=True, help='limit, such as 24:00:00')
@@ -170,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     default=[],
     metavar='NAME=VALUE',
     type=training_command.matching(
-      r'[A-Za-z_]\w*=[^\n]*', 'a variable, NAME=VALUE'
+      r'[A-Za-z_][A-Za-z0-9_]*=[^\n]*', 'a variable, NAME=VALUE'
     ),
     help='variable of the tasks; may be given several times',
   )
@@ -201,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training_command.check_processes(training, options.nodes * tasks)
     if options.gpus_per_node:
       devices = options.nodes * options.gpus_per_node
-      training_command.check_devices(training, devices)
+      training_command.check_devices(training, devices, options.nodes * tasks)
     runner = command_runner.Commands(is_dry_run=options.dry_run)
     path = pathlib.Path(options.logs, f'{options.name}.sh')
     runner.write(path, script(options, training))

@@ -97,7 +97,7 @@ class Launch:
     self._options = options
     size = tpu_slices.of_type(options.accelerator_type)
     training_command.check_processes(training, size.hosts)
-    training_command.check_devices(training, size.devices)
+    training_command.check_devices(training, size.devices, size.hosts)
     self._training = training
     self._runner = runner
     self._resource = queued_resource.QueuedResource(request(options), runner)

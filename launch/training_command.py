@@ -43,6 +43,10 @@ FLAGS = (
 # Of vie_jax/objective/memory_bank.py, which imports JAX; a test compares.
 ROW_MULTIPLE = 1024
 _URL = re.compile(r'[a-z0-9]+://')
+# What YAML takes in no quotes, and bytes that are no UTF-8.
+_NO_TEXT = re.compile(
+  '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]'
+)
 _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 
 
@@ -124,6 +128,7 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     LaunchError: naming what is missing, wrong, or there twice.
   """
   given, fields = {}, []
+  _check_text(arguments)
   _check_repeated(arguments)
   for argument in arguments:
     name, is_there, value = argument.partition('=')
@@ -149,14 +154,31 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
   _check_paths(workdir, dataset_dir, is_remote=is_remote)
+  batch = _batch(config, mode)
+  for field, value, least in (
+    *((*pair, 1) for pair in filter(None, [batch])),
+    ('num_devices', config.num_devices, 0),
+  ):
+    if value < least:
+      raise LaunchError(
+        f'config.{field} is {value}; it must be at least {least}.'
+      )
   return Training(
     tuple(arguments),
     workdir,
     dataset_dir,
-    _batch(config, mode),
+    batch,
     config.num_devices,
     distributed == 'off',
   )
+
+
+def _check_text(arguments):
+  """Refuses what cannot be written into a script or a manifest."""
+  for argument in arguments:
+    if _NO_TEXT.search(argument):
+      shown = argument.encode('unicode_escape', 'backslashreplace').decode()
+      raise LaunchError(f'{shown} has a character that is no text.')
 
 
 def _check_repeated(arguments):
@@ -193,17 +215,24 @@ def _batch(config, mode):
   return None
 
 
-def check_devices(training: Training, number: int) -> None:
+def check_devices(training: Training, number: int, processes: int = 1) -> None:
   """Refuses devices that a training does not split over.
 
   Args:
     training: that is to run on them.
     number: of all devices of all its processes.
+    processes: how many these are; several use all their devices.
 
   Raises:
     LaunchError: with the remedy.
   """
-  number = training.num_devices or number
+  wanted = training.num_devices or number
+  if wanted > number or (processes > 1 and wanted != number):
+    raise LaunchError(
+      f'config.num_devices is {wanted}, and {processes} x {number // processes} '
+      'devices would start: leave it out, and all are used.'
+    )
+  number = wanted
   if training.batch is None:
     return
   if ROW_MULTIPLE % number:

@@ -295,6 +295,7 @@ def test_kubectl_refuses(capfd, stand_ins, monkeypatch):
     ((*GPU, '--name=V'), 'is not a name'),
     ((*GPU, f'--name={"v" * 41}'), 'is not a name'),
     ((*GPU, '--memory=lots'), 'is not an amount'),
+    ((*GPU, '--memory=10ki'), 'is not an amount'),
     ((*GPU, '--grace-seconds=5'), 'at least 30'),
     ((*GPU, '--image=a b'), 'is not the name of an image'),
   ],

@@ -99,6 +99,14 @@ def test_sbatch_refuses(capsys, tmp_path, stand_ins):
   assert 'invalid partition' in capsys.readouterr().err
 
 
+def test_a_script_that_cannot_be_written_is_one_line(capsys, tmp_path):
+  (tmp_path / 'file').touch()
+  logs = f'--logs={tmp_path}/file/logs'
+  assert slurm.main(['--time=1:00:00', logs, *TRAINING]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'vie.sh cannot be written: Not a directory' in line
+
+
 def test_there_is_no_slurm(capsys, tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   code = slurm.main(['--time=1:00:00', f'--logs={tmp_path}', *TRAINING])
@@ -113,6 +121,9 @@ def test_there_is_no_slurm(capsys, tmp_path, monkeypatch):
     (('--time=0:02:00',), 'leaves nothing to train'),
     (('--time=1:00:00', '--task-per-gpu'), 'needs --gpus-per-node'),
     (('--time=1:00:00', '--logs=here'), '--logs=here must begin with "/"'),
+    (('--time=1:00:00', '--logs=/logs/%x'), '--logs=/logs/%x must'),
+    (('--time=1:00:00', f'--name={"v" * 64}'), 'at most 63 letters'),
+    (('--time=1:00:00', '--memory=١G'), 'is not an amount'),
     (('--time=1:00:00', '--nodes=0'), 'at least 1'),
     (('--time=1:00:00', '--partition=a;b'), 'is not a name'),
     (('--time=1:00:00', '--env=A B'), 'is not a variable'),

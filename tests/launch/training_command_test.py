@@ -60,6 +60,18 @@ def test_split_at_the_first_dashes():
     ((*REMOTE, '--config.batch_size'), 'not understood'),
     ((*REMOTE, '--config.batch_sise=4'), 'batch_sise'),
     ((*REMOTE, '--config.batch_size=many'), 'batch_size=many does not fit'),
+    ((*REMOTE, '--config.batch_size=0'), 'config.batch_size is 0; it must'),
+    (
+      (*REMOTE, '--mode=finetune', '--config.finetune.batch_size=-8'),
+      'config.finetune.batch_size is -8',
+    ),
+    ((*REMOTE, '--config.num_devices=-1'), 'config.num_devices is -1'),
+    ((*REMOTE, '--config.result_name=a\x7f'), r'a\x7f has a character'),
+    ((*REMOTE, '--config.result_name=a\udcff'), r'a\udcff has a character'),
+    (
+      ('--config=configs/vie_slow.py:big', '--workdir=/w'),
+      'configs/vie_slow.py has no variants; leave ":big" out',
+    ),
     (('--config=configs/no.py', '--workdir=/w'), 'no config configs/no.py'),
     (('--config=../x.py', '--workdir=/w'), 'no config ../x.py'),
     (('--config=configs/demo.py:no', '--workdir=/w'), 'demo.py:no does not'),
@@ -157,6 +169,7 @@ def test_rows_split_as_those_of_the_bank():
     (('--config.batch_size=100',), 8, '--config.batch_size=104, or'),
     (('--mode=linear_eval',), 256, 'config.linear_eval.batch_size is'),
     (('--config.num_devices=3',), 8, 'not over 3'),
+    (('--config.num_devices=16',), 8, 'is 16, and 1 x 8 devices would start'),
   ],
 )
 def test_devices_that_nothing_splits_over_are_not_paid_for(
@@ -165,6 +178,14 @@ def test_devices_that_nothing_splits_over_are_not_paid_for(
   with pytest.raises(LaunchError) as error:
     training_command.check_devices(check(*SLOWFAST, *arguments), number)
   assert words in str(error.value)
+
+
+def test_several_processes_use_all_devices():
+  training = check(*SLOWFAST, '--config.num_devices=4')
+  training_command.check_devices(training, 8)
+  training_command.check_devices(training, 4, 2)
+  with pytest.raises(LaunchError, match='is 4, and 2 x 4 devices would start'):
+    training_command.check_devices(training, 8, 2)
 
 
 @pytest.mark.parametrize(
