@@ -27,6 +27,7 @@ import training_command
 from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
+_GPUS = 'CUDA_VISIBLE_DEVICES'
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -35,6 +36,28 @@ def free_port() -> int:
   with socket.socket() as listener:
     listener.bind(('localhost', 0))
     return listener.getsockname()[1]
+
+
+def gpus(options: argparse.Namespace) -> list[str]:
+  """Names of the GPUs that all processes share.
+
+  Those that the environment leaves to this process, as on a machine that others
+  use, too; else the first of the machine.
+
+  Raises:
+    training_command.LaunchError: if the environment leaves too few.
+  """
+  number = options.processes * options.devices_per_process
+  visible = os.environ.get(_GPUS)
+  if visible is None:
+    return [str(gpu) for gpu in range(number)]
+  names = [name.strip() for name in visible.split(',') if name.strip()]
+  if len(names) < number:
+    raise training_command.LaunchError(
+      f'{number} GPUs are asked for, and {_GPUS}={visible} leaves '
+      f'{len(names)}: change it, or --devices-per-process.'
+    )
+  return names
 
 
 def environment_of(
@@ -54,8 +77,8 @@ def environment_of(
       added['JAX_NUM_CPU_DEVICES'] = str(options.devices_per_process)
   elif options.devices_per_process:
     first = process * options.devices_per_process
-    share = range(first, first + options.devices_per_process)
-    added['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, share))
+    share = slice(first, first + options.devices_per_process)
+    added[_GPUS] = ','.join(gpus(options)[share])
   if options.processes > 1:
     added |= {
       'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
@@ -204,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.devices_per_process:
       devices = options.processes * options.devices_per_process
       training_command.check_devices(training, devices, options.processes)
+      if not options.cpu:
+        gpus(options)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code

@@ -29,7 +29,8 @@ def test_one_process_is_the_plain_command(capsys):
   ]
 
 
-def test_two_processes_have_gpus_of_their_own(capsys):
+def test_two_processes_have_gpus_of_their_own(capsys, monkeypatch):
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   first, second = dry(
     capsys, '--processes=2', '--devices-per-process=4', '--port=2345'
   )
@@ -39,6 +40,21 @@ def test_two_processes_have_gpus_of_their_own(capsys):
     assert f'JAX_PROCESS_ID={number} ' in command
   assert 'CUDA_VISIBLE_DEVICES=0,1,2,3 ' in first
   assert 'CUDA_VISIBLE_DEVICES=4,5,6,7 ' in second
+
+
+def test_processes_share_the_gpus_that_are_left_to_them(capsys, monkeypatch):
+  options = ('--processes=2', '--devices-per-process=2')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5, 6,GPU-8932f937')
+  first, second = dry(capsys, *options)
+  assert 'CUDA_VISIBLE_DEVICES=4,5 ' in first
+  assert 'CUDA_VISIBLE_DEVICES=6,GPU-8932f937 ' in second
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
+  assert local.main(['--dry-run', *options, *CONFIG]) == 2
+  captured = capsys.readouterr()
+  assert '4 GPUs are asked for, and CUDA_VISIBLE_DEVICES=4,5,6 leaves 3' in (
+    captured.err
+  )
+  assert '$' not in captured.out
 
 
 def test_a_dry_run_does_not_name_a_port_that_may_be_taken(capsys):
