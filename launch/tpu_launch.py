@@ -101,6 +101,7 @@ class Launch:
     self._training = training
     self._runner = runner
     self._resource = queued_resource.QueuedResource(request(options), runner)
+    self._was_active = False
     self._commit = commit_of(options.commit)
     self._archive = ARCHIVES / f'vie_jax-{self._commit}.tar.gz'
 
@@ -173,6 +174,7 @@ class Launch:
     """
     shown = ''
     was_waiting = False
+    failures = 0
     while True:
       state = self._state()
       if state != shown:
@@ -180,16 +182,42 @@ class Launch:
         command_runner.say(f'{now} {self._options.name}: {state}')
         shown = state
       if state == queued_resource.ACTIVE:
+        self._was_active = True
         return
-      if state in queued_resource.ENDED:
-        if was_waiting:
-          self._refuse(state)
-        self._resource.delete()
+      if state in queued_resource.ENDED and was_waiting:
+        self._refuse(state)
+      try:
+        self._ask_again(state)
+      except command_runner.CommandError as error:
+        failures += 1
+        self._bear(error, state, failures)
+        self._wait()
         continue
-      if state == queued_resource.NONE:
-        self._resource.create()
-      was_waiting = state != queued_resource.DELETING
-      self._wait()
+      if state not in queued_resource.ENDED:
+        was_waiting = state != queued_resource.DELETING
+        self._wait()
+
+  def _ask_again(self, state):
+    """Has what has ended deleted, and what is not there created."""
+    if state in queued_resource.ENDED:
+      self._resource.delete()
+    elif state == queued_resource.NONE:
+      self._resource.create()
+
+  def _bear(self, error, state, failures):
+    """Takes it that the cloud refuses, for a while: nobody may be watching.
+
+    Raises:
+      training_command.LaunchError: if that was not for a while, or the very
+        first request is refused.
+    """
+    if not self._was_active and state == queued_resource.NONE:
+      raise error
+    if failures == PATIENCE:
+      raise training_command.TryAgainError(
+        f'{error}. {self._what_now()}'
+      ) from error
+    command_runner.complain(error)
 
   def _refuse(self, state):
     """A request that has ended before it was active."""
@@ -242,14 +270,30 @@ class Launch:
         step()
         return
       except command_runner.CommandError as error:
-        if self._state() != queued_resource.ACTIVE:
-          raise _PreemptedError from error
+        self._check_active()
         if attempt == ATTEMPTS:
           raise training_command.TryAgainError(
             f'{error}. {self._what_now()}'
           ) from error
         command_runner.complain(error)
         self._wait()
+
+  def _check_active(self):
+    """Looks whether the TPU is there.
+
+    Raises:
+      _PreemptedError: if it has been taken away.
+      training_command.LaunchError: if somebody has deleted it, which the cloud
+        does not do by itself: another one would not be wanted.
+    """
+    state = self._state()
+    if state in (queued_resource.NONE, queued_resource.DELETING):
+      raise training_command.LaunchError(
+        f'{self._options.name} has been deleted. The same command asks for '
+        'another one, and goes on from the newest checkpoint.'
+      )
+    if state != queued_resource.ACTIVE:
+      raise _PreemptedError
 
   def _watch(self):
     """Waits until main.py has ended on all workers; returns one exit code.
@@ -260,8 +304,7 @@ class Launch:
     failures = 0
     while True:
       self._wait()
-      if self._state() != queued_resource.ACTIVE:
-        raise _PreemptedError
+      self._check_active()
       try:
         states = self._resource.worker_states(self._options.name)
       except command_runner.CommandError as error:

@@ -236,6 +236,50 @@ def test_no_quota(cloud, stand_ins, capsys):
   assert len(error.splitlines()) == 1
 
 
+BUSY_CLOUD = {'err': 'ERROR: UNAVAILABLE: try again later\n', 'code': 1}
+
+
+@pytest.mark.parametrize('verb', [' delete ', ' create '])
+def test_the_cloud_fails_for_a_while_after_a_preemption(
+  cloud, stand_ins, capsys, verb
+):
+  code = cloud(
+    answers={
+      STATE: states(
+        *('ACTIVE', 'SUSPENDING', 'SUSPENDING', 'SUSPENDING', 'SUSPENDED'),
+        *(None, None, 'ACTIVE'),
+      ),
+      verb: [BUSY_CLOUD, {}],
+      WORKERS: [DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('start') == 2
+  assert 'UNAVAILABLE' in capsys.readouterr().err
+
+
+def test_the_cloud_gives_no_other_one(cloud, stand_ins, capsys):
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE', 'SUSPENDED', None),
+      ' create ': [BUSY_CLOUD],
+    }
+  )
+  assert code == 75
+  assert verbs(stand_ins).count('create') == tpu_launch.PATIENCE
+  assert 'costs until it is deleted' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('state', [None, 'DELETING'])
+def test_what_was_deleted_by_hand_is_not_asked_for_again(
+  cloud, stand_ins, capsys, state
+):
+  code = cloud(answers={STATE: states('ACTIVE', state), WORKERS: [BUSY]})
+  assert code == 2
+  assert 'create' not in verbs(stand_ins)
+  assert 'vie has been deleted' in capsys.readouterr().err
+
+
 def test_a_request_that_fails_is_not_made_again(cloud, stand_ins, capsys):
   code = cloud(
     answers={
