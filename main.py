@@ -10,6 +10,7 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -49,7 +50,7 @@ from vie_jax import (
   workdir_lock,
 )
 from vie_jax.embeddings import foreign_embeddings
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import frame_store, remote_errors
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import (
   agreement,
@@ -74,6 +75,7 @@ MODES = {
 }
 # Of a mistake on the command line, which may be quoted in full.
 MOST_LETTERS = 500
+PASSING_ERRORS = (errno.EIO, errno.ENOMEM, errno.ESTALE)
 EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
@@ -143,6 +145,11 @@ def code_of(error):
   # A full disk may have room again, whatever was being written.
   if patient_file.is_no_room(error) or isinstance(
     error, frame_store.UnreachableError
+  ):
+    return exit_codes.RETRY
+  # A network file system that is away for a while, or a machine out of memory.
+  if isinstance(error, OSError) and (
+    error.errno in PASSING_ERRORS or remote_errors.may_pass(error)
   ):
     return exit_codes.RETRY
   return exit_codes.REFUSED

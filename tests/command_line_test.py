@@ -1,5 +1,6 @@
 """Fields set on the command line are data: mistakes are one line, code 2."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 
 import pytest
 import tiny_run
+
+import main
 
 CONFIG = '--config=configs/vie_single.py'
 CALL = '__import__("os").mkdir("owned")'
@@ -42,6 +45,17 @@ for words in json.loads(sys.argv[1]):
   outcomes.append((status, said.read().decode()))
 print(json.dumps(outcomes))
 """
+EXIT_CODES = [
+  (OSError(errno.ENOSPC, 'No space left'), 75),
+  (OSError(errno.EDQUOT, 'Quota exceeded'), 75),
+  (OSError(errno.EIO, 'Input/output error'), 75),
+  (OSError(errno.ESTALE, 'Stale file handle'), 75),
+  (TimeoutError(errno.ETIMEDOUT, 'Connection timed out'), 75),
+  (FileNotFoundError(errno.ENOENT, 'No such file'), 2),
+  (PermissionError(errno.EACCES, 'Permission denied'), 2),
+  (OSError(errno.EROFS, 'Read-only file system'), 2),
+  (main.config_check.ConfigError('no'), 2),
+]
 REFUSED = {
   'no number': (['--config.batch_size=abc'], 'batch_size=abc'),
   'a fraction': (['--config.batch_size=1.5'], 'batch_size=1.5'),
@@ -65,6 +79,11 @@ REFUSED = {
   'another flag': (['--unknown=1'], 'unknown'),
   'another mode': (['--mode=nothing'], 'mode'),
 }
+
+
+@pytest.mark.parametrize('error, code', EXIT_CODES)
+def test_what_may_pass_by_itself_may_be_tried_again(error, code):
+  assert main.code_of(error) == code
 
 
 @pytest.fixture(scope='module')
