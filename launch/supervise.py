@@ -96,6 +96,9 @@ class Supervisor:
     # Alone, so that a terminal's Ctrl-C does not reach it beside the one that is
     # passed on: twice means at once, without a save.
     self._process = subprocess.Popen(self._command, start_new_session=True)
+    # A signal that came meanwhile has found nobody to be passed on to.
+    if self._is_ending:
+      self._process.terminate()
     return self._process.wait(), time.monotonic() - started
 
   def _wait_seconds(self, num_useless):

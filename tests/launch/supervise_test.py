@@ -114,6 +114,32 @@ def test_the_wait_doubles_up_to_its_limit(tmp_path):
   assert waits == [0.1, 0.2, 0.3, 0.3]
 
 
+def test_a_signal_while_the_command_starts_is_not_lost(monkeypatch):
+  class Starting(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+      super().__init__(*arguments, **options)
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(supervise.subprocess, 'Popen', Starting)
+  handlers = {
+    number: signal.getsignal(number) for number in supervise.PASSED_ON
+  }
+  started = time.monotonic()
+  try:
+    code = supervise.Supervisor(
+      ['sleep', '20'],
+      workdir=None,
+      max_restarts=3,
+      first_wait=0.0,
+      longest_wait=0.0,
+    ).run()
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+  assert code == 128 + signal.SIGTERM
+  assert time.monotonic() - started < 10
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_passed_on_and_ends_it(tmp_path, number):
   process = subprocess.Popen(command(tmp_path, 'wait'))
