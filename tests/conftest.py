@@ -47,6 +47,15 @@ def mesh(request):
   return sharding.make_mesh(request.param)
 
 
+@pytest.fixture(
+  params=[pytest.param(1, marks=pytest.mark.slow), 8],
+  ids=lambda number: f'{number}_devices',
+)
+def mesh_of_a_step(request):
+  """A mesh for whole training steps, which take long to compile."""
+  return sharding.make_mesh(request.param)
+
+
 @pytest.fixture
 def mesh8():
   return sharding.make_mesh(8)

@@ -203,6 +203,7 @@ def test_the_schedules_are_those_of_the_configs():
       assert numbers(neighbors) == [settings.num_neighbors], name
 
 
+@pytest.mark.slow
 def test_the_sizes_are_those_that_describe_prints():
   rows = rows_by_config('config', 'clip', 'trainable parameters')
   assert len(rows) == 7

@@ -304,6 +304,7 @@ def test_its_files_are_read_as_embeddings_made_elsewhere(
   np.testing.assert_allclose(read[::-1, 0], found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_layer_is_the_plain_mean_of_its_readouts(demo_dataset, tmp_path):
   config = source_config(demo_dataset, dataset__dir=str(demo_dataset))
   config.embed.source = ''
@@ -455,6 +456,7 @@ def test_a_single_video_file_is_embedded(video_files, tmp_path):
   assert written['dataset']['name'] == video_files[0].stem
 
 
+@pytest.mark.slow
 def test_what_cannot_be_embedded_is_said_in_one_line(demo_dataset, tmp_path):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'notes.txt').write_text('no video')

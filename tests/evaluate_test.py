@@ -342,6 +342,7 @@ def test_a_data_set_without_validation_videos_is_refused(
   assert not (tmp_path / 'W').exists()
 
 
+@pytest.mark.slow
 def test_a_result_says_how_many_frames_were_replaced(demo_dataset, tmp_path):
   damaged = tmp_path / 'set'
   shutil.copytree(demo_dataset, damaged)

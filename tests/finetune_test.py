@@ -77,6 +77,7 @@ def finetuned(demo_dataset, pretrained):
   return before, written
 
 
+@pytest.mark.slow
 def test_result_says_what_was_finetuned_on_what(pretrained, finetuned):
   _, written = finetuned
   folder = pretrained / 'finetune' / 'demo_motion'
@@ -92,6 +93,7 @@ def test_result_says_what_was_finetuned_on_what(pretrained, finetuned):
   assert best >= accuracy['top1']
 
 
+@pytest.mark.slow
 def test_the_pretraining_is_not_touched(pretrained, finetuned):
   before, _ = finetuned
   for path, changed in before.items():
@@ -99,6 +101,7 @@ def test_the_pretraining_is_not_touched(pretrained, finetuned):
       assert path.stat().st_mtime_ns == changed
 
 
+@pytest.mark.slow
 def test_all_layers_are_trained_but_the_projection(pretrained, finetuned):
   del finetuned
   after = restored(pretrained / 'finetune' / 'demo_motion')
@@ -217,6 +220,7 @@ def test_the_plateau_survives_a_restart(demo_dataset, pretrained, tmp_path):
   assert rates[0][1] == pytest.approx([1e-12] * 4 + [1e-13] * 2)
 
 
+@pytest.mark.slow
 def test_going_on_gives_the_same_bits(demo_dataset, pretrained, tmp_path):
   def run(name, num_steps):
     finetune.finetune(

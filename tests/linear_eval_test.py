@@ -248,6 +248,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
   assert steps == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_the_step_never_holds_a_whole_kernel(demo_dataset, tmp_path):
   settings = config(
     demo_dataset,
@@ -345,10 +346,8 @@ def colored_images(folder, num_train=24, num_val=8):
         )
 
 
-@pytest.mark.parametrize(
-  'base',
-  ['vie_single', pytest.param('vie_slowfast', marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('base', ['vie_single', 'vie_slowfast'])
 def test_images_are_learned_as_static_video(base, demo_dataset, tmp_path):
   images = tmp_path / 'colors'
   colored_images(images)
@@ -369,6 +368,7 @@ def test_images_are_learned_as_static_video(base, demo_dataset, tmp_path):
   assert written['accuracy']['label']['conv3']['top1'] == 1.0
 
 
+@pytest.mark.slow
 def test_damaged_images_are_counted_in_the_result(demo_dataset, tmp_path):
   images = tmp_path / 'colors'
   colored_images(images)

@@ -43,6 +43,11 @@ MODEL = networks.build(
 )
 
 
+@pytest.fixture
+def mesh(mesh_of_a_step):
+  return mesh_of_a_step
+
+
 def batch_of(step):
   rng = np.random.default_rng(step)
   side = SIZE + 8

@@ -109,10 +109,8 @@ def test_the_rate_follows_the_schedule_of_the_config():
   )
 
 
-@pytest.mark.parametrize(
-  'looks',
-  [pytest.param('log', marks=pytest.mark.slow), 'eval', 'checkpoint'],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('looks', ['log', 'eval', 'checkpoint'])
 def test_divergence_is_noticed_by_whatever_looks_first(
   demo_dataset, tmp_path, looks
 ):

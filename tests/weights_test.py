@@ -145,7 +145,12 @@ def official_file(path, name, seed=0, **more):
 
 
 @pytest.mark.parametrize(
-  'name', ['vie_single', 'vie_3dresnet', 'vie_twostream_s']
+  'name',
+  [
+    'vie_single',
+    'vie_3dresnet',
+    pytest.param('vie_twostream_s', marks=pytest.mark.slow),
+  ],
 )
 def test_of_an_official_checkpoint(tmp_path, name):
   path = tmp_path / 'official.npz'
@@ -156,6 +161,7 @@ def test_of_an_official_checkpoint(tmp_path, name):
   assert (found.step, found.workdir) == (1_450_000, None)
 
 
+@pytest.mark.slow
 def test_of_two_streams(tmp_path):
   single = save(tmp_path / 'single')
   path = tmp_path / 'slow.npz'
@@ -213,6 +219,7 @@ def test_fields_that_weights_do_not_depend_on_may_differ(tmp_path):
   load(tiny(model__dtype='bfloat16', model__alpha=2), tmp_path)
 
 
+@pytest.mark.slow
 def test_trn_of_another_number_of_frames_is_refused(tmp_path):
   save(tmp_path, 'vie_trn')
   message = refusal(tiny('vie_trn', clip__num_frames=3), tmp_path)

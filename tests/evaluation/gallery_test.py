@@ -399,6 +399,7 @@ def test_queries_are_sharper_than_neighbours_where_room_is_short(tmp_path):
   assert heights == [72, 48]
 
 
+@pytest.mark.slow
 def test_many_strips_fit_the_budget_without_being_small_for_nothing(tmp_path):
   rng = np.random.default_rng(0)
   large = {'height': 128, 'width': 170}
@@ -511,6 +512,7 @@ def test_picture_is_1400_wide_under_700_kb_and_not_blank(tmp_path):
     assert (np.abs(pixels - colour).max(axis=2) < 24).sum() > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('max_bytes', [10_000_000, 300_000, 1])
 def test_paper_stays_white_with_few_colours(tmp_path, max_bytes):
   page = make_page(4, text=''.join(PAYLOADS))

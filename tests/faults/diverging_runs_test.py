@@ -30,6 +30,7 @@ def train_figures(workdir, name):
   return values
 
 
+@pytest.mark.slow
 def test_stop_keeps_the_last_good_state(demo_dataset, tmp_path):
   ended = run(tmp_path, demo_dataset, 4)
   assert ended.code == REFUSED, ended.output

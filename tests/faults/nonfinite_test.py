@@ -35,6 +35,11 @@ METHOD = train_step.Method(
 )
 
 
+@pytest.fixture
+def mesh(mesh_of_a_step):
+  return mesh_of_a_step
+
+
 class Network(nn.Module):
   """The smallest that has batch norm and an embedding."""
 

@@ -41,16 +41,17 @@ def check_resumed(whole, workdir, dataset):
   return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'moment, number, code',
   [
     ('evaluation', TERM, RETRY),
-    pytest.param('compile', TERM, RETRY, marks=pytest.mark.slow),
-    pytest.param('start', TERM, RETRY, marks=pytest.mark.slow),
-    pytest.param('step', INT, INTERRUPTED, marks=pytest.mark.slow),
-    pytest.param('step', TERM, RETRY, marks=pytest.mark.slow),
-    pytest.param('k-means', USR1, RETRY, marks=pytest.mark.slow),
-    pytest.param('last', TERM, RETRY, marks=pytest.mark.slow),
+    ('compile', TERM, RETRY),
+    ('start', TERM, RETRY),
+    ('step', INT, INTERRUPTED),
+    ('step', TERM, RETRY),
+    ('k-means', USR1, RETRY),
+    ('last', TERM, RETRY),
   ],
 )
 def test_a_signal_has_the_step_saved(

@@ -54,6 +54,8 @@ REFERENCES = [
   ('vie_3dresnet', '3dresnet', 9),
   ('vie_slowfast', 'slowfast', 8),
 ]
+# The others take half a minute each to compile.
+QUICK = (('vie_trn', 'trn', 4), ('vie_single', 'single', 4))
 
 
 def normalised(pixels):
@@ -153,7 +155,14 @@ def train_case(file):
   return result, loss, by_official_name(name, gradient, moved)
 
 
-@pytest.mark.parametrize('file', FIXTURES)
+@pytest.mark.parametrize(
+  'file',
+  [
+    'single_64.json',
+    '3dresnet_64.json',
+    pytest.param('slowfast_64.json', marks=pytest.mark.slow),
+  ],
+)
 def test_train_mode_and_gradients_equal_the_official_network(file):
   expected = fixture_case(file)[0]['train']
   result, loss, found = train_case(file)
@@ -247,7 +256,13 @@ def reference_case(name, kind, frames):
   return model, variables, arrays, pixels
 
 
-@pytest.mark.parametrize('name,kind,frames', REFERENCES)
+@pytest.mark.parametrize(
+  'name,kind,frames',
+  [
+    case if case[2] <= 4 else pytest.param(*case, marks=pytest.mark.slow)
+    for case in REFERENCES
+  ],
+)
 def test_eval_mode_equals_the_independent_reference(name, kind, frames):
   model, variables, arrays, pixels = reference_case(name, kind, frames)
   embedding, readouts, _ = forward(
@@ -264,7 +279,7 @@ def test_eval_mode_equals_the_independent_reference(name, kind, frames):
 @pytest.mark.parametrize(
   'name,kind,frames',
   [
-    case if case[2] <= 4 else pytest.param(*case, marks=pytest.mark.slow)
+    case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
     for case in REFERENCES
   ],
 )
@@ -326,13 +341,8 @@ def embed(model, variables, clips):
   return apply(variables, clips)
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    name if name == 'vie_single' else pytest.param(name, marks=pytest.mark.slow)
-    for name in networks.NAMES
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', networks.NAMES)
 def test_bfloat16_changes_the_unit_embedding_by_little(name):
   model, variables, clips = small_case(name)
   kinds = {x.dtype for x in jax.tree.leaves(variables)}
@@ -371,15 +381,8 @@ def test_order_of_frames_does_not_matter_to_the_input_single_control():
   np.testing.assert_allclose(forwards, backwards, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    name
-    if name == 'vie_twostream_s'
-    else pytest.param(name, marks=pytest.mark.slow)
-    for name in networks.STREAMS
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', networks.STREAMS)
 def test_two_streams_are_their_two_networks_side_by_side(name):
   model, variables, clips = small_case(name)
   parts = {}
@@ -406,6 +409,7 @@ def test_trn_shares_the_weights_of_single_but_for_the_projection():
   assert trn['params']['projection']['kernel'] == (4 * 64, 32)
 
 
+@pytest.mark.slow
 def test_every_network_is_made_of_the_one_block():
   for name in networks.NAMES:
     model, _, clips = small_case(name)

@@ -118,6 +118,7 @@ def test_eval_mode_equals_the_official_embedding_and_points(case, dtype):
     assert_summary(channels_first(point, len(summary['shape'])), summary)
 
 
+@pytest.mark.slow
 def test_train_mode_equals_the_official_step(case):
   model_type, expected, weights, clips = case
   expected = expected['train']
@@ -211,7 +212,7 @@ def test_maps_over_200000_values_are_pooled_as_officially():
 TRAIN_CASES = [
   ('single', 'train_64'),
   ('single', 'train_112_b8'),
-  ('3dresnet', 'train_112'),
+  pytest.param('3dresnet', 'train_112', marks=pytest.mark.slow),
 ]
 
 

@@ -6,6 +6,7 @@ devices. What they do together is in `agreement`, what ends them in `ending`.
 
 import dataclasses
 import os
+import socket
 import sys
 import threading
 
@@ -86,6 +87,8 @@ def _connect_devices():
 def _connect(arguments, timeouts):
   """Starts JAX's service; does not wait for the others longer than asked."""
   address = arguments.get('coordinator_address')
+  if arguments.get('process_id') == 0 and address:
+    _check_port(address)
   connected = threading.Event()
 
   def give_up():
@@ -108,14 +111,29 @@ def _connect(arguments, timeouts):
       f'Set {process_environment.VARIABLES}, or start with --distributed=off.'
     ) from error
   except RuntimeError as error:
-    reason = ' '.join(str(error).split())[:200]
     raise DistributedError(
       f'Process {arguments.get("process_id", "?")} cannot start at '
-      f'{address or "its coordinator"}: {reason}. If the port is taken, name '
-      f'another in {process_environment.ADDRESS}.'
+      f'{address or "its coordinator"}: {" ".join(str(error).split())[:200]}.'
     ) from error
   finally:
     connected.set()
+
+
+def _check_port(address):
+  """Looks for another program at the port of the coordinator.
+
+  JAX 0.10 sometimes ends with a segmentation fault where there is one.
+  """
+  port = address.rpartition(':')[2]
+  family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+  try:
+    # What a run has left behind that has just ended is no other program.
+    socket.create_server(('', int(port)), family=family).close()
+  except OSError as error:
+    raise DistributedError(
+      f'Process 0 cannot start at {address}: {error.strerror}. If the port is '
+      f'taken, name another in {process_environment.ADDRESS}.'
+    ) from error
 
 
 def _unreachable(arguments, seconds):
