@@ -81,6 +81,8 @@ def test_an_address_alone_is_refused_unless_a_cluster_says_the_rest():
     ('JAX_NUM_PROCESSES', '2.0', "is '2.0'; it must be a number"),
     ('JAX_COORDINATOR_ADDRESS', 'host', "is 'host'; it must be host:port"),
     ('JAX_COORDINATOR_ADDRESS', 'host:', "is 'host:'; it must be host:port"),
+    ('JAX_COORDINATOR_ADDRESS', 'host:0', "is 'host:0'; it must be host:port"),
+    ('JAX_COORDINATOR_ADDRESS', 'host:65536', "is 'host:65536'; it must"),
   ],
 )
 def test_wrong_values_are_named(name, value, message):

@@ -14,6 +14,7 @@ ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 COUNT = 'JAX_NUM_PROCESSES'
 INDEX = 'JAX_PROCESS_ID'
 VARIABLES = f'{ADDRESS}, {COUNT} and {INDEX}'
+_LAST_PORT = 65535
 _SLURM = (
   'SLURM_JOB_ID',
   'SLURM_STEP_NODELIST',
@@ -77,7 +78,8 @@ def _given(environ):
       f'{VARIABLES}. Or start with --distributed=off.'
     )
   address = environ[ADDRESS]
-  if not re.fullmatch(r'.+:\d{1,5}', address):
+  found = re.fullmatch(r'.+:([0-9]{1,5})', address)
+  if not found or not 0 < int(found[1]) <= _LAST_PORT:
     raise DistributedError(
       f'{ADDRESS} is {address!r}; it must be host:port of process 0.'
     )
