@@ -287,6 +287,10 @@ class Launch:
         does not do by itself: another one would not be wanted.
     """
     state = self._state()
+    if state == queued_resource.NONE:
+      # Credentials and servers, too, are "not found" for a while.
+      self._wait()
+      state = self._state()
     if state in (queued_resource.NONE, queued_resource.DELETING):
       raise training_command.LaunchError(
         f'{self._options.name} has been deleted. The same command asks for '

@@ -400,6 +400,20 @@ def test_it_is_given_back_even_if_its_log_cannot_be_read(cloud, stand_ins):
   assert verbs(stand_ins)[-1] == 'delete'
 
 
+def test_credentials_that_are_not_found_are_no_tpu_that_is_gone(
+  cloud, stand_ins
+):
+  lost = {'err': 'ERROR: Your credentials were not found.\n', 'code': 1}
+  code = cloud(
+    answers={
+      STATE: [*states('ACTIVE'), lost, *states('ACTIVE')],
+      WORKERS: [DONE],
+    }
+  )
+  assert code == 0
+  assert 'create' not in verbs(stand_ins)
+
+
 def test_gcloud_fails_for_a_while(cloud, stand_ins):
   down = {'err': 'ERROR: Unable to reach the server\n', 'code': 1}
   code = cloud(
