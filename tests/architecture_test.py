@@ -74,7 +74,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'saved_steps': ('processes saved_steps', 'jax numpy orbax'),
   'checkpoint': ('patient_file processes saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
-  'workdir_lock': ('processes', ''),
+  'workdir_lock': ('patient_file processes', ''),
   'evaluation': (
     'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',

@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 
+import fault_runs
 import pytest
 
-from vie_jax import workdir_lock
+from vie_jax import patient_file, workdir_lock
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 HOLDER = """
@@ -171,3 +172,18 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     workdir_lock.hold(tmp_path / 'file' / 'W'),
   ):
     pass
+
+
+def test_a_full_disk_is_no_refusal(tmp_path):
+  """It may have room at the next try; a refusal would be the last."""
+  with fault_runs.small_disk(tmp_path / 'disk', '64k') as disk:
+    fault_runs.fill(disk / 'full')
+    with (
+      pytest.raises(OSError, match='No space left') as error,
+      workdir_lock.hold(disk),
+    ):
+      pass
+    assert patient_file.is_no_room(error.value)
+    (disk / 'full').unlink()
+    with workdir_lock.hold(disk) as check:
+      check()

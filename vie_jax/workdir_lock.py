@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
+from vie_jax import patient_file
 from vie_jax.processes import agreement
 
 FILE = '.lock'
@@ -58,11 +59,11 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
 
   Raises:
     WorkdirLockedError: naming the process that writes to it, within five
-      seconds.
-    OSError: if the folder cannot be made or written to.
+      seconds; or if the folder cannot be made or written to.
+    OSError: if only room is missing there.
   """
   folder = pathlib.Path(folder)
-  lock, problem = None, ''
+  lock, problem, missing_room = None, '', 0
   new = [path for path in (folder, *folder.parents) if not path.exists()]
   if agreement.is_first():
     try:
@@ -72,7 +73,12 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
       problem = str(error)
     except OSError as error:
       problem = f'{folder} cannot be written to: {error.strerror}.'
-  problem = agreement.from_first(problem)
+      if patient_file.is_no_room(error):
+        missing_room = error.errno
+  found = [problem, missing_room]
+  problem, missing_room = agreement.by_first('lock', lambda: found)
+  if missing_room:
+    raise OSError(missing_room, os.strerror(missing_room), str(folder))
   if problem:
     raise WorkdirLockedError(problem)
   try:
@@ -106,8 +112,12 @@ class Lock:
     }
     self._file = self._take()
     self._beats = 0
-    os.ftruncate(self._file, 0)
-    self._write()
+    try:
+      os.ftruncate(self._file, 0)
+      self._write()
+    except OSError:
+      os.close(self._file)
+      raise
     self._ends = threading.Event()
     self._thread = threading.Thread(target=self._beat, name='lock', daemon=True)
     self._thread.start()
