@@ -147,10 +147,12 @@ def code_of(error):
     error, frame_store.UnreachableError
   ):
     return exit_codes.RETRY
-  # A network file system that is away for a while, or a machine out of memory.
-  if isinstance(error, OSError) and (
+  # A network file system that is away for a while, or a machine out of memory;
+  # but whoever reads what is printed does not come back.
+  is_passing = isinstance(error, OSError) and (
     error.errno in PASSING_ERRORS or remote_errors.may_pass(error)
-  ):
+  )
+  if is_passing and not isinstance(error, BrokenPipeError):
     return exit_codes.RETRY
   return exit_codes.REFUSED
 

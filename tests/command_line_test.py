@@ -53,6 +53,7 @@ EXIT_CODES = [
   (TimeoutError(errno.ETIMEDOUT, 'Connection timed out'), 75),
   (FileNotFoundError(errno.ENOENT, 'No such file'), 2),
   (PermissionError(errno.EACCES, 'Permission denied'), 2),
+  (BrokenPipeError(errno.EPIPE, 'Broken pipe'), 2),
   (OSError(errno.EROFS, 'Read-only file system'), 2),
   (main.config_check.ConfigError('no'), 2),
 ]
