@@ -74,6 +74,14 @@ def test_by_choice_a_full_disk_is_an_error():
   assert error.value.errno == errno.ENOSPC
 
 
+def test_lines_that_meet_errors_are_bounded_too():
+  file = patient_file.PatientFile(FULL, waits=False, most_bytes=100)
+  for _ in range(20):
+    with pytest.raises(OSError):
+      file.write('123456789\n')
+  assert file.num_dropped == 10
+
+
 def test_other_errors_are_errors(tmp_path):
   file = patient_file.PatientFile(tmp_path / 'log')
   file.close()

@@ -58,9 +58,11 @@ class PatientFile:
     with self._lock:
       self._lines.append(data)
       self._num_bytes += len(data)
-      self.flush()
-      while self._num_bytes > self._most_bytes and len(self._lines) > 1:
-        self._drop_oldest()
+      try:
+        self.flush()
+      finally:
+        while self._num_bytes > self._most_bytes and len(self._lines) > 1:
+          self._drop_oldest()
 
   def flush(self) -> None:
     """Writes what there is room for; raises as `write`."""
