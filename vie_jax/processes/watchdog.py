@@ -6,7 +6,6 @@ was finished for too long, it prints where every thread is, and ends the process
 with the exit code that asks for a restart.
 """
 
-import contextlib
 import faulthandler
 import os
 import sys
@@ -18,7 +17,7 @@ from absl import logging
 
 from vie_jax.processes import exit_codes
 
-# That the log has to take a message; what hangs may be the disk it is on.
+# That the log, and then the terminal, have to take a message.
 _TELL_SECONDS = 2.0
 
 
@@ -101,15 +100,14 @@ class Watchdog:
       'and ends. The same command goes on from the last checkpoint. Where every '
       'thread is:'
     )
-    # In a thread: what hangs may have the lock of the log, or be its disk.
-    telling = threading.Thread(target=self._tell, args=(message,), daemon=True)
-    telling.start()
-    telling.join(_TELL_SECONDS)
-    try:
-      if telling.is_alive():
-        _tell_terminal(message)
-    finally:
-      self._leave(exit_codes.RETRY)
+    # In threads: what hangs may have the lock of the log, or be its disk.
+    for tell in (self._tell, _tell_terminal):
+      thread = threading.Thread(target=tell, args=(message,), daemon=True)
+      thread.start()
+      thread.join(_TELL_SECONDS)
+      if not thread.is_alive():
+        break
+    self._leave(exit_codes.RETRY)
 
   def _tell(self, message):
     logging.error('%s', message)
@@ -121,11 +119,9 @@ class Watchdog:
 
 
 def _tell_terminal(message):
-  """Writes to standard error as far as that is possible at once."""
+  """Says it past the log, whose lock somebody has."""
   terminal = sys.stderr.fileno()
-  with contextlib.suppress(OSError):
-    os.set_blocking(terminal, False)
-    os.write(terminal, f'{message}\n'.encode(errors='backslashreplace'))
+  os.write(terminal, f'{message}\n'.encode(errors='backslashreplace'))
   faulthandler.dump_traceback(terminal, all_threads=True)
 
 
