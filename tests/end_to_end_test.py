@@ -60,7 +60,7 @@ def kill_when(is_so, command, num_devices):
 
 
 class Runs:
-  """The same run twice: uninterrupted, and killed on the way."""
+  """The same run twice: uninterrupted; and killed, then told to stop."""
 
   def __init__(self, folder, dataset, num_devices):
     self.dataset, self.num_devices = dataset, num_devices
@@ -70,6 +70,12 @@ class Runs:
     tiny_run.run(whole, num_devices=num_devices)
     command = tiny_run.command(self.killed, dataset)
     kill_when(is_saving(self.killed, after=12), command, num_devices)
+    self.told = fault_runs.hit(
+      command,
+      fault_runs.has_step(self.killed, 17),
+      fault_runs.TERM,
+      num_devices=num_devices,
+    )
     self.output = tiny_run.run(command, num_devices=num_devices)
 
 
@@ -124,6 +130,13 @@ def finish_all(commands, **options):
 def assert_same_end(one, other, dataset, num_devices):
   config = tiny_run.config(dataset, num_devices=num_devices)
   fault_runs.assert_same_end(one, other, config)
+
+
+def test_a_run_that_is_told_to_stop_saves_its_step(runs):
+  assert runs.told.code == fault_runs.RETRY, runs.told.output
+  assert 'SIGTERM: stopping' in runs.told.output
+  (saved,) = re.findall(r'checkpoint of step (\d+)', runs.output)
+  assert int(saved) >= 17
 
 
 def test_a_killed_run_ends_bit_equal_to_the_uninterrupted_one(runs):

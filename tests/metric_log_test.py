@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import fault_runs
@@ -6,7 +7,7 @@ import pytest
 from clu import metric_writers
 from tensorboard.backend.event_processing import event_accumulator
 
-from vie_jax import metric_log
+from vie_jax import metric_log, patient_file
 
 
 def write(workdir, steps, *, from_step=None):
@@ -140,3 +141,18 @@ def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):
   writer.write_scalars(1, {'loss': 1.0})
   assert metric_log.are_written(writer)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_at_the_end_does_not_hide_what_ended_the_run():
+  def run(error):
+    writer = patient_file.PatientFile('/dev/full')
+    with contextlib.ExitStack() as stack:
+      stack.push(metric_log.closing(writer))
+      writer.write('a line\n')
+      if error is not None:
+        raise error
+
+  with pytest.raises(metric_log.DivergedError, match='the loss'):
+    run(metric_log.DivergedError('the loss is nan'))
+  with pytest.raises(OSError, match='No space left'):
+    run(None)

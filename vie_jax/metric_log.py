@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -61,6 +61,24 @@ def curve(
     (record['step'], record[name]) for record in read(workdir) if name in record
   ]
   return [step for step, _ in points], [value for _, value in points]
+
+
+def closing(writer: metric_writers.MetricWriter) -> Callable[..., None]:
+  """An exit for `contextlib.ExitStack.push`, which closes a writer.
+
+  That there is no room for its last lines matters less than an error that
+  ends the run anyway.
+  """
+
+  def close(kind, *unused_exception):
+    try:
+      writer.close()
+    except OSError as error:
+      if kind is None:
+        raise
+      logging.error('Figures of the last steps are not written: %s', error)
+
+  return close
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):

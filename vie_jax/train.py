@@ -426,7 +426,7 @@ def train_and_evaluate(
     state, record = _start(parts, folder, checkpoints, rule, steps)
     watchdog.expect('the state before the first step', is_slow=True)
     reporter = _Reporter(parts, folder, checkpoints, record, check_lock)
-    stack.callback(reporter.writer.close)
+    stack.push(metric_log.closing(reporter.writer))
     reporter.check(state)
     _describe(parts, state, reporter, folder)
     stack.enter_context(preemption.SIGNALS.deferring())

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import resource
@@ -143,3 +144,27 @@ def test_shapes_that_are_not_expected_are_refused_before_reading(step, shape):
   ):
     checkpoints._restore(3, {'model': {'params': {'w': wanted}}})
   assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+  'number, error_type',
+  [
+    (errno.ESTALE, OSError),
+    (errno.EACCES, OSError),
+    # A bad block stays one.
+    (errno.EIO, DamagedError),
+  ],
+)
+def test_a_file_system_that_does_not_answer_is_no_damage(
+  step, monkeypatch, number, error_type
+):
+  record = commit_record.read(step)
+
+  def stat(path, **unused):
+    raise OSError(number, os.strerror(number), str(path))
+
+  monkeypatch.setattr(type(step), 'stat', stat)
+  with pytest.raises(error_type):
+    commit_record.read(step)
+  with pytest.raises(error_type):
+    commit_record.check_files(step, record, record.items)

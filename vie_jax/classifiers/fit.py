@@ -223,7 +223,7 @@ def fit(
       is_main=jax.process_index() == 0,
       waits_for_room=keeping['on_failed_save'] == 'retry',
     )
-    stack.callback(writer.close)
+    stack.push(metric_log.closing(writer))
     _describe(folder, writer, int(state.step), record['config'])
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(

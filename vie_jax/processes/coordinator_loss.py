@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 
 _ANSWER_SECONDS = 2.0
+_MOST_SECONDS = 10
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
 # Handlers that C knows of must not be collected.
 _kept: list = []
@@ -34,6 +35,9 @@ def explain(address: str, leave: Callable[[], None]) -> None:
 
   def on_abort(number):
     libc.signal(number, before)
+    # Python may wait for what the thread holds that aborts.
+    libc.signal(signal.SIGALRM, None)
+    libc.alarm(_MOST_SECONDS)
     if not _answers(address):
       leave()
     # Comes to whatever handled it before, once this returns.

@@ -25,6 +25,7 @@ _LOOK_EVERY_SECONDS = 0.5
 _LOOKS_PER_SECOND = 128
 # What a process has left, to find the same error by itself and end in order.
 _GRACE_SECONDS = 5.0
+_FLUSH_SECONDS = 2.0
 
 
 def _pause():
@@ -164,8 +165,15 @@ def _end(code, patience):
 
 def exit_now(code):
   """Ends the process now: an orderly end would wait for the others."""
+  # In a thread: the disk of a log may hang.
+  thread = threading.Thread(target=_flush, daemon=True)
+  thread.start()
+  thread.join(_FLUSH_SECONDS)
+  os._exit(code)
+
+
+def _flush():
   for handler in logging.get_absl_logger().handlers:
     handler.flush()
   sys.stdout.flush()
   sys.stderr.flush()
-  os._exit(code)

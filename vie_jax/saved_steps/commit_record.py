@@ -15,6 +15,7 @@ written under another name first: if it is there, all of the step is.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ FORMAT_VERSION = 3
 _SMALL = 2**16
 # A step of thousands of leaves takes some hundred kilobytes.
 _LARGEST_RECORD = 2**24
+# A network file system that is away for a while, or lets nobody in.
+_UNANSWERED = (errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
 class DamagedError(ValueError):
@@ -132,6 +135,7 @@ def read(folder: pathlib.Path) -> CommitRecord:
   Raises:
     VersionError: if the step has another format version.
     DamagedError: if the record is missing, or not what was written.
+    OSError: if the file system does not answer, so that nobody can know.
   """
   try:
     path = folder / FILE
@@ -140,7 +144,7 @@ def read(folder: pathlib.Path) -> CommitRecord:
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
-    raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
+    raise _unreadable(FILE, error) from error
   except UnicodeDecodeError:
     raise DamagedError(f'{FILE} is not JSON') from None
   if text is None:
@@ -204,6 +208,7 @@ def check_files(
   Raises:
     DamagedError: naming the first file that is missing, of another size or,
       as far as it is small, of other bytes.
+    OSError: if the file system does not answer, so that nobody can know.
   """
   items = set(items)
   for name, (size, checksum) in record.files.items():
@@ -221,7 +226,14 @@ def check_files(
     except FileNotFoundError:
       raise DamagedError(f'{name} is missing') from None
     except OSError as error:
-      raise DamagedError(f'{name} cannot be read: {error.strerror}') from None
+      raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> Exception:
+  """What to raise for a file that is there: a step may be whole all the same."""
+  if error.errno in _UNANSWERED:
+    return error
+  return DamagedError(f'{name} cannot be read: {error.strerror}')
 
 
 def _size_and_hash(path: pathlib.Path) -> tuple[int, str | None]:
