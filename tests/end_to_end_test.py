@@ -160,9 +160,14 @@ def test_a_killed_run_leaves_the_same_complete_log(runs):
 
 
 def test_no_unfinished_checkpoint_is_left(runs):
-  for workdir in (runs.whole, runs.killed):
-    names = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
-    assert names == ['16', '20', '24']
+  def names_of(workdir):
+    return sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+
+  assert names_of(runs.whole) == ['16', '20', '24']
+  # What a signal has saved comes between.
+  *saved, before, last = names_of(runs.killed)
+  assert [name.isdigit() for name in saved] == [True]
+  assert (before, last) == ('20', '24')
 
 
 @pytest.mark.slow

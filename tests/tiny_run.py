@@ -99,20 +99,20 @@ def kill(process):
   process.communicate()
 
 
-def output_of(process):
+def output_of(process, patience_seconds=PATIENCE_SECONDS):
   """Waits for the end of a process; returns what it said, both streams."""
   try:
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=patience_seconds)
   except subprocess.TimeoutExpired:
     kill(process)
     raise
   return output
 
 
-def run(arguments, **options):
+def run(arguments, *, patience_seconds=PATIENCE_SECONDS, **options):
   """Runs a command that must succeed; returns what it said."""
   process = start(arguments, **options)
-  output = output_of(process)
+  output = output_of(process, patience_seconds)
   assert process.returncode == 0, output
   return output
 

@@ -12,6 +12,8 @@ import tiny_run
 from vie_jax import result
 
 NUM_KILLS, NUM_LABELLED_KILLS = 20, 10
+# Of a run of 300 saves that nobody kills.
+LONG_SECONDS = 1800
 OPTIONS = {'num_devices': 1, 'checkpoint_every_steps': 2, 'eval_every_steps': 6}
 # So long that no run comes to its end before the last kill.
 LONG = {**OPTIONS, 'num_steps': 600, 'eval_every_steps': 12}
@@ -84,10 +86,11 @@ def kill_often(command, folder, count):
 @pytest.mark.slow
 def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  tiny_run.run(tiny_run.command(whole, demo_dataset, **LONG))
+  command = tiny_run.command(whole, demo_dataset, **LONG)
+  tiny_run.run(command, patience_seconds=LONG_SECONDS)
   command = tiny_run.command(killed, demo_dataset, **LONG)
   kill_often(command, killed, NUM_KILLS)
-  tiny_run.run(command)
+  tiny_run.run(command, patience_seconds=LONG_SECONDS)
   config = tiny_run.config(demo_dataset, **LONG)
   fault_runs.assert_same_end(whole, killed, config)
   assert fault_runs.figures(killed) == fault_runs.figures(whole)
@@ -101,11 +104,12 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
 ):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   options = labelled_options(mode)
-  tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
+  command = tiny_run.command(whole, demo_dataset, **options)
+  tiny_run.run(command, patience_seconds=LONG_SECONDS)
   command = tiny_run.command(killed, demo_dataset, **options)
   folders = [path / mode / LABELLED[mode][0] for path in (whole, killed)]
   kill_often(command, folders[1], NUM_LABELLED_KILLS)
-  tiny_run.run(command)
+  tiny_run.run(command, patience_seconds=LONG_SECONDS)
   expected, found = (fault_runs.digests_of(folder) for folder in folders)
   assert found == expected
   figures = [fault_runs.figures(folder) for folder in folders]
