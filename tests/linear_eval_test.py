@@ -277,6 +277,7 @@ def test_the_step_never_holds_a_whole_kernel(demo_dataset, tmp_path):
   assert not re.search(r'f32\[[89],1024\]', program)
 
 
+@pytest.mark.slow
 def test_two_steps_are_those_of_a_loop(demo_dataset, tmp_path):
   settings = config(
     demo_dataset,

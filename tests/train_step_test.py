@@ -221,7 +221,9 @@ def test_local_aggregation_step_equals_numpy_on_the_bank_of_before(mesh):
   assert (visited[others] == train_state.NEVER).all()
 
 
-@pytest.mark.parametrize('loss', ['nce', 'softmax'])
+@pytest.mark.parametrize(
+  'loss', ['nce', pytest.param('softmax', marks=pytest.mark.slow)]
+)
 def test_instance_recognition_step_equals_numpy(mesh, loss):
   state, steps = start(mesh, loss)
   bank = np.asarray(state.bank, np.float64)[:NUM_VIDEOS]

@@ -178,6 +178,7 @@ def test_of_two_streams(tmp_path):
   assert found.step == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', ['single', 'motion'])
 def test_a_missing_stream_is_named(tmp_path, missing):
   names = {'single': 'vie_single', 'motion': 'vie_slow'}
@@ -248,6 +249,7 @@ def test_training_starts_from_its_own_weights_by_default(source):
   assert_equal(warm_start(tiny(init_from=source), drawn), drawn)
 
 
+@pytest.mark.slow
 def test_trn_starts_from_single_but_for_the_projection(tmp_path):
   single = save(tmp_path)
   drawn = fresh('vie_trn')
@@ -271,6 +273,7 @@ def test_training_starts_from_an_official_checkpoint(tmp_path):
   assert_equal(warm_start(config, fresh('vie_single')), saved)
 
 
+@pytest.mark.slow
 def test_training_starts_from_two_streams(tmp_path):
   single = save(tmp_path / 'single')
   slow = save(tmp_path / 'slow', 'vie_slow')

@@ -140,6 +140,7 @@ def _killed(folder, number, arguments):
   return code != 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_goes_on(
   few_videos, expected, s3, target, tmp_path
 ):

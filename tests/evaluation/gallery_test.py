@@ -498,6 +498,7 @@ def test_page_of_the_demo_is_under_3_mb_even_for_noise(tmp_path):
   assert (tmp_path / 'index.html').stat().st_size < 3_000_000
 
 
+@pytest.mark.slow
 def test_picture_is_1400_wide_under_700_kb_and_not_blank(tmp_path):
   page = make_page(12)
   size, picture = write_picture(tmp_path, page)

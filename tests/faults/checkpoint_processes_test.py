@@ -61,6 +61,7 @@ def flip_bit(folder):
   path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_two_processes_save_and_one_or_two_restore(tmp_path):
   said, _ = run_two('save', tmp_path)
   assert said == [['saved 3'], ['saved 3']]

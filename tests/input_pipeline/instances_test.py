@@ -209,6 +209,7 @@ def stand_in(num_videos):
   )
 
 
+@pytest.mark.slow
 def test_ten_million_videos_are_selected_in_seconds():
   begin = time.perf_counter()
   rows = instances.select(

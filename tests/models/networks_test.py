@@ -358,14 +358,8 @@ def test_bfloat16_changes_the_unit_embedding_by_little(name):
   assert not np.array_equal(exact, lower)
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    'vie_slow',
-    pytest.param('vie_trn', marks=pytest.mark.slow),
-    pytest.param('vie_slowfast', marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['vie_slow', 'vie_trn', 'vie_slowfast'])
 def test_order_of_frames_matters(name):
   model, variables, clips = small_case(name)
   forwards = embed(model, variables, clips)
@@ -373,6 +367,7 @@ def test_order_of_frames_matters(name):
   assert float(jnp.max(jnp.abs(forwards - backwards))) > 1e-3
 
 
+@pytest.mark.slow
 def test_order_of_frames_does_not_matter_to_the_input_single_control():
   model, variables, clips = small_case('vie_single')
   several = jnp.concatenate([clips, 2 * clips, -clips], axis=1)

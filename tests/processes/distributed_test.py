@@ -102,6 +102,7 @@ def test_processes_that_do_not_fit_together_are_refused(
   assert message in last_line(first)
 
 
+@pytest.mark.slow
 def test_different_numbers_of_devices_are_refused(tmp_path):
   flags = '--xla_force_host_platform_device_count='
   environs = [{'XLA_FLAGS': f'{flags}{number}'} for number in (2, 3)]
