@@ -170,9 +170,15 @@ def test_a_run_survives_a_disk_that_is_full_for_a_while(demo_dataset, tmp_path):
     with ending(process):
       fault_runs.wait_until(fault_runs.has_step(workdir, 15), process)
       fault_runs.fill(disk / 'other')
-      fault_runs.wait_until(
-        lambda: said.read_text().count('could not be saved') >= 3, process
-      )
+
+      def have_saves_and_figures_met_it():
+        log = said.read_text()
+        return (
+          log.count('could not be saved') >= 3
+          and 'There is no room for the figures' in log
+        )
+
+      fault_runs.wait_until(have_saves_and_figures_met_it, process)
       (disk / 'other').unlink()
       assert process.wait(tiny_run.PATIENCE_SECONDS) == 0, said.read_text()
     log = said.read_text()

@@ -23,7 +23,7 @@ def whole(demo_dataset, tmp_path_factory):
 def moments(workdir):
   """Name -> function that says whether a run is there."""
   return {
-    'start': fault_runs.has_logged(workdir, 'Data set '),
+    'start': fault_runs.has_logged(workdir, 'Config:'),
     'compile': fault_runs.has_logged(workdir, 'instance recognition. This can'),
     'step': fault_runs.has_step(workdir, 5),
     'k-means': fault_runs.has_step(workdir, 10),
