@@ -164,7 +164,11 @@ def test_a_file_system_that_does_not_answer_is_no_damage(
     raise OSError(number, os.strerror(number), str(path))
 
   monkeypatch.setattr(type(step), 'stat', stat)
-  with pytest.raises(error_type):
-    commit_record.read(step)
-  with pytest.raises(error_type):
-    commit_record.check_files(step, record, record.items)
+  for read in (
+    lambda: commit_record.read(step),
+    lambda: commit_record.check_files(step, record, record.items),
+  ):
+    with pytest.raises(error_type) as error:
+      read()
+    # Whoever follows the causes of an error comes to an end.
+    assert error.value.__cause__ is None

@@ -28,7 +28,8 @@ FORMAT_VERSION = 3
 _SMALL = 2**16
 # A step of thousands of leaves takes some hundred kilobytes.
 _LARGEST_RECORD = 2**24
-# A network file system that is away for a while, or lets nobody in.
+# A network file system that is away for a while, or lets nobody in: the step
+# may be whole all the same.
 _UNANSWERED = (errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
@@ -144,7 +145,9 @@ def read(folder: pathlib.Path) -> CommitRecord:
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
-    raise _unreadable(FILE, error) from error
+    if error.errno in _UNANSWERED:
+      raise
+    raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
   except UnicodeDecodeError:
     raise DamagedError(f'{FILE} is not JSON') from None
   if text is None:
@@ -226,14 +229,9 @@ def check_files(
     except FileNotFoundError:
       raise DamagedError(f'{name} is missing') from None
     except OSError as error:
-      raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: OSError) -> Exception:
-  """What to raise for a file that is there: a step may be whole all the same."""
-  if error.errno in _UNANSWERED:
-    return error
-  return DamagedError(f'{name} cannot be read: {error.strerror}')
+      if error.errno in _UNANSWERED:
+        raise
+      raise DamagedError(f'{name} cannot be read: {error.strerror}') from None
 
 
 def _size_and_hash(path: pathlib.Path) -> tuple[int, str | None]:
