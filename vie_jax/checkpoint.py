@@ -10,7 +10,6 @@ orbax writes the arrays. Which steps there are, whether they are whole, and
 which are removed is decided here: see `saved_steps` and docs/checkpoints.md.
 """
 
-import json
 import os
 import pathlib
 import uuid
@@ -389,14 +388,15 @@ class Checkpoints:
 
   def _list(self, without: Sequence[int] = ()) -> None:
     """Finds the steps; all processes take what the first one sees."""
-    found = ''
-    if agreement.is_first():
+
+    def look():
       for name in self._folders.foreign():
         logging.warning(
           '%s is no checkpoint; it is left alone.', self._directory / name
         )
-      found = json.dumps([self._folders.steps(), self._folders.set_aside()])
-    steps, self._set_aside = json.loads(agreement.from_first(found))
+      return self._folders.steps(), self._folders.set_aside()
+
+    steps, self._set_aside = agreement.by_first('steps', look)
     self._steps = [step for step in steps if step not in without]
 
   def _read(self, step: int, read: Callable[[], T]) -> T:

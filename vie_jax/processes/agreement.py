@@ -100,11 +100,6 @@ def everywhere(flag: bool) -> bool:
   return all(gather('flag', bool(flag)))
 
 
-def from_first(text: str) -> str:
-  """The text that the first process gives, in every process."""
-  return by_first('text', lambda: text)
-
-
 def share_folder(folder: pathlib.Path) -> None:
   """Makes a folder that all processes read what is written to.
 

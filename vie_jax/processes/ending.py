@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from absl import logging
 
@@ -163,8 +164,12 @@ def _end(code, patience):
   exit_now(code)
 
 
-def exit_now(code):
-  """Ends the process now: an orderly end would wait for the others."""
+def exit_now(code: int) -> NoReturn:
+  """Ends the process now: an orderly end would wait for the others.
+
+  Args:
+    code: exit code.
+  """
   # In a thread: the disk of a log may hang.
   thread = threading.Thread(target=_flush, daemon=True)
   thread.start()
