@@ -43,15 +43,20 @@ def shares(planes):
   return found
 
 
-def _named(planes, *prefixes):
-  """(start, end) of host events of which the name begins so, in ns."""
+def _named(planes, name):
+  """(start, end) of host events of a name, in ns."""
+  return _on_host(planes, lambda found: found == name)
+
+
+def _on_host(planes, is_meant):
+  """(start, end) of host events of names that are meant, in ns."""
   return [
     (event.start_ns, event.end_ns)
     for plane in planes
     if plane.name.startswith('/host:')
     for line in plane.lines
     for event in line.events
-    if event.name in prefixes
+    if is_meant(event.name)
   ]
 
 
@@ -59,14 +64,7 @@ def _busy(planes):
   """(start, end) of everything that devices do, of one of them."""
   devices = [p for p in planes if p.name.startswith('/device:')]
   if not devices:
-    return [
-      (event.start_ns, event.end_ns)
-      for plane in planes
-      if plane.name.startswith('/host:')
-      for line in plane.lines
-      for event in line.events
-      if event.name.startswith(_CPU_WORK)
-    ]
+    return _on_host(planes, lambda name: name.startswith(_CPU_WORK))
   return [
     (event.start_ns, event.end_ns)
     for line in devices[0].lines

@@ -1,7 +1,5 @@
 import importlib
 import json
-import subprocess
-import sys
 
 import pytest
 import tiny_run
@@ -57,20 +55,7 @@ def test_the_config_is_checked():
 
 
 def test_the_command_prints_one_line_of_json_and_nothing_else(tmp_path):
-  finished = subprocess.run(
-    [
-      sys.executable,
-      str(tiny_run.REPOSITORY / 'main.py'),
-      f'--config={tiny_run.REPOSITORY / "configs" / "vie_slow.py"}',
-      '--config.model.width=8',
-      '--mode=describe',
-    ],
-    capture_output=True,
-    check=True,
-    cwd=tmp_path,
-    env=tiny_run.environment(),
-    text=True,
-  )
+  finished = tiny_run.describe('vie_slow', tmp_path, '--config.model.width=8')
   (line,) = finished.stdout.splitlines()
   assert json.loads(line)['model'] == 'vie_slow'
   assert not list(tmp_path.iterdir())

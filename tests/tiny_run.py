@@ -117,6 +117,24 @@ def run(arguments, *, patience_seconds=PATIENCE_SECONDS, **options):
   return output
 
 
+def describe(config, cwd, *arguments):
+  """Runs --mode=describe; returns the process, which has ended well."""
+  return subprocess.run(
+    [
+      sys.executable,
+      str(REPOSITORY / 'main.py'),
+      f'--config={REPOSITORY / "configs" / config}.py',
+      '--mode=describe',
+      *arguments,
+    ],
+    capture_output=True,
+    check=True,
+    cwd=cwd,
+    env=environment(),
+    text=True,
+  )
+
+
 def prepare(*arguments):
   """Runs data/prepare.py."""
   subprocess.run(

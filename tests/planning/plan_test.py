@@ -1,7 +1,5 @@
 import importlib
 import json
-import subprocess
-import sys
 
 import pytest
 import tiny_run
@@ -45,22 +43,13 @@ def test_a_billion_videos_on_256_devices_take_what_the_design_says():
 
 @pytest.mark.slow
 def test_the_command_plans_without_data_or_devices(tmp_path):
-  finished = subprocess.run(
-    [
-      sys.executable,
-      str(tiny_run.REPOSITORY / 'main.py'),
-      f'--config={tiny_run.REPOSITORY / "configs" / "vie_single.py"}',
-      '--config.model.width=4',
-      '--config.crop.size=32',
-      '--mode=describe',
-      '--config.plan.videos=1e9',
-      '--config.plan.devices=256',
-    ],
-    capture_output=True,
-    check=True,
-    cwd=tmp_path,
-    env=tiny_run.environment(),
-    text=True,
+  finished = tiny_run.describe(
+    'vie_single',
+    tmp_path,
+    '--config.model.width=4',
+    '--config.crop.size=32',
+    '--config.plan.videos=1e9',
+    '--config.plan.devices=256',
   )
   (line,) = finished.stdout.splitlines()
   found = json.loads(line)['plan']

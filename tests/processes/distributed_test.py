@@ -46,6 +46,17 @@ def ended(body, folder, **options):
   ).wait()
 
 
+def lonely(folder, index, port):
+  """Process `index` of two, which ends where the other one does not come."""
+  program = [
+    part.replace('connect=60', 'connect=3')
+    for part in commands('', folder, count=1)[0]
+  ]
+  return processes.Processes(
+    [program], folder, environs=[processes.variables(index, 2, port)]
+  ).wait()[0]
+
+
 def last_line(process):
   return process.log.strip().splitlines()[-1]
 
@@ -192,28 +203,19 @@ time.sleep(60)
 
 
 def test_a_coordinator_that_is_not_there_is_named(tmp_path):
-  body = ''
-  program = commands(body, tmp_path, count=1)[0]
-  program = [part.replace('connect=60', 'connect=3') for part in program]
   port = processes.free_port()
-  lonely = processes.Processes(
-    [program], tmp_path, environs=[processes.variables(1, 2, port)]
-  ).wait()[0]
-  assert lonely.code == 75
+  ended = lonely(tmp_path, 1, port)
+  assert ended.code == 75
   assert (
     f'Process 1 waited 3 s for the coordinator at localhost:{port}'
-  ) in last_line(lonely)
+  ) in last_line(ended)
 
 
 def test_processes_that_do_not_come_are_missed(tmp_path):
-  program = commands('', tmp_path, count=1)[0]
-  program = [part.replace('connect=60', 'connect=3') for part in program]
   port = processes.free_port()
-  lonely = processes.Processes(
-    [program], tmp_path, environs=[processes.variables(0, 2, port)]
-  ).wait()[0]
-  assert lonely.code == 75
-  assert f'Process 0 waited 3 s at localhost:{port} for all 2' in lonely.log
+  ended = lonely(tmp_path, 0, port)
+  assert ended.code == 75
+  assert f'Process 0 waited 3 s at localhost:{port} for all 2' in ended.log
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):
@@ -221,10 +223,6 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     taken.bind(('::', 0))
     taken.listen()
     port = taken.getsockname()[1]
-    lonely = processes.Processes(
-      commands('', tmp_path, count=1),
-      tmp_path,
-      environs=[processes.variables(0, 2, port)],
-    ).wait()[0]
-  assert lonely.code == 2
-  assert f'Process 0 cannot start at localhost:{port}' in last_line(lonely)
+    ended = lonely(tmp_path, 0, port)
+  assert ended.code == 2
+  assert f'Process 0 cannot start at localhost:{port}' in last_line(ended)
