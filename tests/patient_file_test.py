@@ -82,8 +82,19 @@ def test_lines_that_meet_errors_are_bounded_too():
   assert file.num_dropped == 10
 
 
-def test_other_errors_are_errors(tmp_path):
+def test_a_closed_file_keeps_no_lines_and_may_be_closed_again(tmp_path):
   file = patient_file.PatientFile(tmp_path / 'log')
   file.close()
-  with pytest.raises(ValueError, match='closed'):
+  with pytest.raises(ValueError, match='log is closed'):
     file.write('one\n')
+  assert not file.is_behind
+  file.close()
+
+
+def test_lines_that_never_found_room_do_not_stop_a_second_close():
+  file = patient_file.PatientFile(FULL)
+  file.write('one\n')
+  with pytest.raises(OSError, match='No space left'):
+    file.close()
+  file.flush()
+  file.close()

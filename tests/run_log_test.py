@@ -18,7 +18,12 @@ def absl_logger():
   for handler in logger.handlers:
     if handler not in handlers:
       handler.close()
-  logger.handlers[:] = handlers
+  # Those of runs before were closed when the first one here began.
+  logger.handlers[:] = [
+    handler
+    for handler in handlers
+    if not isinstance(handler, run_log._FileHandler)
+  ]
   logger.setLevel(level)
 
 

@@ -53,9 +53,12 @@ class PatientFile:
 
     Raises:
       OSError: if it cannot be written, but for want of room.
+      ValueError: if the file is closed.
     """
     data = line.encode(errors='backslashreplace')
     with self._lock:
+      if self._file.closed:
+        raise ValueError(f'{self._path} is closed')
       self._lines.append(data)
       self._num_bytes += len(data)
       try:
@@ -65,10 +68,10 @@ class PatientFile:
           self._drop_oldest()
 
   def flush(self) -> None:
-    """Writes what there is room for; raises as `write`."""
+    """Writes what there is room for; raises an OSError as `write`."""
     with self._lock:
       try:
-        while self._lines:
+        while self._lines and not self._file.closed:
           self._num_written += self._file.write(
             self._lines[0][self._num_written :]
           )
@@ -80,12 +83,14 @@ class PatientFile:
           raise
 
   def close(self) -> None:
-    """Closes the file.
+    """Closes the file; again, does nothing.
 
     Raises:
       OSError: if there is still no room for all lines.
     """
     with self._lock:
+      if self._file.closed:
+        return
       try:
         self.flush()
       finally:
