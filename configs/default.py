@@ -372,6 +372,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.frames_per_video = 250
   config.plan.bytes_per_frame = 42_590
   config.plan.host_ms_per_frame = 0.52
+  # Processor cores of a host that decode; 0: as many as the devices ask for.
+  # With fewer, the input sets the pace, and the days of a plan.
+  config.plan.cores_per_host = 0
 
   config.fault = ml_collections.ConfigDict()
   # A step whose loss, gradient or new numbers are not finite changes nothing.

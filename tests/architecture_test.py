@@ -59,6 +59,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
   'patient_file': ('', ''),
+  'command_line': ('processes.exit_codes untrusted', 'ml_collections'),
+  'run_errors': (
+    'checkpoint config_check embed embeddings.foreign_embeddings '
+    'input_pipeline metric_log models.official_checkpoint patient_file '
+    'processes result untrusted workdir_lock',
+    '',
+  ),
   'run_log': ('patient_file untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),

@@ -16,7 +16,12 @@ _INSTRUCTION = re.compile(
 )
 _ARRAY = re.compile(r'(?P<dtype>pred|[a-z]+\d+)\[(?P<dims>[\d,]*)\]')
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$')
-_BODY = re.compile(r'body=%?([\w.\-]+)')
+# The computations that an instruction has others run by, and loops' bodies.
+_CALLED = re.compile(
+  r'(?P<how>body|condition|calls|to_apply|true_computation|false_computation|'
+  r'branch_computations|called_computations)=\{?(?P<names>[^\s,=}]+(?:, %[^\s,=}]+)*)'
+)
+_NAME = re.compile(r'[\w.\-]+')
 _COMMENT = re.compile(r'/\*.*?\*/')
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2}
 COLLECTIVES = (
@@ -65,12 +70,9 @@ class Instruction:
 def instructions(compiled):
   """The instructions of a compiled program, those inside fusions included."""
   text = _COMMENT.sub('', compiled.as_text())
-  bodies = set(_BODY.findall(text))
-  found, computation = [], None
-  for line in text.splitlines():
-    begins = _COMPUTATION.match(line)
-    if begins:
-      computation = begins['name']
+  in_loops = _in_loops(text)
+  found = []
+  for computation, line in _lines(text):
     match = _INSTRUCTION.match(line)
     if match:
       arrays = tuple(
@@ -79,10 +81,37 @@ def instructions(compiled):
       )
       found.append(
         Instruction(
-          match['name'], match['opcode'], arrays, computation in bodies
+          match['name'], match['opcode'], arrays, computation in in_loops
         )
       )
   assert found, 'the HLO has no instruction that this can read'
+  return found
+
+
+def _lines(text):
+  """Yields (computation, line) for each line of a program."""
+  computation = None
+  for line in text.splitlines():
+    begins = _COMPUTATION.match(line)
+    if begins:
+      computation = begins['name']
+    yield computation, line
+
+
+def _in_loops(text):
+  """The computations that loops run, directly or through other ones."""
+  called, waiting = collections.defaultdict(set), set()
+  for computation, line in _lines(text):
+    for call in _CALLED.finditer(line):
+      names = _NAME.findall(call['names'])
+      called[computation].update(names)
+      if call['how'] in ('body', 'condition'):
+        waiting.update(names)
+  found = set()
+  while waiting:
+    computation = waiting.pop()
+    found.add(computation)
+    waiting |= called[computation] - found
   return found
 
 

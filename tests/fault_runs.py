@@ -145,6 +145,48 @@ def patched(command, patch):
   return [python, '-c', code, *arguments]
 
 
+class Announced:
+  """A command that says in a file what it is about to do, as the watchdog hears.
+
+  Attributes:
+    command: does what `command` does.
+
+  Args:
+    command: of `tiny_run`.
+    path: of the file.
+  """
+
+  _LENGTH = 64
+
+  def __init__(self, command, path):
+    self._path = path
+    self.command = patched(
+      command,
+      f"""
+import os
+from vie_jax.processes import watchdog
+announcements = os.open({str(path)!r}, os.O_CREAT | os.O_WRONLY)
+sound = watchdog.Watchdog.expect
+def expect(self, what, **options):
+  words = what.encode().ljust({self._LENGTH})[:{self._LENGTH}]
+  os.pwrite(announcements, words, 0)
+  sound(self, what, **options)
+watchdog.Watchdog.expect = expect
+""",
+    )
+
+  def last(self):
+    """What the command was about to do, such as 'step 7'."""
+    if not self._path.exists():
+      return ''
+    return self._path.read_text().strip()
+
+
+def is_saving(workdir):
+  """Whether a folder of a step is there that has not got its name yet."""
+  return any((workdir / 'checkpoints').glob('*.saving*'))
+
+
 def spoiled_batches(*steps):
   """Lines that put NaN into the crops of training batches, steps from 1."""
   return f"""
@@ -203,6 +245,52 @@ def small_disk(folder, size):
   finally:
     # Lazily: what a test that fails has open must not keep it.
     subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+class FailingDisk:
+  """An ext4 file system in a file, which turns read-only when it is broken.
+
+  Open files are no exception, as where a real disk fails.
+
+  Attributes:
+    folder: that it is mounted at.
+
+  Args:
+    folder: where an image and a mount point are made.
+  """
+
+  def __init__(self, folder):
+    self._image, self.folder = folder / 'image', folder / 'disk'
+    self.folder.mkdir()
+    with self._image.open('wb') as image:
+      image.truncate(2**28)
+    if not shutil.which('mkfs.ext4'):
+      pytest.skip('no ext4 can be made here')
+    subprocess.run(['mkfs.ext4', '-q', self._image], check=True)
+
+  def mount(self):
+    """Has the folder be that of the file system."""
+    mount('-o', 'loop,errors=remount-ro', self._image, self.folder)
+
+  def unmount(self):
+    """The opposite; nothing in it may be open."""
+    subprocess.run(['umount', self.folder], check=True)
+
+  def fail(self):
+    """Has the file system find an error in itself."""
+    device = subprocess.run(
+      ['findmnt', '--noheadings', '--output=SOURCE', self.folder],
+      check=True,
+      capture_output=True,
+      text=True,
+    ).stdout.strip()
+    name = pathlib.Path(device).name
+    pathlib.Path(f'/sys/fs/ext4/{name}/trigger_fs_error').write_text('test')
+
+  def repair(self):
+    """Repairs what is not mounted."""
+    check = subprocess.run(['e2fsck', '-f', '-y', self._image], check=False)
+    assert check.returncode in (0, 1)
 
 
 def fill(path):

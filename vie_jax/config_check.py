@@ -80,6 +80,7 @@ _NOT_NEGATIVE = (
   'plan.videos',
   'plan.batch_size',
   'plan.host_ms_per_frame',
+  'plan.cores_per_host',
   'input.prefetch_batches',
   'linear_eval.learning_rate',
   'linear_eval.weight_decay',

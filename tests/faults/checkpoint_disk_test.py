@@ -252,3 +252,35 @@ def test_a_run_that_cannot_save_for_a_while(
   config = tiny_run.config(demo_dataset, **options)
   fault_runs.assert_same_end(whole, workdir, config)
   assert fault_runs.figures(workdir) == fault_runs.figures(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('policy', ['retry', 'stop'])
+def test_a_disk_that_turns_read_only_ends_a_run_which_goes_on_later(
+  demo_dataset, tmp_path, policy
+):
+  options = {'num_steps': 60, 'eval_every_steps': 30, 'on_failed_save': policy}
+  whole, disk = tmp_path / 'whole', fault_runs.FailingDisk(tmp_path)
+  tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
+  disk.mount()
+  try:
+    workdir = disk.folder / 'run'
+    command = tiny_run.command(workdir, demo_dataset, **options)
+    with ending(tiny_run.start(command)) as process:
+      fault_runs.wait_until(fault_runs.has_step(workdir, 15), process)
+      disk.fail()
+      output = tiny_run.output_of(process)
+    assert process.returncode == fault_runs.RETRY, output
+    assert 'Read-only file system' in output.splitlines()[-1]
+    assert 'run the same command again' in output.splitlines()[-1]
+    disk.unmount()
+    disk.repair()
+    disk.mount()
+    kept = fault_runs.steps_of(workdir)
+    assert kept[-1] >= 8, kept
+    assert f'Going on from step {kept[-1]}' in tiny_run.run(command)
+    config = tiny_run.config(demo_dataset, **options)
+    fault_runs.assert_same_end(whole, workdir, config)
+    assert fault_runs.figures(workdir) == fault_runs.figures(whole)
+  finally:
+    disk.unmount()

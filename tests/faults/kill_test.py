@@ -1,7 +1,9 @@
 """kill -9 at random moments: nothing that was saved is lost, no bit differs."""
 
+import collections
 import json
 import random
+import re
 import sys
 import time
 
@@ -42,45 +44,77 @@ def labelled_options(mode):
   }
 
 
+class Kills:
+  """A run that is killed again and again, and takes up the work again.
+
+  Attributes:
+    hit: what was going on when the run was killed -> how often; 'a save' is
+      what is written behind the run's back, also while it does something else.
+
+  Args:
+    command: of `tiny_run`.
+    folder: of its log and checkpoints.
+    announcements: a new file, for what the run does.
+    moments: what the run is to be killed in, in turns; None is any moment.
+  """
+
+  def __init__(self, command, folder, announcements, moments):
+    self._run = fault_runs.Announced(command, announcements)
+    self._folder, self._moments = folder, moments
+    self.hit = collections.Counter()
+
+  def many(self, count):
+    """Kills the run so often, and each time sees that no saved step is gone."""
+    generator, newest = random.Random(count), -1
+    for number in range(count):
+      moment = self._moments[number % len(self._moments)]
+      ended = self._once(moment, generator)
+      assert ended is None, f'it was done after {number} kills'
+      steps = fault_runs.steps_of(self._folder)
+      assert max(steps, default=-1) >= newest, steps
+      newest = max(steps, default=-1)
+
+  def _once(self, moment, generator):
+    """Kills the run some time after it has begun to do something new.
+
+    Returns:
+      The exit code if it came to its end before, or None.
+    """
+    process = tiny_run.start(self._run.command)
+    log = self._folder / 'train.log'
+    before, lines = progress(log), generator.randrange(8, 60)
+    until = time.monotonic() + tiny_run.PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+      if progress(log) - before > 80 * lines and (
+        moment is None or moment in self._now()
+      ):
+        break
+      time.sleep(0.001)
+    if moment is None:
+      time.sleep(generator.uniform(0, 1))
+    if process.poll() is not None:
+      assert process.returncode == 0, tiny_run.output_of(process)
+      return 0
+    tiny_run.kill(process)
+    self.hit.update(self._now())
+    return None
+
+  def _now(self):
+    """What the run does at the moment, or did when it was killed."""
+    found = {re.sub(' [0-9]+', '', self._run.last())}
+    return found | {'a save'} if fault_runs.is_saving(self._folder) else found
+
+  def report(self):
+    """How often what was hit; sees that all moments were."""
+    missed = {*self._moments} - {None} - {*self.hit}
+    assert not missed, f'never killed in {missed}, but in {self.hit}'
+    counts = self.hit.most_common()
+    return ', '.join(f'{what} {count}' for what, count in counts)
+
+
 def progress(log):
   """A number that grows while a run writes to its log."""
   return log.stat().st_size if log.exists() else 0
-
-
-def kill_at_a_moment(command, folder, generator):
-  """Kills a run some time after it has begun to do something new.
-
-  The moments lie within a second behind a line of its log, so that they fall
-  into steps, saves, clusterings and evaluations alike.
-
-  Returns:
-    The exit code if it came to its end before, or None.
-  """
-  process = tiny_run.start(command)
-  log = folder / 'train.log'
-  before, until = progress(log), time.monotonic() + tiny_run.PATIENCE_SECONDS
-  lines = generator.randrange(8, 60)
-  while process.poll() is None and time.monotonic() < until:
-    if progress(log) - before > 80 * lines:
-      time.sleep(generator.uniform(0, 1))
-      break
-    time.sleep(0.01)
-  if process.poll() is not None:
-    assert process.returncode == 0, tiny_run.output_of(process)
-    return 0
-  tiny_run.kill(process)
-  return None
-
-
-def kill_often(command, folder, count):
-  """Kills a run so often, and each time sees that no saved step is gone."""
-  generator, newest = random.Random(count), -1
-  for number in range(count):
-    ended = kill_at_a_moment(command, folder, generator)
-    assert ended is None, f'it was done after {number} kills'
-    steps = fault_runs.steps_of(folder)
-    assert max(steps, default=-1) >= newest, steps
-    newest = max(steps, default=-1)
 
 
 @pytest.mark.slow
@@ -89,12 +123,17 @@ def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
   command = tiny_run.command(whole, demo_dataset, **LONG)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   command = tiny_run.command(killed, demo_dataset, **LONG)
-  kill_often(command, killed, NUM_KILLS)
+  moments = (None, 'a save', 'k-means', 'the evaluation')
+  kills = Kills(command, killed, tmp_path / 'announced', moments)
+  kills.many(NUM_KILLS)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   config = tiny_run.config(demo_dataset, **LONG)
   fault_runs.assert_same_end(whole, killed, config)
   assert fault_runs.figures(killed) == fault_runs.figures(whole)
-  print(f'{NUM_KILLS} kills, 0 lost checkpoints, final state bit-identical')
+  print(
+    f'{NUM_KILLS} kills ({kills.report()}), 0 lost checkpoints, final state '
+    'bit-identical'
+  )
 
 
 @pytest.mark.slow
@@ -108,7 +147,9 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   command = tiny_run.command(killed, demo_dataset, **options)
   folders = [path / mode / LABELLED[mode][0] for path in (whole, killed)]
-  kill_often(command, folders[1], NUM_LABELLED_KILLS)
+  moments = (None, 'a save', 'the evaluation')
+  kills = Kills(command, folders[1], tmp_path / 'announced', moments)
+  kills.many(NUM_LABELLED_KILLS)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   expected, found = (fault_runs.digests_of(folder) for folder in folders)
   assert found == expected
@@ -119,7 +160,10 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   ]
   for name in ('accuracy', 'best', 'steps', 'network'):
     assert results[0][name] == results[1][name]
-  print(f'{NUM_LABELLED_KILLS} kills of {mode}, the same to the bit')
+  print(
+    f'{NUM_LABELLED_KILLS} kills of {mode} ({kills.report()}), the same to the '
+    'bit'
+  )
 
 
 @pytest.mark.slow

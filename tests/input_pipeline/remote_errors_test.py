@@ -9,7 +9,7 @@ import threading
 import fsspec
 import pytest
 
-import main
+from vie_jax import run_errors
 from vie_jax.input_pipeline import frame_store, remote_errors
 from vie_jax.processes import exit_codes
 
@@ -75,7 +75,7 @@ def test_only_a_store_that_does_not_refuse_is_tried_again(
 ):
   with server_that_answers(status) as port:
     error = refusal(monkeypatch, protocol, port)
-  assert main.code_of(error) == code, error
+  assert run_errors.code_of(error) == code, error
 
 
 @pytest.mark.parametrize('protocol', ['s3', 'http'])
@@ -83,14 +83,14 @@ def test_a_store_that_is_not_there_is_tried_again(monkeypatch, protocol):
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))  # Nobody listens.
     error = refusal(monkeypatch, protocol, probe.getsockname()[1])
-  assert main.code_of(error) == exit_codes.RETRY, error
+  assert run_errors.code_of(error) == exit_codes.RETRY, error
   assert 'the same command goes on' in str(error)
 
 
 def test_a_backend_that_is_missing_is_not_tried_again():
   with pytest.raises(frame_store.DatasetError) as error:
     frame_store.FrameStore.open('no-such-protocol://bucket/data', 'train')
-  assert main.code_of(error.value) == exit_codes.REFUSED
+  assert run_errors.code_of(error.value) == exit_codes.REFUSED
 
 
 def caused(error, cause):

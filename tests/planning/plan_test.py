@@ -81,6 +81,7 @@ EFFECTS = {  # field -> (other value, a figure that it changes)
   'plan.frames_per_video': (100, 'input.stored_bytes'),
   'plan.bytes_per_frame': (10_000, 'input.read_bytes_per_second'),
   'plan.host_ms_per_frame': (2.0, 'input.cores_per_host'),
+  'plan.cores_per_host': (2, 'input.seconds_per_batch'),
   'batch_size': (512, 'batch_size'),
   'objective.product_bytes': (2**20, 'peak_bytes_per_device.local_aggregation'),
   'local_aggregation.num_clusterings': (3, 'bytes_per_device.cluster_labels'),
@@ -163,3 +164,28 @@ def test_the_peaks_of_every_device_are_in_their_order(name):
   assert device.network_bandwidth <= device.link_bandwidth
   assert device.link_bandwidth < device.memory_bandwidth
   assert planned(plan__accelerator=name)['peaks_from'] == device.source
+
+
+def test_few_cores_set_the_pace_of_the_whole_run():
+  enough = planned()
+  most = enough['input']['cores_per_host']
+  few = planned(plan__cores_per_host=1)
+  by_hand = (
+    few['batch_size'] * 1 * config_of().plan.host_ms_per_frame / 1000
+  ) / few['hosts']
+  assert few['input']['seconds_per_batch'] == pytest.approx(by_hand)
+  assert by_hand > max(few['seconds_per_step'].values())
+  steps = config_of().num_steps
+  clusterings = few['days'] * 86_400 - steps * by_hand
+  assert 0 <= clusterings <= 0.1 * few['days'] * 86_400
+  assert 'THE INPUT SETS THE PACE' in plan.table(few)
+  assert 'THE INPUT' not in plan.table(enough)
+  many = planned(plan__cores_per_host=int(most) + 1)
+  assert many['days'] == enough['days']
+
+
+def test_less_than_an_epoch_is_said():
+  short = planned(plan__videos=1e9, num_steps=1000)
+  assert short['epochs'] < 1
+  assert 'LESS THAN AN EPOCH' in plan.table(short)
+  assert 'LESS THAN' not in plan.table(planned(num_steps=10**6))

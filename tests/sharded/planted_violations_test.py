@@ -164,3 +164,25 @@ def test_communication_in_a_loop_is_told_apart(mesh8):
   inside = compiled_program.collectives(compiled, in_loops=True)
   assert inside == {'all-reduce': {5 * programs.DIM * 4: 1}}
   assert compiled_program.collectives(compiled) == {}
+
+
+def test_what_is_sent_in_a_branch_within_a_loop_is_sent_in_the_loop(mesh8):
+  def branch(scale):
+    return lambda x: scale * jax.lax.psum(x, 'data')
+
+  def loop(x):
+    def body(number, x):
+      return jax.lax.cond(x[0] > number, branch(0.5), branch(0.25), x)
+
+    return jax.lax.fori_loop(0, 10, body, x)
+
+  split = PartitionSpec('data')
+  sent = jax.jit(
+    jax.shard_map(
+      loop, mesh=mesh8, in_specs=split, out_specs=split, check_vma=False
+    )
+  )
+  compiled = sent.lower(jnp.ones(64)).compile()
+  inside = compiled_program.collectives(compiled, in_loops=True)
+  assert inside == {'all-reduce': {8 * 4: 2}}
+  assert compiled_program.collectives(compiled) == {}

@@ -61,6 +61,10 @@ def estimate(
   steps = scaling.step_seconds(sizes, network, machine)
   kmeans = scaling.kmeans_seconds(sizes, network, machine)
   seconds = {name: sum(parts.values()) for name, parts in steps.items()}
+  feed = _input(config, sizes, hosts, min(seconds.values()))
+  paces = {
+    name: max(step, feed['seconds_per_batch']) for name, step in seconds.items()
+  }
   return {
     'videos': sizes.num_videos,
     'devices': sizes.num_devices,
@@ -83,9 +87,9 @@ def estimate(
       scaling.equal_cost_videos(sizes, network, machine)
     ),
     'checkpoint': _checkpoint(sizes, network, hosts, wanted),
-    'input': _input(config, sizes, hosts, min(seconds.values())),
+    'input': feed,
     'epochs': config.num_steps * sizes.batch_size / sizes.num_videos,
-    'days': _days(config, sizes, seconds, kmeans),
+    'days': _days(config, sizes, paces, kmeans),
   }
 
 
@@ -199,12 +203,14 @@ def _input(config, sizes, hosts, seconds):
   """What decoding and reading must bring, so that no step waits."""
   wanted, frames = config.plan, config.clip.num_frames
   per_second = sizes.batch_size / seconds
+  core_seconds = sizes.batch_size * frames * wanted.host_ms_per_frame / 1000
+  cores = wanted.cores_per_host * hosts
   stored = sizes.num_videos * wanted.frames_per_video
   return {
     'clips_per_second': per_second,
-    'cores_per_host': (
-      per_second * frames * wanted.host_ms_per_frame / 1000 / hosts
-    ),
+    'cores_per_host': core_seconds / seconds / hosts,
+    # Of the cores that there are; 0 if that is not said.
+    'seconds_per_batch': core_seconds / cores if cores else 0.0,
     'read_bytes_per_second': per_second * frames * wanted.bytes_per_frame,
     'stored_bytes': stored * wanted.bytes_per_frame,
   }
@@ -252,9 +258,21 @@ def table(planned: dict) -> str:
     f'{feed["cores_per_host"]:,.0f} cores on each of {planned["hosts"]} hosts, '
     f'{_size(feed["read_bytes_per_second"])} a second of '
     f'{_size(feed["stored_bytes"])}',
-    f'the whole run: {planned["days"]:,.2f} days, '
-    f'{planned["epochs"]:,.3g} epochs',
   ]
+  if feed['seconds_per_batch'] > min(planned['seconds_per_step'].values()):
+    lines.append(
+      'THE INPUT SETS THE PACE: decoding a batch takes '
+      f'{_time(feed["seconds_per_batch"])} (config.plan.cores_per_host)'
+    )
+  lines.append(
+    f'the whole run: {planned["days"]:,.2f} days, '
+    f'{planned["epochs"]:,.3g} epochs'
+  )
+  if planned['epochs'] < 1:
+    lines.append(
+      'LESS THAN AN EPOCH: some videos are never looked at; raise '
+      'config.num_steps or config.plan.batch_size'
+    )
   return '\n'.join(lines)
 
 

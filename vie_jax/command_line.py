@@ -1,0 +1,71 @@
+"""Reads main.py's command line; a mistake in it is one line and exit code 2."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+
+from vie_jax.processes import exit_codes
+from vie_jax.untrusted import text, urls
+
+# Of a mistake, which may be quoted in full.
+_MOST_LETTERS = 500
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+  """Parses the flags, those of the config file among them.
+
+  Args:
+    argv: with the program's name.
+
+  Returns:
+    What is left, as `absl.flags` does.
+  """
+  try:
+    return flags.FLAGS(argv)
+  except Exception as error:  # a config file is code and may raise anything
+    refuse(_reason(error))
+
+
+def _reason(error):
+  # ml_collections quotes the message of one error in another.
+  message = str(error).replace('\\n', '\n').replace("\\'", "'")
+  while message[:1] == message[-1:] in ('"', "'"):
+    message = message[1:-1]
+  lines = [line.strip() for line in message.split('\n') if line.strip()]
+  # A config file that fails brings its traceback; its last line says it.
+  reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
+  if reason.isidentifier():
+    return f'the config has no field {reason!r}.'
+  return reason
+
+
+def refuse(reason: str) -> NoReturn:
+  """Ends the process with a line about the command."""
+  line = text.printable(urls.redacted(reason))
+  if len(line) > _MOST_LETTERS:
+    line = f'{line[:_MOST_LETTERS]} ...'
+  print(f'Command line: {line}', file=sys.stderr)
+  sys.exit(exit_codes.REFUSED)
+
+
+def workdir(chosen: str | None) -> str:
+  """The folder of the run: as chosen, or workdir/ and the config's name.
+
+  Args:
+    chosen: `--workdir`.
+  """
+  config_file, _, variant = config_flags.get_config_filename(
+    flags.FLAGS['config']
+  ).partition(':')
+  if not os.path.isfile(config_file):
+    refuse(f'there is no config {config_file}.')
+  name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
+  folder = chosen or os.path.join('workdir', name)
+  if problem := urls.problem(folder):
+    refuse(f'--workdir: {problem}.')
+  return folder
