@@ -4,6 +4,7 @@ import contextlib
 import logging as python_logging
 import os
 import pathlib
+import sys
 
 from absl import logging
 
@@ -55,11 +56,17 @@ class _FileHandler(python_logging.Handler):
 
   def __init__(self, path: pathlib.Path):
     super().__init__()
+    self._path = path
     self._file = patient_file.PatientFile(path, most_bytes=_MOST_BYTES)
+    self._has_told = False
 
   def emit(self, record):
     try:
       self._file.write(self.format(record) + '\n')
+    except OSError as error:
+      if not self._has_told:
+        self._has_told = True
+        print(f'{self._path} misses lines: {error.strerror}', file=sys.stderr)
     except Exception:  # as all handlers: a log ends nothing
       self.handleError(record)
 
