@@ -9,6 +9,7 @@ import sys
 from absl import logging
 
 from vie_jax import patient_file
+from vie_jax.processes import watchdog
 from vie_jax.untrusted import text
 
 FILE_NAME = 'train.log'
@@ -115,8 +116,8 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   """Appends log lines to a file in a workdir, too, see `file_name`.
 
   While the disk is full, lines are kept in memory, up to a bound. From here on
-  to this one only: a process that runs one training after the
-  other writes each to its own file.
+  to this one only: a process that runs one training after the other writes
+  each to its own file. The stacks of a run that hangs go there, too.
 
   Args:
     workdir: receives the file.
@@ -131,3 +132,4 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)
+  watchdog.also_write_to(path(workdir, process))

@@ -276,7 +276,8 @@ def test_a_disk_that_turns_read_only_ends_a_run_which_goes_on_later(
     disk.repair()
     kept = fault_runs.steps_of(workdir)
     assert kept[-1] >= 8, kept
-    assert f'Going on from step {kept[-1]}' in tiny_run.run(command)
+    said = tiny_run.run(command)
+    assert f'Going on from the checkpoint of step {kept[-1]}.' in said
     config = tiny_run.config(demo_dataset, **options)
     fault_runs.assert_same_end(whole, workdir, config)
     assert fault_runs.figures(workdir) == fault_runs.figures(whole)
