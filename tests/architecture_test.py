@@ -58,11 +58,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
-  'patient_file': ('', ''),
+  'disk': ('', ''),
+  'patient_file': ('disk', ''),
   'command_line': ('processes.exit_codes untrusted', 'ml_collections'),
   'run_errors': (
     'checkpoint config_check embed embeddings.foreign_embeddings '
-    'input_pipeline metric_log models.official_checkpoint patient_file '
+    'disk input_pipeline metric_log models.official_checkpoint '
     'processes result untrusted workdir_lock',
     '',
   ),
@@ -70,7 +71,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),
-  'metric_log': ('patient_file processes untrusted', 'clu tensorflow'),
+  'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
     'input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
@@ -78,10 +79,10 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
-  'saved_steps': ('processes saved_steps', 'jax numpy orbax'),
-  'checkpoint': ('patient_file processes saved_steps', 'jax'),
+  'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('disk processes saved_steps', 'jax'),
   'run_record': ('checkpoint', ''),
-  'workdir_lock': ('patient_file processes', ''),
+  'workdir_lock': ('disk processes', ''),
   'evaluation': (
     'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',

@@ -116,10 +116,10 @@ def test_figures_wait_for_room_and_all_are_written(tmp_path, caplog):
     fault_runs.fill(disk / 'other')
     write_losses(writer, steps[50:500])
     assert writer.is_behind
-    assert not metric_log.are_written(writer)
+    assert not metric_log.are_safe(writer)
     (disk / 'other').unlink()
     write_losses(writer, steps[500:])
-    assert metric_log.are_written(writer)
+    assert metric_log.are_safe(writer)
     writer.close()
     assert metric_log.curve(workdir, 'loss') == (steps, [s / 2 for s in steps])
     assert tensorboard_steps(workdir) == {*steps}
@@ -154,10 +154,26 @@ def test_a_disk_that_turns_read_only_is_an_error_of_the_disk(tmp_path, waits):
     assert metric_log.curve(disk.folder, 'loss') == ([1], [1.0])
 
 
+def test_figures_that_are_safe_outlive_the_disk(tmp_path):
+  """What only the system had in memory is gone, as after a power cut."""
+  with fault_runs.FailingDisk(tmp_path) as disk:
+    workdir = disk.folder / 'run'
+    writer = metric_log.open_writers(workdir, from_step=None, is_main=True)
+    write_losses(writer, range(1, 4))
+    assert metric_log.are_safe(writer)
+    write_losses(writer, range(4, 6))
+    disk.fail()
+    writer.close()
+    disk.repair()
+    steps, _ = metric_log.curve(workdir, 'loss')
+    assert steps == [1, 2, 3]
+    assert tensorboard_steps(workdir) >= {1, 2, 3}
+
+
 def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):
   writer = metric_log.open_writers(tmp_path, from_step=None, is_main=False)
   writer.write_scalars(1, {'loss': 1.0})
-  assert metric_log.are_written(writer)
+  assert metric_log.are_safe(writer)
   assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,7 @@ import errno
 import fault_runs
 import pytest
 
-from vie_jax import patient_file
+from vie_jax import disk, patient_file
 
 FULL = '/dev/full'
 
@@ -48,7 +48,7 @@ def test_too_many_lines_have_the_oldest_dropped():
   assert file.num_dropped == 10
   with pytest.raises(OSError) as error:
     file.close()
-  assert patient_file.is_no_room(error.value)
+  assert disk.is_no_room(error.value)
   assert error.value.filename == FULL
 
 

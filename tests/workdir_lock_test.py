@@ -10,7 +10,7 @@ import time
 import fault_runs
 import pytest
 
-from vie_jax import patient_file, workdir_lock
+from vie_jax import disk, workdir_lock
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 HOLDER = """
@@ -183,7 +183,7 @@ def test_a_full_disk_is_no_refusal(tmp_path):
       workdir_lock.hold(disk),
     ):
       pass
-    assert patient_file.is_no_room(error.value)
+    assert disk.is_no_room(error.value)
     (disk / 'full').unlink()
     with workdir_lock.hold(disk) as check:
       check()

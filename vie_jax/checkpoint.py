@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 
-from vie_jax import patient_file
+from vie_jax import disk
 from vie_jax.processes import agreement
 from vie_jax.saved_steps import commit_record, step_reader
 from vie_jax.saved_steps.step_folders import StepFolders
@@ -368,11 +368,11 @@ class Checkpoints:
       try:
         self._directory.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'.')
-        commit_record.sync(probe)
+        disk.sync(probe)
         os.unlink(probe)
       except OSError as error:
         reason = error.strerror or str(error)
-        has_room = not patient_file.is_no_room(error)
+        has_room = not disk.is_no_room(error)
       else:
         self._folders.remove_unfinished()
     reason, has_room = agreement.by_first('writes', lambda: [reason, has_room])

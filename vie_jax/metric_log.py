@@ -15,13 +15,13 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from absl import logging
 from clu import metric_writers
 
-from vie_jax import patient_file
+from vie_jax import disk, patient_file
 from vie_jax.processes import agreement
 from vie_jax.untrusted import json_text
 
@@ -125,7 +125,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix('.tmp')
     fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    disk.sync(fresh)
     fresh.replace(path)
+    disk.sync(path.parent)
+    self._path = path
     self._file = patient_file.PatientFile(path, waits=waits_for_room)
 
   @property
@@ -174,6 +177,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
   def flush(self):
     """Writes the lines that waited for room."""
     self._file.flush()
+
+  def sync(self):
+    """Brings what is written to the disk; raises OSError if it cannot."""
+    disk.sync(self._path)
 
   def close(self):
     """Closes the file; raises OSError if there is no room for all lines."""
@@ -230,8 +237,16 @@ class _SummaryWriter(metric_writers.MetricWriter):
         self._write_calls()
     except OSError as error:
       self._writer = None
-      if not (self._waits and patient_file.is_no_room(error)):
+      if not (self._waits and disk.is_no_room(error)):
         raise
+
+  def sync(self):
+    """Brings the newest file to the disk; raises OSError if it cannot."""
+    files = pathlib.Path(self._workdir).glob('events.out.tfevents.*')
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is not None:
+      disk.sync(newest)
+      disk.sync(self._workdir)
 
   def _write_calls(self):
     if self._writer is None:
@@ -276,17 +291,17 @@ class Writers(metric_writers.MultiWriter):
   """All that a run's figures go to; says when figures begin to wait for room.
 
   Args:
-    writers: of clu.
-    lines: the one of them that `metrics.jsonl` is of; None if this process
-      writes no files.
+    lines: of `metrics.jsonl`; None if this process writes no files.
+    summaries: of TensorBoard, likewise.
   """
 
   def __init__(
     self,
-    writers: Sequence[metric_writers.MetricWriter],
-    lines: JsonLinesWriter | None,
+    lines: JsonLinesWriter | None = None,
+    summaries: _SummaryWriter | None = None,
   ):
-    super().__init__(writers)
+    self._files = [file for file in (summaries, lines) if file is not None]
+    super().__init__([_ScalarsToLog(), *self._files])
     self._lines = lines
     self._was_behind = False
 
@@ -304,6 +319,24 @@ class Writers(metric_writers.MultiWriter):
     """Writes what waits, if there is room."""
     super().flush()
     self._tell()
+
+  def is_safe(self) -> bool:
+    """Brings all figures to the disk; False if some wait for room.
+
+    Raises:
+      OSError: if it is not room that is missing.
+    """
+    self.flush()
+    if self.is_behind:
+      return False
+    try:
+      for file in self._files:
+        file.sync()
+    except OSError as error:
+      if not disk.is_no_room(error):
+        raise
+      return False
+    return True
 
   def _tell(self):
     if self.is_behind == self._was_behind:
@@ -324,10 +357,13 @@ class Writers(metric_writers.MultiWriter):
       )
 
 
-def are_written(writer: Writers) -> bool:
-  """Whether no figure waits for room, in any process; all of them call this."""
-  writer.flush()
-  return not agreement.anywhere(writer.is_behind)
+def are_safe(writer: Writers) -> bool:
+  """Whether figures are on the disk, of all processes; all of them call this.
+
+  A checkpoint outlives a power cut, and who goes on from it writes no figures
+  of the steps before: they must outlive it, too.
+  """
+  return not agreement.anywhere(not writer.is_safe())
 
 
 class _ScalarsToLog(metric_writers.LoggingWriter):
@@ -355,11 +391,11 @@ def open_writers(
     waits_for_room: see `JsonLinesWriter`; of TensorBoard, too.
   """
   if not is_main:
-    return Writers([_ScalarsToLog()], None)
+    return Writers()
   # Not asynchronous: a thread that writes while the process is killed
   # leaves a torn file, and a few scalars cost nothing.
   summaries = _SummaryWriter(str(workdir), waits=waits_for_room)
   lines = JsonLinesWriter(
     workdir, from_step=from_step, again=again, waits_for_room=waits_for_room
   )
-  return Writers([_ScalarsToLog(), summaries, lines], lines)
+  return Writers(lines, summaries)

@@ -6,12 +6,9 @@ import io
 import os
 import threading
 
+from vie_jax import disk
+
 _MOST_BYTES = 2**24
-
-
-def is_no_room(error: BaseException) -> bool:
-  """Whether an error says that a disk, or a quota, is full."""
-  return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 class PatientFile:
@@ -79,7 +76,7 @@ class PatientFile:
             self._num_bytes -= len(self._lines.popleft())
             self._num_written = 0
       except OSError as error:
-        if not (self._waits and is_no_room(error)):
+        if not (self._waits and disk.is_no_room(error)):
           raise
 
   def close(self) -> None:

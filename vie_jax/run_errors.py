@@ -7,9 +7,9 @@ from absl import logging
 from vie_jax import (
   checkpoint,
   config_check,
+  disk,
   embed,
   metric_log,
-  patient_file,
   result,
   workdir_lock,
 )
@@ -87,9 +87,7 @@ def _leave_shared(error):
 def code_of(error: BaseException) -> int:
   """The exit code of an expected error: whether the same command may go on."""
   # A full disk may have room again, whatever was being written.
-  if patient_file.is_no_room(error) or isinstance(
-    error, frame_store.UnreachableError
-  ):
+  if disk.is_no_room(error) or isinstance(error, frame_store.UnreachableError):
     return exit_codes.RETRY
   # But whoever reads what is printed does not come back.
   is_passing = isinstance(error, OSError) and (
@@ -107,7 +105,7 @@ def message_of(error: BaseException, workdir: str) -> str:
   """
   message = str(error)
   # The system itself often does not say which file it was.
-  if patient_file.is_no_room(error):
+  if disk.is_no_room(error):
     message = (
       f'No room to write to {error.filename or workdir}: {error.strerror}. Make '
       'room, and run the same command again: it goes on from what is saved.'

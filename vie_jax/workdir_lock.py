@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from vie_jax import patient_file
+from vie_jax import disk
 from vie_jax.processes import agreement
 
 FILE = '.lock'
@@ -73,7 +73,7 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
       problem = str(error)
     except OSError as error:
       problem = f'{folder} cannot be written to: {error.strerror}.'
-      if patient_file.is_no_room(error):
+      if disk.is_no_room(error):
         missing_room = error.errno
   found = [problem, missing_room]
   problem, missing_room = agreement.by_first('lock', lambda: found)

@@ -23,6 +23,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vie_jax import disk
+
 FILE = 'commit.json'
 FORMAT_VERSION = 3
 _SMALL = 2**16
@@ -74,15 +76,6 @@ class CommitRecord:
   files: Mapping[str, tuple[int, str | None]]
 
 
-def sync(path: str | os.PathLike) -> None:
-  """Brings a file, or the list of names in a folder, to the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
 def write(
   folder: pathlib.Path,
   *,
@@ -106,7 +99,7 @@ def write(
   folders = [folder, *(path for path in folder.rglob('*') if path.is_dir())]
   files = [path for path in sorted(folder.rglob('*')) if path.is_file()]
   for path in (*files, *folders):
-    sync(path)
+    disk.sync(path)
   content = {
     'format_version': FORMAT_VERSION,
     'step': step,
@@ -127,7 +120,7 @@ def write(
     file.flush()
     os.fsync(file.fileno())
   os.rename(fresh, folder / FILE)
-  sync(folder)
+  disk.sync(folder)
 
 
 def read(folder: pathlib.Path) -> CommitRecord:

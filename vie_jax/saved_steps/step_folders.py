@@ -20,6 +20,7 @@ import time
 
 from absl import logging
 
+from vie_jax import disk
 from vie_jax.saved_steps import commit_record
 
 _STEP = re.compile(r'0|[1-9][0-9]{0,18}')
@@ -74,14 +75,14 @@ class StepFolders:
     if self.of(step).exists():
       self.move_aside(step)
     os.rename(self.while_saving(step), self.of(step))
-    commit_record.sync(self.directory)
+    disk.sync(self.directory)
 
   def delete(self, step: int) -> None:
     """Removes a step."""
     leaving = self.directory / f'{step}.deleting'
     shutil.rmtree(leaving, ignore_errors=True)
     os.rename(self.of(step), leaving)
-    commit_record.sync(self.directory)
+    disk.sync(self.directory)
     shutil.rmtree(leaving)
 
   def move_aside(self, step: int) -> pathlib.Path:
@@ -91,7 +92,7 @@ class StepFolders:
       number += 1
       target = self.directory / f'{step}.damaged-{number}'
     os.rename(self.of(step), target)
-    commit_record.sync(self.directory)
+    disk.sync(self.directory)
     return target
 
   def remove_unfinished(self, step: int | None = None) -> None:
