@@ -217,8 +217,9 @@ def digests_of(workdir):
 
 def kill_children(pid):
   """Kills the children of a process at once; returns how many there were."""
-  children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text()
-  count = 0
+  count, children = 0, ''
+  with contextlib.suppress(FileNotFoundError):  # It has just ended.
+    children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text()
   for child in map(int, children.split()):
     with contextlib.suppress(ProcessLookupError):
       os.kill(child, signal.SIGKILL)

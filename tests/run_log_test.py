@@ -1,8 +1,10 @@
 import logging as python_logging
 import re
+import sys
 
 import fault_runs
 import pytest
+import tiny_run
 from absl import logging
 
 from vie_jax import run_log
@@ -114,3 +116,36 @@ def test_a_log_that_cannot_be_written_to_says_so_once(tmp_path, capsys):
   path = disk.folder / run_log.FILE_NAME
   assert error.count(f'{path} misses lines: Read-only file system') == 1
   assert 'Traceback' not in error
+
+
+def test_what_a_failed_save_leaves_behind_is_not_said_twice():
+  program = """
+import asyncio
+from absl import logging
+from vie_jax import run_log
+
+async def fails():
+  raise ValueError('no room')
+
+async def forgets():
+  task = asyncio.ensure_future(fails())
+  await asyncio.sleep(0)
+  await asyncio.sleep(0)
+  del task
+
+class Late:
+  def __del__(self):
+    raise RuntimeError(%r)
+
+logging.use_absl_handler()
+run_log.to_terminal()
+asyncio.run(forgets())
+Late()
+logging.info('The end.')
+"""
+  said = tiny_run.run([sys.executable, '-c', program % 'Event loop is closed'])
+  *before, last = said.splitlines()
+  assert last.endswith(' The end.')
+  assert before == ['WARNING: Logging before flag parsing goes to stderr.']
+  said = tiny_run.run([sys.executable, '-c', program % 'Something else'])
+  assert 'Something else' in said

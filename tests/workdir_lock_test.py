@@ -176,14 +176,14 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 def test_a_full_disk_is_no_refusal(tmp_path):
   """It may have room at the next try; a refusal would be the last."""
-  with fault_runs.small_disk(tmp_path / 'disk', '64k') as disk:
-    fault_runs.fill(disk / 'full')
+  with fault_runs.small_disk(tmp_path / 'disk', '64k') as folder:
+    fault_runs.fill(folder / 'full')
     with (
       pytest.raises(OSError, match='No space left') as error,
-      workdir_lock.hold(disk),
+      workdir_lock.hold(folder),
     ):
       pass
     assert disk.is_no_room(error.value)
-    (disk / 'full').unlink()
-    with workdir_lock.hold(disk) as check:
+    (folder / 'full').unlink()
+    with workdir_lock.hold(folder) as check:
       check()

@@ -21,19 +21,28 @@ _NOISY = (
   f'{os.sep}jax{os.sep}_src{os.sep}distributed',
   'xla_bridge',
 )
+_NOT_RETRIEVED = 'exception was never retrieved'
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
   """Whether a line is worth reading: libraries speak only when it matters.
 
   What orbax logs as an error it raises, too, and `step_saver` says it in a
-  line.
+  line; so it does what asyncio says of the other arrays of that save.
   """
+  if record.name == 'asyncio' and _NOT_RETRIEVED in record.getMessage():
+    return False
   is_noise = any(part in record.pathname for part in _NOISY)
   is_said = _NOISY[0] in record.pathname
   return not is_noise or (
     record.levelno >= python_logging.ERROR and not is_said
   )
+
+
+def _say_unraisable(unraisable) -> None:
+  """Python's own, but for what writes of a save that failed come too late."""
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
 
 
 class _Formatter(python_logging.Formatter):
@@ -110,6 +119,7 @@ def to_terminal(mark: str = '') -> None:
   handler.setFormatter(_formatter(mark))
   if _is_ours not in handler.filters:
     handler.addFilter(_is_ours)
+  sys.unraisablehook = _say_unraisable
 
 
 def to_file(workdir: str | os.PathLike, process: int = 0) -> None:

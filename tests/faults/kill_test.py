@@ -168,7 +168,8 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
 
 @pytest.mark.slow
 def test_a_supervised_run_ends_by_itself_under_kills(demo_dataset, tmp_path):
-  command = tiny_run.command(tmp_path, demo_dataset, **OPTIONS)
+  options = {**OPTIONS, 'num_steps': 150}
+  command = tiny_run.command(tmp_path, demo_dataset, **options)
   supervise = [
     sys.executable,
     str(tiny_run.REPOSITORY / 'launch' / 'supervise.py'),
@@ -187,5 +188,5 @@ def test_a_supervised_run_ends_by_itself_under_kills(demo_dataset, tmp_path):
     num_kills += fault_runs.kill_children(process.pid)
   output = tiny_run.output_of(process)
   assert process.returncode == 0, output
-  assert fault_runs.steps_of(tmp_path)[-1] == tiny_run.NUM_STEPS
+  assert fault_runs.steps_of(tmp_path)[-1] == options['num_steps']
   assert output.count('supervise: exit code -9') == num_kills >= 2
