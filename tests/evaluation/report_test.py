@@ -1,7 +1,6 @@
 """The report: every cell, with our figure or the command that gives one."""
 
 import html.parser
-import json
 import pathlib
 import re
 import subprocess
@@ -330,45 +329,6 @@ def test_every_run_with_curves_has_its_plots(full):
   for plot in plots:
     assert 'training step' in plot['text']
     assert 'nats' in plot['text'] or '%' in plot['text']
-
-
-def test_plots_of_a_kind_have_one_axis(full):
-  folder, _, _ = full
-  found = found_results.collect([folder / 'runs'])
-  for by_label in report.plots(found.runs).values():
-    for members in by_label.values():
-      assert len({plot.y_range for plot in members}) == 1
-      for plot in members:
-        for _, values in plot.series.values():
-          assert plot.y_range[0] <= min(values)
-          assert max(values) <= plot.y_range[1]
-
-
-def test_long_curves_are_thinned_and_keep_both_ends():
-  steps, values = report._thinned((list(range(10_000)), [1.0] * 10_000), 100)
-  assert len(steps) == len(values) == report._MOST_POINTS
-  assert (steps[0], steps[-1], values[0]) == (0, 9999, 100.0)
-
-
-def test_figures_of_pretraining_are_plotted(tmp_path):
-  (tmp_path / 'runs' / 'a').mkdir(parents=True)
-  lines = [
-    {
-      'step': step,
-      'train/loss': 3.0,
-      'knn/motion_top1': 0.5,
-      'knn/motion_clip_top1': 0.4,
-    }
-    for step in (0, 10)
-  ]
-  (tmp_path / 'runs' / 'a' / 'metrics.jsonl').write_text(
-    ''.join(json.dumps(line) + '\n' for line in lines)
-  )
-  found = found_results.collect([tmp_path / 'runs'])
-  plots = report.plots(found.runs)['pretraining']
-  assert set(plots) == {'training loss, nats', 'kNN accuracy, %'}
-  (knn,) = plots['kNN accuracy, %']
-  assert knn.series == {'motion': ([0, 10], [50.0, 50.0])}
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(full):
