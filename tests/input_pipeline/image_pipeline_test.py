@@ -15,8 +15,9 @@ from vie_jax.input_pipeline import (
   bad_frames,
   batch_order,
   frame_store,
+  image_folder,
   image_pipeline,
-  image_source,
+  labelled_images,
 )
 
 SIZE, SHORT_SIDE = 20, 24
@@ -31,7 +32,7 @@ def plain_images(tmp_path_factory):
     for part in ('train/' + 'ab'[number % 2], 'val/a')
   }
   folder = image_dataset.write_folder(tmp_path_factory.mktemp('plain'), files)
-  with image_source.open_flat(str(folder / 'train')) as source:
+  with image_folder.open_flat(str(folder / 'train')) as source:
     # By path: the even numbers come first.
     assert source.names(1) == 'a/02.png'
   return folder
@@ -39,14 +40,14 @@ def plain_images(tmp_path_factory):
 
 @pytest.fixture
 def source(plain_images):
-  with image_source.open_images(str(plain_images), 'train') as source:
+  with labelled_images.open_images(str(plain_images), 'train') as source:
     yield source
 
 
 def open_files(folder, files):
   """Some files as images without labels."""
   image_dataset.write_folder(folder, files)
-  return image_source.open_flat(str(folder))
+  return image_folder.open_flat(str(folder))
 
 
 def train(source, count, **settings):
@@ -449,7 +450,7 @@ def test_an_animation_gives_its_first_picture(tmp_path):
 
 def test_tfds_images_come_with_their_labels(tmp_path):
   image_dataset.prepare(image_dataset.TinyPictures, tmp_path)
-  with image_source.open_images(
+  with labelled_images.open_images(
     'tfds:tiny_pictures', 'train', data_dir=str(tmp_path)
   ) as source:
     rows = join(train(source, 5))
@@ -594,7 +595,7 @@ def test_a_damaged_record_is_named(tmp_path):
   with tf.io.TFRecordWriter(str(shard)) as writer:
     for _ in range(7):
       writer.write(example.SerializeToString())
-  with image_source.open_images(
+  with labelled_images.open_images(
     f'tfds:{builder.name}', 'train', data_dir=str(tmp_path)
   ) as source:
     message = rf"'{shard.name}__0' of split train of .* Prepare the data set"
