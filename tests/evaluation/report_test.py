@@ -10,7 +10,7 @@ import chromium
 import fake_results
 import pytest
 
-from vie_jax.evaluation import found_results, paper_tables, report
+from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
 from vie_jax.evaluation.paper_tables import CELLS
 
 PAYLOAD = '"><script>document.title="owned"</script>|`*_{{ 7 * 7 }}'
@@ -278,7 +278,7 @@ def test_the_data_sets_that_stand_for_the_papers_are_told(tmp_path):
   write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
   page, plain = written(tmp_path)
   assert 'stand for' not in plain
-  roles = paper_tables.ROLES | {'kinetics': paper_tables.Role('demo', 'motion')}
+  roles = paper_roles.ROLES | {'kinetics': paper_roles.Role('demo', 'motion')}
   page, plain = written(tmp_path, roles=roles)
   assert 'Kinetics is demo (label motion)' in plain
   assert any('Kinetics is demo' in e['text'] for e in page.elements)
@@ -286,7 +286,7 @@ def test_the_data_sets_that_stand_for_the_papers_are_told(tmp_path):
 
 def test_a_role_that_nothing_plays_has_no_commands(tmp_path):
   write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
-  roles = paper_tables.ROLES | {'hmdb51': paper_tables.Role('')}
+  roles = paper_roles.ROLES | {'hmdb51': paper_roles.Role('')}
   page, plain = written(tmp_path, roles=roles)
   assert 'HMDB51 is left out' in plain
   assert 'hmdb51' not in plain.partition('## Not run yet')[2]
@@ -355,8 +355,8 @@ def test_text_from_results_is_no_markup(tmp_path):
   facts['commit'] = facts['network']['source'] = PAYLOAD
   facts['hardware']['devices'] = facts['date'] = PAYLOAD
   facts['accuracy'][PAYLOAD] = facts['accuracy']['label']
-  roles = paper_tables.ROLES | {
-    'kinetics': paper_tables.Role('kinetics400', PAYLOAD)
+  roles = paper_roles.ROLES | {
+    'kinetics': paper_roles.Role('kinetics400', PAYLOAD)
   }
   fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
   page, plain = written(tmp_path, roles=roles, title=PAYLOAD, notes=[PAYLOAD])

@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vie_jax.evaluation import gallery_plot
-from vie_jax.evaluation.found_results import Run
-from vie_jax.evaluation.paper_tables import part
+from vie_jax.evaluation.found_results import Run, part
 from vie_jax.evaluation.result_words import text
 
 # Enough for the eye, and a page of a hundred plots stays small.

@@ -29,11 +29,13 @@ from vie_jax.evaluation import (
   curve_plots,
   found_results,
   gallery_plot,
+  paper_orderings,
+  paper_roles,
   paper_tables,
   result_words,
 )
-from vie_jax.evaluation.found_results import Found, Result
-from vie_jax.evaluation.paper_tables import Cell, part
+from vie_jax.evaluation.found_results import Found, Result, part
+from vie_jax.evaluation.paper_tables import Cell
 from vie_jax.evaluation.result_words import percent, signed
 from vie_jax.untrusted.text import printable
 
@@ -54,11 +56,11 @@ class Options:
     notes: paragraphs of plain text under it.
   """
 
-  roles: Mapping[str, paper_tables.Role] = dataclasses.field(
-    default_factory=lambda: dict(paper_tables.ROLES)
+  roles: Mapping[str, paper_roles.Role] = dataclasses.field(
+    default_factory=lambda: dict(paper_roles.ROLES)
   )
   bins: Mapping[str, int] = dataclasses.field(
-    default_factory=lambda: dict(paper_tables.BINS)
+    default_factory=lambda: dict(paper_roles.BINS)
   )
   command: str = COMMAND
   title: str = TITLE
@@ -133,7 +135,7 @@ def make(found: Found, options: Options) -> Report:
 
 def _chance(cell: Cell, result: Result, options: Options) -> float | None:
   role = options.roles[cell.wanted.role]
-  column = paper_tables.column_of(role, result.facts['accuracy'])
+  column = paper_roles.column_of(role, result.facts['accuracy'])
   chance = part(result.facts, 'chance').get(column)
   return chance if isinstance(chance, int | float) else None
 
@@ -303,15 +305,15 @@ def render(report: Report, template: str) -> str:
     tables=paper_tables.TABLES,
     cells=paper_tables.CELLS,
     number_of=lambda result: numbers[id(result)],
-    role_titles=paper_tables.ROLE_TITLES,
-    is_replaced=dict(report.options.roles) != paper_tables.ROLES,
+    role_titles=paper_roles.ROLE_TITLES,
+    is_replaced=dict(report.options.roles) != paper_roles.ROLES,
     notes=notes,
     has_data=lambda cell: has_data(cell, report.options),
     missing=missing(report),
     unused=unused(report),
     orderings=[
       (ordering, [compare(report, pair) for pair in ordering.pairs])
-      for ordering in paper_tables.ORDERINGS
+      for ordering in paper_orderings.ORDERINGS
     ],
     plots=curve_plots.plots(report.found.runs),
     layout=gallery_plot.layout,
@@ -403,16 +405,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if not options.out.endswith('.html'):
     parser.error(f'--out is {options.out}; its name must end in .html')
   try:
-    roles = dict(map(paper_tables.parse_role, options.role))
-    bins = dict(map(paper_tables.parse_bins, options.bins))
+    roles = dict(map(paper_roles.parse_role, options.role))
+    bins = dict(map(paper_roles.parse_bins, options.bins))
   except ValueError as error:
     parser.error(str(error))
   found = found_results.collect(options.workdirs)
   report = make(
     found,
     Options(
-      roles=paper_tables.ROLES | roles,
-      bins=paper_tables.BINS | bins,
+      roles=paper_roles.ROLES | roles,
+      bins=paper_roles.BINS | bins,
       command=options.command,
       title=options.title,
       notes=options.note,

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vie_jax.evaluation.found_results import Result
-from vie_jax.evaluation.paper_tables import part
+from vie_jax.evaluation.found_results import Result, part
 from vie_jax.untrusted import urls
 
 _MINUS = '\N{MINUS SIGN}'
