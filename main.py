@@ -47,6 +47,7 @@ from vie_jax.processes import (
   distributed,
   peers,
   process_environment,
+  watchdog,
 )
 
 MODES = {
@@ -90,10 +91,14 @@ def main(unused_argv):
   """Runs one mode; expected errors are one line, not a traceback."""
   workdir = command_line.workdir(_WORKDIR.value)
   run_log.to_terminal()
-  preemption.SIGNALS.listen_to(_CONFIG.value.fault)
+  fault = _CONFIG.value.fault
+  preemption.SIGNALS.listen_to(fault)
   compilation_cache.use()
   try:
-    with preemption.SIGNALS.raising():
+    with (
+      preemption.SIGNALS.raising(),
+      watchdog.Watchdog(fault.watchdog_seconds, fault.watchdog_slow_seconds),
+    ):
       _start_processes(workdir)
       MODES[_MODE.value](_CONFIG.value, workdir)
   except (Exception, preemption.Stopped) as error:

@@ -66,7 +66,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'processes result untrusted workdir_lock',
     '',
   ),
-  'run_log': ('patient_file untrusted', ''),
+  'run_log': ('patient_file processes untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'untrusted': ('untrusted', 'numpy pyarrow'),

@@ -248,9 +248,10 @@ def small_disk(folder, size):
 
 
 class FailingDisk:
-  """An ext4 file system in a file, which turns read-only when it is broken.
+  """An ext4 file system in a file, which turns read-only when it fails.
 
-  Open files are no exception, as where a real disk fails.
+  Open files are no exception, as where a real disk fails. A context manager
+  that keeps it mounted.
 
   Attributes:
     folder: that it is mounted at.
@@ -268,13 +269,16 @@ class FailingDisk:
       pytest.skip('no ext4 can be made here')
     subprocess.run(['mkfs.ext4', '-q', self._image], check=True)
 
-  def mount(self):
-    """Has the folder be that of the file system."""
-    mount('-o', 'loop,errors=remount-ro', self._image, self.folder)
+  def __enter__(self):
+    self._mount()
+    return self
 
-  def unmount(self):
-    """The opposite; nothing in it may be open."""
-    subprocess.run(['umount', self.folder], check=True)
+  def __exit__(self, *unused_exception):
+    # Lazily: what a test that fails has open must not keep it.
+    subprocess.run(['umount', '--lazy', self.folder], check=True)
+
+  def _mount(self):
+    mount('-o', 'loop,errors=remount-ro', self._image, self.folder)
 
   def fail(self):
     """Has the file system find an error in itself."""
@@ -288,9 +292,11 @@ class FailingDisk:
     pathlib.Path(f'/sys/fs/ext4/{name}/trigger_fs_error').write_text('test')
 
   def repair(self):
-    """Repairs what is not mounted."""
+    """Has it be as before; nothing on it may be open."""
+    subprocess.run(['umount', self.folder], check=True)
     check = subprocess.run(['e2fsck', '-f', '-y', self._image], check=False)
     assert check.returncode in (0, 1)
+    self._mount()
 
 
 def fill(path):

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 
 import fault_runs
@@ -134,6 +135,23 @@ def test_by_choice_figures_do_not_wait_for_room(tmp_path):
     fault_runs.fill(disk / 'other')
     with pytest.raises(OSError, match='No space left'):
       write_losses(writer, range(600))
+
+
+@pytest.mark.parametrize('waits', [False, True])
+def test_a_disk_that_turns_read_only_is_an_error_of_the_disk(tmp_path, waits):
+  with fault_runs.FailingDisk(tmp_path) as disk:
+    writer = metric_log.open_writers(
+      disk.folder, from_step=None, is_main=True, waits_for_room=waits
+    )
+    writer.write_scalars(1, {'loss': 1.0})
+    disk.fail()
+    for step in (2, 3):
+      with pytest.raises(OSError) as error:
+        writer.write_scalars(step, {'loss': 1.0})
+      assert error.value.errno == errno.EROFS
+    with pytest.raises(OSError, match='Read-only'):
+      writer.close()
+    assert metric_log.curve(disk.folder, 'loss') == ([1], [1.0])
 
 
 def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):

@@ -99,3 +99,18 @@ def test_lines_wait_for_room(tmp_path, capsys):
     run_log.to_file(tmp_path)  # Closes it.
   assert numbers == [f'{number}.' for number in range(201)]
   assert 'Logging error' not in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_to_says_so_once(tmp_path, capsys):
+  with fault_runs.FailingDisk(tmp_path) as disk:
+    run_log.to_file(disk.folder)
+    logging.info('Before.')
+    disk.fail()
+    for number in range(3):
+      logging.info('Line %d.', number)
+    assert lines(disk.folder)[0].endswith('Before.')
+    run_log.to_file(tmp_path)  # Closes it.
+  error = capsys.readouterr().err
+  path = disk.folder / run_log.FILE_NAME
+  assert error.count(f'{path} misses lines: Read-only file system') == 1
+  assert 'Traceback' not in error

@@ -220,7 +220,8 @@ class Checkpoints:
     )
     if self._on_failed_save == 'stop':
       raise SaveFailedError(
-        f'{self._failure} Make room, and run the same command again.'
+        f'{self._failure} Make room, or mend what the reason says, and run the '
+        'same command again.'
       )
     logging.error('%s The next one is tried as usual.', self._failure)
 

@@ -8,8 +8,11 @@ there is room.
 """
 
 import collections
+import contextlib
+import errno
 import json
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +32,14 @@ NO_ROOM = 'there is no room for the figures of the steps before it'
 _ENOUGH_BYTES = 2**20
 # Calls of `write_scalars` that are kept for TensorBoard.
 _MOST_CALLS = 10_000
+# That TensorFlow tells of in words only.
+_DISK_ERRORS = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EROFS,
+  errno.EACCES,
+  errno.ESTALE,
+)
 
 
 class DivergedError(RuntimeError):
@@ -169,16 +180,36 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     self._file.close()
 
 
-class _PatientSummaryWriter(metric_writers.MetricWriter):
+@contextlib.contextmanager
+def _disk_errors(workdir: str) -> Iterator[None]:
+  """Has TensorFlow's errors be OSErrors."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    words = str(error)
+    code = next(
+      (code for code in _DISK_ERRORS if os.strerror(code) in words), errno.EIO
+    )
+    raise OSError(code, os.strerror(code), workdir) from None
+
+
+class _SummaryWriter(metric_writers.MetricWriter):
   """TensorBoard's files, begun anew after there was no room for a while.
 
   What a file that met a full disk holds beyond its last whole record is not
   known: so it is left, and what was not surely written goes to another one.
+
+  Args:
+    workdir: receives them.
+    waits: whether figures are kept while there is no room; if not, that is an
+      OSError, as everything else is that keeps them from being written.
   """
 
-  def __init__(self, workdir: str):
+  def __init__(self, workdir: str, *, waits: bool):
     self._workdir = workdir
-    self._writer = metric_writers.SummaryWriter(workdir)
+    self._waits = waits
+    with _disk_errors(workdir):
+      self._writer = metric_writers.SummaryWriter(workdir)
     self._calls = collections.deque(maxlen=_MOST_CALLS)
 
   def write_scalars(self, step, scalars):
@@ -189,28 +220,35 @@ class _PatientSummaryWriter(metric_writers.MetricWriter):
   def write_texts(self, step, texts):
     """Writes texts, or not at all while there is no room."""
     if self._writer is not None:
-      self._writer.write_texts(step, texts)
+      with _disk_errors(self._workdir):
+        self._writer.write_texts(step, texts)
 
   def flush(self):
     """Writes what waits, if there is room."""
     try:
-      if self._writer is None:
-        if shutil.disk_usage(self._workdir).free < _ENOUGH_BYTES:
-          return
-        self._writer = metric_writers.SummaryWriter(self._workdir)
-      for step, scalars in self._calls:
-        self._writer.write_scalars(step, scalars)
-      self._writer.flush()
-    except tf.errors.ResourceExhaustedError:
+      with _disk_errors(self._workdir):
+        self._write_calls()
+    except OSError as error:
       self._writer = None
-    else:
-      self._calls.clear()
+      if not (self._waits and patient_file.is_no_room(error)):
+        raise
+
+  def _write_calls(self):
+    if self._writer is None:
+      if shutil.disk_usage(self._workdir).free < _ENOUGH_BYTES:
+        return
+      self._writer = metric_writers.SummaryWriter(self._workdir)
+    for step, scalars in self._calls:
+      self._writer.write_scalars(step, scalars)
+    self._writer.flush()
+    self._calls.clear()
 
   def close(self):
     """Closes the file."""
     self.flush()
     if self._writer is not None:
-      self._writer.close()
+      with _disk_errors(self._workdir):
+        self._writer.close()
 
   def write_summaries(self, *unused_args, **unused_kwargs):
     """Not kept here."""
@@ -320,10 +358,8 @@ def open_writers(
     return Writers([_ScalarsToLog()], None)
   # Not asynchronous: a thread that writes while the process is killed
   # leaves a torn file, and a few scalars cost nothing.
-  kind = (
-    _PatientSummaryWriter if waits_for_room else metric_writers.SummaryWriter
-  )
+  summaries = _SummaryWriter(str(workdir), waits=waits_for_room)
   lines = JsonLinesWriter(
     workdir, from_step=from_step, again=again, waits_for_room=waits_for_room
   )
-  return Writers([_ScalarsToLog(), kind(str(workdir)), lines], lines)
+  return Writers([_ScalarsToLog(), summaries, lines], lines)

@@ -4,10 +4,12 @@ import contextlib
 import logging as python_logging
 import os
 import pathlib
+import sys
 
 from absl import logging
 
 from vie_jax import patient_file
+from vie_jax.processes import watchdog
 from vie_jax.untrusted import text
 
 FILE_NAME = 'train.log'
@@ -55,11 +57,17 @@ class _FileHandler(python_logging.Handler):
 
   def __init__(self, path: pathlib.Path):
     super().__init__()
+    self._path = path
     self._file = patient_file.PatientFile(path, most_bytes=_MOST_BYTES)
+    self._has_told = False
 
   def emit(self, record):
     try:
       self._file.write(self.format(record) + '\n')
+    except OSError as error:
+      if not self._has_told:
+        self._has_told = True
+        print(f'{self._path} misses lines: {error.strerror}', file=sys.stderr)
     except Exception:  # as all handlers: a log ends nothing
       self.handleError(record)
 
@@ -108,8 +116,8 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   """Appends log lines to a file in a workdir, too, see `file_name`.
 
   While the disk is full, lines are kept in memory, up to a bound. From here on
-  to this one only: a process that runs one training after the
-  other writes each to its own file.
+  to this one only: a process that runs one training after the other writes
+  each to its own file. The stacks of a run that hangs go there, too.
 
   Args:
     workdir: receives the file.
@@ -124,3 +132,4 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
   logger.addHandler(handler)
+  watchdog.also_write_to(path(workdir, process))

@@ -398,13 +398,6 @@ def train_and_evaluate(
     check_lock = stack.enter_context(workdir_lock.hold(folder))
     agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
-    dog = stack.enter_context(
-      watchdog.Watchdog(
-        config.fault.watchdog_seconds,
-        config.fault.watchdog_slow_seconds,
-        log_path=run_log.path(folder, jax.process_index()),
-      )
-    )
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
         folder,
@@ -436,5 +429,5 @@ def train_and_evaluate(
       first_step=config.profile_first_step,
       num_steps=config.profile_steps,
     )
-    loop = train_loop.Loop(parts, steps, method, rate, reporter, dog, trace)
+    loop = train_loop.Loop(parts, steps, method, rate, reporter, trace)
     return loop.run(state, evaluation_is_due=reporter.evaluation_is_due)

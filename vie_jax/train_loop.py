@@ -62,7 +62,6 @@ class Loop:
     method: the numbers of the method.
     rate: step -> learning rate.
     reporter: writes and saves.
-    dog: told of everything that comes next.
     trace: of some steps, if one is wanted.
   """
 
@@ -71,7 +70,6 @@ class Loop:
   method: train_step.Method
   rate: Callable[[int], Any]
   reporter: Reporter
-  dog: watchdog.Watchdog
   trace: step_trace.StepTrace
 
   def run(
@@ -120,7 +118,7 @@ class Loop:
           self._report(step, metrics, progress)
           self._evaluate_and_save(step + 1, state)
         if self.trace.is_last(step + 1):
-          self.dog.expect('the trace', is_slow=True)
+          watchdog.expect('the trace', is_slow=True)
           self.trace.end(state=state)
     logging.info('Training is complete: step %d.', config.num_steps)
     return state
@@ -128,7 +126,7 @@ class Loop:
   def _step(self, step, state, batches, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
     config, reporter = self.parts.config, self.reporter
-    self.dog.expect(f'the batch of step {step + 1}')
+    watchdog.expect(f'the batch of step {step + 1}')
     with step_trace.phase('input wait'):
       local = next(batches)
     with step_trace.phase('batch to device'):
@@ -147,7 +145,7 @@ class Loop:
         'Compiling the step of %s. This can take minutes.',
         objective.replace('_', ' '),
       )
-    self.dog.expect(f'step {step + 1}', is_slow=is_new)
+    watchdog.expect(f'step {step + 1}', is_slow=is_new)
     with step_trace.phase('step'):
       state, metrics = self.steps[objective](state, batch)
     metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
@@ -159,7 +157,7 @@ class Loop:
   def _recluster(self, state, *, is_first):
     """Runs k-means and writes what became of the clusters."""
     self.reporter.skipped.settle()
-    self.dog.expect('k-means', is_slow=True)
+    watchdog.expect('k-means', is_slow=True)
     # The first step that has the new clusters. Were it the step that is done,
     # going on from its checkpoint would write these figures twice.
     step = int(state.step) + 1
@@ -213,7 +211,7 @@ class Loop:
   def _is_evaluated(self, state) -> bool:
     """Evaluates; False if a signal came in between."""
     self.reporter.skipped.settle()
-    self.dog.expect('the evaluation', is_slow=True)
+    watchdog.expect('the evaluation', is_slow=True)
     try:
       with step_trace.phase('evaluation'):
         self.reporter.evaluate(state)
@@ -223,7 +221,7 @@ class Loop:
 
   def _save(self, state, *, evaluation_is_due):
     self.reporter.skipped.settle()
-    self.dog.expect('the checkpoint', is_slow=True)
+    watchdog.expect('the checkpoint', is_slow=True)
     with step_trace.phase('save'):
       self.reporter.save(state, evaluation_is_due=evaluation_is_due)
 

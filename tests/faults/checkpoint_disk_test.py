@@ -260,10 +260,9 @@ def test_a_disk_that_turns_read_only_ends_a_run_which_goes_on_later(
   demo_dataset, tmp_path, policy
 ):
   options = {'num_steps': 60, 'eval_every_steps': 30, 'on_failed_save': policy}
-  whole, disk = tmp_path / 'whole', fault_runs.FailingDisk(tmp_path)
+  whole = tmp_path / 'whole'
   tiny_run.run(tiny_run.command(whole, demo_dataset, **options))
-  disk.mount()
-  try:
+  with fault_runs.FailingDisk(tmp_path) as disk:
     workdir = disk.folder / 'run'
     command = tiny_run.command(workdir, demo_dataset, **options)
     with ending(tiny_run.start(command)) as process:
@@ -273,14 +272,12 @@ def test_a_disk_that_turns_read_only_ends_a_run_which_goes_on_later(
     assert process.returncode == fault_runs.RETRY, output
     assert 'Read-only file system' in output.splitlines()[-1]
     assert 'run the same command again' in output.splitlines()[-1]
-    disk.unmount()
+    assert 'Traceback' not in output
     disk.repair()
-    disk.mount()
     kept = fault_runs.steps_of(workdir)
     assert kept[-1] >= 8, kept
-    assert f'Going on from step {kept[-1]}' in tiny_run.run(command)
+    said = tiny_run.run(command)
+    assert f'Going on from the checkpoint of step {kept[-1]}.' in said
     config = tiny_run.config(demo_dataset, **options)
     fault_runs.assert_same_end(whole, workdir, config)
     assert fault_runs.figures(workdir) == fault_runs.figures(whole)
-  finally:
-    disk.unmount()

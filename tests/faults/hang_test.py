@@ -109,3 +109,24 @@ def test_a_checkpoint_that_cannot_be_read_to_its_end_is_found(
     'restoring the checkpoint of step 4',
     'sleep_while_restoring',
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['embed', 'knn_eval'])
+def test_a_loader_that_sleeps_while_videos_are_embedded_is_found(
+  demo_dataset, tmp_path, mode
+):
+  command = tiny_run.command(
+    tmp_path,
+    demo_dataset,
+    mode=mode,
+    init_from='random',
+    embed__batch_size=16,
+    knn__batch_size=16,
+    fault__watchdog_seconds=LIMIT,
+    fault__watchdog_slow_seconds=3 * LIMIT,
+  )
+  ended = fault_runs.finish(fault_runs.patched(command, SLEEPS))
+  assert ended.code == RETRY, ended.output
+  assert 'Nothing was heard of the next embeddings' in ended.output
+  assert 'read_for_ever' in ended.output

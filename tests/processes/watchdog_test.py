@@ -32,7 +32,8 @@ def test_it_ends_a_process_that_hangs_and_says_where(tmp_path, capfd, caplog):
   loader = threading.Thread(target=wait_for_ever_in_the_loader, args=(ends,))
   loader.start()
   started = time.monotonic()
-  with watchdog.Watchdog(0.5, log_path=log, leave=left) as dog:
+  with watchdog.Watchdog(0.5, leave=left) as dog:
+    watchdog.also_write_to(log)
     dog.expect('the batch of step 7')
     left.wait()
   assert time.monotonic() - started >= 0.5

@@ -205,13 +205,6 @@ def fit(
   agreement.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
   with contextlib.ExitStack() as stack:
-    dog = stack.enter_context(
-      watchdog.Watchdog(
-        fault.watchdog_seconds,
-        fault.watchdog_slow_seconds,
-        log_path=run_log.path(folder, jax.process_index()),
-      )
-    )
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
@@ -235,7 +228,6 @@ def fit(
       record,
       check_lock=check_lock,
       fault=fault,
-      dog=dog,
     )
     return loop.run(state, progress)
 

@@ -20,7 +20,7 @@ from vie_jax import (
   skipped_steps,
 )
 from vie_jax.classifiers.task import Outcome
-from vie_jax.processes import agreement, preemption
+from vie_jax.processes import agreement, preemption, watchdog
 
 _is_finite = jax.jit(finite.all_finite)
 
@@ -39,7 +39,6 @@ class Loop:
     *,
     check_lock,
     fault,
-    dog,
   ):
     self._task = task
     self._schedule = schedule
@@ -47,7 +46,6 @@ class Loop:
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
-    self._dog = dog
     self._skipped = skipped_steps.SkippedSteps(
       fault, names=task.name_of, stop=self._stop
     )
@@ -101,10 +99,10 @@ class Loop:
     return self._outcome(state, progress, was_complete=False)
 
   def _step(self, step, state, batches, rate, is_first):
-    self._dog.expect(f'the batch of step {step + 1}')
+    watchdog.expect(f'the batch of step {step + 1}')
     local = next(batches)
     batch = sharding.global_batch(local, self._task.mesh)
-    self._dog.expect(f'step {step + 1}', is_slow=is_first)
+    watchdog.expect(f'step {step + 1}', is_slow=is_first)
     state, metrics = self._task.step(state, batch, jnp.float32(rate))
     metrics = self._skipped.add(step + 1, metrics, local['instance_index'])
     # Never more than one step ahead of the device: batches take memory.
@@ -154,7 +152,7 @@ class Loop:
   def _evaluate(self, state, progress, *, counts):
     """Progress after an evaluation; it is still due if a signal came."""
     self._skipped.settle()
-    self._dog.expect('the evaluation', is_slow=True)
+    watchdog.expect('the evaluation', is_slow=True)
     started = time.monotonic()
     try:
       accuracy = self._task.evaluate(state)
@@ -200,7 +198,7 @@ class Loop:
 
   def _save(self, state, progress):
     self._skipped.settle()
-    self._dog.expect('the checkpoint', is_slow=True)
+    watchdog.expect('the checkpoint', is_slow=True)
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
     self._check_lock()

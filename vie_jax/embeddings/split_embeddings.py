@@ -21,7 +21,7 @@ from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import instances
-from vie_jax.processes import agreement
+from vie_jax.processes import agreement, watchdog
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
@@ -211,12 +211,14 @@ def fill(
   if is_complete:
     logging.info('Embedded before: %s.', path)
     return
+  watchdog.expect('the next embeddings', is_slow=True)
   with contextlib.closing(rows_from(num_done)) as blocks:
     if is_main:
       file.fill(blocks, unit)
     else:
       for _ in blocks:
         pass
+  watchdog.expect('the end of the embeddings', is_slow=True)
   # Each process has met the damage of its own clips only.
   for other in agreement.gather('notes', notes):
     notes.update(other)

@@ -4,6 +4,9 @@ A loader that waits for a file system that is gone, or a collective whose other
 half never comes, raises nothing. So a thread watches the clock: when nothing
 was finished for too long, it prints where every thread is, and ends the process
 with the exit code that asks for a restart.
+
+main.py starts one. Whatever does something tells it with the functions below,
+which do nothing where nobody watches.
 """
 
 import faulthandler
@@ -22,15 +25,13 @@ _TELL_SECONDS = 2.0
 
 
 class Watchdog:
-  """Watches one training, its start and its end too; a context manager.
+  """Watches this process from here on; a context manager.
 
   Args:
     seconds: that a batch, a step, or anything else may take at most. 0 has
       nothing watched.
     slow_seconds: likewise, of what compiles first or is known to take long:
       never less than `seconds`.
-    log_path: of the file that the stacks go to besides standard error; None
-      for no file.
     leave: ends the process at once, with an exit code.
   """
 
@@ -39,12 +40,11 @@ class Watchdog:
     seconds: float,
     slow_seconds: float = 0,
     *,
-    log_path: str | os.PathLike | None = None,
     leave: Callable[[int], None] = os._exit,
   ):
     self._seconds = seconds
     self._slow_seconds = max(seconds, slow_seconds)
-    self._log_path = log_path
+    self._log_path: str | os.PathLike | None = None
     self._leave = leave
     self._changed = threading.Condition()
     self._is_over = False
@@ -81,6 +81,10 @@ class Watchdog:
     """Has the time of what was expected begin anew: part of it is done."""
     with self._changed:
       self._since = time.monotonic()
+
+  def also_write_to(self, path: str | os.PathLike) -> None:
+    """Has the stacks go to a file, too, besides standard error."""
+    self._log_path = path
 
   def _watch(self):
     with self._changed:
@@ -129,12 +133,18 @@ _active: Watchdog | None = None
 
 
 def expect(what: str, *, is_slow: bool = False) -> None:
-  """Tells the watchdog of this process, if there is one, what comes next."""
+  """See `Watchdog.expect`."""
   if _active is not None:
     _active.expect(what, is_slow=is_slow)
 
 
 def beat() -> None:
-  """Tells the watchdog of this process, if there is one, that work goes on."""
+  """See `Watchdog.beat`."""
   if _active is not None:
     _active.beat()
+
+
+def also_write_to(path: str | os.PathLike) -> None:
+  """See `Watchdog.also_write_to`."""
+  if _active is not None:
+    _active.also_write_to(path)
