@@ -17,8 +17,9 @@ from typing import Any
 
 import ml_collections
 
-from vie_jax.evaluation import paper_tables
-from vie_jax.evaluation.paper_tables import Role, Wanted
+from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation.paper_roles import Role
+from vie_jax.evaluation.paper_tables import Wanted
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # Fields that say how a result is computed, but not what it is.
@@ -493,7 +494,7 @@ def paper(
     for role, path in {**PAPER_PATHS, **paths}.items()
   }
   settings = _PaperSettings()
-  return _build('paper', out, data, settings, paper_tables.BINS, extra)
+  return _build('paper', out, data, settings, paper_roles.BINS, extra)
 
 
 def _name_of(path: str) -> str:

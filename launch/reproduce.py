@@ -32,7 +32,7 @@ import costs
 import plans
 import training_command
 
-from vie_jax.evaluation import found_results, paper_tables, report
+from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
 
 REPOSITORY = plans.REPOSITORY
 _LAST_LINES = 5
@@ -389,7 +389,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
       f'--{role}',
       metavar='tfds:NAME|DIR' if role == 'imagenet' else 'DIR',
-      help=f'data set in the role of {paper_tables.ROLE_TITLES[role]} ({path}; '
+      help=f'data set in the role of {paper_roles.ROLE_TITLES[role]} ({path}; '
       'rendered in the plan demo)',
     )
   add(
@@ -413,12 +413,12 @@ def make_plan(options: argparse.Namespace, extra: Mapping) -> plans.Plan:
   labels = {}
   for text in options.label:
     role, _, column = text.partition('=')
-    if role not in paper_tables.ROLES or not column:
+    if role not in paper_roles.ROLES or not column:
       raise PlanError(f'--label={text} does not say ROLE=COLUMN.')
     labels[role] = column
   paths = {
     role: path if path.startswith('tfds:') else shown(pathlib.Path(path))
-    for role in paper_tables.ROLES
+    for role in paper_roles.ROLES
     if (path := getattr(options, role))
   }
   make = plans.demo if options.plan == 'demo' else plans.paper
@@ -433,7 +433,7 @@ def make_plan(options: argparse.Namespace, extra: Mapping) -> plans.Plan:
 def own_command(options: argparse.Namespace, extra: Sequence[str]) -> str:
   """This command line without its cells: what a cell is put behind."""
   words = ['python', 'launch/reproduce.py', f'--plan={options.plan}']
-  for name in ('out', *paper_tables.ROLES):
+  for name in ('out', *paper_roles.ROLES):
     if getattr(options, name):
       words.append(f'--{name}={getattr(options, name)}')
   words += [f'--label={label}' for label in options.label]
@@ -443,7 +443,7 @@ def own_command(options: argparse.Namespace, extra: Sequence[str]) -> str:
 def write_report(plan: plans.Plan, command: str) -> tuple[pathlib.Path, ...]:
   """Writes OUT/report.html and OUT/report.md of all that is there."""
   found = found_results.collect([REPOSITORY / plan.out])
-  nobody = {role: paper_tables.Role('') for role in paper_tables.ROLES}
+  nobody = {role: paper_roles.Role('') for role in paper_roles.ROLES}
   title = report.TITLE
   notes = []
   if plan.name == 'demo':

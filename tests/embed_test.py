@@ -22,7 +22,7 @@ from vie_jax import (
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features
-from vie_jax.input_pipeline import frame_store, image_pipeline, image_source
+from vie_jax.input_pipeline import frame_store, image_folder, image_pipeline
 from vie_jax.models import official_checkpoint
 
 SIZES = {'width': 4, 'fast_width': 2}
@@ -379,7 +379,7 @@ def test_an_image_is_shown_as_static_video(images, tmp_path, base, frames):
   config = source_config(images, base)
   windows = []
   with (
-    image_source.open_flat(str(images)) as opened,
+    image_folder.open_flat(str(images)) as opened,
     image_pipeline.eval_batches(
       opened, size=32, short_side=36, batch_size=3
     ) as batches,

@@ -3,7 +3,7 @@
 import json
 import math
 
-from vie_jax.evaluation import paper_tables
+from vie_jax.evaluation import paper_roles, paper_tables
 
 
 def facts_of(cell, accuracy, *, column='label', clip_gap=0.05, **changes):
@@ -28,7 +28,7 @@ def facts_of(cell, accuracy, *, column='label', clip_gap=0.05, **changes):
     'hardware': {'devices': '1 x cpu', 'cores': 2, 'machine': 'x86_64'},
     'versions': {'jax': '0.10.2'},
     'dataset': {
-      'name': paper_tables.ROLES[wanted.role].dataset,
+      'name': paper_roles.ROLES[wanted.role].dataset,
       'path': f'/data/{wanted.role}',
       'kind': 'image' if wanted.role == 'imagenet' else 'video',
       'fingerprint': 'f' * 16,
@@ -53,7 +53,7 @@ def facts_of(cell, accuracy, *, column='label', clip_gap=0.05, **changes):
         'path': '/data/kinetics',
         'fingerprint': 'f' * 16,
         'share': wanted.share,
-        'bin_frames': paper_tables.BINS.get(wanted.bins, 0),
+        'bin_frames': paper_roles.BINS.get(wanted.bins, 0),
       },
     },
     'views': {'clips': 5, 'crop': 'center', 'average': 'softmax'},

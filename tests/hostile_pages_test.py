@@ -15,7 +15,13 @@ import pytest
 import tiny_run
 
 from vie_jax import findings, retrieval_page
-from vie_jax.evaluation import found_results, gallery, paper_tables, report
+from vie_jax.evaluation import (
+  found_results,
+  gallery,
+  paper_roles,
+  paper_tables,
+  report,
+)
 from vie_jax.input_pipeline import frame_store
 
 ATTACK = 'window.owned=document.title=1'
@@ -144,8 +150,8 @@ def write_report(path, text):
   curves = {'train/loss': ([0, 1], [1, 2]), f'knn/{text}_top1': ([0], [0.5])}
   runs = [found_results.Run(text, curves, results[1])]
   skipped = [found_results.Skipped(text, text)]
-  roles = paper_tables.ROLES | {
-    'ucf101': paper_tables.Role(text, text),
+  roles = paper_roles.ROLES | {
+    'ucf101': paper_roles.Role(text, text),
   }
   made = report.make(
     found_results.Found(results, runs, skipped),

@@ -14,7 +14,7 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
-from vie_jax.input_pipeline import image_source
+from vie_jax.input_pipeline import labelled_images
 
 MODE = 'linear_eval'
 ITEMS = {'readouts': ('params', 'opt_state', 'step')}
@@ -136,7 +136,7 @@ class Readouts:
 def _open(config: ml_collections.ConfigDict):
   """Opens what `config.linear_eval.dataset` names, and its schedule."""
   settings = config.linear_eval
-  is_static = image_source.is_images(settings.dataset)
+  is_static = labelled_images.is_images(settings.dataset)
   if is_static:
     opened = labelled_data.open_images(config, settings.dataset, MODE)
     steps = settings.static_num_steps, settings.static_drop_steps

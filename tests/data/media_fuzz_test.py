@@ -11,7 +11,7 @@ import worker_pool
 from PIL import Image
 from video_frames import FrameOptions
 
-from vie_jax.input_pipeline import frame_store, image_pipeline, image_source
+from vie_jax.input_pipeline import frame_store, image_folder, image_pipeline
 
 _SEED = 0
 _MIB = 2**20
@@ -95,7 +95,7 @@ def _check_images(folder, count):
       )
     )
   refused = {}
-  with image_source.open_flat(str(folder)) as images:
+  with image_folder.open_flat(str(folder)) as images:
     names = [images.names(index) for index in range(images.num_images)]
     for index, name in enumerate(names):
       if index == len(sources):

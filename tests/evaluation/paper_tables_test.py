@@ -6,8 +6,9 @@ import re
 import fake_results
 import pytest
 
-from vie_jax.evaluation import paper_tables
-from vie_jax.evaluation.paper_tables import CELLS, Role
+from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation.paper_roles import Role
+from vie_jax.evaluation.paper_tables import CELLS
 
 # As the paper prints them: a row of each table, and the extremes.
 PRINTED = {
@@ -84,15 +85,6 @@ def test_every_restored_figure_has_a_note_and_every_note_a_cell():
   assert CELLS['table1.vie_slowfast.kinetics.supervised'].note
   restored = [c for c in CELLS.values() if c.note.startswith('restored')]
   assert len(restored) == 11
-
-
-def test_the_orderings_hold_in_the_paper():
-  assert [ordering.key for ordering in paper_tables.ORDERINGS] == list(
-    'abcdefg'
-  )
-  for ordering in paper_tables.ORDERINGS:
-    for high, low in ordering.pairs:
-      assert CELLS[high].paper > CELLS[low].paper, (high, low)
 
 
 def test_a_result_fills_the_cells_of_its_evaluation_and_no_others():
@@ -172,19 +164,11 @@ def test_other_data_sets_can_play_the_roles():
   facts = fake_results.facts_of(cell, {'conv4': 0.5}, column='motion')
   facts['accuracy']['appearance'] = {'conv4': {'top1': 0.9}}
   facts['dataset']['name'] = 'demo'
-  roles = paper_tables.ROLES | {'kinetics': Role('demo', 'motion')}
+  roles = paper_roles.ROLES | {'kinetics': Role('demo', 'motion')}
   assert not finds(cell, facts)
   assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.5
   roles['kinetics'] = Role('demo', 'appearance')
   assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.9
-
-
-def test_without_a_column_several_are_left_open():
-  role = Role('demo')
-  assert paper_tables.column_of(role, {'motion': {}}) == 'motion'
-  assert paper_tables.column_of(role, {'motion': {}, 'label': {}}) == 'label'
-  assert paper_tables.column_of(role, {'motion': {}, 'colour': {}}) is None
-  assert paper_tables.column_of(Role('demo', 'size'), {'motion': {}}) is None
 
 
 def test_bins_of_other_lengths_can_stand_for_the_papers():
@@ -193,24 +177,3 @@ def test_bins_of_other_lengths_can_stand_for_the_papers():
   facts['network']['trained_on']['bin_frames'] = 10
   assert not finds(cell, facts)
   assert finds(cell, facts, bins={'2bin': 24, '5bin': 10})
-
-
-def test_roles_and_bins_are_read():
-  assert paper_tables.parse_role('kinetics=demo') == ('kinetics', Role('demo'))
-  assert paper_tables.parse_role('imagenet=tfds-x:label') == (
-    'imagenet',
-    Role('tfds-x', 'label'),
-  )
-  assert paper_tables.parse_bins('5bin=10') == ('5bin', 10)
-
-
-@pytest.mark.parametrize('text', ['kinetics', 'kinetic=demo', 'kinetics=', '='])
-def test_a_wrong_role_is_named(text):
-  with pytest.raises(ValueError, match='is no role; write'):
-    paper_tables.parse_role(text)
-
-
-@pytest.mark.parametrize('text', ['3bin=4', '2bin', '2bin=x', '2bin=0'])
-def test_wrong_bins_are_named(text):
-  with pytest.raises(ValueError, match='write 2bin='):
-    paper_tables.parse_bins(text)

@@ -1,7 +1,6 @@
 """The report: every cell, with our figure or the command that gives one."""
 
 import html.parser
-import json
 import pathlib
 import re
 import subprocess
@@ -11,7 +10,7 @@ import chromium
 import fake_results
 import pytest
 
-from vie_jax.evaluation import found_results, paper_tables, report
+from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
 from vie_jax.evaluation.paper_tables import CELLS
 
 PAYLOAD = '"><script>document.title="owned"</script>|`*_{{ 7 * 7 }}'
@@ -279,7 +278,7 @@ def test_the_data_sets_that_stand_for_the_papers_are_told(tmp_path):
   write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
   page, plain = written(tmp_path)
   assert 'stand for' not in plain
-  roles = paper_tables.ROLES | {'kinetics': paper_tables.Role('demo', 'motion')}
+  roles = paper_roles.ROLES | {'kinetics': paper_roles.Role('demo', 'motion')}
   page, plain = written(tmp_path, roles=roles)
   assert 'Kinetics is demo (label motion)' in plain
   assert any('Kinetics is demo' in e['text'] for e in page.elements)
@@ -287,7 +286,7 @@ def test_the_data_sets_that_stand_for_the_papers_are_told(tmp_path):
 
 def test_a_role_that_nothing_plays_has_no_commands(tmp_path):
   write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
-  roles = paper_tables.ROLES | {'hmdb51': paper_tables.Role('')}
+  roles = paper_roles.ROLES | {'hmdb51': paper_roles.Role('')}
   page, plain = written(tmp_path, roles=roles)
   assert 'HMDB51 is left out' in plain
   assert 'hmdb51' not in plain.partition('## Not run yet')[2]
@@ -332,45 +331,6 @@ def test_every_run_with_curves_has_its_plots(full):
     assert 'nats' in plot['text'] or '%' in plot['text']
 
 
-def test_plots_of_a_kind_have_one_axis(full):
-  folder, _, _ = full
-  found = found_results.collect([folder / 'runs'])
-  for by_label in report.plots(found.runs).values():
-    for members in by_label.values():
-      assert len({plot.y_range for plot in members}) == 1
-      for plot in members:
-        for _, values in plot.series.values():
-          assert plot.y_range[0] <= min(values)
-          assert max(values) <= plot.y_range[1]
-
-
-def test_long_curves_are_thinned_and_keep_both_ends():
-  steps, values = report._thinned((list(range(10_000)), [1.0] * 10_000), 100)
-  assert len(steps) == len(values) == report._MOST_POINTS
-  assert (steps[0], steps[-1], values[0]) == (0, 9999, 100.0)
-
-
-def test_figures_of_pretraining_are_plotted(tmp_path):
-  (tmp_path / 'runs' / 'a').mkdir(parents=True)
-  lines = [
-    {
-      'step': step,
-      'train/loss': 3.0,
-      'knn/motion_top1': 0.5,
-      'knn/motion_clip_top1': 0.4,
-    }
-    for step in (0, 10)
-  ]
-  (tmp_path / 'runs' / 'a' / 'metrics.jsonl').write_text(
-    ''.join(json.dumps(line) + '\n' for line in lines)
-  )
-  found = found_results.collect([tmp_path / 'runs'])
-  plots = report.plots(found.runs)['pretraining']
-  assert set(plots) == {'training loss, nats', 'kNN accuracy, %'}
-  (knn,) = plots['kNN accuracy, %']
-  assert knn.series == {'motion': ([0, 10], [50.0, 50.0])}
-
-
 def test_the_page_asks_for_nothing_and_runs_nothing(full):
   _, page, _ = full
   assert not [e for e in page.elements if e['tag'] == 'script']
@@ -395,8 +355,8 @@ def test_text_from_results_is_no_markup(tmp_path):
   facts['commit'] = facts['network']['source'] = PAYLOAD
   facts['hardware']['devices'] = facts['date'] = PAYLOAD
   facts['accuracy'][PAYLOAD] = facts['accuracy']['label']
-  roles = paper_tables.ROLES | {
-    'kinetics': paper_tables.Role('kinetics400', PAYLOAD)
+  roles = paper_roles.ROLES | {
+    'kinetics': paper_roles.Role('kinetics400', PAYLOAD)
   }
   fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
   page, plain = written(tmp_path, roles=roles, title=PAYLOAD, notes=[PAYLOAD])

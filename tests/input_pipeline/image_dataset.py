@@ -4,8 +4,11 @@ import io
 import types
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from vie_jax.input_pipeline import frame_store
 
 NUM_TRAIN, NUM_TEST = 23, 5
 CLASSES = ['cat', 'dog', 'emu']
@@ -34,6 +37,20 @@ def encode(picture, file_format='PNG', **options):
 def plain(number):
   """A PNG file of one colour, which says its number."""
   return encode(np.full((6 + number, 9, 3), (10 * number, 7, 9), np.uint8))
+
+
+# Files of a folder with classes, and what is passed over there.
+FOLDER = {
+  'train/dog/b.JPEG': plain(4),
+  'train/dog/a.png': plain(3),
+  'train/cat/deeper/c.Gif': plain(1),
+  'train/cat/d.bmp': plain(2),
+  'train/cat/notes.txt': b'no image',
+  'train/cat/.hidden.png': plain(1),
+  'train/.thumbnails/e.png': plain(1),
+  'train/README.md': b'no class',
+  'val/dog/f.jpg': plain(5),
+}
 
 
 def number_of(window):
@@ -161,3 +178,19 @@ def prepare(builder_class, data_dir, file_format='tfrecord'):
     )
   )
   return builder
+
+
+def content_of(source):
+  """All images as {name: (encoded, label)}."""
+  indices = range(source.num_images)
+  return {source.names(index): source.read(index) for index in indices}
+
+
+def message_of(call, *arguments, **options):
+  """The one line that a mistake ends in."""
+  with pytest.raises(frame_store.DatasetError) as caught:
+    call(*arguments, **options)
+  message = str(caught.value)
+  assert '\n' not in message
+  assert message.endswith('.')
+  return message

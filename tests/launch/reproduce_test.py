@@ -11,7 +11,7 @@ import pytest
 import reproduce
 import tiny_run
 
-from vie_jax.evaluation import paper_tables
+from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_tables import CELLS
 
 SCRIPT = str(tiny_run.REPOSITORY / 'launch' / 'reproduce.py')
@@ -335,10 +335,10 @@ def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
   assert said.splitlines()[-2] == f'without a result: {row}.supervised'
   result = out / 'vie_single' / 'linear_eval' / 'kinetics' / 'result.json'
   facts = json.loads(result.read_text())
-  roles = {'kinetics': paper_tables.Role('demo', 'motion')}
+  roles = {'kinetics': paper_roles.Role('demo', 'motion')}
   for name in readouts:
     assert paper_tables.find(
-      CELLS[name], facts, roles=paper_tables.ROLES | roles
+      CELLS[name], facts, roles=paper_roles.ROLES | roles
     )
     assert f'id="f-{name}"' in (out / 'report.html').read_text()
   _, _, missing = (out / 'report.md').read_text().partition('## Not run yet')

@@ -20,7 +20,7 @@ from vie_jax.input_pipeline import (
   bad_frames,
   frame_store,
   image_pipeline,
-  image_source,
+  labelled_images,
 )
 from vie_jax.models import networks
 from vie_jax.processes import agreement
@@ -180,7 +180,7 @@ def open_images(
 
   Args:
     config: of the network.
-    name: see `image_source.open_images`.
+    name: see `labelled_images.open_images`.
     group: of the fields `batch_size`, `eval_batch_size`, `tfds_data_dir` and
       `static_grey_probability`.
 
@@ -200,7 +200,7 @@ def open_images(
   with contextlib.ExitStack() as stack:
     train, val = (
       stack.enter_context(
-        image_source.open_images(
+        labelled_images.open_images(
           name, split, data_dir=settings.tfds_data_dir or None
         )
       )

@@ -22,9 +22,10 @@ from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
   frame_store,
+  image_folder,
   image_pipeline,
-  image_source,
   instances,
+  labelled_images,
   pipeline,
   remote_shards,
   sound_frames,
@@ -167,7 +168,7 @@ def open_source(
 def _prepare(path, out, name):
   """The folder of files, and the data set made of them if they are videos."""
   folder = own_files.folder_of(path, out)
-  if not own_files.has_videos(folder, image_source.IMAGE_SUFFIXES):
+  if not own_files.has_videos(folder, image_folder.IMAGE_SUFFIXES):
     return str(folder), ''
   return str(folder), str(own_files.prepare(folder, out, name))
 
@@ -275,8 +276,8 @@ def _open_images(
     image = device_augment.center(window, crop, size=size)
     return jnp.repeat(image, num_frames, axis=1)
 
-  with image_source.open_flat(str(folder)) as images:
-    items = _image_items(images, image_source.is_images(str(folder)))
+  with image_folder.open_flat(str(folder)) as images:
+    items = _image_items(images, labelled_images.is_images(str(folder)))
     items_of = collections.Counter(item.split for item in items)
     yield Source(
       facts={

@@ -229,3 +229,9 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
     sorted(runs, key=lambda run: run.name),
     skipped,
   )
+
+
+def part(facts: Mapping, name: str) -> Mapping:
+  """A part of a result, empty where it is missing."""
+  found = facts.get(name)
+  return found if isinstance(found, Mapping) else {}

@@ -11,8 +11,10 @@ that says what the scan shows; one that cannot be read is None.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
+
+from vie_jax.evaluation import paper_roles
+from vie_jax.evaluation.found_results import part
 
 NETWORKS = {
   'vie_single': 'VIE-Single',
@@ -42,35 +44,6 @@ INSTANCE_RECOGNITION = ('instance_recognition',)
 SUPERVISED = ('supervised',)
 RANDOM = ('random',)
 SIDE_BY_SIDE = ('side_by_side',)
-
-
-@dataclasses.dataclass(frozen=True)
-class Role:
-  """What stands for a data set of the paper.
-
-  Attributes:
-    dataset: its name, as `dataset.name` in results.
-    column: the label column; '' takes the only one, or the one called `label`.
-  """
-
-  dataset: str
-  column: str = ''
-
-
-ROLES = {
-  'kinetics': Role('kinetics400'),
-  'imagenet': Role('tfds-imagenet2012'),
-  'ucf101': Role('ucf101'),
-  'hmdb51': Role('hmdb51'),
-}
-ROLE_TITLES = {
-  'kinetics': 'Kinetics',
-  'imagenet': 'ImageNet',
-  'ucf101': 'UCF101',
-  'hmdb51': 'HMDB51',
-}
-# Frames of a bin in the rows 2bin and 5bin; the official settings.
-BINS = {'2bin': 130, '5bin': 52}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,160 +407,17 @@ TABLES = (
 CELLS = {cell.name: cell for table in TABLES for cell in table.cells}
 
 
-@dataclasses.dataclass(frozen=True)
-class Ordering:
-  """Something that the paper's tables say about the order of networks.
-
-  Attributes:
-    key: its letter.
-    claim: in words.
-    pairs: names of (higher, lower) cells.
-  """
-
-  key: str
-  claim: str
-  pairs: tuple[tuple[str, str], ...]
-
-
-def _conv5(table: str, row: str, role: str) -> str:
-  return f'{table}.{row}.{role}.conv5'
-
-
-_KINETICS_SINGLE = _conv5('table1', 'vie_single', 'kinetics')
-_IMAGENET_SINGLE = _conv5('table1', 'vie_single', 'imagenet')
-_BOTH = ('kinetics', 'imagenet')
-ORDERINGS = (
-  Ordering(
-    'a',
-    'On videos, networks that see several frames beat VIE-Single.',
-    tuple(
-      (_conv5('table1', row, 'kinetics'), _KINETICS_SINGLE)
-      for row in ('vie_trn', 'vie_slow', 'vie_slowfast')
-    ),
-  ),
-  Ordering(
-    'b',
-    'More frames as input do not explain it: Input-Single falls behind.',
-    tuple(
-      (
-        _conv5('table1', f'vie_{clips}', 'kinetics'),
-        _conv5('table4', f'{clips}_input_single', 'kinetics'),
-      )
-      for clips in _TABLE_4
-    ),
-  ),
-  Ordering(
-    'c',
-    'On static images, VIE-Single beats networks that see several frames.',
-    tuple(
-      (_IMAGENET_SINGLE, _conv5('table1', row, 'imagenet'))
-      for row in ('vie_trn', 'vie_3dresnet', 'vie_slow', 'vie_slowfast')
-    ),
-  ),
-  Ordering(
-    'd',
-    'Two streams are better than either of them, on videos and on images.',
-    (
-      *(
-        (
-          _conv5('table1', f'vie_twostream_{end}', 'kinetics'),
-          _conv5('table1', row, 'kinetics'),
-        )
-        for end, row in (('s', 'vie_slow'), ('sf', 'vie_slowfast'))
-      ),
-      *(
-        (_conv5('table1', f'vie_twostream_{end}', 'imagenet'), _IMAGENET_SINGLE)
-        for end in ('s', 'sf')
-      ),
-    ),
-  ),
-  Ordering(
-    'e',
-    'Local Aggregation is at least as good as Instance Recognition.',
-    tuple(
-      (
-        _conv5('table1', 'vie_single', role),
-        _conv5('table1', 'vie_single_ir', role),
-      )
-      for role in _BOTH
-    ),
-  ),
-  Ordering(
-    'f',
-    'More videos help.',
-    tuple(
-      (_conv5('table3', more, role), _conv5('table3', less, role))
-      for role in _BOTH
-      for more, less in (
-        ('vie_single', 'vie_single_70'),
-        ('vie_single_70', 'vie_single_30'),
-      )
-    ),
-  ),
-  Ordering(
-    'g',
-    'Whole videos as instances beat bins of videos.',
-    tuple(
-      (
-        _conv5('table3', 'vie_single', role),
-        _conv5('table3', f'vie_single_{bins}', role),
-      )
-      for role in _BOTH
-      for bins in BINS
-    ),
-  ),
-)
-
-
 def evaluation_of(cell: Cell) -> Wanted:
   """What one run of main.py fills along with the cell: equal for all of it."""
   return dataclasses.replace(cell.wanted, figure='')
-
-
-def parse_role(text: str) -> tuple[str, Role]:
-  """Reads 'kinetics=demo' or 'kinetics=demo:motion'.
-
-  Raises:
-    ValueError: naming what is wrong.
-  """
-  found = re.fullmatch(r'(\w+)=([^:=]+)(?::(.+))?', text)
-  if not found or found[1] not in ROLES:
-    raise ValueError(
-      f'{text!r} is no role; write ROLE=NAME or ROLE=NAME:COLUMN, where ROLE is '
-      f'one of {", ".join(ROLES)}.'
-    )
-  return found[1], Role(found[2], found[3] or '')
-
-
-def parse_bins(text: str) -> tuple[str, int]:
-  """Reads '2bin=24'.
-
-  Raises:
-    ValueError: naming what is wrong.
-  """
-  name, _, frames = text.partition('=')
-  if name not in BINS or not frames.isdecimal() or not int(frames):
-    raise ValueError(
-      f'{text!r} does not say the frames of a bin; write 2bin=24 or 5bin=10.'
-    )
-  return name, int(frames)
-
-
-def column_of(role: Role, accuracy: Mapping) -> str | None:
-  """The label column of a result that a role is about; None if open."""
-  if role.column:
-    return role.column if role.column in accuracy else None
-  if len(accuracy) == 1:
-    return next(iter(accuracy))
-  return 'label' if 'label' in accuracy else None
 
 
 def find(
   cell: Cell,
   facts: Mapping,
   *,
-  roles: Mapping[str, Role] = ROLES,
-  bins: Mapping[str, int] = BINS,
+  roles: Mapping[str, paper_roles.Role] = paper_roles.ROLES,
+  bins: Mapping[str, int] = paper_roles.BINS,
 ) -> dict | None:
   """The accuracies that a result has for a cell.
 
@@ -619,11 +449,5 @@ def find(
   )
   if not is_it:
     return None
-  column = column_of(role, facts['accuracy'])
+  column = paper_roles.column_of(role, facts['accuracy'])
   return facts['accuracy'].get(column, {}).get(wanted.figure)
-
-
-def part(facts: Mapping, name: str) -> Mapping:
-  """A part of a result, empty where it is missing."""
-  found = facts.get(name)
-  return found if isinstance(found, Mapping) else {}

@@ -25,17 +25,22 @@ from typing import Any
 
 import jinja2
 
-from vie_jax.evaluation import found_results, gallery_plot, paper_tables
-from vie_jax.evaluation.found_results import Found, Result, Run
-from vie_jax.evaluation.paper_tables import Cell, part
-from vie_jax.untrusted import urls
+from vie_jax.evaluation import (
+  curve_plots,
+  found_results,
+  gallery_plot,
+  paper_orderings,
+  paper_roles,
+  paper_tables,
+  result_words,
+)
+from vie_jax.evaluation.found_results import Found, Result, part
+from vie_jax.evaluation.paper_tables import Cell
+from vie_jax.evaluation.result_words import percent, signed
 from vie_jax.untrusted.text import printable
 
 TITLE = 'The tables of the paper, and ours'
 COMMAND = 'python launch/reproduce.py --plan=paper'
-# Enough for the eye, and a page of a hundred plots stays small.
-_MOST_POINTS = 160
-_MINUS = '\N{MINUS SIGN}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +56,11 @@ class Options:
     notes: paragraphs of plain text under it.
   """
 
-  roles: Mapping[str, paper_tables.Role] = dataclasses.field(
-    default_factory=lambda: dict(paper_tables.ROLES)
+  roles: Mapping[str, paper_roles.Role] = dataclasses.field(
+    default_factory=lambda: dict(paper_roles.ROLES)
   )
   bins: Mapping[str, int] = dataclasses.field(
-    default_factory=lambda: dict(paper_tables.BINS)
+    default_factory=lambda: dict(paper_roles.BINS)
   )
   command: str = COMMAND
   title: str = TITLE
@@ -130,7 +135,7 @@ def make(found: Found, options: Options) -> Report:
 
 def _chance(cell: Cell, result: Result, options: Options) -> float | None:
   role = options.roles[cell.wanted.role]
-  column = paper_tables.column_of(role, result.facts['accuracy'])
+  column = paper_roles.column_of(role, result.facts['accuracy'])
   chance = part(result.facts, 'chance').get(column)
   return chance if isinstance(chance, int | float) else None
 
@@ -140,12 +145,6 @@ def _date(result: Result) -> str:
 
 
 # What a reader sees of a figure.
-
-
-def percent(value: Any) -> str:
-  """A share as percent with one decimal; '' if there is none."""
-  is_number = isinstance(value, int | float) and math.isfinite(value)
-  return f'{100 * value:.1f}' if is_number else ''
 
 
 def paper_text(cell: Cell) -> str:
@@ -160,7 +159,7 @@ def difference(filling: Filling, cell: Cell) -> str:
   """Ours less the paper's, in points; '' where the paper's is not known."""
   if cell.paper is None:
     return ''
-  return f'{filling.top1 - cell.paper:+.1f}'.replace('-', _MINUS)
+  return signed(filling.top1 - cell.paper)
 
 
 def others(fillings: Sequence[Filling]) -> str:
@@ -204,76 +203,6 @@ def shortened(names: Sequence[str]) -> list[str]:
   return [names[0], *(name.removeprefix(f'{first}.') for name in names[1:])]
 
 
-def text(value: Any) -> str:
-  """Any value of a result in words; '' for nothing."""
-  if value is None:
-    return ''
-  if isinstance(value, Mapping):
-    return ', '.join(f'{name} {text(v)}' for name, v in value.items())
-  if isinstance(value, list | tuple):
-    return ', '.join(map(text, value))
-  return f'{value:,}' if type(value) is int and value > 9999 else str(value)
-
-
-def result_facts(result: Result) -> dict[str, str]:
-  """What is to be known about a result, besides its figures."""
-  facts = result.facts
-  network, dataset = facts['network'], facts['dataset']
-  views, hardware = part(facts, 'views'), part(facts, 'hardware')
-  clip, trained_on = part(network, 'input'), part(network, 'trained_on')
-  on = [
-    trained_on.get('name') or urls.shown(text(trained_on.get('path'))),
-    f'{100 * trained_on["share"]:.0f} %'
-    if isinstance(trained_on.get('share'), int | float)
-    and trained_on['share'] != 1
-    else '',
-    f'bins of {trained_on["bin_frames"]} frames'
-    if trained_on.get('bin_frames')
-    else '',
-  ]
-  counts = f'{text(dataset.get("train"))} / {text(dataset.get("val"))}'
-  return {
-    'folder': result.name,
-    'mode': text(facts['mode']),
-    'network': text(network.get('name')),
-    'training': text(network.get('training')).replace('_', ' '),
-    'trained on': ', '.join(filter(None, map(text, on))),
-    'checkpoint step': text(network.get('step')),
-    'input': (
-      f'{text(clip.get("sampler"))}, {text(clip.get("num_frames"))} x '
-      f'{text(clip.get("size"))} px'
-    ),
-    'data set': text(dataset.get('name')),
-    'train / val': counts,
-    'split': text(dataset.get('split') or 'val'),
-    'views': (
-      f'{text(views.get("clips"))} clips, {text(views.get("crop"))} crop, '
-      f'mean {text(views.get("average"))}'
-      if views
-      else ''
-    ),
-    'augmentation': text(part(facts, 'settings').get('augmentation')).replace(
-      '_', ' '
-    ),
-    'steps': text(facts.get('steps')),
-    'seed': text(facts.get('seed')),
-    'seconds': text(facts.get('seconds')),
-    'hardware': ', '.join(
-      filter(
-        None,
-        (
-          text(hardware.get('devices')),
-          f'{hardware["cores"]} cores' if 'cores' in hardware else '',
-          text(hardware.get('machine')),
-        ),
-      )
-    ),
-    'commit': text(facts.get('commit')),
-    # To the minute; dates are in UTC.
-    'date': text(facts.get('date'))[:16].replace('T', ' '),
-  }
-
-
 def unused(report: Report) -> list[Result]:
   """Results that stand in no cell, such as kNN accuracies."""
   used = {
@@ -282,20 +211,6 @@ def unused(report: Report) -> list[Result]:
     for filling in inside
   }
   return [r for r in report.found.results if id(r) not in used]
-
-
-def all_figures(result: Result) -> list[tuple[str, str, str, str]]:
-  """(what, top-1, top-5, clip top-1) of everything in a result."""
-  return [
-    (
-      f'{column}, {name}',
-      percent(figures['top1']),
-      percent(figures.get('top5')),
-      percent(figures.get('clip_top1')),
-    )
-    for column, by_name in result.facts['accuracy'].items()
-    for name, figures in by_name.items()
-  ]
 
 
 # The paper's orderings.
@@ -341,11 +256,6 @@ def compare(report: Report, pair: tuple[str, str]) -> Comparison:
   return Comparison(pair, paper, first.top1 - second.top1, error)
 
 
-def signed(value: float) -> str:
-  """A difference in points with its sign."""
-  return f'{value:+.1f}'.replace('-', _MINUS)
-
-
 def summary(comparisons: Sequence[Comparison]) -> str:
   """Counts verdicts in words."""
   verdicts = [comparison.verdict for comparison in comparisons]
@@ -354,125 +264,6 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     for verdict in ('holds', 'does not hold', 'undecided', 'not run')
     if verdict in verdicts
   )
-
-
-# Curves.
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plot:
-  """One small plot of a run.
-
-  Attributes:
-    title: name of the run.
-    y_label: the quantity and its unit.
-    series: name -> (steps, values).
-    references: heights of horizontal lines by name.
-    y_range: shared with the plots beside it.
-  """
-
-  title: str
-  y_label: str
-  series: Mapping[str, tuple[list[float], list[float]]]
-  references: Mapping[str, float]
-  y_range: tuple[float, float]
-
-
-def _thinned(curve, scale):
-  steps, values = curve
-  count = len(steps)
-  if count > _MOST_POINTS:
-    keep = [
-      round(i * (count - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)
-    ]
-  else:
-    keep = range(count)
-  return [steps[i] for i in keep], [scale * values[i] for i in keep]
-
-
-def _kind(run: Run) -> str:
-  """What a run is, to put its curves beside those of its like."""
-  if run.result:
-    name = text(run.result.facts['dataset'].get('name'))
-    return f'{run.result.facts["mode"].replace("_", " ")} on {name}'
-  if any(name.startswith('val/') for name in run.curves):
-    return 'not finished'
-  return 'pretraining'
-
-
-def _quantities(run: Run) -> dict[str, dict[str, tuple]]:
-  """y label -> series of one run."""
-  found: dict[str, dict[str, tuple]] = {}
-  if 'train/loss' in run.curves:
-    found['training loss, nats'] = {
-      'loss': _thinned(run.curves['train/loss'], 1)
-    }
-  for name, curve in run.curves.items():
-    knn = re.fullmatch(r'knn/(.+)_top1', name)
-    val = re.fullmatch(r'val/(.+)_([^_]+)_top1', name)
-    if knn and not name.endswith('_clip_top1'):
-      label = 'kNN accuracy, %'
-      found.setdefault(label, {})[knn[1]] = _thinned(curve, 100)
-    elif val and not name.endswith('_clip_top1'):
-      label = f'accuracy on {val[1]}, %'
-      found.setdefault(label, {})[val[2]] = _thinned(curve, 100)
-  return found
-
-
-def plots(runs: Sequence[Run]) -> dict[str, dict[str, list[Plot]]]:
-  """Plots of all runs: kind of run -> quantity -> one plot for each run.
-
-  Plots of one quantity and kind have one y axis, so that runs compare.
-  """
-  grouped: dict[str, dict[str, list[tuple[Run, dict]]]] = {}
-  for run in runs:
-    for label, series in _quantities(run).items():
-      grouped.setdefault(_kind(run), {}).setdefault(label, []).append(
-        (run, series)
-      )
-  order = ('pretraining', 'supervised', 'linear', 'finetune')
-
-  def position(kind):
-    begins = [kind.startswith(name) for name in order]
-    return (begins.index(True) if any(begins) else len(order), kind)
-
-  return {
-    kind: {
-      label: _plots(label, members) for label, members in grouped[kind].items()
-    }
-    for kind in sorted(grouped, key=position)
-  }
-
-
-def _plots(label: str, members: Sequence[tuple[Run, dict]]) -> list[Plot]:
-  is_accuracy = label.endswith('%')
-  references = [_references(run, label) for run, _ in members]
-  points = gallery_plot.finite_points(
-    {
-      f'{number} {name}': curve
-      for number, (_, series) in enumerate(members)
-      for name, curve in series.items()
-    }
-  )
-  heights = {
-    f'{number} {name}': value
-    for number, lines in enumerate(references)
-    for name, value in lines.items()
-  }
-  low, high = gallery_plot.value_range(points, heights)
-  y_range = (0.0, min(high, 100.0)) if is_accuracy else (low, high)
-  return [
-    Plot(run.name, label, series, lines, y_range)
-    for (run, series), lines in zip(members, references, strict=True)
-  ]
-
-
-def _references(run: Run, label: str) -> dict[str, float]:
-  if not run.result or not label.endswith('%'):
-    return {}
-  column = label.removeprefix('accuracy on ').removesuffix(', %')
-  chance = part(run.result.facts, 'chance').get(column)
-  return {'chance': 100 * chance} if isinstance(chance, int | float) else {}
 
 
 # Writing.
@@ -514,24 +305,24 @@ def render(report: Report, template: str) -> str:
     tables=paper_tables.TABLES,
     cells=paper_tables.CELLS,
     number_of=lambda result: numbers[id(result)],
-    role_titles=paper_tables.ROLE_TITLES,
-    is_replaced=dict(report.options.roles) != paper_tables.ROLES,
+    role_titles=paper_roles.ROLE_TITLES,
+    is_replaced=dict(report.options.roles) != paper_roles.ROLES,
     notes=notes,
     has_data=lambda cell: has_data(cell, report.options),
     missing=missing(report),
     unused=unused(report),
     orderings=[
       (ordering, [compare(report, pair) for pair in ordering.pairs])
-      for ordering in paper_tables.ORDERINGS
+      for ordering in paper_orderings.ORDERINGS
     ],
-    plots=plots(report.found.runs),
+    plots=curve_plots.plots(report.found.runs),
     layout=gallery_plot.layout,
     paper_text=paper_text,
     difference=difference,
     others=others,
     shortened=shortened,
-    result_facts=result_facts,
-    all_figures=all_figures,
+    result_facts=result_words.result_facts,
+    all_figures=result_words.all_figures,
     summary=summary,
     date=now.isoformat(timespec='seconds'),
   )
@@ -614,16 +405,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if not options.out.endswith('.html'):
     parser.error(f'--out is {options.out}; its name must end in .html')
   try:
-    roles = dict(map(paper_tables.parse_role, options.role))
-    bins = dict(map(paper_tables.parse_bins, options.bins))
+    roles = dict(map(paper_roles.parse_role, options.role))
+    bins = dict(map(paper_roles.parse_bins, options.bins))
   except ValueError as error:
     parser.error(str(error))
   found = found_results.collect(options.workdirs)
   report = make(
     found,
     Options(
-      roles=paper_tables.ROLES | roles,
-      bins=paper_tables.BINS | bins,
+      roles=paper_roles.ROLES | roles,
+      bins=paper_roles.BINS | bins,
       command=options.command,
       title=options.title,
       notes=options.note,

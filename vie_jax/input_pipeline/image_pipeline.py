@@ -17,7 +17,6 @@ decoded by the exact transform. As there, the orientation that a camera noted is
 not looked at.
 """
 
-import collections
 import contextlib
 import io
 import re
@@ -27,21 +26,16 @@ import tensorflow as tf
 from PIL import Image
 
 from vie_jax.input_pipeline import (
-  bad_frames,
   batch_iterator,
   batch_order,
+  damage_count,
   frame_store,
+  image_crops,
 )
 
 # An image that says it is larger is refused before it is decoded: a file of
 # some kilobytes can claim any size.
 MAX_PIXELS = 100_000_000
-
-# Of the random crop; area and aspect (width to height) as ranges.
-_MIN_COVERED = 0.1
-_ASPECT_RANGE = (3 / 4, 4 / 3)
-_AREA_RANGE = (0.2, 1.0)
-_MAX_ATTEMPTS = 100
 
 # How far from a damaged image another one is looked for.
 _MAX_DISTANCE = 100
@@ -123,10 +117,12 @@ def train_batches(
     return index, batch_order.seed_at(position, seed=seed), {}
 
   def place(shape, seed):
-    return train_area(shape, seed=seed)
+    return image_crops.train_area(shape, seed=seed)
 
   epoch_size = source.num_images // batch_size * batch_size
-  counted = _Count(source, epoch_size, damage)
+  counted = damage_count.TrainingCount(
+    damage, num_rows=epoch_size, **_named(source)
+  )
   with batch_iterator.open_batches(
     _Images(source, choose, place, size, counted, replaces=True),
     steps=steps,
@@ -203,9 +199,15 @@ def eval_batches(
     return tf.minimum(position, total - 1), tf.zeros(2, tf.int64), extra
 
   def place(shape, unused_seed):
-    return eval_area(shape, size=size, short_side=short_side)
+    return image_crops.eval_area(shape, size=size, short_side=short_side)
 
-  counted = _EvalCount(source, total, damage)
+  counted = damage_count.EvaluationCount(
+    damage,
+    num_rows=total,
+    split='val',
+    leaves_out=leaves_out,
+    **_named(source),
+  )
   with batch_iterator.open_batches(
     _Images(source, choose, place, size, counted, replaces=leaves_out),
     steps=range(start_step, -(-total // batch_size)),
@@ -217,107 +219,14 @@ def eval_batches(
     yield batches
 
 
-def train_area(shape, *, seed):
-  """Draws a crop of random area and aspect at a random place of an image.
-
-  Of 100 attempts the first that fits is taken. If that is the whole image, or
-  none fits, the crop is a square of the short side at a random place.
-
-  Args:
-    shape: int32 [2], height and width of the image, in pixels.
-    seed: integer [2], unique per crop.
-
-  Returns:
-    int32 [4], offset y, x, height, width in pixels.
-  """
-  area_seed, square_seed = tf.unstack(tf.random.split(seed, 2))
-  begin, sides, _ = tf.image.stateless_sample_distorted_bounding_box(
-    tf.concat([shape, [3]], axis=0),
-    bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-    seed=area_seed,
-    min_object_covered=_MIN_COVERED,
-    aspect_ratio_range=_ASPECT_RANGE,
-    area_range=_AREA_RANGE,
-    max_attempts=_MAX_ATTEMPTS,
-  )
-  side = tf.reduce_min(shape)
-  room = shape - side  # none along the short side
-  drawn = tf.random.stateless_uniform(
-    (), seed=square_seed, maxval=tf.reduce_max(room) + 1, dtype=tf.int32
-  )
-  square = tf.concat([tf.minimum(room, drawn), [side, side]], axis=0)
-  area = tf.concat([begin[:2], sides[:2]], axis=0)
-  return tf.where(tf.reduce_all(area[2:] == shape), square, area)
-
-
-def eval_area(shape, *, size, short_side):
-  """Places the square in the middle that becomes the middle crop.
-
-  The crop of an image resized to a short side is the same as the resize of
-  this square, but for fractions of a pixel.
-
-  Args:
-    shape: int32 [2], height and width of the image, in pixels.
-    size: side of the crop, in pixels.
-    short_side: of the resized image, at least size.
-
-  Returns:
-    int32 [4], offset y, x, height, width in pixels of the image.
-  """
-  side = tf.maximum(tf.reduce_min(shape) * size // short_side, 1)
-  return tf.concat([(shape - side) // 2, [side, side]], axis=0)
-
-
-class _Count:
-  """Counts the damaged images of the batches of a training."""
-
-  def __init__(self, source, num_all, damage):
-    self.damage = damage or bad_frames.BadFrames()
-    self.source = source
-    self._num_all = num_all
-
-  def count(self, batch):
-    """Counts a batch that is taken; see `pipeline`."""
-    self._count_rows(batch['instance_index'], batch['bad_frames'])
-    self.damage.check(num_all=self._num_all)
-
-  def _count_rows(self, index, num_bad):
-    bad = collections.Counter(
-      self.source.names(image) for image in index[num_bad > 0]
-    )
-    self.damage.count(
-      len(index),
-      bad,
-      location=self.source.location,
-      remedy=self.source.remedy,
-    )
-
-
-class _EvalCount(_Count):
-  """The same of one pass over all images, each counted once."""
-
-  def __init__(self, source, num_all, damage):
-    super().__init__(source, num_all, damage)
-    self._counts = np.zeros(2, np.int64)
-
-  def count(self, batch):
-    """See _Count.count."""
-    index, num_bad = batch['instance_index'], batch['bad_frames']
-    # What is left out is not valid; the copies at the end are, of a sound one.
-    asked = batch['is_valid'] | (num_bad > 0)
-    index, num_bad = index[asked], num_bad[asked]
-    self._count_rows(index, num_bad)
-    self._counts += (len(index), num_bad.sum())
-    self.damage.clips['val'].update(
-      {f'{image}/0': 1 for image in index[num_bad > 0]}
-    )
-    num_frames, num_bad = self._counts.tolist()
-    self.damage.check(
-      num_all=self._num_all,
-      num_frames=num_frames,
-      num_bad=num_bad,
-      what='val',
-    )
+def _named(source):
+  """What damage_count needs to name the images of a source."""
+  return {
+    'num_frames': 1,
+    'name_of': source.names,
+    'location': source.location,
+    'remedy': source.remedy,
+  }
 
 
 class _Images:

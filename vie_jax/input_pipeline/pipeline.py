@@ -10,33 +10,21 @@ anything is decoded. A damaged frame is replaced by another one of its video,
 see `sound_frames`.
 """
 
-import collections
-import concurrent.futures
 import contextlib
-import functools
-import itertools
-import math
-import types
-import weakref
 
 import numpy as np
 import tensorflow as tf
 
 from vie_jax.input_pipeline import (
   augmentation,
-  bad_frames,
   batch_iterator,
   batch_order,
+  clip_batches,
+  damage_count,
   frame_sampling,
   sound_frames,
   stateless_random,
 )
-
-# Shares of a batch for each thread: enough that none waits long for the last
-# one, and few, as to hand one over takes as long as to read a frame.
-_SHARES_PER_THREAD = 4
-# Of memory that TensorFlow need not copy, in bytes.
-_ALIGNMENT = 64
 
 
 @contextlib.contextmanager
@@ -140,11 +128,16 @@ def train_batches(
     return instance_index, frame_numbers, box, {}
 
   epoch_size = num_instances // batch_size * batch_size
-  counted = _Count(store, instances.video, clip.num_frames, epoch_size, damage)
-  clips = _Clips(
+  counted = damage_count.TrainingCount(
+    damage,
+    num_rows=epoch_size,
+    num_frames=clip.num_frames,
+    **_named(instances),
+  )
+  clips = clip_batches.Clips(
     store, table, visit, choose, clip.num_frames, crop, window, counted
   )
-  with _open(
+  with clip_batches.open_batches(
     clips,
     steps=steps,
     batch_size=batch_size,
@@ -225,8 +218,14 @@ def eval_batches(
     }
     return instance_index, frame_numbers, place_box(height, width), extra
 
-  counted = _EvalCount(store, instances.video, clip.num_frames, total, damage)
-  clips = _Clips(
+  counted = damage_count.EvaluationCount(
+    damage,
+    num_rows=total,
+    num_frames=clip.num_frames,
+    split=store.split,
+    **_named(instances),
+  )
+  clips = clip_batches.Clips(
     store,
     table,
     visit,
@@ -237,7 +236,7 @@ def eval_batches(
     counted,
     extra={'clip_index': tf.int32, 'is_valid': tf.bool},
   )
-  with _open(
+  with clip_batches.open_batches(
     clips,
     steps=range(start_step, -(-total // batch_size)),
     batch_size=batch_size,
@@ -392,220 +391,11 @@ class _Table:
     )
 
 
-class _Count:
-  """Counts the damaged frames of the batches of a training."""
-
-  def __init__(self, store, video, num_frames, num_clips, damage):
-    self.damage = damage or bad_frames.BadFrames()
-    self._store = store
-    self._video = video
-    self._num_frames = num_frames
-    self._num_all = num_clips * num_frames
-
-  def count(self, batch):
-    """Counts a batch that is taken.
-
-    Raises:
-      frame_store.DatasetError: if that makes too many.
-    """
-    self._count_rows(batch, batch['bad_frames'])
-    self.damage.check(num_all=self._num_all)
-
-  def _count_rows(self, batch, num_bad):
-    """Returns frames in all, and replaced, of a batch."""
-    bad, store = collections.Counter(), self._store
-    for row in np.flatnonzero(num_bad):
-      video = self._video[batch['instance_index'][row]]
-      bad[store.paths[video]] += int(num_bad[row])
-    num_frames = len(num_bad) * self._num_frames
-    self.damage.count(
-      num_frames,
-      bad,
-      location=f'split {store.split!r} of {store.directory}',
-      remedy=sound_frames.remedy(store),
-    )
-    return num_frames, bad.total()
-
-
-class _EvalCount(_Count):
-  """The same of one pass over the evaluation clips, each counted once."""
-
-  def __init__(self, store, video, num_frames, num_clips, damage):
-    super().__init__(store, video, num_frames, num_clips, damage)
-    self._counts = np.zeros(2, np.int64)
-
-  def count(self, batch):
-    """See _Count.count."""
-    is_valid = batch['is_valid']
-    batch = {
-      name: batch[name][is_valid]
-      for name in ('instance_index', 'clip_index', 'bad_frames')
-    }
-    num_bad = batch['bad_frames']
-    self._counts += self._count_rows(batch, num_bad)
-    clips = self.damage.clips[self._store.split]
-    for row in np.flatnonzero(num_bad):
-      key = f'{batch["instance_index"][row]}/{batch["clip_index"][row]}'
-      clips[key] = int(num_bad[row])
-    num_frames, num_bad = self._counts.tolist()
-    self.damage.check(
-      num_all=self._num_all,
-      num_frames=num_frames,
-      num_bad=num_bad,
-      what=self._store.split,
-    )
-
-
-class _Clips:
-  """Makes the clips of a batch: choose, then read and decode.
-
-  Args:
-    visit: function from positions, an int64 tensor [n], to what stands there.
-    choose: function of both, as arrays, to the instances, their frame numbers,
-      their boxes, and a dict of what else the batch has, of each a number.
-    extra: dict of the names of the latter to their types.
-  """
-
-  def __init__(
-    self,
-    store,
-    table,
-    visit,
-    choose,
-    num_frames,
-    crop,
-    window,
-    counted,
-    extra=types.MappingProxyType({}),
-  ):
-    self._table = table
-    self._visit = visit
-    self._choose = choose
-    self._shape = num_frames, window, window, 3
-    self._types = {
-      'instance_index': (tf.int32, ()),
-      'frame_numbers': (tf.int32, (num_frames,)),
-      'label': (tf.int32, ()),
-      'window': (tf.uint8, self._shape),
-      'crop': (tf.float32, (4,)),
-      'bad_frames': (tf.int32, ()),
-      **{name: (dtype, ()) for name, dtype in extra.items()},
-    }
-    self._memory = _Memory()
-    self._frames = sound_frames.SoundFrames(
-      store,
-      counted.damage,
-      size=crop.size,
-      window=window,
-      crops_before_resize=augmentation.crops_before_resize(crop.method),
-    )
-    self.count = counted.count
-
-  def make_batch(self, pool, num_threads, positions):
-    """Gives a batch, in a graph.
-
-    Args:
-      pool: ThreadPoolExecutor, to make several clips at once.
-      num_threads: of the pool.
-      positions: int64 tensor [n].
-
-    Returns:
-      dict of tensors.
-    """
-
-    def make(positions, visited):
-      rows, *choice = self._rows(positions, visited)
-      pixels = self._memory.empty((len(positions), *self._shape))
-      num_shares = min(_SHARES_PER_THREAD * num_threads, len(positions))
-      done = pool.map(
-        functools.partial(self._read, *choice, pixels),
-        np.array_split(np.arange(len(positions)), num_shares),
-      )
-      crops, num_bad = zip(*itertools.chain(*done), strict=True)
-      rows['window'] = pixels
-      rows['crop'] = np.stack(crops)
-      rows['bad_frames'] = np.array(num_bad, np.int32)
-      return [rows[name] for name in self._types]
-
-    dtypes, shapes = zip(*self._types.values(), strict=True)
-    made = tf.numpy_function(make, [positions, self._visit(positions)], dtypes)
-    return {
-      name: tf.ensure_shape(column, (*positions.shape, *shape))
-      for name, column, shape in zip(self._types, made, shapes, strict=True)
-    }
-
-  def find_damage(self, position):
-    """Raises what ended the graph as what it is; see open_batches.
-
-    Args:
-      position: int64 scalar tensor.
-
-    Returns:
-      False: what can be replaced has been.
-
-    Raises:
-      frame_store.DatasetError: if the clip cannot be made.
-    """
-    positions = position[tf.newaxis]
-    _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())
-    self._read(*choice, np.empty((1, *self._shape), np.uint8), [0])
-    return False
-
-  def _rows(self, positions, visited):
-    """Chooses: columns of the batch, videos, frame numbers and boxes."""
-    instance_index, frame_numbers, box, extra = self._choose(positions, visited)
-    rows = {
-      'instance_index': instance_index.astype(np.int32),
-      'frame_numbers': frame_numbers,
-      'label': self._table.label(instance_index),
-      **extra,
-    }
-    return rows, self._table.video(instance_index), frame_numbers, box
-
-  def _read(self, video, frame_numbers, box, pixels, share):
-    """Reads some clips of a batch: a list of (crop, bad frames)."""
-    return [
-      self._frames.read(video[row], frame_numbers[row], box[row], pixels[row])
-      for row in share
-    ]
-
-
-@contextlib.contextmanager
-def _open(clips, *, num_threads, **options):
-  """Gives the iterator over batches of clips; see batch_iterator."""
-  num_threads = num_threads or batch_iterator.num_cores()
-  with (
-    concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
-    batch_iterator.open_batches(
-      clips,
-      make_batch=functools.partial(clips.make_batch, pool, num_threads),
-      num_threads=num_threads,
-      **options,
-    ) as batches,
-  ):
-    yield batches
-
-
-class _Memory:
-  """Arrays whose memory is used again when nobody has them any more.
-
-  Fresh memory has to be cleared by the operating system, which takes longer
-  than to copy what comes into it.
-  """
-
-  def __init__(self):
-    self._free = collections.deque()
-
-  def empty(self, shape):
-    """An uint8 array that TensorFlow takes over as it is: without a copy."""
-    size = math.prod(shape)
-    memory = None
-    with contextlib.suppress(IndexError):
-      memory = self._free.popleft()
-    if memory is None or len(memory) < size + _ALIGNMENT:
-      memory = memoryview(np.empty(size + _ALIGNMENT, np.uint8))
-    # All views of this array keep it: it is the last that is not one.
-    array = np.frombuffer(memory, np.uint8)
-    weakref.finalize(array, self._free.append, memory).atexit = False
-    start = -array.ctypes.data % _ALIGNMENT
-    return array[start : start + size].reshape(shape)
+def _named(instances):
+  """What damage_count needs to name the videos of instances."""
+  store, video = instances.store, instances.video
+  return {
+    'name_of': lambda instance_index: store.paths[video[instance_index]],
+    'location': f'split {store.split!r} of {store.directory}',
+    'remedy': sound_frames.remedy(store),
+  }

@@ -1,0 +1,212 @@
+"""Images in folders: order, symlinks, fingerprints, every error."""
+
+import os
+import pathlib
+
+import pytest
+from input_pipeline import image_dataset
+
+from vie_jax.input_pipeline import frame_store, image_folder
+
+PLAIN = image_dataset.plain(1)
+
+
+def test_a_folder_gives_its_images_in_order(tmp_path):
+  image_dataset.write_folder(tmp_path / 'pets', image_dataset.FOLDER)
+  with image_folder.open_split(str(tmp_path / 'pets'), 'train') as source:
+    assert source.name == 'pets'
+    assert source.class_names == ['cat', 'dog']
+    assert source.label_column == 'label'
+    expected = {
+      'cat/d.bmp': 0,
+      'cat/deeper/c.Gif': 0,
+      'dog/a.png': 1,
+      'dog/b.JPEG': 1,
+    }
+    assert list(image_dataset.content_of(source)) == list(expected)
+    for name, (encoded, label) in image_dataset.content_of(source).items():
+      assert label == expected[name]
+      assert encoded == image_dataset.FOLDER[f'train/{name}']
+  with image_folder.open_split(str(tmp_path / 'pets'), 'val') as source:
+    assert source.class_names == ['cat', 'dog']
+    assert image_dataset.content_of(source) == {
+      'dog/f.jpg': (image_dataset.FOLDER['val/dog/f.jpg'], 1)
+    }
+    for index in (-1, 1):
+      with pytest.raises(IndexError, match='is not in'):
+        source.read(index)
+
+
+def test_a_relative_path_gives_the_name_of_its_folder(tmp_path, monkeypatch):
+  image_dataset.write_folder(tmp_path / 'pets', image_dataset.FOLDER)
+  monkeypatch.chdir(tmp_path / 'pets' / 'train')
+  with image_folder.open_split('../', 'train') as source:
+    assert source.name == 'pets'
+    monkeypatch.chdir('/')
+    assert source.read(0)[1] == 0
+
+
+@pytest.mark.parametrize('other', ['validation', 'test'])
+def test_validation_folders_may_have_other_names(tmp_path, other):
+  image_dataset.write_folder(tmp_path, image_dataset.FOLDER)
+  (tmp_path / 'val').rename(tmp_path / other)
+  with image_folder.open_split(str(tmp_path), 'val') as source:
+    assert source.names(0) == 'dog/f.jpg'
+    assert source.location == str(tmp_path / other)
+
+
+@pytest.mark.parametrize(
+  'more, split, reason',
+  [
+    (
+      {'val/emu/x.png': PLAIN},
+      'val',
+      "class 'emu' in .*/val is not in .*train",
+    ),
+    ({'val/x.png': PLAIN}, 'val', 'val/x.png is in no class'),
+    (
+      {'train/emu/x.txt': b''},
+      'train',
+      'train/emu has no images of its own, so that 1 of',
+    ),
+  ],
+)
+def test_folders_that_do_not_fit_are_named(tmp_path, more, split, reason):
+  image_dataset.write_folder(tmp_path, {**image_dataset.FOLDER, **more})
+  with pytest.raises(frame_store.DatasetError, match=reason):
+    image_folder.open_split(str(tmp_path), split)
+
+
+@pytest.mark.parametrize(
+  'files, split, reason',
+  [
+    ({'val/cat/x.png': PLAIN}, 'train', 'has no folder train with a subfolder'),
+    ({'train/cat/x.png': PLAIN}, 'val', 'no folder val or validation or test'),
+    ({'train/x.png': PLAIN}, 'train', 'has no classes'),
+    (
+      {'train/cat/x.png': PLAIN, 'val/cat/x.txt': b''},
+      'val',
+      'val has no images',
+    ),
+  ],
+)
+def test_folders_without_images_are_refused(tmp_path, files, split, reason):
+  image_dataset.write_folder(tmp_path, files)
+  message = image_dataset.message_of(
+    image_folder.open_split, str(tmp_path), split
+  )
+  assert reason in message
+  assert str(tmp_path) in message
+
+
+@pytest.mark.parametrize('name', ['no/such', 'http://host/x', 'gs://bucket/x'])
+def test_only_folders_of_this_machine_are_opened(name):
+  for message in (
+    image_dataset.message_of(image_folder.open_split, name, 'train'),
+    image_dataset.message_of(image_folder.open_flat, name),
+  ):
+    assert message == f'{name} is no folder of images on this machine.'
+
+
+def test_symlinks_are_followed_inside_the_folder_only(tmp_path, caplog):
+  outside = image_dataset.write_folder(
+    tmp_path / 'outside', {'a.png': PLAIN, 'sub/b.png': PLAIN}
+  )
+  folder = image_dataset.write_folder(tmp_path / 'pets', image_dataset.FOLDER)
+  links = {
+    'train/cat/file.png': outside / 'a.png',
+    'train/cat/folder': outside / 'sub',
+    'train/cat/relative': pathlib.Path('../../../outside'),
+    'train/emu': outside,
+    'train/cat/loop': folder / 'train',
+    'train/cat/self': folder / 'train/cat',
+    'train/cat/gone.png': folder / 'nothing.png',
+    'train/cat/again.png': folder / 'train/dog/a.png',
+  }
+  for path, target in links.items():
+    (folder / path).symlink_to(target)
+  with caplog.at_level('WARNING', logger='absl'):
+    source = image_folder.open_split(str(folder), 'train')
+  assert '4 symlinks in' in caplog.text
+  assert source.class_names == ['cat', 'dog']
+  names = list(image_dataset.content_of(source))
+  assert 'cat/again.png' in names
+  assert not any('outside' in name or 'sub' in name for name in names)
+  assert 'cat/file.png' not in names
+  assert len(names) == len(set(names))
+  again = source.read(names.index('cat/again.png'))
+  assert again == (image_dataset.FOLDER['train/dog/a.png'], 0)
+  (folder / 'train/fox').symlink_to(folder / 'train/dog')
+  message = image_dataset.message_of(
+    image_folder.open_split, str(folder), 'train'
+  )
+  assert 'train/fox has no images of its own' in message
+
+
+def test_a_split_that_is_a_symlink_out_of_the_folder_is_refused(tmp_path):
+  outside = image_dataset.write_folder(
+    tmp_path / 'outside', image_dataset.FOLDER
+  )
+  (tmp_path / 'pets').mkdir()
+  (tmp_path / 'pets/train').symlink_to(outside / 'train')
+  message = image_dataset.message_of(
+    image_folder.open_split, str(tmp_path / 'pets'), 'train'
+  )
+  assert 'pets/train is a symlink that leads out of' in message
+
+
+def test_names_that_are_no_text_are_passed_over(tmp_path):
+  image_dataset.write_folder(tmp_path, image_dataset.FOLDER)
+  name = os.path.join(os.fsencode(tmp_path), b'train/cat/\xff.png')
+  with open(name, 'wb') as file:
+    file.write(PLAIN)
+  with image_folder.open_split(str(tmp_path), 'train') as source:
+    assert source.num_images == 4
+
+
+def test_a_file_that_vanished_is_named(tmp_path):
+  image_dataset.write_folder(tmp_path, image_dataset.FOLDER)
+  with image_folder.open_split(str(tmp_path), 'val') as source:
+    (tmp_path / 'val/dog/f.jpg').unlink()
+    message = image_dataset.message_of(source.read, 0)
+  assert f'{tmp_path}/val/dog/f.jpg cannot be read' in message
+
+
+def test_a_folders_fingerprint_is_of_names_and_sizes(tmp_path):
+  def fingerprint(name, files):
+    folder = image_dataset.write_folder(tmp_path / name, files)
+    with image_folder.open_split(str(folder), 'train') as source:
+      return source.fingerprint
+
+  same = fingerprint('one', image_dataset.FOLDER)
+  assert fingerprint('two', image_dataset.FOLDER) == same
+  longer = image_dataset.FOLDER | {'train/dog/a.png': PLAIN + b' '}
+  other_names = image_dataset.FOLDER | {'train/dog/z.png': PLAIN}
+  other_classes = image_dataset.FOLDER | {'train/emu/z.png': PLAIN}
+  changed = [
+    fingerprint(str(number), files)
+    for number, files in enumerate([longer, other_names, other_classes])
+  ]
+  assert len({same, *changed}) == 4
+
+
+def test_a_flat_folder_has_names_and_no_labels(tmp_path):
+  image_dataset.write_folder(tmp_path / 'all', image_dataset.FOLDER)
+  with image_folder.open_flat(str(tmp_path / 'all')) as source:
+    assert source.name == 'all'
+    assert source.class_names == []
+    assert source.label_column is None
+    names = [source.names(index) for index in range(source.num_images)]
+    assert names == [
+      'train/cat/d.bmp',
+      'train/cat/deeper/c.Gif',
+      'train/dog/a.png',
+      'train/dog/b.JPEG',
+      'val/dog/f.jpg',
+    ]
+    assert source.read(4) == (image_dataset.FOLDER['val/dog/f.jpg'], -1)
+  (tmp_path / 'empty').mkdir()
+  message = image_dataset.message_of(
+    image_folder.open_flat, str(tmp_path / 'empty')
+  )
+  assert message == f'{tmp_path}/empty has no images.'

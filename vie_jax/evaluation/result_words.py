@@ -1,0 +1,108 @@
+"""What a report says of a result: figures and facts in words.
+
+Nothing here is escaped; that is the business of the page.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vie_jax.evaluation.found_results import Result, part
+from vie_jax.untrusted import urls
+
+_MINUS = '\N{MINUS SIGN}'
+
+
+def percent(value: Any) -> str:
+  """A share as percent with one decimal; '' if there is none."""
+  is_number = isinstance(value, int | float) and math.isfinite(value)
+  return f'{100 * value:.1f}' if is_number else ''
+
+
+def signed(value: float) -> str:
+  """A difference in points with its sign."""
+  return f'{value:+.1f}'.replace('-', _MINUS)
+
+
+def text(value: Any) -> str:
+  """Any value of a result in words; '' for nothing."""
+  if value is None:
+    return ''
+  if isinstance(value, Mapping):
+    return ', '.join(f'{name} {text(v)}' for name, v in value.items())
+  if isinstance(value, list | tuple):
+    return ', '.join(map(text, value))
+  return f'{value:,}' if type(value) is int and value > 9999 else str(value)
+
+
+def result_facts(result: Result) -> dict[str, str]:
+  """What is to be known about a result, besides its figures."""
+  facts = result.facts
+  network, dataset = facts['network'], facts['dataset']
+  views, hardware = part(facts, 'views'), part(facts, 'hardware')
+  clip, trained_on = part(network, 'input'), part(network, 'trained_on')
+  on = [
+    trained_on.get('name') or urls.shown(text(trained_on.get('path'))),
+    f'{100 * trained_on["share"]:.0f} %'
+    if isinstance(trained_on.get('share'), int | float)
+    and trained_on['share'] != 1
+    else '',
+    f'bins of {trained_on["bin_frames"]} frames'
+    if trained_on.get('bin_frames')
+    else '',
+  ]
+  counts = f'{text(dataset.get("train"))} / {text(dataset.get("val"))}'
+  return {
+    'folder': result.name,
+    'mode': text(facts['mode']),
+    'network': text(network.get('name')),
+    'training': text(network.get('training')).replace('_', ' '),
+    'trained on': ', '.join(filter(None, map(text, on))),
+    'checkpoint step': text(network.get('step')),
+    'input': (
+      f'{text(clip.get("sampler"))}, {text(clip.get("num_frames"))} x '
+      f'{text(clip.get("size"))} px'
+    ),
+    'data set': text(dataset.get('name')),
+    'train / val': counts,
+    'split': text(dataset.get('split') or 'val'),
+    'views': (
+      f'{text(views.get("clips"))} clips, {text(views.get("crop"))} crop, '
+      f'mean {text(views.get("average"))}'
+      if views
+      else ''
+    ),
+    'augmentation': text(part(facts, 'settings').get('augmentation')).replace(
+      '_', ' '
+    ),
+    'steps': text(facts.get('steps')),
+    'seed': text(facts.get('seed')),
+    'seconds': text(facts.get('seconds')),
+    'hardware': ', '.join(
+      filter(
+        None,
+        (
+          text(hardware.get('devices')),
+          f'{hardware["cores"]} cores' if 'cores' in hardware else '',
+          text(hardware.get('machine')),
+        ),
+      )
+    ),
+    'commit': text(facts.get('commit')),
+    # To the minute; dates are in UTC.
+    'date': text(facts.get('date'))[:16].replace('T', ' '),
+  }
+
+
+def all_figures(result: Result) -> list[tuple[str, str, str, str]]:
+  """(what, top-1, top-5, clip top-1) of everything in a result."""
+  return [
+    (
+      f'{column}, {name}',
+      percent(figures['top1']),
+      percent(figures.get('top5')),
+      percent(figures.get('clip_top1')),
+    )
+    for column, by_name in result.facts['accuracy'].items()
+    for name, figures in by_name.items()
+  ]
