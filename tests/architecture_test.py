@@ -92,8 +92,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'objective.memory_bank processes sharding train_state',
     'jax flax numpy optax ml_collections',
   ),
+  'run_weights': (
+    'checkpoint models.networks run_record sharding',
+    'jax ml_collections',
+  ),
   'weights': (
-    'checkpoint models run_record sharding train_state',
+    'checkpoint models run_weights sharding train_state',
     'jax flax numpy ml_collections',
   ),
   'result': ('untrusted weights', 'jax ml_collections'),
@@ -130,7 +134,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'evaluate': (
     'checkpoint embeddings evaluation experiment finite input_pipeline result '
-    'train_state weights workdir_lock',
+    'run_weights train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -162,7 +166,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train': (
     'checkpoint config_check environment evaluate experiment finite '
     'metric_log optimizer processes run_log run_record sharding '
-    'skipped_steps step_trace train_loop train_state train_step weights '
+    'run_weights skipped_steps step_trace train_loop train_state train_step '
+    'weights '
     'workdir_lock',
     'jax optax clu ml_collections',
   ),

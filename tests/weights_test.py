@@ -10,7 +10,14 @@ import optax
 import pytest
 import tiny_run
 
-from vie_jax import checkpoint, experiment, sharding, train_state, weights
+from vie_jax import (
+  checkpoint,
+  experiment,
+  run_weights,
+  sharding,
+  train_state,
+  weights,
+)
 from vie_jax.models import official_checkpoint
 
 NUM_VIDEOS = 20
@@ -377,7 +384,7 @@ def test_names_with_an_output_number_give_the_step_too(tmp_path):
 
 
 def load_bank(workdir, fingerprint=FINGERPRINT, embedding_size=128):
-  return weights.load_bank(
+  return run_weights.load_bank(
     workdir,
     fingerprint=fingerprint,
     num_videos=NUM_VIDEOS,

@@ -16,6 +16,7 @@ from vie_jax import (
   experiment,
   finite,
   result,
+  run_weights,
   train_state,
   weights,
   workdir_lock,
@@ -286,7 +287,7 @@ def _check_bank(run: Experiment, found: weights.Weights) -> None:
 
 def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
   """The memory bank that the weights were trained with."""
-  bank = weights.load_bank(
+  bank = run_weights.load_bank(
     found.workdir,
     fingerprint=run.train.fingerprint,
     num_videos=run.train.num_instances,

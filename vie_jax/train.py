@@ -25,6 +25,7 @@ from vie_jax import (
   optimizer,
   run_log,
   run_record,
+  run_weights,
   sharding,
   skipped_steps,
   step_trace,
@@ -184,7 +185,7 @@ def _first_bank(
         'config.memory_bank.init is init_from, and config.init_from is '
         f'{parts.config.init_from!r}; it must be the workdir of another run.'
       )
-    bank = weights.load_bank(
+    bank = run_weights.load_bank(
       parts.config.init_from,
       fingerprint=parts.train.fingerprint,
       num_videos=parts.train.num_instances,

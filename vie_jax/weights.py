@@ -12,8 +12,6 @@ A two-stream network may take each stream from a source of its own,
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import ml_collections
@@ -22,7 +20,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import checkpoint, run_record, sharding, train_state
+from vie_jax import checkpoint, run_weights, sharding, train_state
 from vie_jax.models import networks, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
@@ -30,10 +28,7 @@ OFFICIAL_PREFIX = 'official:'
 _TRN_KERNEL = 'params/projection/kernel'
 # Of another run's clips: more would be read into memory for nothing.
 _MOST_TRN_FRAMES = 256
-# Rows that a memory bank may have besides those of its videos.
-_MOST_PADDING = 2**20
 Variables = dict
-T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,78 +216,20 @@ def warm_start(
   anew = frozenset({_TRN_KERNEL} if is_trn else {})
 
   def check(record, shapes):
-    fields = _network_fields(config, config.model.name)
+    fields = run_weights.network_fields(config, config.model.name)
     if is_trn and record['config']['model'].get('name') == 'vie_single':
       fields['name'] = 'vie_single'
-    _check_network(record, folder, fields)
-    differing = _differing(shapes, variables)
+    run_weights.check_network(record, folder, fields)
+    differing = run_weights.differing_arrays(shapes, variables)
     if anew & differing.keys():
       _check_trn_kernel(shapes, variables, config.clip.num_frames, folder)
-    _refuse(
+    run_weights.refuse(
       {name: differing[name] for name in sorted(differing.keys() - anew)},
       folder,
     )
 
-  found, _ = _read_checkpoint(folder, mesh, check)
+  found, _ = run_weights.load_network(folder, mesh, check)
   return _merge(variables, found, folder, anew=anew)
-
-
-def load_bank(
-  workdir: str | pathlib.Path,
-  *,
-  fingerprint: str,
-  num_videos: int,
-  embedding_size: int,
-  mesh: Mesh,
-  step: int | None = None,
-) -> jax.Array:
-  """Loads the memory bank of a run's checkpoint.
-
-  Args:
-    workdir: of the run.
-    fingerprint: of the videos that its rows must stand for.
-    num_videos: N, of these videos.
-    embedding_size: D that it must have.
-    mesh: the mesh of the run.
-    step: of the checkpoint; None for the newest that is not damaged.
-
-  Returns:
-    float32 [rows, D], rows split over `data`.
-
-  Raises:
-    checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
-      of other videos or another D.
-  """
-
-  def read(checkpoints, step):
-    run_record.check_dataset(checkpoints.record(step), fingerprint)
-    found = checkpoints.saved_shapes(step, 'memory_bank')['bank'].shape
-    if found[1:] != (embedding_size,):
-      raise checkpoint.CheckpointError(
-        f'The memory bank of {workdir} has {found[-1]} dimensions, and '
-        f'config.model.embedding_size is {embedding_size}.'
-      )
-    if not num_videos <= found[0] <= _MOST_PADDING + 2 * num_videos:
-      raise checkpoint.CheckpointError(
-        f'The memory bank of {workdir} has {found[0]} rows for {num_videos} '
-        'videos.'
-      )
-    return _read_bank(checkpoints, step, mesh)['bank']
-
-  return _read(_folder(workdir), read, step)
-
-
-def _read_bank(checkpoints, step, mesh):
-  split = sharding.rows(mesh)
-  return checkpoints.restore_as_saved(
-    step,
-    'memory_bank',
-    {
-      'bank': split,
-      'bank_step': split,
-      'cluster_labels': sharding.columns(mesh),
-    },
-  )
 
 
 def _warn_of_own(config, workdir):
@@ -329,10 +266,12 @@ class _Loader:
     folder = self._workdir if source == 'workdir' else _folder(source)
 
     def check(record, saved):
-      _check_network(record, folder, _network_fields(self._config, name))
-      _refuse(_differing(saved, shapes), folder)
+      run_weights.check_network(
+        record, folder, run_weights.network_fields(self._config, name)
+      )
+      run_weights.refuse(run_weights.differing_arrays(saved, shapes), folder)
 
-    variables, record = _read_checkpoint(
+    variables, record = run_weights.load_network(
       folder, self._mesh, check, with_bank=self._with_bank
     )
     if 'converted_from' in record:
@@ -342,14 +281,14 @@ class _Loader:
         record['converted_from'],
       )
       return Weights(variables, record['official_step'], training='official')
-    training = _training(record)
+    training = run_weights.training_of(record)
     has_bank = training in ('instance_recognition', 'local_aggregation')
     return Weights(
       variables,
       record['step'],
       folder if has_bank else None,
       training,
-      _trained_on(record),
+      run_weights.trained_on(record),
     )
 
   def load_official(
@@ -375,145 +314,8 @@ class _Loader:
     )
 
 
-def _training(record: dict) -> str:
-  """How the weights of a checkpoint came to be."""
-  if 'training' in record:
-    return record['training']
-  until = record['config']['objective']['instance_recognition_steps']
-  is_ir = record['step'] <= until
-  return 'instance_recognition' if is_ir else 'local_aggregation'
-
-
-def _trained_on(record: dict) -> dict:
-  """What a checkpoint's record says of its videos."""
-  if 'trained_on' in record:
-    return record['trained_on']
-  config = record['config']
-  dataset, clip = config['dataset'], config['clip']
-  return {
-    'path': dataset['dir'],
-    'fingerprint': record['fingerprint'],
-    'share': dataset['share'],
-    'bin_frames': dataset['bin_frames'],
-    'sampler': clip['sampler'],
-    'num_frames': clip['num_frames'],
-  }
-
-
-def _network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
-  """The fields of `config.model` that make the network `name` what it is."""
-  fields = ['width', 'embedding_size']
-  if networks.has_slowfast(name):
-    fields += ['fast_width', 'alpha']
-  return {'name': name, **{field: config.model[field] for field in fields}}
-
-
-def _check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
-  """Refuses a checkpoint of another network than these fields describe."""
-  differing = run_record.differing_model(record, fields)
-  if differing:
-    listing = '; '.join(
-      f'config.model.{name} was {old!r}, is {new!r}'
-      for name, (old, new) in differing.items()
-    )
-    raise checkpoint.CheckpointError(
-      f'{folder} holds the weights of another network: {listing}. Use its '
-      'config, or other weights (config.init_from).'
-    )
-
-
-def _read(
-  folder: pathlib.Path,
-  read: Callable[[checkpoint.Checkpoints, int], T],
-  step: int | None = None,
-) -> T:
-  """Reads of a workdir's checkpoints.
-
-  Args:
-    folder: the workdir.
-    read: given the checkpoints and a step, reads what is needed.
-    step: which; None for the newest that is not damaged.
-  """
-  if not folder.is_dir():
-    raise checkpoint.CheckpointError(
-      f'There is no workdir {folder} to take weights from. Train there first; '
-      'a checkpoint of the official code is named official:PATH.'
-    )
-  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    if step is not None:
-      return read(checkpoints, step)
-    found = checkpoints.read_newest(lambda newest: read(checkpoints, newest))
-  if found is None:
-    raise checkpoint.CheckpointError(
-      f'{folder} has no checkpoint to take weights from. Train there first, '
-      'or take an untrained network with --config.init_from=random.'
-    )
-  return found
-
-
-def _read_checkpoint(folder, mesh, check, *, with_bank=False):
-  """The variables of a workdir's newest sound checkpoint, and its record.
-
-  Args:
-    folder: the workdir.
-    mesh: that the variables are laid out on.
-    check: given the record and the shapes of the variables, refuses those of
-      another network before any array is read.
-    with_bank: the memory bank must be sound, too, if there is one.
-  """
-  whole = sharding.replicated(mesh)
-
-  def read(checkpoints, step):
-    record = checkpoints.record(step)
-    check(record, checkpoints.saved_shapes(step, 'model'))
-    if with_bank and checkpoints.saved_shapes(step, 'memory_bank'):
-      _read_bank(checkpoints, step, mesh)
-    variables = checkpoints.restore_as_saved(
-      step, 'model', {'params': whole, 'batch_stats': whole}
-    )
-    return variables, {**record, 'step': step}
-
-  return _read(folder, read)
-
-
 def _folder(source: str | pathlib.Path) -> pathlib.Path:
   return pathlib.Path(source).expanduser()
-
-
-def _name(path) -> str:
-  """The path of a leaf in words, such as 'params/projection/kernel'."""
-  return '/'.join(str(key.key) for key in path)
-
-
-def _by_name(tree) -> dict[str, jax.Array]:
-  return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _differing(found, expected) -> dict[str, str]:
-  """Name -> what is wrong, of arrays that are missing, extra or misshapen."""
-  found, expected = _by_name(found), _by_name(expected)
-  differing = {}
-  for name in sorted({*found, *expected}):
-    if name not in found:
-      differing[name] = f'it lacks {name}'
-    elif name not in expected:
-      differing[name] = f'{name} is not part of the network'
-    elif found[name].shape != expected[name].shape:
-      differing[name] = (
-        f'{name} is {found[name].shape}, not {expected[name].shape}'
-      )
-  return differing
-
-
-def _refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
-  """Refuses weights of which any differ, naming the first five."""
-  if differing:
-    more = ' and so on' if len(differing) > 5 else ''
-    raise checkpoint.CheckpointError(
-      f'The newest checkpoint of {folder} holds another network: '
-      f'{"; ".join([*differing.values()][:5])}{more}. Use the config that it was '
-      'trained with.'
-    )
 
 
 def _check_trn_kernel(found, expected, num_frames, folder) -> None:
@@ -525,8 +327,8 @@ def _check_trn_kernel(found, expected, num_frames, folder) -> None:
     num_frames: that the network sees.
     folder: of the checkpoint, for the message.
   """
-  kernel = _by_name(found).get(_TRN_KERNEL)
-  rows, size = _by_name(expected)[_TRN_KERNEL].shape
+  kernel = run_weights.by_name(found).get(_TRN_KERNEL)
+  rows, size = run_weights.by_name(expected)[_TRN_KERNEL].shape
   features = rows // num_frames
   allowed = [(features * n, size) for n in range(1, _MOST_TRN_FRAMES + 1)]
   shape = None if kernel is None else kernel.shape
@@ -541,16 +343,16 @@ def _check_trn_kernel(found, expected, num_frames, folder) -> None:
 
 def _merge(variables, found, folder, *, anew):
   """Takes what was found, but for what may start anew if it does not fit."""
-  fresh = sorted(_differing(found, variables).keys() & anew)
+  fresh = sorted(run_weights.differing_arrays(found, variables).keys() & anew)
   logging.info(
     'Starting from the weights of %s%s.',
     folder,
     f'; anew: {", ".join(fresh)}' if fresh else '',
   )
-  by_name = _by_name(found)
+  by_name = run_weights.by_name(found)
 
   def pick(path, leaf):
-    name = _name(path)
+    name = run_weights.name_of(path)
     return leaf if name in fresh else by_name[name]
 
   return jax.tree.map_with_path(pick, variables)

@@ -1,0 +1,229 @@
+"""Weights and memory banks that the checkpoints of another run hold.
+
+They are anybody's: shapes are compared before any array is read.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from vie_jax import checkpoint, run_record, sharding
+from vie_jax.models import networks
+
+# Rows that a memory bank may have besides those of its videos.
+_MOST_PADDING = 2**20
+T = TypeVar('T')
+
+
+def load_network(
+  folder: pathlib.Path,
+  mesh: Mesh,
+  check: Callable[[dict, dict], None],
+  *,
+  with_bank: bool = False,
+) -> tuple[dict, dict]:
+  """Loads the network of a workdir's newest sound checkpoint.
+
+  Args:
+    folder: the workdir.
+    mesh: that the variables are laid out on.
+    check: given the record and the shapes of the variables, refuses those of
+      another network before any array is read.
+    with_bank: the memory bank must be sound, too, if there is one.
+
+  Returns:
+    `params` and `batch_stats`, float32, whole on each device; and the record,
+    with its `step`.
+
+  Raises:
+    checkpoint.CheckpointError: if there is no checkpoint, or all are damaged;
+      and whatever `check` raises.
+  """
+  whole = sharding.replicated(mesh)
+
+  def read(checkpoints, step):
+    record = checkpoints.record(step)
+    check(record, checkpoints.saved_shapes(step, 'model'))
+    if with_bank and checkpoints.saved_shapes(step, 'memory_bank'):
+      _read_bank(checkpoints, step, mesh)
+    variables = checkpoints.restore_as_saved(
+      step, 'model', {'params': whole, 'batch_stats': whole}
+    )
+    return variables, {**record, 'step': step}
+
+  return _read(folder, read)
+
+
+def load_bank(
+  workdir: str | pathlib.Path,
+  *,
+  fingerprint: str,
+  num_videos: int,
+  embedding_size: int,
+  mesh: Mesh,
+  step: int | None = None,
+) -> jax.Array:
+  """Loads the memory bank of a run's checkpoint.
+
+  Args:
+    workdir: of the run.
+    fingerprint: of the videos that its rows must stand for.
+    num_videos: N, of these videos.
+    embedding_size: D that it must have.
+    mesh: the mesh of the run.
+    step: of the checkpoint; None for the newest that is not damaged.
+
+  Returns:
+    float32 [rows, D], rows split over `data`.
+
+  Raises:
+    checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
+      of other videos or another D.
+  """
+
+  def read(checkpoints, step):
+    run_record.check_dataset(checkpoints.record(step), fingerprint)
+    found = checkpoints.saved_shapes(step, 'memory_bank')['bank'].shape
+    if found[1:] != (embedding_size,):
+      raise checkpoint.CheckpointError(
+        f'The memory bank of {workdir} has {found[-1]} dimensions, and '
+        f'config.model.embedding_size is {embedding_size}.'
+      )
+    if not num_videos <= found[0] <= _MOST_PADDING + 2 * num_videos:
+      raise checkpoint.CheckpointError(
+        f'The memory bank of {workdir} has {found[0]} rows for {num_videos} '
+        'videos.'
+      )
+    return _read_bank(checkpoints, step, mesh)['bank']
+
+  return _read(pathlib.Path(workdir).expanduser(), read, step)
+
+
+def training_of(record: dict) -> str:
+  """How the weights of a checkpoint came to be."""
+  if 'training' in record:
+    return record['training']
+  until = record['config']['objective']['instance_recognition_steps']
+  is_ir = record['step'] <= until
+  return 'instance_recognition' if is_ir else 'local_aggregation'
+
+
+def trained_on(record: dict) -> dict:
+  """What a checkpoint's record says of its videos."""
+  if 'trained_on' in record:
+    return record['trained_on']
+  config = record['config']
+  dataset, clip = config['dataset'], config['clip']
+  return {
+    'path': dataset['dir'],
+    'fingerprint': record['fingerprint'],
+    'share': dataset['share'],
+    'bin_frames': dataset['bin_frames'],
+    'sampler': clip['sampler'],
+    'num_frames': clip['num_frames'],
+  }
+
+
+def network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
+  """The fields of `config.model` that make the network `name` what it is."""
+  fields = ['width', 'embedding_size']
+  if networks.has_slowfast(name):
+    fields += ['fast_width', 'alpha']
+  return {'name': name, **{field: config.model[field] for field in fields}}
+
+
+def check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
+  """Refuses a checkpoint of another network than these fields describe."""
+  differing = run_record.differing_model(record, fields)
+  if differing:
+    listing = '; '.join(
+      f'config.model.{name} was {old!r}, is {new!r}'
+      for name, (old, new) in differing.items()
+    )
+    raise checkpoint.CheckpointError(
+      f'{folder} holds the weights of another network: {listing}. Use its '
+      'config, or other weights (config.init_from).'
+    )
+
+
+def name_of(path: tuple) -> str:
+  """The path of a leaf in words, such as 'params/projection/kernel'."""
+  return '/'.join(str(key.key) for key in path)
+
+
+def by_name(tree: dict) -> dict[str, jax.Array]:
+  """Leaves by their names, see `name_of`."""
+  return {name_of(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def differing_arrays(found: dict, expected: dict) -> dict[str, str]:
+  """Name -> what is wrong, of arrays that are missing, extra or misshapen."""
+  found, expected = by_name(found), by_name(expected)
+  differing = {}
+  for name in sorted({*found, *expected}):
+    if name not in found:
+      differing[name] = f'it lacks {name}'
+    elif name not in expected:
+      differing[name] = f'{name} is not part of the network'
+    elif found[name].shape != expected[name].shape:
+      differing[name] = (
+        f'{name} is {found[name].shape}, not {expected[name].shape}'
+      )
+  return differing
+
+
+def refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
+  """Refuses weights of which any differ, naming the first five."""
+  if differing:
+    more = ' and so on' if len(differing) > 5 else ''
+    raise checkpoint.CheckpointError(
+      f'The newest checkpoint of {folder} holds another network: '
+      f'{"; ".join([*differing.values()][:5])}{more}. Use the config that it was '
+      'trained with.'
+    )
+
+
+def _read(
+  folder: pathlib.Path,
+  read: Callable[[checkpoint.Checkpoints, int], T],
+  step: int | None = None,
+) -> T:
+  """Reads of a workdir's checkpoints.
+
+  Args:
+    folder: the workdir.
+    read: given the checkpoints and a step, reads what is needed.
+    step: which; None for the newest that is not damaged.
+  """
+  if not folder.is_dir():
+    raise checkpoint.CheckpointError(
+      f'There is no workdir {folder} to take weights from. Train there first; '
+      'a checkpoint of the official code is named official:PATH.'
+    )
+  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+    if step is not None:
+      return read(checkpoints, step)
+    found = checkpoints.read_newest(lambda newest: read(checkpoints, newest))
+  if found is None:
+    raise checkpoint.CheckpointError(
+      f'{folder} has no checkpoint to take weights from. Train there first, '
+      'or take an untrained network with --config.init_from=random.'
+    )
+  return found
+
+
+def _read_bank(checkpoints, step, mesh):
+  split = sharding.rows(mesh)
+  return checkpoints.restore_as_saved(
+    step,
+    'memory_bank',
+    {
+      'bank': split,
+      'bank_step': split,
+      'cluster_labels': sharding.columns(mesh),
+    },
+  )
