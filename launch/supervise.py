@@ -5,9 +5,9 @@
 
 0 is for done, 2 for a mistake that another try would meet again, 130 for
 Ctrl-C: they end it. Every other code, 75 above all, and death by a signal mean
-"again". The wait between two tries doubles from --first-wait
-to --longest-wait seconds, and --max-restarts tries without progress are the
-last ones. Progress is a step that is saved, in WORKDIR/checkpoints or, of other
+"again": at once after a try with progress, and otherwise after a wait, which
+doubles from --first-wait to --longest-wait seconds; --max-restarts tries
+without progress are the last ones. Progress is a step that is saved, in WORKDIR/checkpoints or, of other
 modes, in WORKDIR/MODE/NAME/checkpoints; without --progress, and without a
 --workdir in the command, it is a try of 10 minutes.
 
@@ -41,7 +41,7 @@ class Supervisor:
     workdir: of the run, whose checkpoints tell of progress; None if it is not
       known.
     max_restarts: tries in a row without progress, but for the first.
-    first_wait, longest_wait: seconds between two tries.
+    first_wait, longest_wait: seconds after tries without progress.
   """
 
   def __init__(
@@ -102,7 +102,9 @@ class Supervisor:
     return self._process.wait(), time.monotonic() - started
 
   def _wait_seconds(self, num_useless):
-    doublings = min(max(0, num_useless - 1), _MOST_DOUBLINGS)
+    if not num_useless:
+      return 0.0
+    doublings = min(num_useless - 1, _MOST_DOUBLINGS)
     return min(self._longest_wait, self._first_wait * 2.0**doublings)
 
   def _sleep(self, seconds):

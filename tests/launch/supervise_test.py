@@ -103,15 +103,15 @@ def test_however_many_tries_the_wait_is_a_number():
   assert supervisor._wait_seconds(10_000) == 300.0
 
 
-def test_the_wait_doubles_up_to_its_limit(tmp_path):
+def test_the_wait_doubles_up_to_its_limit_from_the_last_progress_on(tmp_path):
   options = ('--max-restarts=4', '--first-wait=0.1', '--longest-wait=0.3')
-  _, _, output = run(tmp_path, '75', options=options)
+  _, _, output = run(tmp_path, '75', 'save', '75', options=options)
   waits = [
     float(line.split('again in ')[1].split()[0])
     for line in output.splitlines()
     if 'again in' in line
   ]
-  assert waits == [0.1, 0.2, 0.3, 0.3]
+  assert waits == [0.1, 0.0, 0.1, 0.2, 0.3, 0.3]
 
 
 def test_a_signal_while_the_command_starts_is_not_lost(monkeypatch):
