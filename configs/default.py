@@ -387,9 +387,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Seconds that a batch or a step may take; a run that hangs prints where, and
   # ends with the exit code 75. 0 has nothing watched.
   config.fault.watchdog_seconds = 1800
-  # The same for what compiles first or takes long: the first step of an
-  # objective, k-means, a batch of an evaluation, a checkpoint. At least
-  # watchdog_seconds.
+  # The same for what compiles first or takes long: the start, with the opening
+  # of the data set, the first step of an objective, k-means, a batch of an
+  # evaluation or of --mode=embed, a checkpoint. At least watchdog_seconds.
   config.fault.watchdog_slow_seconds = 7200
   # Signals that mean the same as SIGTERM, which asks a run to save and leave:
   # SIGUSR1 is what SLURM is told to send (--signal=USR1@120).

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -175,11 +176,23 @@ watchdog.Watchdog.expect = expect
 """,
     )
 
+  def forget(self):
+    """To be called before the command is started."""
+    self._path.unlink(missing_ok=True)
+
   def last(self):
     """What the command was about to do, such as 'step 7'."""
     if not self._path.exists():
       return ''
     return self._path.read_text().strip()
+
+  def step(self):
+    """The number of the step that it was about to take; None for other things.
+
+    Steps that wait for their batch count, too.
+    """
+    found = re.fullmatch('(?:the batch of )?step ([0-9]+)', self.last())
+    return int(found[1]) if found else None
 
 
 def is_saving(workdir):
@@ -279,7 +292,7 @@ class FailingDisk:
     subprocess.run(['umount', '--lazy', self.folder], check=True)
 
   def _mount(self):
-    mount('-o', 'loop,errors=remount-ro', self._image, self.folder)
+    mount('-o', 'loop,errors=remount-ro,commit=600', self._image, self.folder)
 
   def fail(self):
     """Has the file system find an error in itself."""

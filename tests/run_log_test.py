@@ -124,8 +124,11 @@ import asyncio
 from absl import logging
 from vie_jax import run_log
 
+source = '''
 async def fails():
   raise ValueError('no room')
+'''
+exec(compile(source, %r, 'exec'))
 
 async def forgets():
   task = asyncio.ensure_future(fails())
@@ -143,9 +146,14 @@ asyncio.run(forgets())
 Late()
 logging.info('The end.')
 """
-  said = tiny_run.run([sys.executable, '-c', program % 'Event loop is closed'])
+
+  def said_by(*values):
+    return tiny_run.run([sys.executable, '-c', program % values])
+
+  said = said_by('/lib/orbax/checkpoint/writer.py', 'Event loop is closed')
   *before, last = said.splitlines()
   assert last.endswith(' The end.')
   assert before == ['WARNING: Logging before flag parsing goes to stderr.']
-  said = tiny_run.run([sys.executable, '-c', program % 'Something else'])
+  said = said_by('/lib/s3fs/core.py', 'Something else')
   assert 'Something else' in said
+  assert 'no room' in said

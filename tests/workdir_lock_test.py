@@ -187,3 +187,22 @@ def test_a_full_disk_is_no_refusal(tmp_path):
     (folder / 'full').unlink()
     with workdir_lock.hold(folder) as check:
       check()
+
+
+def test_a_run_s_folder_that_is_read_only_now_may_pass(tmp_path):
+  with fault_runs.FailingDisk(tmp_path) as failing:
+    steps = failing.folder / 'W' / 'checkpoints' / '3'
+    steps.mkdir(parents=True)
+    (failing.folder / 'new').mkdir()
+    failing.fail()
+    with (
+      pytest.raises(OSError, match='Read-only') as error,
+      workdir_lock.hold(failing.folder / 'W'),
+    ):
+      pass
+    assert error.value.filename == str(failing.folder / 'W')
+    with (
+      pytest.raises(workdir_lock.WorkdirLockedError, match='Read-only'),
+      workdir_lock.hold(failing.folder / 'new'),
+    ):
+      pass

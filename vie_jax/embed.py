@@ -31,7 +31,7 @@ from vie_jax import (
 from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
 from vie_jax.evaluation import features
 from vie_jax.models import networks
-from vie_jax.processes import agreement
+from vie_jax.processes import agreement, watchdog
 from vie_jax.untrusted import arrays
 
 MODE = 'embed'
@@ -117,6 +117,7 @@ def embed_clips(
     padded = np.pad(batch, missing, mode='edge')
     placed = sharding.place(padded, sharding.rows(mesh))
     embeddings.append(np.asarray(embed(variables, placed))[: len(batch)])
+    watchdog.beat()
     logging.info('Embedded %d of %d clips.', start + len(batch), len(clips))
   return np.concatenate(embeddings)
 

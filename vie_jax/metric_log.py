@@ -36,6 +36,7 @@ _MOST_CALLS = 10_000
 _DISK_ERRORS = (
   errno.ENOSPC,
   errno.EDQUOT,
+  errno.EFBIG,
   errno.EROFS,
   errno.EACCES,
   errno.ESTALE,
@@ -193,11 +194,11 @@ def _disk_errors(workdir: str) -> Iterator[None]:
   try:
     yield
   except tf.errors.OpError as error:
-    words = str(error)
-    code = next(
-      (code for code in _DISK_ERRORS if os.strerror(code) in words), errno.EIO
-    )
-    raise OSError(code, os.strerror(code), workdir) from None
+    words = ' '.join(str(error).split())
+    for code in _DISK_ERRORS:
+      if os.strerror(code) in words:
+        raise OSError(code, os.strerror(code), workdir) from None
+    raise OSError(errno.EIO, words, workdir) from None
 
 
 class _SummaryWriter(metric_writers.MetricWriter):
@@ -223,6 +224,11 @@ class _SummaryWriter(metric_writers.MetricWriter):
     """Writes figures at once, or when there is room."""
     self._calls.append((step, dict(scalars)))
     self.flush()
+
+  @property
+  def is_behind(self) -> bool:
+    """Whether figures wait for room."""
+    return bool(self._calls)
 
   def write_texts(self, step, texts):
     """Writes texts, or not at all while there is no room."""
@@ -308,7 +314,7 @@ class Writers(metric_writers.MultiWriter):
   @property
   def is_behind(self) -> bool:
     """Whether figures that this process writes wait for room."""
-    return self._lines is not None and self._lines.is_behind
+    return any(file.is_behind for file in self._files)
 
   def write_scalars(self, step, scalars):
     """Writes figures of a step."""

@@ -5,6 +5,7 @@ import logging as python_logging
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import logging
 
@@ -21,7 +22,6 @@ _NOISY = (
   f'{os.sep}jax{os.sep}_src{os.sep}distributed',
   'xla_bridge',
 )
-_NOT_RETRIEVED = 'exception was never retrieved'
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
@@ -30,8 +30,10 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
   What orbax logs as an error it raises, too, and `step_saver` says it in a
   line; so it does what asyncio says of the other arrays of that save.
   """
-  if record.name == 'asyncio' and _NOT_RETRIEVED in record.getMessage():
-    return False
+  if record.name == 'asyncio' and record.exc_info:
+    frames = traceback.extract_tb(record.exc_info[2])
+    if any(_NOISY[0] in frame.filename for frame in frames):
+      return False
   is_noise = any(part in record.pathname for part in _NOISY)
   is_said = _NOISY[0] in record.pathname
   return not is_noise or (

@@ -15,6 +15,7 @@ With several processes the first one takes the lock, and all learn the outcome.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -60,10 +61,11 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   Raises:
     WorkdirLockedError: naming the process that writes to it, within five
       seconds; or if the folder cannot be made or written to.
-    OSError: if only room is missing there.
+    OSError: if only room is missing there, or what was a run's workdir is
+      read-only now.
   """
   folder = pathlib.Path(folder)
-  lock, problem, missing_room = None, '', 0
+  lock, problem, passing = None, '', 0
   new = [path for path in (folder, *folder.parents) if not path.exists()]
   if agreement.is_first():
     try:
@@ -73,12 +75,14 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
       problem = str(error)
     except OSError as error:
       problem = f'{folder} cannot be written to: {error.strerror}.'
-      if disk.is_no_room(error):
-        missing_room = error.errno
-  found = [problem, missing_room]
-  problem, missing_room = agreement.by_first('lock', lambda: found)
-  if missing_room:
-    raise OSError(missing_room, os.strerror(missing_room), str(folder))
+      # A run that is there already could be written to, and may be again.
+      is_passing = error.errno == errno.EROFS and _has_steps(folder)
+      if disk.is_no_room(error) or is_passing:
+        passing = error.errno
+  found = [problem, passing]
+  problem, passing = agreement.by_first('lock', lambda: found)
+  if passing:
+    raise OSError(passing, os.strerror(passing), str(folder))
   if problem:
     raise WorkdirLockedError(problem)
   try:
@@ -89,6 +93,12 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
       with contextlib.suppress(OSError):
         for path in new:
           path.rmdir()
+
+
+def _has_steps(folder):
+  with contextlib.suppress(OSError):
+    return any((folder / 'checkpoints').iterdir())
+  return False
 
 
 class Lock:

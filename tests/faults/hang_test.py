@@ -112,7 +112,7 @@ def test_a_checkpoint_that_cannot_be_read_to_its_end_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mode', ['embed', 'knn_eval'])
+@pytest.mark.parametrize('mode', ['embed', 'knn_eval', 'retrieve'])
 def test_a_loader_that_sleeps_while_videos_are_embedded_is_found(
   demo_dataset, tmp_path, mode
 ):
@@ -124,9 +124,38 @@ def test_a_loader_that_sleeps_while_videos_are_embedded_is_found(
     embed__batch_size=16,
     knn__batch_size=16,
     fault__watchdog_seconds=LIMIT,
-    fault__watchdog_slow_seconds=3 * LIMIT,
+    fault__watchdog_slow_seconds=40,
   )
   ended = fault_runs.finish(fault_runs.patched(command, SLEEPS))
   assert ended.code == RETRY, ended.output
   assert 'Nothing was heard of the next embeddings' in ended.output
   assert 'read_for_ever' in ended.output
+
+
+OPEN_SLEEPS = """
+import time
+from vie_jax.input_pipeline import frame_store
+def sleep_while_opening(*arguments, **options):
+  time.sleep(1000)
+frame_store.FrameStore.open = sleep_while_opening
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['train', 'embed', 'linear_eval'])
+def test_a_data_set_that_cannot_be_opened_is_found(
+  demo_dataset, tmp_path, mode
+):
+  command = tiny_run.command(
+    tmp_path,
+    demo_dataset,
+    mode=mode,
+    init_from='random',
+    dataset__label_columns="('motion',)",
+    fault__watchdog_seconds=LIMIT,
+    fault__watchdog_slow_seconds=30,
+  )
+  ended = fault_runs.finish(fault_runs.patched(command, OPEN_SLEEPS))
+  assert ended.code == RETRY, ended.output
+  assert 'Nothing was heard of the start' in ended.output
+  assert 'sleep_while_opening' in ended.output

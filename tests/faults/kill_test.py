@@ -56,42 +56,45 @@ class Kills:
     folder: of its log and checkpoints.
     announcements: a new file, for what the run does.
     moments: what the run is to be killed in, in turns; None is any moment.
+    most_steps: that it takes between two kills, less than these.
   """
 
-  def __init__(self, command, folder, announcements, moments):
+  def __init__(self, command, folder, announcements, moments, most_steps):
     self._run = fault_runs.Announced(command, announcements)
     self._folder, self._moments = folder, moments
+    self._most_steps = most_steps
+    self._newest = -1
     self.hit = collections.Counter()
 
   def many(self, count):
     """Kills the run so often, and each time sees that no saved step is gone."""
-    generator, newest = random.Random(count), -1
+    generator = random.Random(count)
     for number in range(count):
       moment = self._moments[number % len(self._moments)]
       ended = self._once(moment, generator)
       assert ended is None, f'it was done after {number} kills'
       steps = fault_runs.steps_of(self._folder)
-      assert max(steps, default=-1) >= newest, steps
-      newest = max(steps, default=-1)
+      assert max(steps, default=-1) >= self._newest, steps
+      self._newest = max(steps, default=-1)
 
   def _once(self, moment, generator):
-    """Kills the run some time after it has begun to do something new.
+    """Kills the run some steps after it goes on, and within a tenth of a second.
 
     Returns:
       The exit code if it came to its end before, or None.
     """
+    self._run.forget()
     process = tiny_run.start(self._run.command)
-    log = self._folder / 'train.log'
-    before, lines = progress(log), generator.randrange(8, 60)
+    to_go, before = generator.randrange(1, self._most_steps), None
     until = time.monotonic() + tiny_run.PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < until:
-      if progress(log) - before > 80 * lines and (
-        moment is None or moment in self._now()
-      ):
+      step = self._run.step()
+      if step is not None and step != before:
+        to_go, before = to_go - 1, step
+      if to_go <= 0 and (moment is None or moment in self._now()):
         break
       time.sleep(0.001)
-    if moment is None:
-      time.sleep(generator.uniform(0, 1))
+    time.sleep(generator.uniform(0, 0.1 if moment else 1))
     if process.poll() is not None:
       assert process.returncode == 0, tiny_run.output_of(process)
       return 0
@@ -108,13 +111,8 @@ class Kills:
     """How often what was hit; sees that all moments were."""
     missed = {*self._moments} - {None} - {*self.hit}
     assert not missed, f'never killed in {missed}, but in {self.hit}'
-    counts = self.hit.most_common()
-    return ', '.join(f'{what} {count}' for what, count in counts)
-
-
-def progress(log):
-  """A number that grows while a run writes to its log."""
-  return log.stat().st_size if log.exists() else 0
+    counts = [f'{what} {count}' for what, count in self.hit.most_common()]
+    return f'{", ".join(counts)}; saved by then: step {self._newest}'
 
 
 @pytest.mark.slow
@@ -124,7 +122,7 @@ def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   command = tiny_run.command(killed, demo_dataset, **LONG)
   moments = (None, 'a save', 'k-means', 'the evaluation')
-  kills = Kills(command, killed, tmp_path / 'announced', moments)
+  kills = Kills(command, killed, tmp_path / 'announced', moments, 30)
   kills.many(NUM_KILLS)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   config = tiny_run.config(demo_dataset, **LONG)
@@ -148,7 +146,7 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   command = tiny_run.command(killed, demo_dataset, **options)
   folders = [path / mode / LABELLED[mode][0] for path in (whole, killed)]
   moments = (None, 'a save', 'the evaluation')
-  kills = Kills(command, folders[1], tmp_path / 'announced', moments)
+  kills = Kills(command, folders[1], tmp_path / 'announced', moments, 30)
   kills.many(NUM_LABELLED_KILLS)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   expected, found = (fault_runs.digests_of(folder) for folder in folders)
@@ -164,6 +162,11 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
     f'{NUM_LABELLED_KILLS} kills of {mode} ({kills.report()}), the same to the '
     'bit'
   )
+
+
+def progress(log):
+  """A number that grows while a run writes to its log."""
+  return log.stat().st_size if log.exists() else 0
 
 
 @pytest.mark.slow

@@ -109,8 +109,22 @@ def test_what_is_expected_from_afar_is_named(caplog):
   watchdog.expect('nothing, as nobody watches')
 
 
-def test_zero_has_nothing_watched():
+@pytest.mark.parametrize('seconds', [0, -1])
+def test_without_seconds_nothing_is_watched(seconds):
   before = threading.active_count()
-  with watchdog.Watchdog(0, leave=Left()) as dog:
+  with watchdog.Watchdog(seconds, leave=Left()) as dog:
     dog.expect('nothing')
     assert threading.active_count() == before
+
+
+def test_who_waits_for_others_is_not_watched():
+  left = Left()
+  with watchdog.Watchdog(0.2, leave=left) as dog:
+    dog.expect('step 7')
+    with watchdog.resting():
+      time.sleep(0.7)
+    assert left == []
+    left.wait()
+  assert left == [75]
+  with watchdog.resting():
+    pass  # Nobody watches.

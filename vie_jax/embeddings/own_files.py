@@ -15,6 +15,7 @@ from typing import TextIO
 from absl import logging
 
 from vie_jax.input_pipeline.frame_store import DatasetError
+from vie_jax.processes import watchdog
 
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
 # The same as data/open_video.py has; a test holds that.
@@ -122,6 +123,7 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
     )
   prepared = out / 'prepared'
   logging.info('Preparing the videos of %s in %s.', folder, prepared)
+  watchdog.expect('the preparation of the next videos', is_slow=True)
   process = subprocess.Popen(
     [
       sys.executable,
@@ -138,6 +140,7 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
     errors='replace',
   )
   message = _pass_on(process.stderr)
+  watchdog.expect('what is prepared', is_slow=True)
   if process.wait():
     remedy = f' To start anew, remove {prepared}.' if prepared.exists() else ''
     raise DatasetError(f'{folder} cannot be prepared: {message}{remedy}')
@@ -149,6 +152,7 @@ def _pass_on(stream: TextIO) -> str:
   """Shows how far a process is, and returns the error that it ends with."""
   message = 'it was stopped.'
   for line in stream:
+    watchdog.beat()
     if line.startswith('Error: '):
       message = line.removeprefix('Error: ').strip()
     elif line.strip():

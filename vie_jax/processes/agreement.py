@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vie_jax.processes import peers
+from vie_jax.processes import peers, watchdog
 from vie_jax.processes.process_environment import DistributedError
 
 # Waiting has no end of its own: one that dies or fails ends all.
@@ -38,14 +38,15 @@ def wait_for_all(name: str) -> None:
   """Returns when all processes have come here.
 
   However long one takes: it may have a slow task. A process that fails ends
-  the others, see `ending.leave`.
+  the others, see `ending.leave`, and so does one whose task hangs.
 
   Args:
     name: of the place, the same for all.
   """
   if peers.is_shared():
-    # The same barrier each time: JAX's service would remember each new one.
-    peers.client().wait_at_barrier(f'vie_jax/{name}', _FOREVER_SECONDS * 1000)
+    with watchdog.resting():
+      # The same barrier each time: JAX's service would remember each new one.
+      peers.client().wait_at_barrier(f'vie_jax/{name}', _FOREVER_SECONDS * 1000)
 
 
 def gather(name: str, value: Any) -> list:
@@ -175,7 +176,10 @@ def check_same(facts: dict) -> None:
   if peers.index() == 0:
     peers.client().key_value_set(key, json.dumps(own))
   else:
-    first = peers.client().blocking_key_value_get(key, _FOREVER_SECONDS * 1000)
+    with watchdog.resting():
+      first = peers.client().blocking_key_value_get(
+        key, _FOREVER_SECONDS * 1000
+      )
     _compare(json.loads(first), own)
   wait_for_all('same')
 

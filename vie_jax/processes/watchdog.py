@@ -9,12 +9,13 @@ main.py starts one. Whatever does something tells it with the functions below,
 which do nothing where nobody watches.
 """
 
+import contextlib
 import faulthandler
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -47,14 +48,14 @@ class Watchdog:
     self._log_path: str | os.PathLike | None = None
     self._leave = leave
     self._changed = threading.Condition()
-    self._is_over = False
+    self._is_over, self._is_resting = False, False
     self._what, self._limit = 'the start', self._slow_seconds
     self._since = time.monotonic()
 
   def __enter__(self):
     global _active
     _active = self
-    if self._seconds:
+    if self._seconds > 0:
       threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
     return self
 
@@ -82,6 +83,18 @@ class Watchdog:
     with self._changed:
       self._since = time.monotonic()
 
+  @contextlib.contextmanager
+  def resting(self) -> Iterator[None]:
+    """Watches nothing within a with-statement, as where others are awaited."""
+    with self._changed:
+      self._is_resting = True
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._is_resting = False
+        self._since = time.monotonic()
+
   def also_write_to(self, path: str | os.PathLike) -> None:
     """Has the stacks go to a file, too, besides standard error."""
     self._log_path = path
@@ -90,6 +103,8 @@ class Watchdog:
     with self._changed:
       while not self._is_over:
         left = self._since + self._limit - time.monotonic()
+        if self._is_resting:
+          left = self._seconds
         if left <= 0:
           break
         # Not the whole time: what is expected next may have less of it.
@@ -142,6 +157,11 @@ def beat() -> None:
   """See `Watchdog.beat`."""
   if _active is not None:
     _active.beat()
+
+
+def resting() -> contextlib.AbstractContextManager:
+  """See `Watchdog.resting`."""
+  return contextlib.nullcontext() if _active is None else _active.resting()
 
 
 def also_write_to(path: str | os.PathLike) -> None:
