@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from vie_jax.models import folded_conv
 
@@ -89,3 +90,46 @@ def test_max_pool_pads_even_sizes_at_the_end_only():
   x = jnp.arange(4.0).reshape(1, 4, 1, 1, 1)
   pooled = folded_conv.max_pool(x, window=(3, 1, 1), strides=(2, 1, 1))
   np.testing.assert_array_equal(pooled.ravel(), [2.0, 3.0])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('kind', ['distinct', 'flat', 'few values'])
+def test_max_pool_and_its_gradient_are_those_of_xla(kind, dtype):
+  draw = np.random.default_rng(1)
+  x = {
+    'distinct': draw.standard_normal((2, 3, 9, 12, 4)),
+    'flat': np.ones((2, 3, 9, 12, 4)),
+    'few values': draw.integers(-1, 2, (2, 3, 9, 12, 4)),
+  }[kind]
+  x = jnp.asarray(x, dtype)
+  weights = jnp.asarray(draw.standard_normal((2, 3, 5, 6, 4)), jnp.float32)
+
+  def ours(x):
+    return folded_conv.max_pool(x, window=(1, 3, 3), strides=(1, 2, 2))
+
+  def theirs(x):
+    frames = x.reshape(6, *x.shape[2:])
+    pooled = nn.max_pool(frames, (3, 3), (2, 2), padding='SAME')
+    return pooled.reshape(weights.shape)
+
+  def gradient(pool):
+    return jax.grad(lambda x: jnp.sum(weights * pool(x)))(x)
+
+  np.testing.assert_array_equal(ours(x), theirs(x))
+  one, other = (gradient(pool).astype(jnp.float32) for pool in (ours, theirs))
+  if kind == 'few values':
+    # Which of several equal values it goes to is a matter of order.
+    one, other = jnp.sum(one), jnp.sum(other)
+  bound = 1e-5 if dtype == 'float32' else 2e-2
+  np.testing.assert_allclose(one, other, rtol=bound, atol=bound)
+
+
+def test_max_pool_hides_no_nan():
+  for place in np.ndindex(1, 5, 5):
+    x = jnp.zeros((1, 1, 5, 5, 1)).at[(0, *place, 0)].set(jnp.nan)
+    pooled = folded_conv.max_pool(x, window=(1, 3, 3), strides=(1, 2, 2))
+    _, i, j = place
+    windows = np.isnan(np.asarray(pooled))[0, 0, :, :, 0]
+    for row, column in np.ndindex(3, 3):
+      is_inside = abs(2 * row - i) <= 1 and abs(2 * column - j) <= 1
+      assert windows[row, column] == is_inside

@@ -16,29 +16,36 @@ from flax import linen as nn
 Size = tuple[int, int, int]  # time, height, width
 
 
-def temporal_taps(
+def taps_along(
   x: jax.Array,
+  axis: int,
   kernel: int,
   stride: int,
   padding: tuple[int, int],
   fill: float,
 ) -> list[jax.Array]:
-  """Shifted copies of a clip, one per tap of a temporal kernel.
+  """Shifted copies of an array, one per tap of a kernel along an axis.
 
   Args:
-    x: [B, T, H, W, C].
-    kernel: taps in time.
-    stride: distance in frames between outputs.
-    padding: frames added before the first and after the last.
-    fill: value of the frames added.
+    x: any shape.
+    axis: of time, height or width.
+    kernel: taps.
+    stride: distance between outputs.
+    padding: how much is added before the first and after the last.
+    fill: value of what is added.
 
   Returns:
-    A list of `kernel` arrays [B, T', H, W, C].
+    A list of `kernel` arrays, shorter than `x` along the axis by the stride.
   """
-  x = jnp.pad(x, ((0, 0), padding, *((0, 0),) * 3), constant_values=fill)
-  num_outputs = (x.shape[1] - kernel) // stride + 1
+  widths = [(0, 0)] * x.ndim
+  widths[axis] = padding
+  x = jnp.pad(x, widths, constant_values=fill)
+  num_outputs = (x.shape[axis] - kernel) // stride + 1
   last = (num_outputs - 1) * stride + 1
-  return [x[:, tap : tap + last : stride] for tap in range(kernel)]
+  return [
+    jax.lax.slice_in_dim(x, tap, tap + last, stride, axis)
+    for tap in range(kernel)
+  ]
 
 
 class FoldedConv(nn.Module):
@@ -72,8 +79,8 @@ class FoldedConv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     padding = ((time - 1) // 2,) * 2
-    taps = temporal_taps(
-      x.astype(self.dtype), time, self.strides[0], padding, 0.0
+    taps = taps_along(
+      x.astype(self.dtype), 1, time, self.strides[0], padding, 0.0
     )
     x = jnp.concatenate(taps, axis=-1) if time > 1 else taps[0]
     # Channels of the concatenation run over (tap, in).
@@ -92,8 +99,9 @@ class FoldedConv(nn.Module):
 def max_pool(x: jax.Array, *, window: Size, strides: Size) -> jax.Array:
   """Maximum over space and time, padded as TensorFlow's 'SAME'.
 
-  Space is pooled frame by frame; what is left of time is the maximum of
-  shifted copies.
+  One axis after the other, as the maximum of shifted copies: the gradient of
+  XLA's own pooling takes several times as long (docs/performance.md). Where
+  values of a window are equal, the first has the gradient, as there.
 
   Args:
     x: [B, T, H, W, C].
@@ -101,17 +109,22 @@ def max_pool(x: jax.Array, *, window: Size, strides: Size) -> jax.Array:
     strides: (time, height, width).
 
   Returns:
-    [B, T', H', W', C], each axis ceil-divided by its stride. At even sizes
-    the padding of minus infinity lies at the end only, unlike PyTorch's
-    (official code).
+    [B, T', H', W', C], each axis ceil-divided by its stride; NaN where the
+    window has one. At even sizes the padding of minus infinity lies at the end
+    only, unlike PyTorch's (official code).
   """
-  frames = x.reshape(-1, *x.shape[2:])
-  pooled = nn.max_pool(frames, window[1:], strides[1:], padding='SAME')
-  x = pooled.reshape(*x.shape[:2], *pooled.shape[1:])
-  if window[0] == strides[0] == 1:
-    return x
-  (padding,) = jax.lax.padtype_to_pads(
-    x.shape[1:2], window[:1], strides[:1], 'SAME'
-  )
-  taps = temporal_taps(x, window[0], strides[0], padding, -jnp.inf)
-  return functools.reduce(jnp.maximum, taps)
+  for axis in (2, 3, 1):
+    size, stride = window[axis - 1], strides[axis - 1]
+    if size == stride == 1:
+      continue
+    (padding,) = jax.lax.padtype_to_pads(
+      x.shape[axis : axis + 1], (size,), (stride,), 'SAME'
+    )
+    taps = taps_along(x, axis, size, stride, padding, -jnp.inf)
+    x = functools.reduce(_larger, taps)
+  return x
+
+
+def _larger(one: jax.Array, other: jax.Array) -> jax.Array:
+  """The larger of two; of equal ones the first alone has the gradient."""
+  return jnp.where((other > one) | jnp.isnan(other), other, one)
