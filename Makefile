@@ -59,13 +59,14 @@ $(TOOLS): $(INSTALLED)
 	$@/bin/python -m pip install --quiet --disable-pip-version-check \
 	  pip-audit==2.10.1 uv==0.13.9
 
-# The marker is written last: a set-up that was cut short is done again.
+# The marker is written last: a set-up that was cut short is done again. Most of
+# the modules are never imported: Python compiles those that are.
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 	  { echo "vie_jax needs Python 3.11.4 or later; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[test]'
+	  --no-compile --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 clean:

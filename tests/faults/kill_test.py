@@ -146,7 +146,7 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   command = tiny_run.command(killed, demo_dataset, **options)
   folders = [path / mode / LABELLED[mode][0] for path in (whole, killed)]
   moments = (None, 'a save', 'the evaluation')
-  kills = Kills(command, folders[1], tmp_path / 'announced', moments, 30)
+  kills = Kills(command, folders[1], tmp_path / 'announced', moments, 12)
   kills.many(NUM_LABELLED_KILLS)
   tiny_run.run(command, patience_seconds=LONG_SECONDS)
   expected, found = (fault_runs.digests_of(folder) for folder in folders)
