@@ -164,14 +164,9 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   )
 
 
-def progress(log):
-  """A number that grows while a run writes to its log."""
-  return log.stat().st_size if log.exists() else 0
-
-
 @pytest.mark.slow
 def test_a_supervised_run_ends_by_itself_under_kills(demo_dataset, tmp_path):
-  options = {**OPTIONS, 'num_steps': 150}
+  options = {**OPTIONS, 'num_steps': 200}
   command = tiny_run.command(tmp_path, demo_dataset, **options)
   supervise = [
     sys.executable,
@@ -182,13 +177,13 @@ def test_a_supervised_run_ends_by_itself_under_kills(demo_dataset, tmp_path):
     *command,
   ]
   process, generator = tiny_run.start(supervise), random.Random(0)
-  num_kills, log = 0, tmp_path / 'train.log'
+  num_kills, newest = 0, -1
   while process.poll() is None and num_kills < 5:
-    before = progress(log)
-    while process.poll() is None and progress(log) < before + 4000:
-      time.sleep(0.05)
-    time.sleep(generator.uniform(0, 3))
-    num_kills += fault_runs.kill_children(process.pid)
+    if max(fault_runs.steps_of(tmp_path), default=-1) > newest:
+      time.sleep(generator.uniform(0, 1))
+      num_kills += fault_runs.kill_children(process.pid)
+      newest = max(fault_runs.steps_of(tmp_path))
+    time.sleep(0.05)
   output = tiny_run.output_of(process)
   assert process.returncode == 0, output
   assert fault_runs.steps_of(tmp_path)[-1] == options['num_steps']
