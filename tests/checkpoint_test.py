@@ -98,7 +98,9 @@ def save(workdir, steps, *, num_devices=1, **options):
   return copies
 
 
-@pytest.mark.parametrize('num_devices', [1, 8])
+@pytest.mark.parametrize(
+  'num_devices', [pytest.param(1, marks=pytest.mark.slow), 8]
+)
 def test_what_is_saved_is_the_state_at_that_time(tmp_path, num_devices):
   state = first_state(num_devices)
   expected = {}

@@ -68,11 +68,9 @@ def command(workdir, dataset, base='vie_single', mode='train', **changes):
 
 
 def environment(num_devices=1):
-  """A quick start and compilation, shared by all runs; so many devices."""
+  """Quick compilation, shared by all runs, and so many devices."""
   return os.environ | {
     'JAX_PLATFORMS': 'cpu',
-    # Has TensorFlow not load Keras, a tenth of the start.
-    'TF_USE_LEGACY_KERAS': '1',
     'XLA_FLAGS': (
       '--xla_backend_optimization_level=0 '
       f'--xla_force_host_platform_device_count={num_devices}'

@@ -149,7 +149,13 @@ def test_no_step_depends_on_the_number_of_devices():
     state = after[1]
 
 
-@pytest.mark.parametrize('name', ['instance_recognition', 'local_aggregation'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('instance_recognition', marks=pytest.mark.slow),
+    'local_aggregation',
+  ],
+)
 def test_state_keeps_its_layout_and_no_step_recompiles(mesh8, name, caplog):
   state, steps = start(mesh8)
   layout = train_state.layout(state, mesh8)

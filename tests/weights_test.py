@@ -155,7 +155,7 @@ def official_file(path, name, seed=0, **more):
   'name',
   [
     'vie_single',
-    'vie_3dresnet',
+    pytest.param('vie_3dresnet', marks=pytest.mark.slow),
     pytest.param('vie_twostream_s', marks=pytest.mark.slow),
   ],
 )
