@@ -167,8 +167,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint config_check environment evaluate experiment finite '
     'metric_log optimizer processes run_log run_record sharding '
     'run_weights skipped_steps step_trace train_loop train_state train_step '
-    'weights '
-    'workdir_lock',
+    'weights workdir_lock',
     'jax optax clu ml_collections',
   ),
 }

@@ -116,10 +116,10 @@ def test_figures_wait_for_room_and_all_are_written(tmp_path, caplog):
     fault_runs.fill(disk / 'other')
     write_losses(writer, steps[50:500])
     assert writer.is_behind
-    assert not metric_log.are_safe(writer)
+    assert not metric_log.make_safe(writer)
     (disk / 'other').unlink()
     write_losses(writer, steps[500:])
-    assert metric_log.are_safe(writer)
+    assert metric_log.make_safe(writer)
     writer.close()
     assert metric_log.curve(workdir, 'loss') == (steps, [s / 2 for s in steps])
     assert tensorboard_steps(workdir) == {*steps}
@@ -160,7 +160,7 @@ def test_figures_that_are_safe_outlive_the_disk(tmp_path):
     workdir = disk.folder / 'run'
     writer = metric_log.open_writers(workdir, from_step=None, is_main=True)
     write_losses(writer, range(1, 4))
-    assert metric_log.are_safe(writer)
+    assert metric_log.make_safe(writer)
     write_losses(writer, range(4, 6))
     disk.fail()
     writer.close()
@@ -173,7 +173,7 @@ def test_figures_that_are_safe_outlive_the_disk(tmp_path):
 def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):
   writer = metric_log.open_writers(tmp_path, from_step=None, is_main=False)
   writer.write_scalars(1, {'loss': 1.0})
-  assert metric_log.are_safe(writer)
+  assert metric_log.make_safe(writer)
   assert list(tmp_path.iterdir()) == []
 
 

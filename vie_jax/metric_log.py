@@ -326,7 +326,7 @@ class Writers(metric_writers.MultiWriter):
     super().flush()
     self._tell()
 
-  def is_safe(self) -> bool:
+  def make_safe(self) -> bool:
     """Brings all figures to the disk; False if some wait for room.
 
     Raises:
@@ -363,13 +363,13 @@ class Writers(metric_writers.MultiWriter):
       )
 
 
-def are_safe(writer: Writers) -> bool:
-  """Whether figures are on the disk, of all processes; all of them call this.
+def make_safe(writer: Writers) -> bool:
+  """Brings figures to the disk; False if some wait. All processes call this.
 
   A checkpoint outlives a power cut, and who goes on from it writes no figures
   of the steps before: they must outlive it, too.
   """
-  return not agreement.anywhere(not writer.is_safe())
+  return not agreement.anywhere(not writer.make_safe())
 
 
 class _ScalarsToLog(metric_writers.LoggingWriter):

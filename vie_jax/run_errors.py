@@ -48,7 +48,8 @@ _PASSING = (errno.EIO, errno.ENOMEM, errno.EROFS, errno.ESTALE)
 def leave(error: BaseException, workdir: str) -> None:
   """Says what an error means, and ends the process, if it is no mistake.
 
-  The other processes of the run end, too.
+  The other processes of the run end, too. Returns only after a mistake of the
+  code in a run of one process, which Python says more about.
 
   Args:
     error: being handled.

@@ -298,7 +298,7 @@ class _Reporter:
     self.check(state)
     self._check_lock()
     # A run that goes on from here writes no figures of the steps before.
-    if not metric_log.are_safe(self.writer):
+    if not metric_log.make_safe(self.writer):
       self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
       return
     self._checkpoints.save(

@@ -111,23 +111,35 @@ def test_a_checkpoint_that_cannot_be_read_to_its_end_is_found(
   )
 
 
+def hung(folder, dataset, patch, mode, **changes):
+  """A run of a mode that nothing was trained for, in which a patch sleeps."""
+  command = tiny_run.command(
+    folder,
+    dataset,
+    mode=mode,
+    init_from='random',
+    fault__watchdog_seconds=LIMIT,
+    **changes,
+  )
+  ended = fault_runs.finish(fault_runs.patched(command, patch))
+  assert ended.code == RETRY, ended.output
+  return ended
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ['embed', 'knn_eval', 'retrieve'])
 def test_a_loader_that_sleeps_while_videos_are_embedded_is_found(
   demo_dataset, tmp_path, mode
 ):
-  command = tiny_run.command(
+  ended = hung(
     tmp_path,
     demo_dataset,
-    mode=mode,
-    init_from='random',
+    SLEEPS,
+    mode,
     embed__batch_size=16,
     knn__batch_size=16,
-    fault__watchdog_seconds=LIMIT,
     fault__watchdog_slow_seconds=40,
   )
-  ended = fault_runs.finish(fault_runs.patched(command, SLEEPS))
-  assert ended.code == RETRY, ended.output
   assert 'Nothing was heard of the next embeddings' in ended.output
   assert 'read_for_ever' in ended.output
 
@@ -146,16 +158,13 @@ frame_store.FrameStore.open = sleep_while_opening
 def test_a_data_set_that_cannot_be_opened_is_found(
   demo_dataset, tmp_path, mode
 ):
-  command = tiny_run.command(
+  ended = hung(
     tmp_path,
     demo_dataset,
-    mode=mode,
-    init_from='random',
+    OPEN_SLEEPS,
+    mode,
     dataset__label_columns="('motion',)",
-    fault__watchdog_seconds=LIMIT,
     fault__watchdog_slow_seconds=30,
   )
-  ended = fault_runs.finish(fault_runs.patched(command, OPEN_SLEEPS))
-  assert ended.code == RETRY, ended.output
   assert 'Nothing was heard of the start' in ended.output
   assert 'sleep_while_opening' in ended.output

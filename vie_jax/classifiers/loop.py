@@ -203,7 +203,7 @@ class Loop:
       self._stop(int(state.step), 'a parameter is not finite')
     self._check_lock()
     # A training that goes on from here writes no figures of the steps before.
-    if not metric_log.are_safe(self._writer):
+    if not metric_log.make_safe(self._writer):
       self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
       return
     progress = dataclasses.replace(
