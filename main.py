@@ -10,7 +10,6 @@ command again goes on where it stopped. Several processes, on one machine or
 many, are one run: docs/multihost.md.
 """
 
-import json
 import os
 
 from vie_jax.processes import preemption
@@ -23,44 +22,23 @@ if __name__ == '__main__':
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import jax
-from absl import app, flags, logging
-from jax.experimental import multihost_utils
+from absl import app, flags
 from ml_collections import config_flags
 
-from vie_jax import (
-  command_line,
-  compilation_cache,
-  convert,
-  describe,
-  embed,
-  evaluate,
-  finetune,
-  linear_eval,
-  retrieve,
-  run_errors,
-  run_log,
-  train,
-)
-from vie_jax.processes import (
-  agreement,
-  distributed,
-  peers,
-  process_environment,
-  watchdog,
-)
+from vie_jax import command_line
+from vie_jax.processes import process_environment
 
-MODES = {
-  'train': train.train_and_evaluate,
-  'convert': convert.convert,
-  'describe': describe.describe,
-  'embed': embed.embed,
-  'finetune': finetune.finetune,
-  'knn_eval': evaluate.knn_eval,
-  'linear_eval': linear_eval.linear_eval,
-  'retrieve': retrieve.retrieve,
-  'supervised': finetune.supervised,
-}
+MODES = (
+  'convert',
+  'describe',
+  'embed',
+  'finetune',
+  'knn_eval',
+  'linear_eval',
+  'retrieve',
+  'supervised',
+  'train',
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
@@ -70,7 +48,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Folder of the run. Default: workdir/ and the name of the config.',
 )
-_MODE = flags.DEFINE_enum('mode', 'train', sorted(MODES), 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
   'auto',
@@ -88,42 +66,18 @@ _TIMEOUTS = {
 
 
 def main(unused_argv):
-  """Runs one mode; expected errors are one line, not a traceback."""
+  """Runs one mode, see `program.run`."""
   workdir = command_line.workdir(_WORKDIR.value)
-  run_log.to_terminal()
-  fault = _CONFIG.value.fault
-  preemption.SIGNALS.listen_to(fault)
-  compilation_cache.use()
-  try:
-    with (
-      preemption.SIGNALS.raising(),
-      watchdog.Watchdog(fault.watchdog_seconds, fault.watchdog_slow_seconds),
-    ):
-      _start_processes(workdir)
-      MODES[_MODE.value](_CONFIG.value, workdir)
-  except (Exception, preemption.Stopped) as error:
-    run_errors.leave(error, workdir)
-    raise
-  distributed.finish()
+  # Not at the top: TensorFlow takes seconds, and a mistake in the command line
+  # is said before.
+  from vie_jax import program
 
-
-def _start_processes(workdir):
-  """Connects the processes of the run, and sees that they are alike."""
-  seconds = {name: flag.value for name, flag in _TIMEOUTS.items()}
-  distributed.initialize(_DISTRIBUTED.value, distributed.Timeouts(**seconds))
-  if jax.distributed.is_initialized():
-    preemption.SIGNALS.agree_by(multihost_utils.reached_preemption_sync_point)
-  if not peers.is_shared():
-    return
-  run_log.to_terminal(f'[{peers.index()}] ')
-  logging.info('This is %s.', peers.describe())
-  agreement.check_same(
-    {
-      'JAX': jax.__version__,
-      '--mode': _MODE.value,
-      '--workdir': workdir,
-      'config': json.loads(_CONFIG.value.to_json_best_effort()),
-    }
+  program.run(
+    _MODE.value,
+    _CONFIG.value,
+    workdir,
+    choice=_DISTRIBUTED.value,
+    timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
   )
 
 

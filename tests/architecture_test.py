@@ -170,6 +170,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'weights workdir_lock',
     'jax optax clu ml_collections',
   ),
+  'program': (
+    'compilation_cache convert describe embed evaluate finetune linear_eval '
+    'processes retrieve run_errors run_log train',
+    'jax ml_collections',
+  ),
 }
 # Files that may import more than their folder, inside functions.
 EXCEPTIONS = {'models/official_files.py': 'tensorflow'}
@@ -238,6 +243,24 @@ for name in {WITHOUT_TENSORFLOW}:
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_a_mistake_in_the_command_line_is_said_before_the_slow_imports():
+  code = """
+import sys
+for name in ('jax', 'tensorflow', 'vie_jax.train'):
+  sys.modules[name] = None  # importing it now fails
+import main
+"""
+  environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_main_offers_the_modes_that_there_are():
+  main = importlib.import_module('main')
+  assert set(main.MODES) == set(
+    importlib.import_module('vie_jax.program').MODES
+  )
 
 
 def test_of_the_data_tools_only_show_uses_the_package():
