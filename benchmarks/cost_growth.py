@@ -41,9 +41,9 @@ import result_lines
 
 from configs import vie_slow
 from vie_jax import (
+  blueprint,
   describe,
   device_augment,
-  experiment,
   sharding,
   train,
   train_state,
@@ -137,7 +137,7 @@ def _parts(name, sizes):
       bank_programs.NETWORK,
     )
   config = config_of(sizes)
-  shape = experiment.clip_shape(config)
+  shape = blueprint.clip_shape(config)
   # Of frames that are stored so small that the window is no larger than it
   # has to be: a resize of the same frames for all sides would hide the rest.
   side = config.crop.short_side_max
@@ -146,7 +146,7 @@ def _parts(name, sizes):
     input_bytes_per_clip=shape[0] * side * side * 3 + 5 * scaling.WORD,
   )
   return Parts(
-    experiment.build_model(config),
+    blueprint.build_model(config),
     shape,
     (batch, shape[0], side, side, 3),
     functools.partial(
@@ -179,7 +179,7 @@ class Program:
     config = config_of({'frames': 8, 'side': 64, **sizes})
     self._parts, self._sizes = _parts(name, sizes), sizes
     self._mesh = sharding.make_mesh(1)
-    method = train.method_of(config, sizes['videos'])
+    method = blueprint.method_of(config, sizes['videos'])
     self._rule, _ = train.build_optimizer(config)
     shapes = jax.eval_shape(self._first_state, jax.random.key(0))
     step = train_step.compile_steps(

@@ -116,7 +116,7 @@ def prepare_step(case):
   """The step of the same training, again and again on one batch."""
   import jax
 
-  from vie_jax import experiment, sharding, train, train_step
+  from vie_jax import blueprint, experiment, sharding, train, train_step
 
   config = program_runs.config_of(case['config'], case['overrides'])
   with experiment.open_experiment(config) as parts:
@@ -128,7 +128,7 @@ def prepare_step(case):
       model=parts.model,
       optimizer=rule,
       augment=parts.augment,
-      method=train.method_of(config, parts.train.num_instances),
+      method=blueprint.method_of(config, parts.train.num_instances),
       mesh=parts.mesh,
     )['local_aggregation']
     holder = [experiment.state_initializer(parts, rule)(jax.random.key(0))]

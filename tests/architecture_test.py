@@ -62,9 +62,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'patient_file': ('disk', ''),
   'command_line': ('processes.exit_codes untrusted', 'ml_collections'),
   'run_errors': (
-    'checkpoint config_check embed embeddings.foreign_embeddings '
-    'disk input_pipeline metric_log models.official_checkpoint '
-    'processes result untrusted workdir_lock',
+    'checkpoint config_check disk embeddings.clip_files '
+    'embeddings.foreign_embeddings finite input_pipeline '
+    'models.official_checkpoint processes result untrusted workdir_lock',
     '',
   ),
   'run_log': ('patient_file processes untrusted', ''),
@@ -87,9 +87,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
+  'blueprint': (
+    'config_check models objective.memory_bank sharding train_step',
+    'jax flax ml_collections',
+  ),
   'experiment': (
-    'config_check device_augment input_pipeline models '
-    'objective.memory_bank processes sharding train_state',
+    'blueprint config_check device_augment input_pipeline models '
+    'processes train_state',
     'jax flax numpy optax ml_collections',
   ),
   'run_weights': (
@@ -107,27 +111,27 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'checkpoint classifiers config_check device_augment environment '
+    'blueprint checkpoint classifiers config_check device_augment environment '
     'evaluation experiment finite input_pipeline metric_log models.networks '
     'processes result run_log run_record sharding skipped_steps weights '
     'workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
-    'checkpoint config_check experiment models processes weights workdir_lock',
+    'blueprint checkpoint config_check models processes weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'describe': (
-    'config_check experiment models planning.plan',
+    'blueprint config_check models planning.plan',
     'jax ml_collections',
   ),
   'planning/plan': (
-    'config_check evaluation.knn experiment input_pipeline.augmentation '
-    'models objective.memory_bank planning train',
+    'blueprint config_check evaluation.knn input_pipeline.augmentation models '
+    'objective.memory_bank planning',
     'jax numpy ml_collections',
   ),
   'embed': (
-    'config_check device_augment embeddings evaluation experiment '
+    'blueprint config_check device_augment embeddings evaluation experiment '
     'models.networks processes result run_log sharding untrusted weights '
     'workdir_lock',
     'jax flax numpy ml_collections',
@@ -164,15 +168,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'clu',
   ),
   'train': (
-    'checkpoint config_check environment evaluate experiment finite '
+    'blueprint checkpoint config_check environment evaluate experiment finite '
     'metric_log optimizer processes run_log run_record sharding '
     'run_weights skipped_steps step_trace train_loop train_state train_step '
     'weights workdir_lock',
     'jax optax clu ml_collections',
   ),
   'program': (
-    'compilation_cache convert describe embed evaluate finetune linear_eval '
-    'processes retrieve run_errors run_log train',
+    'compilation_cache processes run_errors run_log',
     'jax ml_collections',
   ),
 }
@@ -251,6 +254,19 @@ import sys
 for name in ('jax', 'tensorflow', 'vie_jax.train'):
   sys.modules[name] = None  # importing it now fails
 import main
+"""
+  environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_what_reads_no_data_needs_no_tensorflow():
+  code = """
+import sys
+for name in ('tensorflow', 'clu'):
+  sys.modules[name] = None  # importing it now fails
+from vie_jax import program
+for mode in ('convert', 'describe'):
+  program.find(mode)
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)

@@ -12,6 +12,7 @@ import tiny_run
 from oracle import official, reference_network
 
 from vie_jax import (
+  blueprint,
   config_check,
   device_augment,
   embed,
@@ -20,7 +21,7 @@ from vie_jax import (
   result,
   weights,
 )
-from vie_jax.embeddings import foreign_embeddings
+from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import features
 from vie_jax.input_pipeline import frame_store, image_folder, image_pipeline
 from vie_jax.models import official_checkpoint
@@ -107,7 +108,7 @@ def test_embeddings_do_not_depend_on_the_batch_size(tmp_path):
 def refusal(config, tmp_path):
   with pytest.raises(
     (
-      embed.ClipsError,
+      clip_files.ClipsError,
       config_check.ConfigError,
       frame_store.DatasetError,
     )
@@ -332,13 +333,13 @@ def test_an_array_of_clips_has_layers_too(tmp_path):
   clips = write_clips(tmp_path, 3, 1, 32, 32, 3)
   config = config_of('vie_single', tmp_path, embed__layer='conv5')
   found = embed.embed(config, str(tmp_path / 'W'))
-  model = experiment.build_model(config)
+  model = blueprint.build_model(config)
   loaded = weights.load(
     config,
     'W',
     model,
     clip_shape=(1, 32, 32, 3),
-    mesh=experiment.make_mesh(config),
+    mesh=blueprint.make_mesh(config),
   )
   normalised = device_augment.normalize(clips.astype(np.float32))
   readouts = model.apply(loaded.variables, normalised, method='readouts')

@@ -8,7 +8,7 @@ import pytest
 from clu import metric_writers
 from tensorboard.backend.event_processing import event_accumulator
 
-from vie_jax import metric_log, patient_file
+from vie_jax import finite, metric_log, patient_file
 
 
 def write(workdir, steps, *, from_step=None):
@@ -186,7 +186,7 @@ def test_no_room_at_the_end_does_not_hide_what_ended_the_run():
       if error is not None:
         raise error
 
-  with pytest.raises(metric_log.DivergedError, match='the loss'):
-    run(metric_log.DivergedError('the loss is nan'))
+  with pytest.raises(finite.DivergedError, match='the loss'):
+    run(finite.DivergedError('the loss is nan'))
   with pytest.raises(OSError, match='No space left'):
     run(None)

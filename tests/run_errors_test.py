@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from vie_jax import checkpoint, config_check, metric_log, run_errors
+from vie_jax import checkpoint, config_check, finite, run_errors
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import exit_codes, preemption
@@ -26,7 +26,7 @@ from vie_jax.processes import exit_codes, preemption
     (frame_store.UnreadableError('a record', 'Check it.'), exit_codes.REFUSED),
     (frame_store.DatasetError('There is none.'), exit_codes.REFUSED),
     (config_check.ConfigError('config.seed'), exit_codes.REFUSED),
-    (metric_log.DivergedError('step 3'), exit_codes.REFUSED),
+    (finite.DivergedError('step 3'), exit_codes.REFUSED),
   ],
   ids=str,
 )

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import checkpoint, metric_log, train, train_loop
+from vie_jax import blueprint, checkpoint, finite, metric_log, train, train_loop
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_method_fits_the_size_of_the_data_set(
   num_videos, num_neighbors, num_clusters, caplog
 ):
   with caplog.at_level('INFO'):
-    method = train.method_of(default.get_config(), num_videos)
+    method = blueprint.method_of(default.get_config(), num_videos)
   assert method.num_videos == num_videos
   assert method.num_neighbors == num_neighbors
   assert method.num_clusters == num_clusters
@@ -41,9 +41,9 @@ def test_the_method_fits_the_size_of_the_data_set(
 def test_more_noise_than_videos_is_warned_of(loss, caplog):
   config = default.get_config()
   config.instance_recognition.loss = loss
-  train.method_of(config, 4096)
+  blueprint.method_of(config, 4096)
   assert 'num_noise' not in caplog.text
-  train.method_of(config, 4095)
+  blueprint.method_of(config, 4095)
   assert ('num_noise is 4096' in caplog.text) == (loss == 'nce')
 
 
@@ -55,7 +55,7 @@ def test_the_method_has_the_numbers_of_the_config():
   config.instance_recognition.num_noise = 77
   config.local_aggregation.kmeans_iterations = 3
   config.local_aggregation.kmeans_warm_iterations = 2
-  method = train.method_of(config, 1000)
+  method = blueprint.method_of(config, 1000)
   assert method.temperature == 0.2
   assert method.bank_momentum == 0.25
   assert method.instance_loss == 'softmax'
@@ -121,7 +121,7 @@ def test_divergence_is_noticed_by_whatever_looks_first(
     num_devices=1,
     **(every | {f'{looks}_every_steps': 2}),
   )
-  with pytest.raises(metric_log.DivergedError) as error:
+  with pytest.raises(finite.DivergedError) as error:
     train.train_and_evaluate(config, tmp_path)
   message = str(error.value)
   assert message.startswith('Training stopped at step 2: ')

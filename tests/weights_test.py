@@ -11,8 +11,8 @@ import pytest
 import tiny_run
 
 from vie_jax import (
+  blueprint,
   checkpoint,
-  experiment,
   run_weights,
   sharding,
   train_state,
@@ -46,9 +46,9 @@ def first_state(name, seed):
   """The first state of a run; nothing changes it."""
   config = tiny(name)
   initialize = train_state.initializer(
-    experiment.build_model(config),
+    blueprint.build_model(config),
     optax.identity(),
-    clip_shape=experiment.clip_shape(config),
+    clip_shape=blueprint.clip_shape(config),
     num_videos=NUM_VIDEOS,
     embedding_size=config.model.embedding_size,
     num_clusterings=1,
@@ -75,8 +75,8 @@ def load(config, workdir='nowhere'):
   return weights.load(
     config,
     workdir,
-    experiment.build_model(config),
-    clip_shape=experiment.clip_shape(config),
+    blueprint.build_model(config),
+    clip_shape=blueprint.clip_shape(config),
     mesh=mesh(),
   )
 
@@ -238,9 +238,9 @@ def warm_start(config, variables, workdir='nowhere'):
   return weights.warm_start(
     config,
     workdir,
-    experiment.build_model(config),
+    blueprint.build_model(config),
     variables,
-    clip_shape=experiment.clip_shape(config),
+    clip_shape=blueprint.clip_shape(config),
     mesh=mesh(),
   )
 

@@ -9,7 +9,13 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import checkpoint, config_check, experiment, weights, workdir_lock
+from vie_jax import (
+  blueprint,
+  checkpoint,
+  config_check,
+  weights,
+  workdir_lock,
+)
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import agreement
 
@@ -41,12 +47,12 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
       'official:PATH.'
     )
   folder = pathlib.Path(workdir)
-  model = experiment.build_model(config)
+  model = blueprint.build_model(config)
   found, memory = weights.load_official(
     config,
     model,
-    clip_shape=experiment.clip_shape(config),
-    mesh=experiment.make_mesh(config),
+    clip_shape=blueprint.clip_shape(config),
+    mesh=blueprint.make_mesh(config),
   )
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir_lock.hold(folder))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from vie_jax import config_check, experiment
+from vie_jax import blueprint, config_check
 from vie_jax.models import flops
 from vie_jax.planning import plan
 
@@ -36,8 +36,8 @@ def description(config: ml_collections.ConfigDict) -> dict:
     config_check.ConfigError: if a field cannot work.
   """
   config_check.check(config)
-  model = experiment.build_model(config)
-  shape = experiment.clip_shape(config)
+  model = blueprint.build_model(config)
+  shape = blueprint.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   variables = jax.eval_shape(
     functools.partial(model.init, train=False), jax.random.key(0), clip

@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import (
+  blueprint,
   config_check,
   device_augment,
   experiment,
@@ -28,56 +29,18 @@ from vie_jax import (
   weights,
   workdir_lock,
 )
-from vie_jax.embeddings import embed_sources, embedding_files, split_embeddings
+from vie_jax.embeddings import (
+  clip_files,
+  embed_sources,
+  embedding_files,
+  split_embeddings,
+)
 from vie_jax.evaluation import features
 from vie_jax.models import networks
 from vie_jax.processes import agreement, watchdog
-from vie_jax.untrusted import arrays
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
-ARRAY = 'clips'
-
-
-class ClipsError(ValueError):
-  """The file of clips is missing, or not what it should be."""
-
-
-def read_clips(path: str | pathlib.Path) -> np.ndarray:
-  """Reads the array `clips` of an .npz file.
-
-  Args:
-    path: of the file.
-
-  Returns:
-    uint8 [n, T, H, W, 3], RGB, already cropped.
-
-  Raises:
-    ClipsError: saying what is wrong with which file.
-  """
-  try:
-    found = arrays.read_npz(path, lambda name: name == ARRAY)
-  except FileNotFoundError:
-    raise ClipsError(f'There is no file {path} (config.embed.clips).') from None
-  except arrays.ArraysError as error:
-    raise ClipsError(
-      f'{path} (config.embed.clips) is damaged, or no .npz file of plain '
-      f'arrays: {error}.'
-    ) from error
-  clips = found.get(ARRAY)
-  if clips is None:
-    raise ClipsError(
-      f'{path} holds no array named {ARRAY!r}. Write it with '
-      f'numpy.savez(path, {ARRAY}=array).'
-    )
-  if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
-    raise ClipsError(
-      f'The clips of {path} are {clips.dtype} {list(clips.shape)}; they must '
-      'be uint8 [n, T, H, W, 3].'
-    )
-  if not clips.size:
-    raise ClipsError(f'{path} holds no clips: {list(clips.shape)}.')
-  return clips
 
 
 def embed_clips(
@@ -126,12 +89,12 @@ def _check_frames(config: ml_collections.ConfigDict, num_frames: int) -> None:
   """Refuses clips of a length that the network cannot take."""
   name, wanted = config.model.name, config.clip.num_frames
   if name == 'vie_trn' and num_frames != wanted:
-    raise ClipsError(
+    raise clip_files.ClipsError(
       f'The clips of config.embed.clips have {num_frames} frames; this '
       f'vie_trn is made for {wanted} (config.clip.num_frames).'
     )
   if networks.has_slowfast(name) and num_frames % config.model.alpha:
-    raise ClipsError(
+    raise clip_files.ClipsError(
       f'The clips of config.embed.clips have {num_frames} frames; {name} '
       f'needs a multiple of config.model.alpha, {config.model.alpha}.'
     )
@@ -153,7 +116,7 @@ def embed(config: ml_collections.ConfigDict, workdir: str) -> np.ndarray:
     for an array of clips it lies on the disk.
 
   Raises:
-    ClipsError, config_check.ConfigError, frame_store.DatasetError,
+    clip_files.ClipsError, config_check.ConfigError, frame_store.DatasetError,
     checkpoint.CheckpointError, result.ResultError,
     official_checkpoint.OfficialCheckpointError: with the remedy.
   """
@@ -176,7 +139,7 @@ def _embed_array(config, workdir):
   """Embeds the clips of a file."""
   started = time.monotonic()
   path = config.embed.clips
-  clips = read_clips(path)
+  clips = clip_files.read_clips(path)
   _check_frames(config, clips.shape[1])
   mesh, model, found = _network(config, workdir)
   dataset = {
@@ -254,13 +217,13 @@ def _embed_source(config, workdir):
 
 def _network(config, workdir):
   """The mesh, the network, and its weights."""
-  mesh = experiment.make_mesh(config, 'embed.batch_size')
-  model = experiment.build_model(config)
+  mesh = blueprint.make_mesh(config, 'embed.batch_size')
+  model = blueprint.build_model(config)
   found = weights.load(
     config,
     workdir,
     model,
-    clip_shape=experiment.clip_shape(config),
+    clip_shape=blueprint.clip_shape(config),
     mesh=mesh,
   )
   return mesh, model, found
@@ -305,7 +268,7 @@ def _fill(path, source, config, model, found, mesh):
 
 def _size(config, model, variables):
   """D, of the layer that is embedded."""
-  clip = jax.ShapeDtypeStruct((1, *experiment.clip_shape(config)), jnp.float32)
+  clip = jax.ShapeDtypeStruct((1, *blueprint.clip_shape(config)), jnp.float32)
   layer = config.embed.layer
   return jax.eval_shape(
     lambda v, c: features.apply(model, v, c, layer), variables, clip

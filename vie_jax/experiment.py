@@ -18,7 +18,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import config_check, device_augment, sharding, train_state
+from vie_jax import blueprint, config_check, device_augment, train_state
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -26,8 +26,6 @@ from vie_jax.input_pipeline import (
   instances,
   pipeline,
 )
-from vie_jax.models import networks
-from vie_jax.objective import memory_bank
 from vie_jax.processes import agreement, peers, preemption, watchdog
 
 
@@ -92,8 +90,8 @@ def open_experiment(
   """
   config_check.check(config)
   trained = (batch_size,) if trains else ()
-  mesh = make_mesh(config, *trained, eval_batch_size)
-  check_rows(mesh)
+  mesh = blueprint.make_mesh(config, *trained, eval_batch_size)
+  blueprint.check_rows(mesh)
   with contextlib.ExitStack() as stack:
     stores = {
       split: stack.enter_context(
@@ -122,8 +120,8 @@ def open_experiment(
         bin_frames=config.dataset.bin_frames,
       ),
       val=instances.all_videos(stores['val']),
-      model=build_model(config),
-      clip_shape=clip_shape(config),
+      model=blueprint.build_model(config),
+      clip_shape=blueprint.clip_shape(config),
       augment=functools.partial(
         device_augment.augment,
         size=config.crop.size,
@@ -267,76 +265,6 @@ def chance(parts: Experiment) -> dict[str, float]:
       frequent = np.bincount(train[train >= 0], minlength=1).argmax()
       found[column] = float((val == frequent).mean())
   return found
-
-
-def build_model(config: ml_collections.ConfigDict) -> nn.Module:
-  """Builds the network that `config.model` describes."""
-  model = config.model
-  return networks.build(
-    model.name,
-    embedding_size=model.embedding_size,
-    width=model.width,
-    fast_width=model.fast_width,
-    alpha=model.alpha,
-    batch_norm_decay=model.batch_norm_decay,
-    dtype=model.dtype,
-  )
-
-
-def clip_shape(
-  config: ml_collections.ConfigDict,
-) -> tuple[int, int, int, int]:
-  """The clips that the network is made for: (T, H, W, 3)."""
-  return (config.clip.num_frames, config.crop.size, config.crop.size, 3)
-
-
-def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
-  """The mesh of all devices in use.
-
-  Args:
-    config: `num_devices` says how many.
-    *batch_sizes: fields of batch sizes, which must split evenly over them.
-
-  Raises:
-    config_check.ConfigError: if one does not, or there are too few devices.
-  """
-  visible = jax.device_count()
-  if config.num_devices > visible:
-    raise config_check.ConfigError(
-      f'config.num_devices is {config.num_devices}, but {visible} are '
-      'visible; 0 takes all of them.'
-    )
-  if jax.process_count() > 1 and config.num_devices not in (0, visible):
-    raise config_check.ConfigError(
-      f'config.num_devices is {config.num_devices}, and the '
-      f'{jax.process_count()} processes of this run have {visible}: several '
-      'processes use all that they have; 0 takes them.'
-    )
-  mesh = sharding.make_mesh(config.num_devices)
-  for field in batch_sizes:
-    size = operator.attrgetter(field)(config)
-    if size % mesh.size:
-      raise config_check.ConfigError(
-        f'config.{field} is {size}, which does not split evenly over '
-        f'{mesh.size} devices; make it a multiple of {mesh.size}, or set '
-        'config.num_devices.'
-      )
-  return mesh
-
-
-def check_rows(mesh: Mesh) -> None:
-  """Refuses a number of devices that rows do not split over.
-
-  Rows are those of a memory bank or a readout, see `memory_bank.num_rows`.
-
-  Raises:
-    config_check.ConfigError: with the remedy.
-  """
-  if memory_bank.ROW_MULTIPLE % mesh.size:
-    raise config_check.ConfigError(
-      f'{mesh.size} devices are in use, and rows of memory banks and '
-      'readouts split evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
-    )
 
 
 def _check_labels(parts: Experiment) -> None:

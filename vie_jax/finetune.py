@@ -227,7 +227,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
   Raises:
     config_check.ConfigError, frame_store.DatasetError,
-    checkpoint.CheckpointError, result.ResultError, metric_log.DivergedError:
+    checkpoint.CheckpointError, result.ResultError, finite.DivergedError:
       with the remedy.
 
   Source: the paper's finetuning on UCF101 and HMDB51; its numbers are the

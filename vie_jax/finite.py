@@ -14,6 +14,10 @@ FLAG = 'is_skipped'
 nothing. Never written: `skipped_steps` counts it."""
 
 
+class DivergedError(RuntimeError):
+  """The loss, a parameter or the memory bank is no longer finite."""
+
+
 def all_finite(*trees: Any) -> jax.Array:
   """Whether every number of some trees is finite: bool scalar.
 

@@ -159,7 +159,7 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
   Raises:
     config_check.ConfigError, frame_store.DatasetError,
-    checkpoint.CheckpointError, result.ResultError, metric_log.DivergedError:
+    checkpoint.CheckpointError, result.ResultError, finite.DivergedError:
       with the remedy.
 
   Source: the paper's linear evaluation on Kinetics and, with images as static

@@ -43,10 +43,6 @@ _DISK_ERRORS = (
 )
 
 
-class DivergedError(RuntimeError):
-  """The loss, a parameter or the memory bank is no longer finite."""
-
-
 def read(workdir: str | pathlib.Path) -> Iterator[dict]:
   """Yields {'step': int, name: float, ...} for each line of a run's log.
 

@@ -1,26 +1,15 @@
 """One mode, from its start to its exit code: alone, or with other processes."""
 
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vie_jax import (
-  compilation_cache,
-  convert,
-  describe,
-  embed,
-  evaluate,
-  finetune,
-  linear_eval,
-  retrieve,
-  run_errors,
-  run_log,
-  train,
-)
+from vie_jax import compilation_cache, run_errors, run_log
 from vie_jax.processes import (
   agreement,
   distributed,
@@ -30,17 +19,27 @@ from vie_jax.processes import (
 )
 
 MODES = {
-  'train': train.train_and_evaluate,
-  'convert': convert.convert,
-  'describe': describe.describe,
-  'embed': embed.embed,
-  'finetune': finetune.finetune,
-  'knn_eval': evaluate.knn_eval,
-  'linear_eval': linear_eval.linear_eval,
-  'retrieve': retrieve.retrieve,
-  'supervised': finetune.supervised,
+  'convert': 'convert.convert',
+  'describe': 'describe.describe',
+  'embed': 'embed.embed',
+  'finetune': 'finetune.finetune',
+  'knn_eval': 'evaluate.knn_eval',
+  'linear_eval': 'linear_eval.linear_eval',
+  'retrieve': 'retrieve.retrieve',
+  'supervised': 'finetune.supervised',
+  'train': 'train.train_and_evaluate',
 }
-"""What main.py's `--mode` can be: (config, workdir) -> None."""
+"""What main.py's `--mode` can be, and where it is: (config, workdir) -> None.
+
+Only what is asked for is imported: those that read data take TensorFlow along,
+and its seconds.
+"""
+
+
+def find(mode: str) -> Callable[[ml_collections.ConfigDict, str], None]:
+  """The function of a mode."""
+  module, _, name = MODES[mode].partition('.')
+  return getattr(importlib.import_module(f'vie_jax.{module}'), name)
 
 
 def run(
@@ -61,6 +60,7 @@ def run(
       `process_environment.find_start`.
     timeouts: seconds, see `distributed.Timeouts`.
   """
+  start = find(mode)
   run_log.to_terminal()
   fault = config.fault
   preemption.SIGNALS.listen_to(fault)
@@ -72,7 +72,7 @@ def run(
     ):
       distributed.initialize(choice, distributed.Timeouts(**timeouts))
       _agree(mode, config, workdir)
-      MODES[mode](config, workdir)
+      start(config, workdir)
   except (Exception, preemption.Stopped) as error:
     run_errors.leave(error, workdir)
     raise

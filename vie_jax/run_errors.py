@@ -8,12 +8,11 @@ from vie_jax import (
   checkpoint,
   config_check,
   disk,
-  embed,
-  metric_log,
+  finite,
   result,
   workdir_lock,
 )
-from vie_jax.embeddings import foreign_embeddings
+from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.input_pipeline import frame_store, remote_errors
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import (
@@ -29,10 +28,10 @@ EXPECTED = (
   checkpoint.CheckpointError,
   config_check.ConfigError,
   process_environment.DistributedError,
-  embed.ClipsError,
+  clip_files.ClipsError,
   foreign_embeddings.EmbeddingsError,
   frame_store.DatasetError,
-  metric_log.DivergedError,
+  finite.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
   workdir_lock.WorkdirLockedError,

@@ -15,6 +15,7 @@ from absl import logging
 from clu import parameter_overview
 
 from vie_jax import (
+  blueprint,
   checkpoint,
   config_check,
   environment,
@@ -39,55 +40,6 @@ from vie_jax.experiment import Experiment
 from vie_jax.processes import agreement, preemption, watchdog
 
 CONFIG_FILE = 'config.json'
-
-
-def method_of(
-  config: ml_collections.ConfigDict, num_videos: int
-) -> train_step.Method:
-  """The numbers of the method, fitted to the size of the data set.
-
-  Args:
-    config: of the run.
-    num_videos: N. Background neighbours are at most N; clusters are fewer
-      where `min_videos_per_cluster` asks for it. Both are logged.
-  """
-  settings = config.local_aggregation
-  num_neighbors = min(settings.num_neighbors, num_videos)
-  most_clusters = max(1, num_videos // settings.min_videos_per_cluster)
-  num_clusters = min(settings.num_clusters, most_clusters)
-  for name, wanted, got in (
-    ('num_neighbors', settings.num_neighbors, num_neighbors),
-    ('num_clusters', settings.num_clusters, num_clusters),
-  ):
-    if got < wanted:
-      logging.info(
-        'local_aggregation.%s is %d instead of %d: there are only %d '
-        'training videos.',
-        name,
-        got,
-        wanted,
-        num_videos,
-      )
-  noise = config.instance_recognition
-  if noise.loss == 'nce' and noise.num_noise > num_videos:
-    logging.warning(
-      'instance_recognition.num_noise is %d, with only %d videos: NCE tends to '
-      'diverge then. The loss softmax is exact; see configs/demo.py.',
-      noise.num_noise,
-      num_videos,
-    )
-  return train_step.Method(
-    num_videos=num_videos,
-    temperature=config.objective.temperature,
-    bank_momentum=config.memory_bank.momentum,
-    instance_loss=config.instance_recognition.loss,
-    num_noise=config.instance_recognition.num_noise,
-    num_neighbors=num_neighbors,
-    num_clusters=num_clusters,
-    kmeans_iterations=settings.kmeans_iterations,
-    kmeans_warm_iterations=settings.kmeans_warm_iterations,
-    product_bytes=config.objective.product_bytes,
-  )
 
 
 def build_optimizer(config: ml_collections.ConfigDict):
@@ -341,7 +293,7 @@ class _Reporter:
       if good is None
       else f'the last good checkpoint, of step {good}, is kept'
     )
-    raise metric_log.DivergedError(
+    raise finite.DivergedError(
       f'Training stopped at step {step}: {reason}; {kept}. Lower '
       'config.optimizer.learning_rate, or look at the data, and run it '
       'again; or go on without such steps, --config.fault.on_nonfinite=skip.'
@@ -388,7 +340,7 @@ def train_and_evaluate(
     workdir_lock.WorkdirLockedError: if another process writes to the workdir.
     checkpoint.SaveFailedError: if the last state could not be saved, or
       `config.on_failed_save` is 'stop' and a state before could not be.
-    metric_log.DivergedError: if a figure is no longer finite, and the config
+    finite.DivergedError: if a figure is no longer finite, and the config
       does not have such steps skipped, or there are too many.
     preemption.Stopped: if a signal asks for it.
     frame_store.DatasetError: later on, if too many frames are damaged.
@@ -407,7 +359,7 @@ def train_and_evaluate(
         on_failed_save=config.on_failed_save,
       )
     )
-    method = method_of(config, parts.train.num_instances)
+    method = blueprint.method_of(config, parts.train.num_instances)
     rule, rate = build_optimizer(config)
     steps = train_step.compile_steps(
       experiment.state_shapes(parts, rule),

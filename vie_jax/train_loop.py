@@ -87,7 +87,7 @@ class Loop:
     Raises:
       preemption.Stopped: if a signal asks for it, after the step that runs was
         done and saved.
-      metric_log.DivergedError: if the numbers are no longer finite.
+      finite.DivergedError: if the numbers are no longer finite.
     """
     config, first_step = self.parts.config, int(state.step)
     if evaluation_is_due:

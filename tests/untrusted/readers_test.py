@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hostile_files import check_refused
 
-from vie_jax import embed, findings, metric_log, result
-from vie_jax.embeddings import foreign_embeddings
+from vie_jax import findings, metric_log, result
+from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import frame_store
 from vie_jax.models import official_checkpoint, official_files
@@ -40,9 +40,9 @@ def test_the_payload_runs_where_pickles_are_loaded(tmp_path):
 
 
 def test_clips_for_embedding(tmp_path, mark):
-  for _, path in hostile_files.hostile_npz(tmp_path, embed.ARRAY, mark):
+  for _, path in hostile_files.hostile_npz(tmp_path, clip_files.ARRAY, mark):
     check_refused(
-      lambda path=path: embed.read_clips(path), embed.ClipsError, path
+      lambda path=path: clip_files.read_clips(path), clip_files.ClipsError, path
     )
 
 

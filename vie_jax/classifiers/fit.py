@@ -198,7 +198,7 @@ def fit(
     result.ResultError: if the folder holds a training of other settings.
     checkpoint.CheckpointError: if all of its checkpoints are damaged.
     checkpoint.SaveFailedError: as in a pretraining.
-    metric_log.DivergedError: if the numbers are no longer finite.
+    finite.DivergedError: if the numbers are no longer finite.
     frame_store.DatasetError: if too many frames are damaged.
     preemption.Stopped: if a signal asks for it.
   """

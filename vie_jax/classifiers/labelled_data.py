@@ -13,7 +13,13 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import config_check, device_augment, experiment, sharding
+from vie_jax import (
+  blueprint,
+  config_check,
+  device_augment,
+  experiment,
+  sharding,
+)
 from vie_jax.evaluation import clip_scores
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
@@ -191,10 +197,10 @@ def open_images(
     official ImageNet pipeline.
   """
   config_check.check(config)
-  mesh = experiment.make_mesh(
+  mesh = blueprint.make_mesh(
     config, f'{group}.batch_size', f'{group}.eval_batch_size'
   )
-  experiment.check_rows(mesh)
+  blueprint.check_rows(mesh)
   settings = config[group]
   name = os.path.expanduser(name)
   with contextlib.ExitStack() as stack:
@@ -228,7 +234,7 @@ def open_images(
 
 
 def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
-  shape = experiment.clip_shape(config)
+  shape = blueprint.clip_shape(config)
   repeats = 1 if config.model.name in networks.FRAME_WISE else shape[0]
   size = config.crop.size
   options = {
@@ -265,7 +271,7 @@ def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
     num_clips=1,
     crop='center',
     has_other_columns=False,
-    model=experiment.build_model(config),
+    model=blueprint.build_model(config),
     clip_shape=shape,
     mesh=mesh,
     augment=lambda *clip: _tile(augment(*clip), repeats),

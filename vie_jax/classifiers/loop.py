@@ -190,7 +190,7 @@ class Loop:
   def _stop(self, step, reason):
     with contextlib.suppress(checkpoint.SaveFailedError):
       self._checkpoints.wait()
-    raise metric_log.DivergedError(
+    raise finite.DivergedError(
       f'The training stopped at step {step}: {reason}. Lower its '
       f'learning_rate, move {self._checkpoints.directory} away and run it '
       'again.'

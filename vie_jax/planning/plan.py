@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vie_jax import config_check, experiment, train
+from vie_jax import blueprint, config_check
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import augmentation
 from vie_jax.models import activations
@@ -120,7 +120,7 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
       f'config.plan.devices, {wanted.devices}, and at most config.plan.videos, '
       f'{num_videos}: set config.plan.batch_size.'
     )
-  method = train.method_of(config, num_videos)
+  method = blueprint.method_of(config, num_videos)
   return scaling.Sizes(
     num_videos=num_videos,
     num_devices=wanted.devices,
@@ -140,7 +140,7 @@ def network_of(
   config: ml_collections.ConfigDict, facts: dict
 ) -> scaling.Network:
   """What the cost of the config's network depends on; traced, not run."""
-  model, shape = experiment.build_model(config), experiment.clip_shape(config)
+  model, shape = blueprint.build_model(config), blueprint.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   variables = jax.eval_shape(
     functools.partial(model.init, train=False), jax.random.key(0), clip

@@ -1,0 +1,132 @@
+"""What a config describes without its data: network, mesh, the method's numbers."""
+
+import operator
+
+import jax
+import ml_collections
+from absl import logging
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from vie_jax import config_check, sharding, train_step
+from vie_jax.models import networks
+from vie_jax.objective import memory_bank
+
+
+def build_model(config: ml_collections.ConfigDict) -> nn.Module:
+  """Builds the network that `config.model` describes."""
+  model = config.model
+  return networks.build(
+    model.name,
+    embedding_size=model.embedding_size,
+    width=model.width,
+    fast_width=model.fast_width,
+    alpha=model.alpha,
+    batch_norm_decay=model.batch_norm_decay,
+    dtype=model.dtype,
+  )
+
+
+def clip_shape(
+  config: ml_collections.ConfigDict,
+) -> tuple[int, int, int, int]:
+  """The clips that the network is made for: (T, H, W, 3)."""
+  return (config.clip.num_frames, config.crop.size, config.crop.size, 3)
+
+
+def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
+  """The mesh of all devices in use.
+
+  Args:
+    config: `num_devices` says how many.
+    *batch_sizes: fields of batch sizes, which must split evenly over them.
+
+  Raises:
+    config_check.ConfigError: if one does not, or there are too few devices.
+  """
+  visible = jax.device_count()
+  if config.num_devices > visible:
+    raise config_check.ConfigError(
+      f'config.num_devices is {config.num_devices}, but {visible} are '
+      'visible; 0 takes all of them.'
+    )
+  if jax.process_count() > 1 and config.num_devices not in (0, visible):
+    raise config_check.ConfigError(
+      f'config.num_devices is {config.num_devices}, and the '
+      f'{jax.process_count()} processes of this run have {visible}: several '
+      'processes use all that they have; 0 takes them.'
+    )
+  mesh = sharding.make_mesh(config.num_devices)
+  for field in batch_sizes:
+    size = operator.attrgetter(field)(config)
+    if size % mesh.size:
+      raise config_check.ConfigError(
+        f'config.{field} is {size}, which does not split evenly over '
+        f'{mesh.size} devices; make it a multiple of {mesh.size}, or set '
+        'config.num_devices.'
+      )
+  return mesh
+
+
+def check_rows(mesh: Mesh) -> None:
+  """Refuses a number of devices that rows do not split over.
+
+  Rows are those of a memory bank or a readout, see `memory_bank.num_rows`.
+
+  Raises:
+    config_check.ConfigError: with the remedy.
+  """
+  if memory_bank.ROW_MULTIPLE % mesh.size:
+    raise config_check.ConfigError(
+      f'{mesh.size} devices are in use, and rows of memory banks and '
+      'readouts split evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
+    )
+
+
+def method_of(
+  config: ml_collections.ConfigDict, num_videos: int
+) -> train_step.Method:
+  """The numbers of the method, fitted to the size of the data set.
+
+  Args:
+    config: of the run.
+    num_videos: N. Background neighbours are at most N; clusters are fewer
+      where `min_videos_per_cluster` asks for it. Both are logged.
+  """
+  settings = config.local_aggregation
+  num_neighbors = min(settings.num_neighbors, num_videos)
+  most_clusters = max(1, num_videos // settings.min_videos_per_cluster)
+  num_clusters = min(settings.num_clusters, most_clusters)
+  for name, wanted, got in (
+    ('num_neighbors', settings.num_neighbors, num_neighbors),
+    ('num_clusters', settings.num_clusters, num_clusters),
+  ):
+    if got < wanted:
+      logging.info(
+        'local_aggregation.%s is %d instead of %d: there are only %d '
+        'training videos.',
+        name,
+        got,
+        wanted,
+        num_videos,
+      )
+  noise = config.instance_recognition
+  if noise.loss == 'nce' and noise.num_noise > num_videos:
+    logging.warning(
+      'instance_recognition.num_noise is %d, with only %d videos: NCE tends to '
+      'diverge then. The loss softmax is exact; see configs/demo.py.',
+      noise.num_noise,
+      num_videos,
+    )
+  return train_step.Method(
+    num_videos=num_videos,
+    temperature=config.objective.temperature,
+    bank_momentum=config.memory_bank.momentum,
+    instance_loss=config.instance_recognition.loss,
+    num_noise=config.instance_recognition.num_noise,
+    num_neighbors=num_neighbors,
+    num_clusters=num_clusters,
+    kmeans_iterations=settings.kmeans_iterations,
+    kmeans_warm_iterations=settings.kmeans_warm_iterations,
+    product_bytes=config.objective.product_bytes,
+  )
