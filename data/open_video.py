@@ -13,6 +13,7 @@ import re
 import stat
 
 import av
+from file_ends import problem_at_end
 
 # Suffixes that make a file a candidate; compared in lower case.
 VIDEO_SUFFIXES = frozenset(
@@ -70,13 +71,13 @@ _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
 
-# Bytes of a packet of a transport stream: bare, with a time before it (Blu-ray
-# and camcorders), with error correction behind it.
-_TRANSPORT_FORMATS = frozenset(['mpegts'])
-_TRANSPORT_PACKET_BYTES = (188, 192, 204)
+# JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
+# a format that it would read other files with.
+_MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
 
-# Containers whose header says how long the video is. For others FFmpeg makes a
-# guess from the rest of the file.
+# Containers whose header says how long the video is, or whose last piece does
+# (NUT and Ogg; where it is missing, `problem_at_end` says so). For others FFmpeg
+# makes a guess from the rest of the file.
 _FORMATS_WITH_DURATION = frozenset(
   ['asf', 'avi', 'flv', 'matroska', 'mov', 'mxf', 'nut', 'ogg', 'rm']
 )
@@ -130,8 +131,6 @@ class OpenVideo:
       sound may be longer.
     num_listed: pictures by the container's account, or 0 where it keeps none.
       Damage can make it any number.
-    ends_within_packet: whether a transport stream, which has no length in a
-      header, was cut off or lost a part: its size is no number of packets.
     num_not_shown: pictures so far that the container says not to show.
     num_damaged_packets: packets so far that were damaged.
     num_damaged_pictures: pictures so far that were decoded in part.
@@ -146,7 +145,6 @@ class OpenVideo:
     )
     self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
     self.num_listed = stream.frames
-    self.ends_within_packet = _ends_within_packet(container)
     self.num_not_shown = 0
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
@@ -175,6 +173,22 @@ class OpenVideo:
         yield frame
     if not count:
       raise VideoError(self.path, self.first_error or 'no frame in it')
+
+  def problem_at_end(self):
+    """Tells whether the file was cut off or has lost a part, by its structure.
+
+    Returns:
+      str, what is wrong; None where nothing is known to be.
+
+    Raises:
+      VideoError: if it cannot be read any more.
+    """
+    with video_errors(self.path):
+      return problem_at_end(
+        self.path,
+        self._container.format.name,
+        picture_bytes=_picture_bytes(self._stream.codec_context),
+      )
 
   def _clock(self):
     start = self._container.start_time or 0
@@ -276,9 +290,10 @@ def open_video(path, *, max_pixels):
 
 
 def _open_container(path, max_pixels):
-  try:
+  def opened(demuxer):
     return av.open(
       f'file:{path}',
+      format=demuxer,
       options={
         'format_whitelist': _DEMUXERS,
         'protocol_whitelist': 'file',
@@ -286,8 +301,13 @@ def _open_container(path, max_pixels):
       },
       metadata_errors='replace',
     )
+
+  try:
+    return opened(None)
   except av.error.ArgumentError as error:
     # How FFmpeg says that the format is not on the white list.
+    if path.lower().endswith(_MJPEG_SUFFIXES):
+      return opened('mjpeg')
     raise VideoError(path, 'a playlist, a picture or no video') from error
 
 
@@ -396,10 +416,14 @@ def _claim(container, stream):
   return None, False
 
 
-def _ends_within_packet(container):
-  if not _is_one_of(container, _TRANSPORT_FORMATS):
-    return False
-  return all(container.size % size for size in _TRANSPORT_PACKET_BYTES)
+def _picture_bytes(context):
+  """Returns the bytes of an uncompressed picture; 0 where not known."""
+  if context.format is None:
+    return 0
+  return sum(
+    part.width * part.height * -(-part.bits // 8)
+    for part in context.format.components
+  )
 
 
 def _is_one_of(container, formats):

@@ -8,6 +8,8 @@ import collections
 
 # Pictures in a second that a camera may take.
 MOST_PICTURES_HZ = 1000
+# Below this, what is shown is more likely a damaged clock than a slide show.
+_FEWEST_PICTURES_HZ = 0.5
 
 # Of the nominal distance between pictures.
 _TOLERANCE = 0.75
@@ -63,7 +65,7 @@ class Timeline:
       warnings += self._missing(video)
     else:
       warnings += self._missing_of(segment, video)
-    if self._num_pictures > 1 and self._is_rushed():
+    if self._num_pictures > 1 and (self._is_rushed() or self._is_slow()):
       warnings.append(
         f'{self._num_pictures} pictures within '
         f'{self._last - self._start:.6f} s: its clock may be damaged'
@@ -78,8 +80,8 @@ class Timeline:
     warnings = []
     if self._is_truncated(video):
       warnings.append(self._truncated(video.claimed_seconds))
-    if video.ends_within_packet:
-      warnings.append('incomplete: the transport stream ends within a packet')
+    if problem := video.problem_at_end():
+      warnings.append(f'incomplete: {problem}')
     num_given = self._num_pictures + video.num_not_shown
     if num_given < video.num_listed:
       warnings.append(
@@ -119,6 +121,10 @@ class Timeline:
   def _is_rushed(self):
     seconds = self._last - self._start
     return seconds * MOST_PICTURES_HZ < self._num_pictures - 1
+
+  def _is_slow(self):
+    seconds = self._last - self._start
+    return seconds * _FEWEST_PICTURES_HZ > self._num_pictures - 1
 
   def _num_missing(self):
     """Counts the pictures that a regular clock leaves out."""

@@ -90,6 +90,11 @@ def write_sound_videos(folder):
     'a.webm': {'codec': 'libvpx'},
     'a.ts': {'codec': 'mpeg2video'},
     'a.mov': {'codec': 'mjpeg', 'pix_fmt': 'yuvj420p'},
+    'a.gif': {'codec': 'gif', 'pix_fmt': 'rgb8'},
+    'a.ivf': {'codec': 'libvpx'},
+    'a.nut': {'codec': 'mpeg4'},
+    'a.ogv': {'codec': 'libvpx'},
+    'a.y4m': {'codec': 'wrapped_avframe'},
   }.items():
     # Else Matroska files get random identifiers.
     container_options = {'fflags': 'bitexact'}

@@ -53,9 +53,10 @@ def test_bombs_are_refused_before_they_take_memory_or_time(tmp_path):
     assert outcome.reason, path.name
     assert outcome.num_pictures == 0, path.name
     assert outcome.risen_bytes <= 100 * _MIB, path.name
+    assert outcome.processor_seconds <= 0.5, path.name
     print(
       f'{path.name}: {path.stat().st_size} bytes; {outcome.reason}; '
-      f'{outcome.seconds:.2f} s, {outcome.risen_bytes / _MIB:.0f} MiB more'
+      f'{outcome.processor_seconds:.2f} s, {outcome.risen_bytes / _MIB:.0f} MiB more'
     )
   assert '--max-pixels' in outcomes[0].reason
   assert '2147483647' not in outcomes[4].reason
@@ -262,6 +263,40 @@ def test_a_transport_stream_cut_within_a_packet_is_reported(tmp_path):
     warnings = write_frames(path, FrameOptions(), kept.append).warnings
     assert len(kept) < len(frames)
     assert any('ends within a packet' in text for text in warnings), percent
+
+
+@pytest.mark.parametrize(
+  'name, codec, pix_fmt, height, width',
+  [
+    ('x.gif', 'gif', 'rgb8', 32, 48),
+    ('x.ivf', 'libvpx', 'yuv420p', 32, 48),
+    # From here on FFmpeg takes it for a picture.
+    ('x.mjpeg', 'mjpeg', 'yuvj420p', 120, 160),
+    ('x.nut', 'mpeg4', 'yuv420p', 32, 48),
+    ('x.ogv', 'libvpx', 'yuv420p', 32, 48),
+    ('x.y4m', 'wrapped_avframe', 'yuv420p', 32, 48),
+  ],
+)
+def test_a_cut_file_without_a_length_is_reported(
+  tmp_path, name, codec, pix_fmt, height, width
+):
+  path = tmp_path / name
+  sample_videos.write(
+    path, sample_videos.moving(9, height, width), codec=codec, pix_fmt=pix_fmt
+  )
+  frames = []
+  assert write_frames(path, FrameOptions(), frames.append).warnings == []
+  assert len(frames) == 9
+  content = path.read_bytes()
+  for percent in (55, 85, 97):
+    path.write_bytes(content[: len(content) * percent // 100])
+    kept = []
+    warnings = write_frames(path, FrameOptions(), kept.append).warnings
+    assert 0 < len(kept) <= len(frames)
+    assert any(text.startswith('incomplete: the ') for text in warnings), (
+      percent,
+      warnings,
+    )
 
 
 # A long time.

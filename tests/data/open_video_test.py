@@ -76,9 +76,10 @@ def test_playlists_are_refused_even_with_a_video_suffix(good_files, tmp_path):
     't=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n',
   }
   for name, text in playlists.items():
-    path = tmp_path / f'{name}.mp4'
-    path.write_text(text)
-    assert _reason(path), name
+    for suffix in ('mp4', 'mjpeg'):
+      path = tmp_path / f'{name}.{suffix}'
+      path.write_text(text)
+      assert _reason(path), path.name
 
 
 def test_a_name_is_never_a_url(good_files):

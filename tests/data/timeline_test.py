@@ -20,10 +20,13 @@ class _Video:
   rate_hz: fractions.Fraction = fractions.Fraction(25)
   num_listed: int = 0
   num_not_shown: int = 0
-  ends_within_packet: bool = False
+  problem: str | None = None
   num_damaged_packets: int = 0
   num_damaged_pictures: int = 0
   first_error: str | None = None
+
+  def problem_at_end(self):
+    return self.problem
 
 
 def _warnings(milliseconds, **facts):
@@ -67,9 +70,10 @@ def test_a_whole_video_has_no_warning(times, facts):
     ),
     ([*range(0, 400, 40), *range(600, 1200, 40)], {}, 'gaps: about 5 pictures'),
     (EVEN, {'num_listed': 31}, '30 of 31 pictures'),
-    (EVEN, {'ends_within_packet': True}, 'ends within a packet'),
+    (EVEN, {'problem': 'no trailer'}, 'incomplete: no trailer'),
     (EVEN, {'num_listed': 90, 'num_not_shown': 60}, '60 of 90 pictures'),
     ([0, 0, 0, 1], {}, 'clock'),
+    ([0, 2100, 4200], {}, '3 pictures within 4.200000 s: its clock'),
     (EVEN, {'num_damaged_packets': 2, 'first_error': 'no'}, 'packets: 2 (no)'),
     (EVEN, {'num_damaged_pictures': 3}, 'damaged pictures: 3'),
   ],

@@ -43,7 +43,7 @@ class Decoded:
     num_frames: that were made of them.
     warnings: list of str.
     reason: str, why it cannot be used, or None.
-    seconds: that it took.
+    processor_seconds: that it took of the processor.
     risen_bytes: how much more memory the process has had at once than before.
   """
 
@@ -51,7 +51,7 @@ class Decoded:
   num_frames: int
   warnings: list
   reason: str | None
-  seconds: float
+  processor_seconds: float
   risen_bytes: int
 
 
@@ -70,7 +70,7 @@ def decode(task, report_progress):
   _CountingTimeline.count = 0
   memory_use.forget_most_bytes()
   most_before = memory_use.most_bytes()
-  start = time.monotonic()
+  start = time.process_time()
   frames, warnings, reason = [], [], None
   try:
     warnings = video_frames.write_frames(
@@ -83,6 +83,6 @@ def decode(task, report_progress):
     len(frames),
     warnings,
     reason,
-    time.monotonic() - start,
+    time.process_time() - start,
     memory_use.most_bytes() - most_before,
   )
