@@ -1,14 +1,16 @@
-"""Files behind a URL, of whatever object store fsspec has a backend for.
+"""Files behind a URL, of whatever store or file system fsspec has a backend for.
 
 Requests that fail for a moment are tried again by the backend itself, as
 fsspec's configuration says (data/README.md).
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
 import pathlib
+import posixpath
 import tempfile
 
 import fsspec
@@ -104,8 +106,9 @@ class RemoteFolder:
   def write_json(self, name, value):
     """Writes a value as JSON text."""
     text = json.dumps(value, indent=1, sort_keys=True)
+    content = f'{text}\n'.encode()
     with _errors('write', self / name):
-      self._fs.pipe_file(f'{self._root}/{name}', f'{text}\n'.encode())
+      self._write(name, lambda file: self._fs.pipe_file(file, content))
 
   def modified_ns(self, name):
     """Returns when a file was written, by the clock of the store."""
@@ -130,7 +133,7 @@ class RemoteFolder:
       OutputError: if it cannot be written, or arrives with another size.
     """
     with _errors('write', self / name):
-      self._fs.put_file(os.fspath(path), f'{self._root}/{name}')
+      self._write(name, lambda file: self._fs.put_file(os.fspath(path), file))
       size = self._fs.info(f'{self._root}/{name}')['size']
     expected = os.path.getsize(path)
     if size != expected:
@@ -138,6 +141,31 @@ class RemoteFolder:
         f'cannot write {self / name}: it has {size} bytes there instead of '
         f'{expected}; run the same command again'
       )
+
+  def _write(self, name, write):
+    """Calls `write` with a file; where its folder is missing, makes that.
+
+    An object store needs no folders, but file systems (file, sftp, smb) do.
+    """
+    file = f'{self._root}/{name}'
+    try:
+      write(file)
+    except OSError as error:
+      if not _is_not_there(error):
+        raise
+      self._make_folders(posixpath.dirname(file))
+      write(file)
+
+  def _make_folders(self, folder):
+    """Makes a folder and those above it, but never a bucket."""
+    parts = folder.split('/')
+    # Without '/' in front, the first part is a bucket: 'bucket/sets'.
+    for count in range(2, len(parts) + 1):
+      above = '/'.join(parts[:count])
+      if not self._fs.isdir(above):
+        # Another process may have made it meanwhile.
+        with contextlib.suppress(FileExistsError):
+          self._fs.mkdir(above, create_parents=False)
 
   def remove(self, names):
     """Removes files, one after the other; those that are gone are gone."""
@@ -184,6 +212,11 @@ def local_file(place, name):
     with contextlib.suppress(FileNotFoundError):
       place.download(name, path)
     yield path
+
+
+def _is_not_there(error):
+  # Not all backends raise the class that belongs to the number.
+  return isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Data sets that are prepared into an object store: a real S3 server."""
+"""Data sets that are prepared behind a URL: a real S3 server, and file://."""
 
 import hashlib
 import pathlib
@@ -9,6 +9,7 @@ import sys
 
 import prepare
 import pytest
+import remote
 import remote_target
 import sample_videos
 
@@ -35,6 +36,10 @@ def expected(few_videos, tmp_path_factory):
   """Relative path and digest of each file of the local data set."""
   out = tmp_path_factory.mktemp('local') / 'out'
   assert _prepare(few_videos, out) == 0
+  return _digests(out)
+
+
+def _digests(out):
   return {
     path.relative_to(out).as_posix(): hashlib.sha256(
       path.read_bytes()
@@ -258,6 +263,35 @@ def test_a_missing_bucket_is_one_line(few_videos, s3, tmp_path, capsys):
   assert _prepare(few_videos, 's3://no-such-bucket/set', staging) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith('Error: cannot write s3://no-such-bucket/set/')
+  assert not s3.files.exists('s3://no-such-bucket')
+
+
+@pytest.mark.parametrize('protocol', ['file', 'memory'])
+def test_folders_are_made_where_a_store_has_some(tmp_path, protocol):
+  (tmp_path / 'x').write_bytes(b'content')
+  place = remote.RemoteFolder(f'{protocol}://{tmp_path}/not/there')
+  place.write_json('note.json', [1])
+  place.upload(tmp_path / 'x', 'train/x')
+  place.upload(tmp_path / 'x', 'train/y')
+  assert place.read_json('note.json') == [1]
+  assert place.read('train/x') == b'content'
+  assert set(place.sizes()) == {'note.json', 'train/x', 'train/y'}
+
+
+@pytest.mark.slow
+def test_a_data_set_behind_a_file_url_is_made_checked_and_read(
+  few_videos, expected, tmp_path, capsys
+):
+  out = tmp_path / 'not' / 'there' / 'out'
+  staging = f'--staging={tmp_path / "staging"}'
+  assert _prepare(few_videos, f'file://{out}', staging) == 0
+  assert _digests(out) == expected
+  assert prepare.main(['check', f'file://{out}', '--full']) == 0
+  with frame_store.FrameStore.open(f'file://{out}', 'train') as store:
+    assert store.read_frames(0, [0])[0][:2] == b'\xff\xd8'
+  capsys.readouterr()
+  assert _prepare(few_videos, f'file://{out}', staging) == 0
+  assert 'already complete' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
