@@ -98,9 +98,9 @@ def read_kinetics400(
   clips = _clips(train_csv, 'train') + _clips(val_csv, 'val')
   listing = list_videos(videos)
   if files:
-    chosen, missing = _by_lists(listing.videos, clips, whole_videos)
+    chosen, missing, repeated = _by_lists(listing.videos, clips, whole_videos)
   else:
-    chosen, missing = _by_folders(listing.videos), None
+    chosen, missing, repeated = _by_folders(listing.videos), None, []
   if not chosen:
     raise InputError(f'no clip of Kinetics-400 found in {videos}; {_LAYOUT}')
   is_split = any(choice.split for choice in chosen)
@@ -116,9 +116,12 @@ def read_kinetics400(
       'labels_sha256': None,
       'lists_sha256': [file_digest(file) for file in files],
     },
-    skipped=listing.skipped,
+    skipped=sorted(listing.skipped + repeated, key=lambda entry: entry['path']),
     num_other_files=listing.num_other_files,
-    num_left_out=len(listing.videos) - len(chosen),
+    num_left_out=len(
+      {video.file for video in listing.videos}
+      - {choice.video.file for choice in chosen}
+    ),
     missing=missing,
     expected=known_counts.KINETICS400,
   )
@@ -128,7 +131,7 @@ def _clips(file, split):
   """Reads an official list."""
   if file is None:
     return []
-  columns, rows = read_rows(file)
+  columns, rows = read_rows(file, lambda column: column in _COLUMNS)
   absent = [name for name in _COLUMNS if name not in columns]
   if absent:
     raise InputError(
@@ -153,24 +156,38 @@ def _by_lists(videos, clips, whole_videos):
   """Finds the clips of the lists.
 
   Returns:
-    (chosen, missing): list of _Choice, and of dict with 'path' and 'split'.
+    (chosen, missing, repeated): list of _Choice, of dict with 'path' and
+    'split', and of dict with 'path' and 'reason'. Repeated are rows whose file
+    was taken for an earlier one; of a whole video, each part is taken.
   """
   by_stem = collections.defaultdict(list)
   for video in videos:
     by_stem[_stem(video)].append(video)
-  chosen, missing, taken = [], [], set()
+  chosen, missing, repeated, taken = [], [], [], {}
   for clip in clips:
     stem = next((stem for stem in clip.stems if stem in by_stem), None)
-    if stem is None or stem in taken:
-      path = f'{clip.class_name}/{clip.stems[0]}.mp4'
-      missing.append({'path': escaped(path), 'split': clip.split})
+    path = escaped(f'{clip.class_name}/{clip.stems[0]}.mp4')
+    if stem is None:
+      missing.append({'path': path, 'split': clip.split})
       continue
-    taken.add(stem)
+    is_part = whole_videos and stem == clip.youtube_id
     video = min(by_stem[stem], key=lambda video: _rank(video, clip.split))
-    if whole_videos and stem == clip.youtube_id:
+    if is_part:
       video = dataclasses.replace(video, segment=clip.segment)
+    first = taken.setdefault((stem, clip.segment if is_part else None), clip)
+    if first is not clip:
+      repeated.append({'path': path, 'reason': _repetition(first, video)})
+      continue
     chosen.append(_Choice(video, clip.class_name, clip.split))
-  return chosen, missing
+  return chosen, missing, repeated
+
+
+def _repetition(first, video):
+  """Says why a row of a list is left out."""
+  return (
+    f'listed again: {video.path} is taken for {first.class_name}/'
+    f'{first.stems[0]} of {first.split}'
+  )
 
 
 def _rank(video, split):

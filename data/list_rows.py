@@ -1,5 +1,6 @@
 """Reads the rows of a list of videos: CSV, JSON lines or Parquet."""
 
+import codecs
 import csv
 import dataclasses
 import decimal
@@ -9,7 +10,7 @@ import math
 import pathlib
 
 from labels_and_splits import InputError
-from untrusted_tables import TableError, read_table
+from untrusted_tables import TableError, open_table, read_table
 
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
@@ -20,34 +21,36 @@ class Row:
 
   Attributes:
     place: str, the file and the line, for messages.
-    cells: dict from column to str; '' where the list has nothing. Bytes that
-      are not UTF-8 are surrogates, as in names of files.
+    cells: dict from column that is used to str; '' where the list has nothing.
+      Bytes that are not UTF-8 are surrogates, as in names of files.
   """
 
   place: str
   cells: dict
 
 
-def read_rows(file):
+def read_rows(file, is_used):
   """Reads a list, by the suffix of its name.
 
   Args:
     file: path of a CSV file with a header, of a file with one JSON object a
       line, or of a Parquet table.
+    is_used: function of the name of a column, whether its cells are wanted;
+      what the others hold does not matter.
 
   Returns:
-    (columns, rows): list of str and list of Row.
+    (columns, rows): list of str, all columns, and list of Row.
 
   Raises:
     InputError: naming the line.
   """
   suffix = pathlib.Path(file).suffix.lower()
   if suffix == '.csv':
-    return _csv_rows(file)
+    return _csv_rows(file, is_used)
   if suffix in ('.jsonl', '.ndjson'):
-    return _json_rows(file)
+    return _json_rows(file, is_used)
   if suffix == '.parquet':
-    return _parquet_rows(file)
+    return _parquet_rows(file, is_used)
   raise InputError(f'{file}: {_FORMATS}')
 
 
@@ -72,7 +75,7 @@ def name_in(row, column):
   return name
 
 
-def _csv_rows(file):
+def _csv_rows(file, is_used):
   reader = csv.reader(io.StringIO(_text(file), newline=''), strict=True)
   columns, rows, line = None, [], 1
   try:
@@ -86,7 +89,8 @@ def _csv_rows(file):
       elif len(cells) != len(columns):
         raise InputError(f'{place}: {len(cells)} cells, not {len(columns)}')
       else:
-        rows.append(Row(place, dict(zip(columns, cells, strict=True))))
+        values = zip(columns, cells, strict=True)
+        rows.append(Row(place, {k: v for k, v in values if is_used(k)}))
   except csv.Error as error:
     raise InputError(f'{file}, line {reader.line_num}: {error}') from error
   if columns is None:
@@ -97,7 +101,7 @@ def _csv_rows(file):
   return columns, rows
 
 
-def _json_rows(file):
+def _json_rows(file, is_used):
   columns, rows = {}, []
   # Not splitlines: it would also part lines at characters inside of names.
   for number, line in enumerate(_text(file).split('\n'), 1):
@@ -111,7 +115,7 @@ def _json_rows(file):
     if not isinstance(values, dict):
       raise InputError(f'{place}: must be an object, such as {{"path": ...}}')
     columns |= dict.fromkeys(values)
-    rows.append(Row(place, {k: _cell(v, place) for k, v in values.items()}))
+    rows.append(_row(place, values, is_used))
   if not rows:
     raise InputError(f'{file} is empty')
   return list(columns), rows
@@ -127,16 +131,24 @@ def _object(pairs):
   return values
 
 
-def _parquet_rows(file):
+def _parquet_rows(file, is_used):
   try:
-    table = read_table(file)
+    columns = open_table(file).schema_arrow.names
+    table = read_table(file, [name for name in columns if is_used(name)])
   except TableError as error:
     raise InputError(f'{file} cannot be read: {error}') from error
-  rows = []
-  for number, values in enumerate(table.to_pylist(), 1):
-    place = f'{file}, row {number}'
-    rows.append(Row(place, {k: _cell(v, place) for k, v in values.items()}))
-  return table.column_names, rows
+  rows = [
+    _row(f'{file}, row {number}', values, is_used)
+    for number, values in enumerate(table.to_pylist(), 1)
+  ]
+  return columns, rows
+
+
+def _row(place, values, is_used):
+  return Row(
+    place,
+    {k: _cell(v, f'{place}: {k}') for k, v in values.items() if is_used(k)},
+  )
 
 
 def _cell(value, place):
@@ -148,7 +160,8 @@ def _cell(value, place):
   if isinstance(value, bytes):
     return value.decode('utf-8', 'surrogateescape')
   if not isinstance(value, (str, int, float, decimal.Decimal)):
-    raise InputError(f'{place}: {value!r} is neither text nor a number')
+    kind = type(value).__name__
+    raise InputError(f'{place} is a {kind}, neither text nor a number')
   return str(value)
 
 
@@ -157,4 +170,9 @@ def _text(file):
     content = pathlib.Path(file).read_bytes()
   except OSError as error:
     raise InputError(f'{file} cannot be read: {error.strerror}') from error
+  # Every list begins with ASCII: in UTF-16 and 32, a zero byte is beside it.
+  if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or (
+    b'\0' in content[:2]
+  ):
+    raise InputError(f'{file} is UTF-16 or UTF-32; save it as UTF-8')
   return content.decode('utf-8-sig', 'surrogateescape')

@@ -46,7 +46,7 @@ def read_list(file, *, root=None, name=None, val_percent=10):
   root = os.path.realpath(root or os.path.dirname(os.path.abspath(file)))
   if not os.path.isdir(root):
     raise InputError(f'--root {root} is not a folder')
-  columns, rows = read_rows(file)
+  columns, rows = read_rows(file, _is_used)
   label_columns = _label_columns(file, columns)
   reader = _Reader(root, label_columns)
   for row in rows:
@@ -69,7 +69,7 @@ def read_list(file, *, root=None, name=None, val_percent=10):
     warnings=[
       warning(os.path.basename(file), f'the column {column!r} is not used')
       for column in columns
-      if column not in _COLUMNS and not column.startswith(_LABEL_PREFIX)
+      if not _is_used(column)
     ],
     missing=reader.missing,
   )
@@ -95,6 +95,7 @@ class _Reader:
     self._root = root
     self._label_columns = label_columns
     self._place_of_path = {}
+    self._name_of_file = {}
 
   def add(self, row):
     """Takes a row."""
@@ -110,6 +111,12 @@ class _Reader:
       self.missing.append({'path': f'{file}{fragment}', 'split': split})
       return
     video = VideoFile(file, file, status.st_size, status.st_mtime_ns, segment)
+    # By two names, such as those of a symlink, it could be in both splits.
+    real = os.path.realpath(os.path.join(self._root, file))
+    first_name = self._name_of_file.setdefault(real, file)
+    if first_name != file:
+      self._skip(video.path, f'the same file as {first_name}')
+      return
     first = self._place_of_path.setdefault(video.path, row.place)
     if first != row.place:
       self._skip(video.path, f'already in {first}')
@@ -137,6 +144,10 @@ class _Reader:
 
   def _skip(self, path, reason):
     self.skipped.append({'path': escaped(path), 'reason': reason})
+
+
+def _is_used(column):
+  return column in _COLUMNS or column.startswith(_LABEL_PREFIX)
 
 
 def _label_columns(file, columns):

@@ -2,6 +2,7 @@ import json
 import pathlib
 import shutil
 
+import kinetics_source
 import prepare
 import pytest
 import sample_videos
@@ -114,6 +115,36 @@ def test_whole_videos_are_cut_by_the_times_of_the_list(clip, tmp_path):
   options = (f'--val-csv={tmp_path / "l.csv"}', '--whole-videos')
   assert _prepare(videos, tmp_path / 'o', *options) == 0
   assert _videos(tmp_path / 'o') == {'abc.mp4#t=1,2': ('val', 'yoga', 25)}
+
+
+def test_clips_of_one_id_are_parts_or_are_said_to_be_listed_again(tmp_path):
+  rows = 'yoga,abc,1,2,val\nyoga,abc,5,6,val\nsurfing,abc,1,2,val\n'
+  (tmp_path / 'l.csv').write_text(_HEADER + rows)
+  (tmp_path / 'v').mkdir()
+  (tmp_path / 'v' / 'abc.mp4').write_bytes(b'x')
+
+  def read(whole_videos):
+    return kinetics_source.read_kinetics400(
+      tmp_path / 'v', val_csv=tmp_path / 'l.csv', whole_videos=whole_videos
+    )
+
+  parts = read(True)
+  assert [video.path for video in parts.splits['val']] == [
+    'abc.mp4#t=1,2',
+    'abc.mp4#t=5,6',
+  ]
+  assert (parts.missing, parts.num_left_out) == ([], 0)
+  assert parts.skipped == [
+    {
+      'path': 'surfing/abc_000001_000002.mp4',
+      'reason': 'listed again: abc.mp4#t=1,2 is taken for '
+      'yoga/abc_000001_000002 of val',
+    }
+  ]
+  clips = read(False)
+  assert [video.path for video in clips.splits['val']] == ['abc.mp4']
+  assert clips.missing == []
+  assert len(clips.skipped) == 2
 
 
 def test_a_replacement_stands_in_for_its_clip(clip, lists, tmp_path):

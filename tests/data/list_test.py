@@ -1,3 +1,4 @@
+import datetime
 import decimal
 import json
 import os
@@ -6,6 +7,8 @@ import re
 import shutil
 
 import file_watch
+import labels_and_splits
+import list_source
 import prepare
 import pyarrow
 import pyarrow.parquet
@@ -133,6 +136,47 @@ def test_several_label_columns_and_a_column_of_no_use(videos, tmp_path):
   ]
 
 
+def test_columns_of_no_use_may_hold_anything(videos, tmp_path):
+  rows = [
+    {'path': 'a.mp4', 'meta': {'a': 1}, 'tags': ['x'], 'taken': 0.5},
+    {'path': 'sub/b "q",\n.mp4', 'meta': None, 'tags': [], 'taken': None},
+  ]
+  lines = '\n'.join(map(json.dumps, rows))
+  plain = _write(tmp_path / 'l.jsonl', lines)
+  taken = datetime.datetime(2020, 1, 2, 3, 4)
+  table = pyarrow.Table.from_pylist([{**row, 'taken': taken} for row in rows])
+  pyarrow.parquet.write_table(table, tmp_path / 'l.parquet')
+  for file in (plain, tmp_path / 'l.parquet'):
+    source = list_source.read_list(file, root=videos)
+    assert len(source.videos) == 2
+    assert [entry['warning'] for entry in source.warnings] == [
+      f'the column {name!r} is not used' for name in ('meta', 'tags', 'taken')
+    ]
+
+
+def test_a_column_of_use_that_holds_something_else_is_named(videos, tmp_path):
+  taken = datetime.datetime(2020, 1, 2, 3, 4)
+  table = pyarrow.table({'path': ['a.mp4'], 'label': [taken]})
+  pyarrow.parquet.write_table(table, tmp_path / 'l.parquet')
+  with pytest.raises(
+    labels_and_splits.InputError, match='row 1: label is a datetime, neither'
+  ):
+    list_source.read_list(tmp_path / 'l.parquet', root=videos)
+
+
+def test_a_file_by_two_names_is_one_video(videos, tmp_path):
+  os.link(videos / 'a.mp4', tmp_path / 'a.mp4')
+  (tmp_path / 'b.mp4').symlink_to('a.mp4')
+  (tmp_path / 'again').symlink_to('.')
+  text = 'path,split,start\nb.mp4,train,\na.mp4,val,\nagain/a.mp4,val,1\n'
+  source = list_source.read_list(_write(tmp_path / 'l.csv', text))
+  assert [video.path for video in source.videos] == ['b.mp4']
+  assert source.skipped == [
+    {'path': 'a.mp4', 'reason': 'the same file as b.mp4'},
+    {'path': 'again/a.mp4#t=1', 'reason': 'the same file as b.mp4'},
+  ]
+
+
 def test_the_folder_of_the_list_is_the_root_and_segments_share_a_side(
   videos, tmp_path
 ):
@@ -181,10 +225,11 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
     'dir': 'not a regular file',
     'zero\0.mp4': 'zero byte',
     '': 'empty path',
+    'inside.mp4': 'the same file as a.mp4',
   }
-  used = ['a.mp4', 'inside.mp4']
+  used = ['a.mp4']
   missing = ['gone.mp4', 'http://127.0.0.1:9/x.mp4', 'concat:a.mp4|a.mp4']
-  lines = [json.dumps({'path': path}) for path in [*refused, *used, *missing]]
+  lines = [json.dumps({'path': path}) for path in [*used, *refused, *missing]]
   # The same file again, by other names for it.
   lines += [
     json.dumps({'path': 'dir/../a.mp4'}),
@@ -194,7 +239,7 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
   content += b'\n{"path": "\\ud800.mp4"}'
   file = _write(tmp_path / 'l.jsonl', content)
   assert _prepare(file, tmp_path / 'o', '--root', root) == 0
-  assert set(_videos(tmp_path / 'o')) == {'a.mp4', 'inside.mp4'}
+  assert set(_videos(tmp_path / 'o')) == {'a.mp4'}
   skipped = {
     entry['path']: entry['reason']
     for entry in _manifest(tmp_path / 'o', 'skipped')
@@ -208,8 +253,8 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
   names = [e['path'] for e in _manifest(tmp_path / 'o', 'missing')]
   assert names == ['gone.mp4', 'http:/127.0.0.1:9/x.mp4', missing[2]]
   printed = capsys.readouterr().out
-  assert 'missing: 3 of 5 listed videos (60.0%)' in printed
-  assert 'skipped: 14' in printed
+  assert 'missing: 3 of 4 listed videos (75.0%)' in printed
+  assert 'skipped: 15' in printed
 
 
 def test_no_name_in_a_list_opens_a_file_outside(videos, tmp_path):
@@ -288,7 +333,9 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.jsonl', '{"path": "a.mp4"}\n{', 'line 2: not JSON'),
     ('l.jsonl', '["a.mp4"]', 'line 1: must be an object'),
     ('l.jsonl', '{"path": "a.mp4", "path": "c"}', "line 1: .*'path' twice"),
-    ('l.jsonl', '{"path": ["a.mp4"]}', 'line 1: .* neither text'),
+    ('l.jsonl', '{"path": ["a.mp4"]}', 'line 1: path is a list, neither text'),
+    ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16'), 'is UTF-16 or UTF-32;'),
+    ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16-be'), 'save it as UTF-8'),
     ('l.parquet', 'no parquet', 'cannot be read'),
     ('l.txt', 'a.mp4', 'a list is a .csv, .jsonl or .parquet'),
   ],

@@ -18,10 +18,12 @@ def test_lists_in_parquet(tmp_path):
   columns = {'id': ['a', 'b'], 'path': ['a.mp4', 'b.mp4']}
   for kind, path in hostile_files.hostile_parquet(tmp_path, columns):
     if kind not in ('nulls', 'sound'):
-      check_refused(
-        lambda path=path: list_rows.read_rows(path), InputError, path
-      )
-  assert len(list_rows.read_rows(tmp_path / 'sound.parquet')[1]) == 2
+      check_refused(lambda path=path: _rows(path), InputError, path)
+  assert len(_rows(tmp_path / 'sound.parquet')[1]) == 2
+
+
+def _rows(path):
+  return list_rows.read_rows(path, lambda column: True)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_lists_in_parquet(tmp_path):
 def test_lists_in_json_lines(tmp_path, line):
   path = tmp_path / 'list.jsonl'
   path.write_text(f'{{"path": "a.mp4"}}\n{line}\n')
-  message = check_refused(lambda: list_rows.read_rows(path), InputError, path)
+  message = check_refused(lambda: _rows(path), InputError, path)
   assert 'line 2' in message
 
 
