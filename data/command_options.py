@@ -110,14 +110,15 @@ def add_common(parser):
   )
 
 
-def add_val_percent(parser):
-  """Adds the share of videos that are held out."""
+def add_val_percent(parser, condition=''):
+  """Adds the share of videos that are held out, under some condition."""
   parser.add_argument(
     '--val-percent',
     type=int_from(0, 100),
     default=10,
     metavar='N',
-    help='share of videos held out, chosen by a hash of the path (10)',
+    help=f'{condition}share of videos held out, chosen by a hash of the path '
+    '(10)',
   )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 
 from action_source import read_hmdb51, read_ucf101
 from archives import extract_archive, is_archive
@@ -15,6 +16,7 @@ from kinetics_source import read_kinetics400
 from labels_and_splits import InputError
 from list_source import read_list
 from remote import is_remote
+from staging import read_json
 
 
 def add_definitions(commands):
@@ -172,7 +174,9 @@ def _add_tfds(commands):
     '--video', metavar='KEY', help='the feature (the only tfds.features.Video)'
   )
   parser.add_argument(
-    '--label', metavar='KEY', help='the feature (the only ClassLabel, if any)'
+    '--label',
+    metavar='KEY',
+    help='the feature, such as meta/label (the only ClassLabel, if any)',
   )
   parser.add_argument(
     '--frame-rate',
@@ -186,12 +190,13 @@ def _add_tfds(commands):
     metavar='DIR',
     help='where to put the videos as files (OUT-videos)',
   )
+  add_val_percent(parser, 'where it has one split only: ')
   add_common(parser)
 
 
 def _run_tfds(options):
   # Imported here: the other commands do without TensorFlow.
-  from tfds_videos import LIST_FILE, write_tfds_videos
+  from tfds_videos import LIST_FILE, SKIPPED_FILE, write_tfds_videos
 
   folder = options.extract_to or _beside(options.out)
   data_set = write_tfds_videos(
@@ -205,9 +210,15 @@ def _run_tfds(options):
   source = read_list(
     os.path.join(folder, LIST_FILE),
     name=f'tfds-{data_set.split("/")[0]}',
+    val_percent=options.val_percent,
   )
   definition = {'definition': 'tfds', 'data_set': data_set}
-  source = dataclasses.replace(source, options=source.options | definition)
+  skipped = read_json(pathlib.Path(folder) / SKIPPED_FILE) or []
+  source = dataclasses.replace(
+    source,
+    options=source.options | definition,
+    skipped=sorted(source.skipped + skipped, key=lambda entry: entry['path']),
+  )
   return prepare_and_print(source, options)
 
 

@@ -18,6 +18,7 @@ from progress import progress_bar
 from staging import output_errors, read_json, write_json
 
 LIST_FILE = 'list.jsonl'
+SKIPPED_FILE = 'skipped.json'
 _MARK = '.tfds.json'
 # What each split is called, the first that is there being taken.
 _SPLITS = {'train': ('train',), 'val': ('validation', 'val', 'test')}
@@ -33,11 +34,14 @@ def write_tfds_videos(
   Args:
     name: what `tfds.builder` takes, such as 'ucf101/ucf101_1:2.0.0'.
     folder: path of a new folder, or of one that this function was given
-      before with the same arguments; afterwards with LIST_FILE in it.
+      before with the same arguments; afterwards with LIST_FILE in it, in which
+      rows have a split if the data set has both, and SKIPPED_FILE, a list of
+      dict with 'path' and 'reason'.
     data_dir: where TFDS keeps its data sets; None for where it looks itself.
     video: the feature with the video: frames, uint8 [T, H, W, 1 or 3], or an
       encoded file, bytes; None for the only tfds.features.Video.
-    label: the feature with the class; None for the only ClassLabel, if any.
+    label: the feature with the class, text or a number, as 'meta/label' where
+      it is inside of another; None for the only ClassLabel, if any.
     frame_rate_hz: of the stored frames, which TFDS does not tell.
 
   Returns:
@@ -51,11 +55,7 @@ def write_tfds_videos(
   features = builder.info.features
   video = video or _only(features, tfds.features.Video, name, '--video')
   label = label or _only(features, tfds.features.ClassLabel, name, None)
-  for key in (video, label):
-    if key is not None and key not in features:
-      raise InputError(
-        f'tfds {name} has no feature {key!r}, only {", ".join(features)}'
-      )
+  _check_features(features, video, label, name)
   folder = pathlib.Path(folder)
   _claim(
     folder,
@@ -67,11 +67,18 @@ def write_tfds_videos(
     },
   )
   if not (folder / LIST_FILE).exists():
-    rows = []
-    for split, source in _splits(builder, name).items():
+    rows, skipped = [], []
+    splits = _splits(builder, name)
+    if len(splits) == 1:
+      splits = {source: source for source in splits.values()}
+    for split, source in splits.items():
       rows += _write_split(
-        builder, source, folder, split, video, label, frame_rate_hz
+        builder, source, folder, split, video, label, frame_rate_hz, skipped
       )
+    if len(splits) == 1:
+      # A split of the list would leave train or val empty.
+      rows = [{k: row[k] for k in row if k != 'split'} for row in rows]
+    write_json(folder / SKIPPED_FILE, skipped, aside=folder)
     temporary = folder / f'.{LIST_FILE}.tmp'
     with output_errors(folder / LIST_FILE):
       temporary.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
@@ -109,6 +116,44 @@ def _only(features, kind, name, option):
   return None
 
 
+def _check_features(features, video, label, name):
+  leaves = dict(_leaves(features))
+  if video not in features and video not in leaves:
+    raise InputError(
+      f'tfds {name} has no feature {video!r}, only {", ".join(features)}'
+    )
+  if label is None:
+    return
+  possible = [path for path in leaves if _is_one_value(leaves[path])]
+  if label not in possible:
+    others = f'; possible are {", ".join(possible)}' if possible else ''
+    is_there = label in features or label in leaves
+    problem = 'is not one text or number' if is_there else 'is not there'
+    raise InputError(f'tfds {name}: the feature {label!r} {problem}{others}')
+
+
+def _leaves(features, prefix=''):
+  """Yields (path, feature) of what is no group: ('meta/label', ...)."""
+  for key, feature in features.items():
+    if isinstance(feature, tfds.features.FeaturesDict):
+      yield from _leaves(feature, f'{prefix}{key}/')
+    else:
+      yield f'{prefix}{key}', feature
+
+
+def _is_one_value(feature):
+  # ClassLabel, Text and Scalar are Tensors of no axes, too.
+  return isinstance(feature, tfds.features.Tensor) and feature.shape == ()
+
+
+def _at(values, path):
+  """Returns what is at a path in an example, or in the features."""
+  if path in values:
+    return values[path]
+  first, _, rest = path.partition('/')
+  return _at(values[first], rest)
+
+
 def _claim(folder, mark):
   """Makes the folder, or finds one that was begun with the same mark."""
   with output_errors(folder):
@@ -130,35 +175,45 @@ def _splits(builder, name):
   }
   splits = {split: source for split, source in splits.items() if source}
   if not splits:
-    raise InputError(f'tfds {name} has no split train, only {", ".join(there)}')
+    raise InputError(
+      f'tfds {name} has none of the splits train, validation, val and test, '
+      f'only {", ".join(there)}'
+    )
   return splits
 
 
-def _write_split(builder, source, folder, split, video, label, frame_rate_hz):
-  """Writes one split; returns its rows of the list."""
+def _write_split(
+  builder, source, folder, split, video, label, frame_rate_hz, skipped
+):
+  """Writes one split; returns its rows of the list, adds to `skipped`."""
   with output_errors(folder):
     (folder / split).mkdir(exist_ok=True)
   rows = []
   total = builder.info.splits[source].num_examples
   with progress_bar(f'reading {split}', 'video', total) as bar:
     for number, example in enumerate(_examples(builder, source)):
+      bar.update()
       path = f'{split}/{number:08d}'
-      if isinstance(example[video], bytes):
+      content = _at(example, video)
+      if isinstance(content, bytes):
         path += '.video'
-        _write_aside(folder / path, example[video], _write_bytes)
+        _write_aside(folder / path, content, _write_bytes)
       else:
         path += '.mkv'
+        content = _frames(content, builder.info.name)
+        if not content.size:
+          skipped.append({'path': path, 'reason': 'no frame in it'})
+          continue
         _write_aside(
           folder / path,
-          _frames(example[video], builder.info.name),
+          content,
           lambda file, frames: _write_lossless(file, frames, frame_rate_hz),
         )
       row = {'path': path, 'split': split}
       if label is not None:
-        feature = builder.info.features[label]
-        row['label'] = _class_name(feature, example[label])
+        feature = _at(builder.info.features, label)
+        row['label'] = _class_name(feature, _at(example, label))
       rows.append(row)
-      bar.update()
   return rows
 
 

@@ -7,6 +7,8 @@ import prepare
 import pytest
 import sample_videos
 import tensorflow_datasets as tfds
+import tfds_videos
+from labels_and_splits import InputError
 from PIL import Image
 
 from vie_jax.input_pipeline import frame_store
@@ -48,6 +50,89 @@ class SmallVideos(tfds.core.GeneratorBasedBuilder):
           'speed': number,
         },
       )
+
+
+class OddVideos(tfds.core.GeneratorBasedBuilder):
+  """One split, of which one video has no frame; its labels lie deeper."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    meta = {
+      'label': tfds.features.ClassLabel(names=_NAMES),
+      'who': tfds.features.Text(),
+      'place': tfds.features.Tensor(shape=(2,), dtype=np.float32),
+    }
+    features = {'video': tfds.features.Video(shape=(None, 16, 16, 3))}
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict({**features, 'meta': meta})
+    )
+
+  def _split_generators(self, dl_manager):
+    return {'test': self._examples()}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+  def _examples(self):
+    for number in range(6):
+      frames = sample_videos.moving(4, 16, 16, seed=number)
+      yield (
+        number,
+        {
+          'video': frames[:0] if number == 2 else frames,
+          'meta': {
+            'label': _NAMES[number % 2],
+            'who': f'{number}',
+            'place': [0, 0],
+          },
+        },
+      )
+
+
+@pytest.fixture(scope='module')
+def odd_data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('odd')
+  OddVideos(data_dir=folder).download_and_prepare()
+  return folder
+
+
+@pytest.mark.slow
+def test_one_split_is_shared_out_and_a_video_without_a_frame_is_skipped(
+  odd_data_dir, tmp_path, capsys
+):
+  out = tmp_path / 'o'
+  options = ('--label=meta/label', '--val-percent=50')
+  assert _prepare(odd_data_dir, out, *options, name='odd_videos') == 0
+  found = [_videos(out, split) for split in ('train', 'val')]
+  assert all(found)
+  assert len(found[0] + found[1]) == 5
+  (skipped,) = json.loads((out / 'skipped.json').read_text())
+  assert skipped['reason'] == 'no frame in it'
+  assert skipped['path'].startswith('test/0000000')
+  capsys.readouterr()
+  assert _prepare(odd_data_dir, out, *options, name='odd_videos') == 0
+  assert 'already complete' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'label, message',
+  [
+    ('meta', "the feature 'meta' is not one text or number"),
+    ('meta/place', "the feature 'meta/place' is not one text or number"),
+    ('video', "the feature 'video' is not one text or number"),
+    ('name', "the feature 'name' is not there"),
+  ],
+)
+def test_a_label_that_is_none_is_refused_with_those_that_are(
+  odd_data_dir, tmp_path, label, message
+):
+  with pytest.raises(InputError) as caught:
+    tfds_videos.write_tfds_videos(
+      'odd_videos', tmp_path / 'v', data_dir=odd_data_dir, label=label
+    )
+  assert message in str(caught.value)
+  assert str(caught.value).endswith('; possible are meta/label, meta/who')
 
 
 @pytest.fixture(scope='module')

@@ -241,6 +241,14 @@ def test_damage_is_named_with_path_and_remedy(dataset, damage, message):
   assert str(dataset) in str(caught.value)
 
 
+def test_a_tfds_data_set_of_videos_is_prepared_first():
+  with pytest.raises(
+    frame_store.DatasetError,
+    match=r'"python data/prepare\.py tfds --name ucf101/ucf101_1 --out DIR"',
+  ):
+    frame_store.FrameStore.open('tfds:ucf101/ucf101_1', 'train')
+
+
 def test_changed_bytes_are_noticed_when_they_are_read(dataset):
   path = next((dataset / 'val').glob('*.array_record'))
   content = bytearray(path.read_bytes())

@@ -28,6 +28,9 @@ _REMEDY = 'Prepare the data set again with --restart.'
 # Of dataset.json: it names every file and every warning.
 _MAX_MANIFEST_BYTES = 2**26
 
+# What it names are images; the videos of such a data set are prepared first.
+_TFDS_PREFIX = 'tfds:'
+
 _MANIFEST_KEYS = (
   'files',
   'fingerprint',
@@ -345,7 +348,7 @@ def _read_manifest(directory):
   if not is_remote and not directory.is_dir():
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
-      f'data/prepare.py folder --videos VIDEOS --out {directory}".'
+      f'data/prepare.py {_preparation(str(directory))}".'
     )
   path = directory / 'dataset.json'
   try:
@@ -377,6 +380,13 @@ def _read_manifest(directory):
   if problem:
     raise DatasetError(f'{path} is damaged: {problem}. {_REMEDY}')
   return manifest
+
+
+def _preparation(directory):
+  """The command and the options that prepare what is not there."""
+  if directory.startswith(_TFDS_PREFIX):
+    return f'tfds --name {directory.removeprefix(_TFDS_PREFIX)} --out DIR'
+  return f'folder --videos VIDEOS --out {directory}'
 
 
 def _check_sizes(directory, split, manifest):
