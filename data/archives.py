@@ -11,6 +11,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import posixpath
 import shutil
 import stat
 import zipfile
@@ -87,13 +88,38 @@ def extract_archive(archive, folder):
     )
   write_json(folder / _MARK, mark, aside=folder)
   _unpack(archive, members, folder)
-  inner = sorted(path for path in folder.rglob('*') if is_archive(path))
-  for path in inner:
-    _unpack(path, _checked_members(path), path.parent)
-  for path in inner:
+  inner = {
+    name: _checked_members(folder / name)
+    for name in sorted(_files(members))
+    if is_archive(name)
+  }
+  _check_apart(archive, members, inner)
+  for name, inner_members in inner.items():
+    path = folder / name
+    _unpack(path, inner_members, path.parent)
+  for path in map(folder.joinpath, inner):
     with output_errors(path):
       path.unlink()
   write_json(folder / _MARK, mark | {'complete': True}, aside=folder)
+
+
+def _files(members):
+  return [name for name, member in members.items() if not member.is_folder]
+
+
+def _check_apart(archive, members, inner):
+  """Refuses archives inside of which one would overwrite another's file."""
+  owners = {posixpath.normpath(name): archive.name for name in _files(members)}
+  for name, inner_members in inner.items():
+    for member in _files(inner_members):
+      path = posixpath.join(posixpath.dirname(name), member)
+      path = posixpath.normpath(path)
+      owner = owners.setdefault(path, name)
+      if owner != name:
+        raise InputError(
+          f'{archive} is not unpacked: {owner} and {name} in it both hold '
+          f'{path!r}; unpack it yourself and name the folder instead'
+        )
 
 
 def read_texts(place):
@@ -230,11 +256,13 @@ def _checked_members(archive):
   with _input_errors(archive):
     packed_bytes = os.stat(archive).st_size
     listed = _format(archive).members(archive)
-  members, total = {}, 0
+  members, total, paths = {}, 0, set()
   for member in listed:
     problem = member.problem or _name_problem(member.name)
-    if problem is None and member.name in members and not member.is_folder:
+    path = posixpath.normpath(member.name)
+    if problem is None and path in paths and not member.is_folder:
       problem = 'is there twice'
+    paths.add(path)
     if problem:
       raise InputError(
         f'{archive} is not unpacked: its member {member.name!r} {problem}'

@@ -55,6 +55,38 @@ def test_archives_inside_are_unpacked_and_removed(tmp_path, suffix):
   }
 
 
+@pytest.mark.parametrize(
+  'outer, message',
+  [
+    ({}, "a.zip and b.zip in it both hold 'c/x.avi'"),
+    ({'c/x.avi': b'0'}, "all.zip and a.zip in it both hold 'c/x.avi'"),
+  ],
+)
+def test_archives_inside_that_hold_the_same_file_are_refused(
+  tmp_path, outer, message
+):
+  for name in 'ab':
+    _write(tmp_path / f'{name}.zip', {'c/x.avi': name.encode()})
+    outer = {**outer, f'{name}.zip': (tmp_path / f'{name}.zip').read_bytes()}
+  archive = _write(tmp_path / 'all.zip', outer)
+  for _ in range(2):
+    with pytest.raises(InputError, match=message):
+      archives.extract_archive(archive, tmp_path / 'out')
+    assert _content(tmp_path / 'out') == outer
+
+
+def test_archives_inside_in_folders_of_their_own_keep_apart(tmp_path):
+  outer = {}
+  for name in 'ab':
+    _write(tmp_path / f'{name}.zip', {'c/x.avi': name.encode()})
+    content = (tmp_path / f'{name}.zip').read_bytes()
+    outer[f'{name}/videos.zip'] = content
+  archives.extract_archive(
+    _write(tmp_path / 'all.zip', outer), tmp_path / 'out'
+  )
+  assert _content(tmp_path / 'out') == {'a/c/x.avi': b'a', 'b/c/x.avi': b'b'}
+
+
 def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
   tmp_path, suffix, monkeypatch
 ):
@@ -136,6 +168,9 @@ def test_a_name_twice_is_refused(tmp_path):
       file.writestr('a', b'2')
   with pytest.raises(InputError, match="'a' is there twice"):
     archives.extract_archive(tmp_path / 'x.zip', tmp_path / 'o')
+  sample_archives.write_zip(tmp_path / 'y.zip', {'b/a': b'1', 'b/./a': b'2'})
+  with pytest.raises(InputError, match=r"'b/\./a' is there twice"):
+    archives.extract_archive(tmp_path / 'y.zip', tmp_path / 'o')
 
 
 def test_damage_is_one_line_that_names_the_archive(tmp_path, suffix):
