@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -267,6 +268,27 @@ def test_a_run_with_too_many_bad_videos_stops_early_with_a_list(tmp_path):
   assert done.returncode == 0, done.stderr
   assert len(_skipped(out)) == 150
   assert not (out / '.staging').exists()
+
+
+@pytest.mark.slow
+def test_thousands_of_files_that_are_no_videos_are_given_up_soon(tmp_path):
+  videos, out = tmp_path / 'videos', tmp_path / 'out'
+  videos.mkdir()
+  for number in range(5000):
+    (videos / f'{number:04d}.mp4').write_text('no video')
+  before = _processor_seconds_of_children()
+  done = _run(videos, out, '--processes=2')
+  seconds = _processor_seconds_of_children() - before
+  assert done.returncode == 2
+  listed = json.loads((out / '.staging' / 'skipped.json').read_text())
+  assert len(listed) == 100
+  assert seconds <= 10
+  print(f'5,000 text files: {seconds:.1f} s of the processor')
+
+
+def _processor_seconds_of_children():
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return usage.ru_utime + usage.ru_stime
 
 
 def test_a_small_folder_is_prepared_however_many_are_bad(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import time
 
@@ -97,3 +98,48 @@ def test_a_task_that_takes_too_much_memory_is_given_up_alone():
     ('take', 10**6): 10**6,
     ('return', 2): 2,
   }
+
+
+def _outcomes(tasks, **options):
+  """Runs tasks on one process; gives (task, outcome), and prints the time."""
+  start, before = time.monotonic(), _processor_seconds_of_children()
+  with worker_pool.WorkerPool(
+    worker_functions.obey,
+    num_processes=1,
+    **{
+      'timeout_seconds': 30,
+      'max_stall_seconds': 30,
+      'max_memory_bytes': 2**30,
+      **options,
+    },
+  ) as pool:
+    found = list(pool.run(tasks))
+  seconds = (time.monotonic() - start) / len(tasks)
+  processor = (_processor_seconds_of_children() - before) / len(tasks)
+  print(
+    f'{len(tasks)} times {tasks[0]}: {processor:.1f} s of the processor and '
+    f'{seconds:.1f} s each'
+  )
+  assert processor <= 5
+  return found
+
+
+def _processor_seconds_of_children():
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'task, word, options',
+  [
+    (('kill', signal.SIGKILL), 'SIGKILL', {}),
+    (('kill', signal.SIGSEGV), 'SIGSEGV', {}),
+    (('take', 10**9), '--max-memory', {'max_memory_bytes': 300 * 2**20}),
+    (('sleep', 60), '--timeout', {'timeout_seconds': 1}),
+  ],
+)
+def test_ten_tasks_that_end_their_process_are_named(task, word, options):
+  found = _outcomes([task] * 10, **options)
+  assert len(found) == 10
+  assert all(word in outcome.reason for _, outcome in found)
