@@ -196,6 +196,7 @@ def main():
         ),
         ratio_to=None if is_base else ways[0].name,
       )
+  report.finish()
   shutil.rmtree(root)
 
 

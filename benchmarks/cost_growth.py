@@ -451,6 +451,7 @@ def main():
     if options.step in (None, step)
   }
   curves = measure(report, axes, options.most_gib * _GIB)
+  report.finish()
   if options.figure:
     draw(curves, options.figure)
 

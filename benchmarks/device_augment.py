@@ -75,6 +75,7 @@ def main():
     config.model.width = options.width or config.model.width
     config.crop.size = options.crop_size or config.crop.size
     _measure(name, config, options, report)
+  report.finish()
 
 
 def _measure(name, config, options, report):

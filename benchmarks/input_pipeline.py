@@ -128,6 +128,7 @@ def main():
       case = 'stored frames'
       report.add(case, _way(side, quality), 'bytes per frame', size)
       store.close()
+  report.finish()
 
 
 class _CountingStore(frame_store.FrameStore):
@@ -366,16 +367,17 @@ class _Case:
     for way, each in values.items():
       ratio = None
       if way != _OURS:
-        ratio = float(np.median(each / values[_OURS]))
+        ratio = float(np.median(each) / np.median(values[_OURS]))
       value = statistics.median(each)
       self._add(way, 'CPU ms per clip', value, ratio)
       self._add(way, 'clips per CPU second', 1e3 / value)
     for stored in self._stores:
       way = _way(*stored)
-      times = np.median(values[_official(*_STORED[0])] / values[way])
+      ours = np.median(values[way])
+      times = np.median(values[_official(*_STORED[0])]) / ours
       self._add(way, 'official way: times as long', times)
       if stored in _OFFICIAL_STORED:
-        times = np.median(values[_official(*stored)] / values[way])
+        times = np.median(values[_official(*stored)]) / ours
         metric = 'official way on frames of this size: times as long'
         self._add(way, metric, times)
 

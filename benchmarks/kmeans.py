@@ -207,6 +207,7 @@ def main():
     next(iter(variants)),
     report,
   )
+  report.finish()
 
 
 def _describe(sizes):

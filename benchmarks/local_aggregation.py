@@ -288,6 +288,7 @@ def main():
     size = f'N = {options.videos:,}, B = {batch_size}, k = {options.neighbors}'
     for part in options.parts:
       _PARTS[part](f'{part}, {size}', sizes, report)
+  report.finish()
 
 
 def _compare_steps(case, sizes, report):

@@ -4,14 +4,22 @@
 
 Each file of benchmarks/results holds one JSON object per line: benchmark,
 case, variant, metric, value, ratio_to, ratio, rounds, machine and versions.
-Each pair of benchmark and case becomes a table, of variants by metrics.
+Each pair of benchmark and case becomes a table, of variants by metrics. The
+last line closes the run: benchmark, figures (their number) and is_complete. A
+file without it was cut off and is refused. One that was cut off and is kept all
+the same, until the benchmark is run again, says so: is_complete is false.
 """
 
 import itertools
-import json
 import pathlib
+import sys
+
+import result_lines
 
 _HERE = pathlib.Path(__file__).resolve().parent
+_CUT_OFF = """**This run was cut off before its end.** What its last case lacks was not
+measured.
+"""
 _HEAD = """# Benchmarks
 
 Made by `python benchmarks/make_tables.py` from the files in
@@ -32,11 +40,20 @@ def page(files):
 
   Returns:
     str, Markdown.
+
+  Raises:
+    ValueError: if a file was cut off, naming it.
   """
   parts = [_HEAD]
   for path in sorted(files):
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    parts += _section(lines)
+    try:
+      lines, is_complete = result_lines.figures(path.read_text())
+    except ValueError as error:
+      raise ValueError(
+        f'{path} was cut off: {error}; run the benchmark again'
+      ) from error
+    heading, *tables = _section(lines)
+    parts += [heading, *([] if is_complete else [_CUT_OFF]), *tables]
   return '\n'.join(parts)
 
 
@@ -89,7 +106,10 @@ def _cell(line):
 
 def main():
   """Writes the page."""
-  text = page((_HERE / 'results').glob('*.json'))
+  try:
+    text = page((_HERE / 'results').glob('*.json'))
+  except ValueError as error:
+    sys.exit(f'Error: {error}.')
   (_HERE.parent / 'docs' / 'benchmarks.md').write_text(text, encoding='utf-8')
 
 

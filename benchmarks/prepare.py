@@ -91,6 +91,7 @@ def main():
     smallest = min(source.videos, key=lambda video: video.size)
     path = pathlib.Path(source.folder, smallest.file)
     _scaling(path, options.copies, scratch, report)
+  report.finish()
 
 
 def _compare(folder, video, ffmpeg, scratch, report):

@@ -9,7 +9,7 @@ import time
 
 
 class Report:
-  """Prints one JSON object per figure.
+  """Prints one JSON object per figure, and at the end how many there are.
 
   Args:
     benchmark: name of the script.
@@ -24,6 +24,7 @@ class Report:
   def __init__(self, benchmark, *, rounds, packages, versions=None):
     self.rounds = rounds
     self._benchmark = benchmark
+    self._num_figures = 0
     self._about = {
       'rounds': rounds,
       'machine': _processor(),
@@ -50,7 +51,52 @@ class Report:
       'ratio_to': ratio_to,
       'ratio': None if ratio is None else round(ratio, 3),
     }
+    self._num_figures += 1
     print(json.dumps(line | self._about), flush=True)
+
+  def finish(self):
+    """Prints that all figures are there; a run that broke off does not."""
+    line = {
+      'benchmark': self._benchmark,
+      'figures': self._num_figures,
+      'is_complete': True,
+    }
+    print(json.dumps(line), flush=True)
+
+
+def figures(text):
+  """Reads what a benchmark has printed, or several have.
+
+  Args:
+    text: str, one JSON object a line.
+
+  Returns:
+    (lines, is_complete): list of dict, one for each figure, and whether the
+    closing lines say that nothing is missing.
+
+  Raises:
+    ValueError: if the last line is cut off or does not close a run, or one
+      does not fit the figures before it.
+  """
+  lines, is_complete, num_open = [], True, 0
+  for number, row in enumerate(text.splitlines(), 1):
+    try:
+      line = json.loads(row)
+    except ValueError:
+      raise ValueError(f'line {number} is cut off') from None
+    if 'is_complete' not in line:
+      lines.append(line)
+      num_open += 1
+      continue
+    if line['figures'] != num_open:
+      raise ValueError(
+        f'line {number} closes a run of {line["figures"]} figures, and '
+        f'{num_open} are there'
+      )
+    is_complete, num_open = is_complete and line['is_complete'], 0
+  if num_open or not lines:
+    raise ValueError('its last line does not say that it is complete')
+  return lines, is_complete
 
 
 def cpu_seconds(run, is_done=lambda: True):

@@ -263,6 +263,7 @@ def main():
     'scaling', rounds=arguments.rounds, packages=('jax', 'jaxlib', 'numpy')
   )
   curves = measure(report)
+  report.finish()
   if arguments.figure:
     draw(curves, arguments.figure)
 

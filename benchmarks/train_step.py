@@ -193,6 +193,7 @@ def main():
       'batch_size': options.batch_size,
     }
     _compare(case, options, report)
+  report.finish()
 
 
 def _compare(case, options, report):

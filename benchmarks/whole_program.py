@@ -178,6 +178,7 @@ def main():
       case = _case(name, scratch, options)
       for part in options.parts:
         _PARTS[part](case, options.rounds, report)
+  report.finish()
 
 
 def _case(name, scratch, options):

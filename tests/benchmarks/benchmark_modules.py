@@ -17,7 +17,7 @@ def load(monkeypatch, *names):
 
 
 def run(script, *options):
-  """Runs one that must succeed, on one device; returns its lines, parsed.
+  """Runs one that must succeed, on one device; returns its figures.
 
   What it runs is compiled quickly, and not to be quick.
   """
@@ -30,4 +30,15 @@ def run(script, *options):
     env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
   )
   assert done.returncode == 0, done.stderr
-  return [json.loads(line) for line in done.stdout.splitlines()]
+  return figures(done.stdout)
+
+
+def figures(printed):
+  """Parses what a benchmark has printed, which must be complete."""
+  *lines, last = map(json.loads, printed.splitlines())
+  assert last == {
+    'benchmark': lines[0]['benchmark'],
+    'figures': len(lines),
+    'is_complete': True,
+  }
+  return lines

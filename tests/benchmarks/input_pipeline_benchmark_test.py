@@ -1,11 +1,11 @@
 import importlib.util
-import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from tests.benchmarks import benchmark_modules
 from tests.data import sample_videos
 
 _SCRIPT = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'input_pipeline.py'
@@ -27,7 +27,7 @@ def lines(tmp_path_factory):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  return [json.loads(line) for line in done.stdout.splitlines()]
+  return benchmark_modules.figures(done.stdout)
 
 
 def _values(lines, metric):

@@ -1,17 +1,15 @@
-import importlib.util
 import json
-import pathlib
 
-_REPOSITORY = pathlib.Path(__file__).parents[2]
-_RESULTS = _REPOSITORY / 'benchmarks' / 'results'
+import pytest
+
+from tests.benchmarks import benchmark_modules
+
+_RESULTS = benchmark_modules.FOLDER / 'results'
 
 
-def _make_tables():
-  path = _REPOSITORY / 'benchmarks' / 'make_tables.py'
-  spec = importlib.util.spec_from_file_location('make_tables', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+@pytest.fixture
+def make_tables(monkeypatch):
+  return benchmark_modules.load(monkeypatch, 'make_tables')[0]
 
 
 def _line(**values):
@@ -30,23 +28,27 @@ def _line(**values):
   return json.dumps(line | values)
 
 
-def test_the_page_is_made_from_the_committed_results():
+def _write(path, lines, **closing):
+  last = {'benchmark': 'reading', 'figures': len(lines), 'is_complete': True}
+  path.write_text('\n'.join([*lines, json.dumps(last | closing)]) + '\n')
+  return path
+
+
+def test_the_page_is_made_from_the_committed_results(make_tables):
   files = list(_RESULTS.glob('*.json'))
   assert files
-  page = (_REPOSITORY / 'docs' / 'benchmarks.md').read_text('utf-8')
-  assert page == _make_tables().page(files)
+  page = benchmark_modules.FOLDER.parent / 'docs' / 'benchmarks.md'
+  assert page.read_text('utf-8') == make_tables.page(files)
 
 
-def test_each_case_is_a_table_of_variants_by_metrics(tmp_path):
+def test_each_case_is_a_table_of_variants_by_metrics(make_tables, tmp_path):
   lines = [
     _line(ratio_to='theirs', ratio=1.5),
     _line(metric='megabytes', value=0.5),
     _line(variant='theirs', value=8.23),
     _line(case='large files', value=12345.6),
   ]
-  path = tmp_path / 'x.json'
-  path.write_text('\n'.join(lines) + '\n')
-  page = _make_tables().page([path])
+  page = make_tables.page([_write(tmp_path / 'x.json', lines)])
   assert '## reading: a CPU' in page
   assert '3 rounds; a 1, b 2.' in page
   small, large = page.split('### Small files')[1].split('### Large files')
@@ -57,3 +59,29 @@ def test_each_case_is_a_table_of_variants_by_metrics(tmp_path):
     '| theirs | 8.23 |  |',
   ]
   assert '| ours | 12,346 |' in large
+
+
+def test_a_file_that_was_cut_off_is_refused(make_tables, tmp_path):
+  path = _write(tmp_path / 'x.json', [_line(), _line(variant='theirs')])
+  whole = path.read_text()
+  assert 'cut off' not in make_tables.page([path])
+  lines = whole.splitlines(keepends=True)
+  for cut, reason in (
+    (''.join(lines[:2]), 'its last line does not say that it is complete'),
+    (whole[: len(whole) // 3], 'line 1 is cut off'),
+    (whole[:-20], 'line 3 is cut off'),
+    ('', 'its last line does not say'),
+    (''.join(lines[1:]), 'closes a run of 2 figures, and 1 are there'),
+  ):
+    path.write_text(cut)
+    with pytest.raises(ValueError, match=reason) as caught:
+      make_tables.page([path])
+    assert str(caught.value).startswith(f'{path} was cut off: ')
+  # Several runs may follow each other, each with its last line.
+  path.write_text(whole + whole)
+  assert make_tables.page([path])
+
+
+def test_one_that_is_kept_says_so_on_the_page(make_tables, tmp_path):
+  path = _write(tmp_path / 'x.json', [_line()], is_complete=False)
+  assert 'This run was cut off before its end.' in make_tables.page([path])

@@ -1,4 +1,3 @@
-import json
 import os
 import pathlib
 import shutil
@@ -8,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.benchmarks import benchmark_modules
 from tests.data import sample_videos
 
 _SCRIPT = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'prepare.py'
@@ -37,7 +37,7 @@ def test_a_tiny_run_prints_every_figure_of_every_case(ffmpeg, tmp_path):
   sample_videos.write(tmp_path / 'a.mp4', sample_videos.moving(10))
   done = _run(tmp_path, '--copies', '2')
   assert done.returncode == 0, done.stderr
-  lines = [json.loads(line) for line in done.stdout.splitlines()]
+  lines = benchmark_modules.figures(done.stdout)
   assert all(list(line) == _KEYS for line in lines)
   case = 'one video, 96 x 64, 25 Hz, 0.4 s'
   of_one = [line for line in lines if line['case'] == case]

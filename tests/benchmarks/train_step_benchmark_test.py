@@ -1,9 +1,10 @@
-import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from tests.benchmarks import benchmark_modules
 
 _SCRIPT = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'train_step.py'
 
@@ -22,7 +23,7 @@ def test_both_compute_the_same_and_all_figures_are_printed():
     timeout=600,
   )
   assert result.returncode == 0, result.stderr
-  lines = [json.loads(line) for line in result.stdout.splitlines()]
+  lines = benchmark_modules.figures(result.stdout)
   ours = {
     line['metric']: line['value']
     for line in lines
