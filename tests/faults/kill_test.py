@@ -187,6 +187,6 @@ def test_a_supervised_run_ends_by_itself_under_kills(demo_dataset, tmp_path):
       num_kills += fault_runs.kill_children(process.pid)
       newest = max(fault_runs.steps_of(workdir))
     time.sleep(0.05)
-  assert process.returncode == 0, said.read_text()
+  assert process.wait(LONG_SECONDS) == 0, said.read_text()
   assert fault_runs.steps_of(workdir)[-1] == options['num_steps']
   assert said.read_text().count('supervise: exit code -9') == num_kills >= 2
