@@ -40,7 +40,10 @@ def test_jax_sees_chips_as_one_device_from_v4_on(name, devices):
 
 @pytest.mark.parametrize(
   'name',
-  ['v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24', 'v6e-512'],
+  [
+    *('v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24'),
+    *('v6e-512', 'v5p-４096', 'v5p-٣٢', 'v4-032', 'v4-' + '8' * 5000),
+  ],
 )
 def test_types_that_there_are_not(name):
   with pytest.raises(LaunchError, match=name):
@@ -72,6 +75,9 @@ def test_topologies(version, topology, chips, hosts):
     ('v5p', '4x4'),
     ('v5p', '4x4x6'),
     ('v5p', '0x4x4'),
+    ('v5p', '４x４x４'),
+    ('v5p', '04x4x4'),
+    ('v5p', '4x4x' + '4' * 5000),
     ('v5litepod', '4'),
     ('v5litepod', ''),
     ('v3', '2x2'),
