@@ -4,6 +4,8 @@ import pytest
 import tpu_slices
 from training_command import LaunchError
 
+from vie_jax.planning import accelerators
+
 
 @pytest.mark.parametrize(
   'name, chips, hosts',
@@ -29,6 +31,24 @@ def test_accelerator_types(name, chips, hosts):
   found = tpu_slices.of_type(name)
   assert (found.chips, found.hosts) == (chips, hosts)
   assert found.chips_per_host * hosts == chips
+
+
+@pytest.mark.parametrize(
+  'version, planned',
+  [
+    ('v4', 'tpu_v4'),
+    ('v5litepod', 'tpu_v5e'),
+    ('v5p', 'tpu_v5p'),
+    ('v6e', 'tpu_v6e'),
+  ],
+)
+def test_a_plan_has_as_many_machines(version, planned):
+  device = accelerators.ACCELERATORS[planned]
+  for chips in (4, 8, 16, 64, 256):
+    cores = chips * tpu_slices.VERSIONS[version].cores_per_chip
+    found = tpu_slices.of_type(f'{version}-{cores}')
+    assert found.devices == chips
+    assert device.hosts(chips) == found.hosts, chips
 
 
 @pytest.mark.parametrize(
