@@ -147,6 +147,8 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     if name.startswith('--config.'):
       if not is_there:
         raise LaunchError(f'{argument} is not understood; see --help.')
+      if '--config' not in given:
+        raise LaunchError(f'{name} must stand behind --config=...')
       flags_given.append(argument)
     elif name not in FLAGS:
       raise LaunchError(f'{argument} is no argument of main.py.')

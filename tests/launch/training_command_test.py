@@ -66,6 +66,11 @@ def test_split_at_the_first_dashes():
     ((*REMOTE, 'rm -rf /'), 'rm -rf / is no argument'),
     ((*REMOTE, '--config.batch_size'), 'not understood'),
     ((*REMOTE, '--config.batch_sise=4'), 'batch_sise'),
+    (('--config.seed=1', *REMOTE), '--config.seed must stand behind --config='),
+    (
+      (*REMOTE, '--config.optimizer.name=adam', "--config.optimizer={'a': 1}"),
+      'will overwrite the value',
+    ),
     ((*REMOTE, '--config.batch_size=many'), 'batch_size=many: invalid literal'),
     ((*REMOTE, '--config.batch_size=0'), 'config.batch_size is 0; it must'),
     (
