@@ -75,11 +75,19 @@ def test_a_mistake_of_the_code_is_left_to_python(caplog):
       '/a/file cannot be written to any more: Read-only file system.',
       'repaired and mounted again',
     ),
+    (
+      PermissionError(errno.EACCES, 'Permission denied', '/a/file'),
+      '/a/file cannot be opened: Permission denied.',
+      'access',
+    ),
+    (
+      OSError(errno.EMFILE, 'Too many open files', '/a/file'),
+      '/a/file cannot be opened: Too many open files.',
+      'ulimit -n',
+    ),
   ],
 )
-def test_a_disk_that_takes_nothing_is_named_with_what_to_do(
-  error, begin, remedy
-):
+def test_what_the_system_refuses_is_named_with_what_to_do(error, begin, remedy):
   message = run_errors.message_of(error, '/the/workdir')
   assert message.startswith(begin)
   assert remedy in message

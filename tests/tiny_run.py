@@ -80,13 +80,16 @@ def environment(num_devices=1):
   }
 
 
-def start(arguments, *, num_devices=1, cwd=REPOSITORY):
-  """Starts a command in a process group of its own."""
+def start(arguments, *, num_devices=1, cwd=REPOSITORY, output=subprocess.PIPE):
+  """Starts a command in a process group of its own.
+
+  A pipe takes 64 KiB: who prints more waits until somebody reads.
+  """
   return subprocess.Popen(
     arguments,
     cwd=cwd,
     env=environment(num_devices),
-    stdout=subprocess.PIPE,
+    stdout=output,
     stderr=subprocess.STDOUT,
     text=True,
     start_new_session=True,

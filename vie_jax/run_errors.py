@@ -42,6 +42,12 @@ EXPECTED = (
 # A network file system that is away for a while, a disk whose file system went
 # read-only in the middle of a run, or a machine out of memory.
 _PASSING = (errno.EIO, errno.ENOMEM, errno.EROFS, errno.ESTALE)
+# What the system does not let this process do -> what helps.
+_REFUSED = {
+  errno.EACCES: 'Give the user of the run access to it, and run again.',
+  errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
+  errno.ENFILE: 'The whole machine has too many open files; run again.',
+}
 
 
 def leave(error: BaseException, workdir: str) -> None:
@@ -104,18 +110,22 @@ def message_of(error: BaseException, workdir: str) -> str:
   One line, or a list of them where an official checkpoint does not fit.
   """
   message = str(error)
+  number = getattr(error, 'errno', None)
   # The system itself often does not say which file it was.
   if disk.is_no_room(error):
     message = (
       f'No room to write to {error.filename or workdir}: {error.strerror}. Make '
       'room, and run the same command again: it goes on from what is saved.'
     )
-  elif getattr(error, 'errno', None) == errno.EROFS:
+  elif number == errno.EROFS:
     message = (
       f'{error.filename or workdir} cannot be written to any more: '
       f'{error.strerror}. Have its file system repaired and mounted again, and '
       'run the same command again: it goes on from what is saved.'
     )
+  elif number in _REFUSED and error.filename:
+    remedy = _REFUSED[number]
+    message = f'{error.filename} cannot be opened: {error.strerror}. {remedy}'
   is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
   lines = [' '.join(line.split()) for line in message.splitlines()]
   return ('\n' if is_list else ' ').join(lines)

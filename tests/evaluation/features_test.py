@@ -25,6 +25,11 @@ class FirstPixel(nn.Module):
     return clip[:, 0, 0, 0, :]
 
 
+@pytest.fixture
+def mesh(mesh_of_a_step):
+  return mesh_of_a_step
+
+
 def center(window, crop):
   del crop  # the whole window
   return window.astype(jnp.float32)

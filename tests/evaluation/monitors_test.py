@@ -10,6 +10,11 @@ from vie_jax.evaluation import monitors
 NEVER = -1
 
 
+@pytest.fixture
+def mesh(mesh_of_a_step):
+  return mesh_of_a_step
+
+
 def unit(vectors):
   vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
   return vectors.astype(np.float32)

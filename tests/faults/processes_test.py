@@ -1,6 +1,8 @@
 """One of several processes is asked to leave, or dies: all end, none hangs."""
 
 import os
+import random
+import statistics
 import time
 
 import fault_runs
@@ -10,15 +12,14 @@ import tiny_run
 from fault_runs import KILL, RETRY, TERM
 
 OPTIONS = {
-  'num_steps': 400,
   'objective__instance_recognition_steps': 400,
   'eval_every_steps': 400,
-  'checkpoint_every_steps': 50,
   'num_devices': 0,
 }
 # Seconds that a process may be silent, and what else may pass until the last
 # one is down: the detection of JAX itself, and other work on this machine.
 HEARTBEAT, ALL_DOWN = 10, 20
+NUM_TURNS = 10
 
 
 def start(workdir, dataset, folder, **changes):
@@ -43,46 +44,81 @@ def hit(run, workdir, step, index, number):
   return ended, time.monotonic() - since
 
 
+class Ends:
+  """A run of two processes that is started and ended again and again.
+
+  Attributes:
+    workdir: of the run.
+    seconds: from each signal until both processes were down.
+  """
+
+  def __init__(self, dataset, folder, **changes):
+    self._dataset, self._folder, self._changes = dataset, folder, changes
+    self.workdir, self.seconds = folder / 'run', []
+
+  def many(self, count, number, check):
+    """Sends the signal to one process, in turns, some steps after each start."""
+    generator, step = random.Random(count), 0
+    for turn in range(count):
+      index = turn % 2
+      logs = self._folder / f'logs-{turn}'
+      run = start(self.workdir, self._dataset, logs, **self._changes)
+      to_step = step + generator.randint(1, 6)
+      ended, seconds = hit(run, self.workdir, to_step, index, number)
+      self.seconds.append(seconds)
+      check(ended, index)
+      assert seconds <= ALL_DOWN
+      step = max(step for step, _ in fault_runs.figures(self.workdir))
+
+  def go_on(self):
+    """The same command comes to the end of a run that nothing happens to."""
+    whole = self._folder / 'whole'
+    for workdir in (self.workdir, whole):
+      logs = self._folder / f'logs-{workdir.name}'
+      for process in start(
+        workdir, self._dataset, logs, **self._changes
+      ).wait():
+        assert process.code == 0, process.log
+    config = tiny_run.config(self._dataset, **{**OPTIONS, **self._changes})
+    config.num_devices = 4
+    fault_runs.assert_same_end(whole, self.workdir, config)
+
+  def report(self):
+    """How long it took."""
+    median = statistics.median(self.seconds)
+    return f'out after {median:.1f} s, at most {max(self.seconds):.1f} s'
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('index', [0, 1])
 def test_a_signal_to_one_process_has_all_save_the_same_step(
-  demo_dataset, tmp_path, index
+  demo_dataset, tmp_path
 ):
-  workdir = tmp_path / 'run'
-  run = start(workdir, demo_dataset, tmp_path / 'logs')
-  ended, seconds = hit(run, workdir, 5, index, TERM)
-  (saved,) = fault_runs.steps_of(workdir)
-  for process in ended:
-    assert process.code == RETRY, process.log
-    assert f'step {saved} is saved' in process.log
-    assert 'Traceback' not in process.log
-  print(f'SIGTERM to process {index}: all out after {seconds:.1f} s')
-  assert seconds <= ALL_DOWN
+  # No step is saved but for a signal.
+  run = Ends(demo_dataset, tmp_path, num_steps=150, checkpoint_every_steps=1000)
+
+  def check(ended, unused_index):
+    saved = fault_runs.steps_of(run.workdir)[-1]
+    assert saved == max(step for step, _ in fault_runs.figures(run.workdir))
+    for process in ended:
+      assert process.code == RETRY, process.log
+      assert f'step {saved} is saved' in process.log
+      assert 'Traceback' not in process.log
+
+  run.many(NUM_TURNS, TERM, check)
+  run.go_on()
+  print(f'{NUM_TURNS} times SIGTERM, 0 steps lost: {run.report()}')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('index', [0, 1])
-def test_a_process_that_is_killed_ends_the_other(demo_dataset, tmp_path, index):
-  workdir, options = tmp_path / 'run', {'checkpoint_every_steps': 4}
-  run = start(workdir, demo_dataset, tmp_path / 'logs', **options)
-  ended, seconds = hit(run, workdir, 9, index, KILL)
-  other = ended[1 - index]
-  print(f'SIGKILL of process {index}: the other ended with {other.code} ')
-  print(f'after {seconds:.1f} s: {other.log.strip().splitlines()[-1][:300]}')
-  assert other.code == RETRY, other.log
-  if index == 0:
-    assert 'Process 0 of 2, at localhost:' in other.log.splitlines()[-1]
-  assert seconds <= ALL_DOWN
-  saved = fault_runs.steps_of(workdir)
-  assert saved
-  # The same command goes on, to the state of a run that nothing happened to.
-  options['num_steps'] = 16
-  whole = tmp_path / 'whole'
-  for folder in (workdir, whole):
-    for process in start(
-      folder, demo_dataset, tmp_path / f'logs-{folder.name}', **options
-    ).wait():
-      assert process.code == 0, process.log
-  config = tiny_run.config(demo_dataset, **{**OPTIONS, **options})
-  config.num_devices = 4
-  fault_runs.assert_same_end(whole, workdir, config)
+def test_a_process_that_is_killed_ends_the_other(demo_dataset, tmp_path):
+  run = Ends(demo_dataset, tmp_path, num_steps=150, checkpoint_every_steps=4)
+
+  def check(ended, index):
+    other = ended[1 - index]
+    assert other.code == RETRY, other.log
+    if index == 0:
+      assert 'Process 0 of 2, at localhost:' in other.log.splitlines()[-1]
+
+  run.many(NUM_TURNS, KILL, check)
+  run.go_on()
+  print(f'{NUM_TURNS} times SIGKILL, final state bit-identical: {run.report()}')

@@ -1,6 +1,7 @@
 """Signals that ask a run to leave: it saves the step, and nothing is lost."""
 
 import os
+import random
 import select
 import subprocess
 
@@ -10,6 +11,9 @@ import tiny_run
 from fault_runs import INT, INTERRUPTED, RETRY, TERM, USR1
 
 OPTIONS = {'checkpoint_every_steps': 100, 'num_devices': 1}
+NUM_SIGNALS = 30
+# So long that no run comes to its end before the last signal.
+LONG = {**OPTIONS, 'num_steps': 200, 'checkpoint_every_steps': 1000}
 
 
 @pytest.fixture(scope='module')
@@ -98,3 +102,31 @@ def test_a_terminal_that_is_closed_has_the_step_saved(
   assert 'SIGHUP: stopping' in log
   assert f'step {saved} is saved' in log
   check_resumed(whole, tmp_path, demo_dataset)
+
+
+@pytest.mark.slow
+def test_many_signals_at_any_step_lose_no_step(demo_dataset, tmp_path):
+  whole, told = tmp_path / 'whole', tmp_path / 'told'
+  tiny_run.run(tiny_run.command(whole, demo_dataset, **LONG))
+  command = tiny_run.command(told, demo_dataset, **LONG)
+  generator, step, seconds = random.Random(0), 0, []
+  for number in range(NUM_SIGNALS):
+    signal, code = ((TERM, RETRY), (INT, INTERRUPTED), (USR1, RETRY))[
+      number % 3
+    ]
+    is_there = fault_runs.has_step(told, step + generator.randint(1, 3))
+    ended = fault_runs.hit(command, is_there, signal)
+    assert ended.code == code, ended.output
+    assert 'Traceback' not in ended.output
+    # What was done is what was saved, by the signal alone.
+    step = max(step for step, _ in fault_runs.figures(told))
+    assert fault_runs.steps_of(told)[-1] == step < LONG['num_steps']
+    seconds.append(ended.seconds)
+  tiny_run.run(command)
+  fault_runs.assert_same_end(whole, told, tiny_run.config(demo_dataset, **LONG))
+  assert fault_runs.figures(told) == fault_runs.figures(whole)
+  print(
+    f'{NUM_SIGNALS} signals, 0 steps lost, final state bit-identical; out '
+    f'after {sorted(seconds)[len(seconds) // 2]:.1f} s, at most '
+    f'{max(seconds):.1f} s'
+  )

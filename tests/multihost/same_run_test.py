@@ -67,13 +67,31 @@ def test_losses_and_neighbors_are_those_of_one_device(
   )
 
 
-def assert_same_losses(workdir, expected, name):
-  steps, expected = metric_log.curve(expected, 'train/loss')
-  assert steps == list(range(1, 41))
-  _, found = metric_log.curve(workdir, 'train/loss')
-  difference = np.abs(np.divide(found, expected) - 1)
-  print(f'{name}: {difference.max():.1e}')
-  assert difference.max() < 1e-4
+@pytest.mark.parametrize('num_processes, num_devices', [(1, 8), (2, 2)])
+def test_losses_against_noise_are_those_of_one_device(
+  demo_dataset, tmp_path, num_processes, num_devices
+):
+  noise = {'instance_recognition__loss': 'nce', 'num_steps': 20}
+  alone = run(tmp_path / 'alone', demo_dataset, 1, 1, **noise)
+  together = run(
+    tmp_path / 'together', demo_dataset, num_processes, num_devices, **noise
+  )
+  assert_same_losses(
+    together, alone, f'{num_processes} x {num_devices}, NCE', 20
+  )
+
+
+def assert_same_losses(workdir, expected, name, num_steps=40):
+  """Losses and gradients: of their first step, of 30 steps, and of all."""
+  for curve in ('train/loss', 'train/gradient_norm'):
+    steps, wanted = metric_log.curve(expected, curve)
+    assert steps == list(range(1, num_steps + 1))
+    _, found = metric_log.curve(workdir, curve)
+    difference = np.abs(np.divide(found, wanted) - 1)
+    print(f'{name}, {curve}: {difference[0]:.1e}, {difference.max():.1e}')
+    assert difference[0] < 1e-6
+    assert difference[:30].max() < 1e-5
+    assert difference.max() < 1e-4
 
 
 @pytest.mark.parametrize(

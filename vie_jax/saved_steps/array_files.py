@@ -1,32 +1,51 @@
 """The arrays of a step as orbax writes and reads them: one folder per item."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
 
 from vie_jax.processes import agreement
-from vie_jax.saved_steps.commit_record import DamagedError
+from vie_jax.saved_steps.commit_record import UNANSWERED, DamagedError
 
 _LONGEST_REASON = 200
+_MOST_CAUSES = 20
 _PATIENCE_SECONDS = 300
 
 
 def short_reason(error: BaseException) -> str:
   """What an exception says, in one line of bounded length."""
-  if isinstance(error, OSError) and error.strerror:
-    return error.strerror
-  # Behind many lines of settings, TensorStore gives the number of the error.
-  number = re.search(r"os_error_code='(\d+)'", str(error))
-  if number:
-    return os.strerror(int(number[1]))
+  if number := _system_error(error):
+    return os.strerror(number)
   text = ' '.join(str(error).split()) or type(error).__name__
   return text[:_LONGEST_REASON]
+
+
+def _system_error(error: BaseException) -> int | None:
+  """The number of what the operating system refused, if that is behind it."""
+  for cause in _causes(error):
+    if isinstance(cause, OSError) and cause.errno:
+      return cause.errno
+    # Behind many lines of settings, TensorStore gives the number of the error.
+    if number := re.search(r"os_error_code='(\d+)'", str(cause)):
+      return int(number[1])
+    if isinstance(cause, MemoryError) or 'Out of memory' in str(cause):
+      return errno.ENOMEM
+  return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+  for _ in range(_MOST_CAUSES):
+    if error is None:
+      return
+    yield error
+    error = error.__cause__ or error.__context__
 
 
 class Writer:
@@ -116,14 +135,15 @@ def read(folder: pathlib.Path, shapes: Any) -> Any:
     A tree like `shapes`.
 
   Raises:
-    DamagedError: if orbax cannot read it, for whatever reason.
+    DamagedError: if orbax cannot read what is there, for whatever reason.
+    OSError: if the files could not be asked, see `commit_record.UNANSWERED`.
   """
   try:
     return ocp.StandardCheckpointHandler().restore(
       folder, args=ocp.args.StandardRestore(shapes)
     )
   except Exception as error:  # orbax raises whatever its parts raise
-    raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+    _refuse(folder, error)
 
 
 def structure(folder: pathlib.Path) -> Any:
@@ -133,12 +153,21 @@ def structure(folder: pathlib.Path) -> Any:
     Nested dicts and lists whose leaves stand for arrays.
 
   Raises:
-    DamagedError: if orbax cannot read it, for whatever reason.
+    DamagedError: if orbax cannot read what is there, for whatever reason.
+    OSError: if the files could not be asked, see `commit_record.UNANSWERED`.
   """
   try:
     return ocp.StandardCheckpointHandler().metadata(folder).tree
   except Exception as error:  # orbax raises whatever its parts raise
-    raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+    _refuse(folder, error)
+
+
+def _refuse(folder: pathlib.Path, error: Exception) -> NoReturn:
+  """Tells files that are damaged from files that did not answer."""
+  number = _system_error(error)
+  if number in UNANSWERED:
+    raise OSError(number, os.strerror(number), str(folder)) from None
+  raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
 
 
 def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -30,9 +30,17 @@ FORMAT_VERSION = 3
 _SMALL = 2**16
 # A step of thousands of leaves takes some hundred kilobytes.
 _LARGEST_RECORD = 2**24
-# A network file system that is away for a while, or lets nobody in: the step
-# may be whole all the same.
-_UNANSWERED = (errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
+UNANSWERED = (
+  errno.EACCES,
+  errno.EHOSTDOWN,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENOMEM,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+)
+"""A file system that is away for a while or lets nobody in, a process that may
+open no more files or has no memory: the step may be whole all the same."""
 
 
 class DamagedError(ValueError):
@@ -138,7 +146,7 @@ def read(folder: pathlib.Path) -> CommitRecord:
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
-    if error.errno in _UNANSWERED:
+    if error.errno in UNANSWERED:
       raise
     raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
   except UnicodeDecodeError:
@@ -222,7 +230,7 @@ def check_files(
     except FileNotFoundError:
       raise DamagedError(f'{name} is missing') from None
     except OSError as error:
-      if error.errno in _UNANSWERED:
+      if error.errno in UNANSWERED:
         raise
       raise DamagedError(f'{name} cannot be read: {error.strerror}') from None
 

@@ -1,0 +1,119 @@
+"""Files that are damaged, and files that did not answer, are two things."""
+
+import contextlib
+import errno
+import os
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vie_jax.saved_steps import array_files
+from vie_jax.saved_steps.commit_record import DamagedError
+
+NOBODY = 65534
+LARGE = 2**16
+
+
+@pytest.fixture
+def item(tmp_path):
+  """The folder of a tree with an array in a file of its own, and its shapes."""
+  values = np.random.default_rng(0).random((300, 300), np.float32)
+  tree = {'kernel': jnp.asarray(values), 'bias': jnp.arange(5.0)}
+  writer = array_files.Writer(['model'])
+  writer.start(tmp_path / '8', {'model': tree})
+  writer.wait()
+  writer.close()
+  shapes = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=leaf.sharding
+    ),
+    tree,
+  )
+  return tmp_path / '8' / 'model', shapes
+
+
+def large_file(folder):
+  (found,) = (
+    path
+    for path in folder.rglob('*')
+    if path.is_file() and path.stat().st_size > LARGE
+  )
+  return found
+
+
+@contextlib.contextmanager
+def as_nobody(folder):
+  """Root may read everything: this user may not."""
+  for parent in (folder, *folder.parents):
+    with contextlib.suppress(PermissionError):
+      parent.chmod(parent.stat().st_mode | 0o055)
+  is_root = os.geteuid() == 0
+  if is_root:
+    os.seteuid(NOBODY)
+  try:
+    yield
+  finally:
+    if is_root:
+      os.seteuid(0)
+
+
+@contextlib.contextmanager
+def no_more_files():
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = len(os.listdir('/proc/self/fd'))
+  resource.setrlimit(resource.RLIMIT_NOFILE, (used, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_an_array_that_nobody_may_read_is_not_damaged(item):
+  folder, shapes = item
+  large_file(folder).chmod(0)
+  with as_nobody(folder), pytest.raises(OSError) as error:
+    array_files.read(folder, shapes)
+  assert error.value.errno == errno.EACCES
+  assert error.value.filename == str(folder)
+
+
+def test_a_process_that_may_open_no_more_files_finds_no_damage(item):
+  folder, shapes = item
+  for read in (
+    lambda: array_files.read(folder, shapes),
+    lambda: array_files.structure(folder),
+  ):
+    with no_more_files(), pytest.raises(OSError) as error:
+      read()
+    assert error.value.errno == errno.EMFILE
+
+
+def test_an_array_that_is_cut_short_is_damaged_in_one_line(item):
+  folder, shapes = item
+  os.truncate(large_file(folder), LARGE)
+  with pytest.raises(DamagedError) as error:
+    array_files.read(folder, shapes)
+  assert str(error.value).startswith('model: ')
+  assert '\n' not in str(error.value)
+
+
+def test_a_file_that_is_gone_is_damage(item):
+  folder, shapes = item
+  large_file(folder).unlink()
+  with pytest.raises(DamagedError):
+    array_files.read(folder, shapes)
+
+
+def test_causes_that_go_round_in_circles_end():
+  error = ValueError('one')
+  error.__cause__ = other = ValueError('two')
+  other.__cause__ = error
+  assert array_files.short_reason(error) == 'one'
+
+
+@pytest.mark.parametrize('error', [MemoryError(), ValueError('Out of memory')])
+def test_no_memory_is_no_damage(error):
+  assert array_files.short_reason(error) == os.strerror(errno.ENOMEM)
