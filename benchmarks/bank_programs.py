@@ -91,6 +91,8 @@ def measured_machine(rounds):
     link_bandwidth=bandwidth,
     network_bandwidth=bandwidth,
     devices_per_host=8,
+    devices_per_host_of_many=8,
+    usable_memory=1.0,
     source='measured',
   )
   return scaling.Machine(device, 1.0, 1.0)

@@ -38,6 +38,7 @@ _VERBS = {
 
 def _run(options, rest, runner) -> int:
   training = training_command.check(rest, is_remote=True)
+  training_command.check_mount(options.mount)
   training_command.check_below(training, options.mount)
   launch = tpu_launch.Launch(options, training, runner)
   if options.dry_run:
@@ -153,9 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   own, rest = training_command.split(
     sys.argv[1:] if arguments is None else arguments
   )
-  options = _parser().parse_args(own)
-  runner = command_runner.Commands(is_dry_run=options.dry_run)
   try:
+    training_command.refuse_secrets(own)
+    options = _parser().parse_args(own)
+    runner = command_runner.Commands(is_dry_run=options.dry_run)
     if options.verb == 'run':
       return _run(options, rest, runner)
     return _other(options, runner)

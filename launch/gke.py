@@ -132,6 +132,7 @@ def manifest(
 
 def _run(options, rest, runner, place) -> None:
   training = training_command.check(rest, is_remote=True)
+  training_command.check_mount(options.mount, FOLDER)
   training_command.check_below(training, options.mount)
   path = MANIFESTS / f'{options.name}.yaml'
   runner.write(path, manifest(options, training))
@@ -236,11 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   own, rest = training_command.split(
     sys.argv[1:] if arguments is None else arguments
   )
-  options = _parser().parse_args(own)
-  runner = command_runner.Commands(is_dry_run=options.dry_run)
-  places = {'namespace': options.namespace, 'context': options.context}
-  place = [f'--{name}={value}' for name, value in places.items() if value]
   try:
+    training_command.refuse_secrets(own)
+    options = _parser().parse_args(own)
+    runner = command_runner.Commands(is_dry_run=options.dry_run)
+    places = {'namespace': options.namespace, 'context': options.context}
+    place = [f'--{name}={value}' for name, value in places.items() if value]
     if options.verb == 'run':
       _run(options, rest, runner, place)
     else:

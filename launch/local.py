@@ -28,6 +28,9 @@ from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
 _GPUS = 'CUDA_VISIBLE_DEVICES'
+_CPUS = 'JAX_NUM_CPU_DEVICES'
+# Of XLA_FLAGS, an older way to say the same.
+_CPU_FLAG = 'xla_force_host_platform_device_count'
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -60,6 +63,17 @@ def gpus(options: argparse.Namespace) -> list[str]:
   return names
 
 
+def number_of_devices(options: argparse.Namespace) -> int | None:
+  """Devices of all processes; None if only JAX can tell."""
+  each = options.devices_per_process
+  is_plain = _CPU_FLAG not in os.environ.get('XLA_FLAGS', '')
+  if each is None and options.cpu and is_plain:
+    # JAX's own default is one.
+    set_by_hand = os.environ.get(_CPUS, '1')
+    each = int(set_by_hand) if set_by_hand.isdecimal() else None
+  return each and options.processes * each
+
+
 def environment_of(
   process: int, options: argparse.Namespace, port: int
 ) -> dict[str, str]:
@@ -74,7 +88,7 @@ def environment_of(
   if options.cpu:
     added['JAX_PLATFORMS'] = 'cpu'
     if options.devices_per_process:
-      added['JAX_NUM_CPU_DEVICES'] = str(options.devices_per_process)
+      added[_CPUS] = str(options.devices_per_process)
   elif options.devices_per_process:
     first = process * options.devices_per_process
     share = slice(first, first + options.devices_per_process)
@@ -214,21 +228,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv[1:] if arguments is None else arguments
   )
   parser = _parser()
-  options = parser.parse_args(own)
-  is_shared = options.processes > 1 and not options.cpu
-  if is_shared and not options.devices_per_process:
-    parser.error(
-      'several processes need --devices-per-process=N, so that each has GPUs '
-      'of its own, or --cpu'
-    )
   try:
+    training_command.refuse_secrets(own)
+    options = parser.parse_args(own)
+    is_shared = options.processes > 1 and not options.cpu
+    if is_shared and not options.devices_per_process:
+      parser.error(
+        'several processes need --devices-per-process=N, so that each has GPUs '
+        'of its own, or --cpu'
+      )
     training = training_command.check(rest, is_remote=False)
     training_command.check_processes(training, options.processes)
-    if options.devices_per_process:
-      devices = options.processes * options.devices_per_process
-      training_command.check_devices(training, devices, options.processes)
-      if not options.cpu:
-        gpus(options)
+    devices = number_of_devices(options)
+    training_command.check_devices(training, devices, options.processes)
+    if options.devices_per_process and not options.cpu:
+      gpus(options)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code

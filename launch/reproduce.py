@@ -32,6 +32,7 @@ import costs
 import plans
 import training_command
 
+from vie_jax import config_check
 from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
 
 REPOSITORY = plans.REPOSITORY
@@ -500,6 +501,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if options.jobs < 1:
     parser.error('--jobs must be at least 1')
   try:
+    training_command.refuse_secrets(
+      sys.argv[1:] if arguments is None else arguments
+    )
     plan = make_plan(options, training_command.parse_fields(rest))
     command = own_command(options, rest)
     if options.list:
@@ -510,7 +514,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = plan.needed(cells)
     for step in steps:
       if step.mode != 'data':
-        step.config()
+        config_check.check(step.config())
     if options.dry_run:
       _dry_run(steps)
       return 0

@@ -26,6 +26,9 @@ REPOSITORY = training_command.REPOSITORY
 # What tasks have to end once the first has: a save, and what is lost is found.
 WAIT_SECONDS = 180
 _NAME = r'[A-Za-z0-9][A-Za-z0-9_.-]{0,62}'
+# Of partitions, and of features of nodes: `man sbatch`, --constraint.
+_NAMES = r'[\w.-]+(,[\w.-]+)*'
+_FEATURES = r'[\w.&|,()*\[\]:-]{1,1000}'
 _TIME = re.compile(r'(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})', re.ASCII)
 
 
@@ -72,10 +75,16 @@ def directives(options: argparse.Namespace) -> list[str]:
     'output': f'{options.logs}/{options.name}-%j.log',
   }
   return [
-    f'--{name}={value}' if value != '' else f'--{name}'
+    f'--{name}={_quoted(value)}' if value != '' else f'--{name}'
     for name, value in lines.items()
     if value is not None
   ]
+
+
+def _quoted(value: object) -> str:
+  """A value as sbatch reads it in a script: quotes, and no variables."""
+  text = str(value)
+  return f'"{text}"' if re.search(r'[&|,()*\[\]]', text) else text
 
 
 def script(
@@ -144,8 +153,16 @@ def _parser() -> argparse.ArgumentParser:
     help='of a node, such as 120G',
   )
   add('--time', type=_time, required=True, help='limit, such as 24:00:00')
-  for option in ('partition', 'account', 'qos', 'constraint'):
+  for option in ('account', 'qos'):
     add(f'--{option}', type=name, help='as sbatch has it')
+  names = training_command.matching(
+    _NAMES, 'a name, or several with "," between'
+  )
+  add('--partition', type=names, help='one or several, as sbatch has it')
+  features = training_command.matching(
+    _FEATURES, 'a name of a feature, or several with & | , ( ) [ ] or *'
+  )
+  add('--constraint', type=features, help="such as 'a100&nvlink'")
   add(
     '--signal-seconds',
     type=number(30, 3600),
@@ -196,15 +213,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
   own, rest = training_command.split(
     sys.argv[1:] if arguments is None else arguments
   )
-  options = _parser().parse_args(own)
   try:
+    training_command.refuse_secrets(own)
+    options = _parser().parse_args(own)
     _check(options)
     training = training_command.check(rest, is_remote=True)
     tasks = options.gpus_per_node if options.task_per_gpu else 1
     training_command.check_processes(training, options.nodes * tasks)
-    if options.gpus_per_node:
-      devices = options.nodes * options.gpus_per_node
-      training_command.check_devices(training, devices, options.nodes * tasks)
+    # Without --gpus-per-node only the cluster knows what a node has.
+    devices = options.gpus_per_node and options.nodes * options.gpus_per_node
+    training_command.check_devices(training, devices, options.nodes * tasks)
     runner = command_runner.Commands(is_dry_run=options.dry_run)
     path = pathlib.Path(options.logs, f'{options.name}.sh')
     runner.write(path, script(options, training))

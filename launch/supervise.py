@@ -17,6 +17,7 @@ or has closed the terminal. What is ignored, as SIGHUP below nohup, stays so.
 """
 
 import argparse
+import math
 import pathlib
 import signal
 import subprocess
@@ -150,6 +151,17 @@ def _workdir_of(command: list[str]) -> str | None:
   return None
 
 
+def _mistake(options: argparse.Namespace) -> str | None:
+  """What is wrong with a number of the command line, in a line."""
+  for name in ('max_restarts', 'first_wait', 'longest_wait'):
+    value = getattr(options, name)
+    # Not a number is neither more nor less than anything.
+    if not 0 <= value < math.inf:
+      option = name.replace('_', '-')
+      return f'--{option}={value}: it must be finite and not negative.'
+  return None
+
+
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line and runs what is behind `--`."""
   parser = argparse.ArgumentParser(
@@ -165,6 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
   command = options.command[options.command[:1] == ['--'] :]
   if not command:
     parser.error('there is no command behind --.')
+  if mistake := _mistake(options):
+    _say(mistake)
+    return exit_codes.REFUSED
   workdir = options.progress or _workdir_of(command)
   supervisor = Supervisor(
     command,

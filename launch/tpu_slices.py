@@ -10,7 +10,10 @@ import re
 
 import training_command
 
-_TYPE = re.compile(r'(v2|v3|v4|v5litepod|v5p|v6e)-(\d+)')
+# Digits are those of ASCII, and so few that they are no other error of Python's.
+_NUMBER = r'[1-9][0-9]{0,5}'
+_TYPE = re.compile(rf'(v2|v3|v4|v5litepod|v5p|v6e)-({_NUMBER})')
+_TOPOLOGY = re.compile(rf'{_NUMBER}(x{_NUMBER}){{1,2}}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,7 @@ def of_topology(version: str, topology: str) -> Slice:
     raise training_command.LaunchError(
       f'--tpu={version} must be one of {", ".join(known)}.'
     )
-  if not re.fullmatch(r'\d+(x\d+){1,2}', topology):
+  if not _TOPOLOGY.fullmatch(topology):
     raise training_command.LaunchError(
       f'--topology={topology}: write numbers with "x" between, such as 4x4.'
     )

@@ -7,19 +7,29 @@ are checked before anything is started or paid for.
 import argparse
 import ast
 import dataclasses
+import operator
 import pathlib
 import re
 from collections.abc import Sequence
 
 import plans
+from absl import flags
+from ml_collections import config_flags
 
+from vie_jax import command_line, config_check
 from vie_jax.processes import exit_codes, process_environment
+from vie_jax.untrusted import urls
 
 REPOSITORY = plans.REPOSITORY
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
 BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
 FOLDER = r'/[\w.-]+(/[\w.-]+)*'
-# Of main.py, which takes seconds to import; a test compares.
+# Of every machine and container, where nothing can be mounted without harm.
+SYSTEM_FOLDERS = (
+  *('/bin', '/boot', '/dev', '/etc', '/lib', '/lib64', '/proc', '/run'),
+  *('/sbin', '/sys', '/usr', '/var/run'),
+)
+# Of main.py, whose flags would be read from this command line; a test compares.
 MODES = (
   'convert',
   'describe',
@@ -31,14 +41,13 @@ MODES = (
   'supervised',
   'train',
 )
+TIMEOUTS = ('connect_seconds', 'heartbeat_seconds', 'shutdown_seconds')
 FLAGS = (
   '--config',
   '--workdir',
   '--mode',
   '--distributed',
-  '--connect_seconds',
-  '--heartbeat_seconds',
-  '--shutdown_seconds',
+  *(f'--{name}' for name in TIMEOUTS),
 )
 # Of vie_jax/objective/memory_bank.py, which imports JAX; a test compares.
 ROW_MULTIPLE = 1024
@@ -70,7 +79,8 @@ class Training:
     arguments: all of them, in the user's order.
     workdir: a path, not the URL of a bucket.
     dataset_dir: the data set, a path or URL.
-    batch: field of the batch size, and its value; of a mode that trains.
+    batches: fields of batch sizes, and their values, that split over devices.
+    has_rows: whether rows of a memory bank or a readout do, too.
     num_devices: that the config asks for; 0 for all there are.
     is_alone: whether each process is to know nothing of the others.
   """
@@ -78,7 +88,8 @@ class Training:
   arguments: tuple[str, ...]
   workdir: str
   dataset_dir: str
-  batch: tuple[str, int] | None = None
+  batches: tuple[tuple[str, int], ...] = ()
+  has_rows: bool = False
   num_devices: int = 0
   is_alone: bool = False
 
@@ -125,21 +136,28 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
       leads nowhere.
 
   Raises:
-    LaunchError: naming what is missing, wrong, or there twice.
+    LaunchError: naming what is missing, wrong, secret, or there twice.
   """
-  given, fields = {}, []
+  given, flags_given = {}, []
+  refuse_secrets(arguments)
   _check_text(arguments)
   _check_repeated(arguments)
   for argument in arguments:
     name, is_there, value = argument.partition('=')
     if name.startswith('--config.'):
-      fields.append(argument)
+      if not is_there:
+        raise LaunchError(f'{argument} is not understood; see --help.')
+      if '--config' not in given:
+        raise LaunchError(f'{name} must stand behind --config=...')
+      flags_given.append(argument)
     elif name not in FLAGS:
       raise LaunchError(f'{argument} is no argument of main.py.')
     elif not is_there or not value:
       raise LaunchError(f'{name} needs a value: {name}=...')
     else:
       given[name] = value
+      if name.removeprefix('--') in TIMEOUTS:
+        flags_given.append(argument)
   for name in ('--config', '--workdir'):
     if name not in given:
       raise LaunchError(
@@ -147,30 +165,43 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
         '-- --config=configs/vie_slowfast.py --workdir=/path/to/workdir'
       )
   mode = given.get('--mode', 'train')
-  config = _config(given['--config'], fields, mode)
+  config = _config(given['--config'], flags_given, mode)
   choices = process_environment.CHOICES
   distributed = given.get('--distributed', 'auto')
   if distributed not in choices:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
   _check_paths(workdir, dataset_dir, is_remote=is_remote)
-  batch = _batch(config, mode)
-  for field, value, least in (
-    *((*pair, 1) for pair in filter(None, [batch])),
-    ('num_devices', config.num_devices, 0),
-  ):
-    if value < least:
-      raise LaunchError(
-        f'config.{field} is {value}; it must be at least {least}.'
-      )
   return Training(
     tuple(arguments),
     workdir,
     dataset_dir,
-    batch,
+    _batches(config, mode),
+    mode not in ('convert', 'describe', 'embed'),
     config.num_devices,
     distributed == 'off',
   )
+
+
+def refuse_secrets(words: Sequence[str]) -> None:
+  """Refuses URLs with a password: scripts, manifests and terminals keep them.
+
+  Args:
+    words: of a command line.
+
+  Raises:
+    LaunchError: without what is secret.
+  """
+  for word in words:
+    problem = urls.problem(word)
+    if problem is None:
+      continue
+    name, _, value = word.partition('=')
+    if name.startswith('--') and '://' not in name:
+      # As main.py says it of a field, and of the workdir.
+      field = name.removeprefix('--') if name.startswith('--config.') else name
+      problem = f'{field}: {urls.problem(value) or problem}'
+    raise LaunchError(f'{problem}.')
 
 
 def _check_text(arguments):
@@ -189,8 +220,8 @@ def _check_repeated(arguments):
       raise LaunchError(f'{name} is given {names.count(name)} times.')
 
 
-def _config(name, fields, mode):
-  """The config that main.py will make of file and fields."""
+def _config(name, flags_given, mode):
+  """The config that main.py will make of its file and flags, checked."""
   if mode not in MODES:
     raise LaunchError(f'--mode={mode} must be one of {", ".join(MODES)}.')
   file, _, _ = name.partition(':')
@@ -199,53 +230,87 @@ def _config(name, fields, mode):
       f'There is no config {name}; it must be a file of configs/, as it is '
       'named from the repository: configs/vie_slowfast.py'
     )
-  step = plans.Step('launch', (), mode, '', name, parse_fields(fields))
   try:
-    return step.config()
+    config = plans.Step('launch', (), mode, '', name).config()
+    _override(config, flags_given)
+    config_check.check(config)
   except (ValueError, TypeError) as error:
     raise LaunchError(str(error)) from error
+  return config
 
 
-def _batch(config, mode):
-  """Field and size of the batch that a mode trains with, or None."""
-  if mode == 'train':
-    return 'batch_size', config.batch_size
+def _override(config, flags_given):
+  """Sets fields as main.py does, and reads its timeouts.
+
+  Raises:
+    ValueError: as main.py says it.
+  """
+  words = ['main.py', *flags_given]
+  values = flags.FlagValues()
+  for name in TIMEOUTS:
+    flags.DEFINE_integer(name, 1, '', lower_bound=1, flag_values=values)
+  try:
+    config_flags.DEFINE_config_dict(
+      'config', config, flag_values=values, sys_argv=words
+    )
+    values(words)
+  except Exception as error:  # as in command_line, whatever a parser raises
+    raise ValueError(command_line.reason_of(error)) from error
+
+
+def _batches(config, mode):
+  """Fields and sizes of the batches that a mode splits over its devices."""
   if mode in ('finetune', 'linear_eval', 'supervised'):
-    return f'{mode}.batch_size', config[mode].batch_size
-  return None
+    fields = (f'{mode}.batch_size', f'{mode}.eval_batch_size')
+  else:
+    fields = {
+      'train': ('batch_size', 'knn.batch_size'),
+      'knn_eval': ('knn.batch_size',),
+      'retrieve': ('knn.batch_size',),
+      'embed': ('embed.batch_size',),
+    }.get(mode, ())
+  return tuple((field, operator.attrgetter(field)(config)) for field in fields)
 
 
-def check_devices(training: Training, number: int, processes: int = 1) -> None:
+def check_devices(
+  training: Training, number: int | None, processes: int = 1
+) -> None:
   """Refuses devices that a training does not split over.
 
   Args:
     training: that is to run on them.
-    number: of all devices of all its processes.
+    number: of all devices of all its processes; None if it is not known, but
+      for being a multiple of the processes.
     processes: how many these are; several use all their devices.
 
   Raises:
     LaunchError: with the remedy.
   """
-  wanted = training.num_devices or number
-  if wanted > number or (processes > 1 and wanted != number):
+  wanted = training.num_devices or number or processes
+  if number is None:
+    if wanted % processes:
+      raise LaunchError(
+        f'config.num_devices is {wanted}, and {processes} processes would '
+        'start, with as many devices each: leave it out, and all are used.'
+      )
+  elif wanted > number or (processes > 1 and wanted != number):
     raise LaunchError(
       f'config.num_devices is {wanted}, and {processes} x {number // processes} '
       'devices would start: leave it out, and all are used.'
     )
-  number = wanted
-  if training.batch is None:
-    return
-  if ROW_MULTIPLE % number:
+  what = 'devices' if number or training.num_devices else 'processes'
+  if training.has_rows and ROW_MULTIPLE % wanted:
     raise LaunchError(
-      f'A training splits over 1, 2, 4 ... {ROW_MULTIPLE} devices, and not over '
-      f'{number}.'
+      f'What has a memory bank or a readout splits over 1, 2, 4 ... {ROW_MULTIPLE} '
+      f'devices, and not over {wanted}'
+      + ('.' if what == 'devices' else f' {what}, whatever each of them has.')
     )
-  field, size = training.batch
-  if size % number:
-    raise LaunchError(
-      f'config.{field} is {size}, which does not split over {number} devices: '
-      f'--config.{field}={-(-size // number) * number}, or another multiple.'
-    )
+  for field, size in training.batches:
+    if size % wanted:
+      raise LaunchError(
+        f'config.{field} is {size}, which does not split over {wanted} {what}: '
+        f'--config.{field}={-(-size // wanted) * wanted}, or another multiple.'
+      )
 
 
 def check_processes(training: Training, number: int) -> None:
@@ -282,6 +347,28 @@ def _check_paths(workdir, dataset_dir, *, is_remote):
       f'--config.dataset.dir={dataset_dir} must begin with "/" or be a URL '
       'such as gs://BUCKET/NAME: it is of other machines.'
     )
+
+
+def check_mount(mount: str, *more: str) -> None:
+  """Refuses to mount a bucket where it would hide what a run needs.
+
+  Args:
+    mount: the folder, an absolute path.
+    *more: folders that are taken, beside those of the system.
+
+  Raises:
+    LaunchError: if it is one of them, or above or below one.
+  """
+  folder = pathlib.PurePosixPath(mount)
+  if {'.', '..'} & set(mount.split('/')):
+    raise LaunchError(f'--mount={mount} must be a path without "." and "..".')
+  for name in (*SYSTEM_FOLDERS, *more):
+    taken = pathlib.PurePosixPath(name)
+    if folder == taken or folder in taken.parents or taken in folder.parents:
+      raise LaunchError(
+        f'--mount={mount} would hide {name}, or what is there: name another '
+        'folder, such as /mnt/bucket.'
+      )
 
 
 def check_below(training: Training, mount: str) -> None:
@@ -329,7 +416,8 @@ def matching(pattern: str, meaning: str):
   """
 
   def convert(text: str) -> str:
-    if not re.fullmatch(pattern, text):
+    # Digits are those of ASCII: no other program takes '４' for a number.
+    if not re.fullmatch(pattern, text, re.ASCII):
       raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
     return text
 
@@ -340,10 +428,9 @@ def number(minimum: int, maximum: int | None = None):
   """A type for argparse: a whole number in a range."""
 
   def convert(text: str) -> int:
-    try:
-      value = int(text)
-    except ValueError:
-      value = None
+    # Few digits: Python itself refuses thousands of them in another way.
+    is_number = re.fullmatch(r'-?[0-9]{1,18}', text)
+    value = int(text) if is_number else None
     if value is None or value < minimum or (maximum and value > maximum):
       most = f' and at most {maximum}' if maximum else ''
       raise argparse.ArgumentTypeError(

@@ -53,7 +53,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'optimizer': ('', 'jax optax'),
   'planning/accelerators': ('', ''),
   'config_check': (
-    'models.networks models.readout planning.accelerators untrusted',
+    'models.network_names planning.accelerators untrusted',
     'ml_collections',
   ),
   'planning/scaling': ('objective planning.accelerators', ''),
@@ -97,7 +97,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy optax ml_collections',
   ),
   'run_weights': (
-    'checkpoint models.networks run_record sharding',
+    'checkpoint models.network_names run_record sharding',
     'jax ml_collections',
   ),
   'weights': (
@@ -112,9 +112,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config_check device_augment environment '
-    'evaluation experiment finite input_pipeline metric_log models.networks '
-    'processes result run_log run_record sharding skipped_steps weights '
-    'workdir_lock',
+    'evaluation experiment finite input_pipeline metric_log '
+    'models.network_names processes result run_log run_record sharding '
+    'skipped_steps weights workdir_lock',
     'jax flax clu numpy ml_collections',
   ),
   'convert': (
@@ -132,8 +132,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'embed': (
     'blueprint config_check device_augment embeddings evaluation experiment '
-    'models.networks processes result run_log sharding untrusted weights '
-    'workdir_lock',
+    'models.network_names processes result run_log sharding untrusted '
+    'weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
@@ -254,6 +254,20 @@ import sys
 for name in ('jax', 'tensorflow', 'vie_jax.train'):
   sys.modules[name] = None  # importing it now fails
 import main
+"""
+  environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_a_config_is_checked_without_jax():
+  """Launchers do, also on machines that have little else than Python."""
+  code = """
+import sys
+for name in ('jax', 'flax', 'numpy', 'tensorflow'):
+  sys.modules[name] = None  # importing it now fails
+from configs import default
+from vie_jax import config_check
+config_check.check(default.get_config())
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)

@@ -28,10 +28,15 @@ def parse(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except Exception as error:  # a config file is code and may raise anything
-    refuse(_reason(error))
+    refuse(reason_of(error))
 
 
-def _reason(error):
+def reason_of(error: Exception) -> str:
+  """What a mistake in the flags is, in a line.
+
+  Args:
+    error: of `absl.flags`.
+  """
   # ml_collections quotes the message of one error in another.
   message = str(error).replace('\\n', '\n').replace("\\'", "'")
   while message[:1] == message[-1:] in ('"', "'"):

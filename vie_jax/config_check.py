@@ -5,7 +5,7 @@ import re
 
 import ml_collections
 
-from vie_jax.models import networks, readout
+from vie_jax.models import network_names
 from vie_jax.planning import accelerators
 from vie_jax.untrusted import urls
 
@@ -107,7 +107,7 @@ _SHARES = (
   'input.max_bad_share',
 )
 _CHOICES = {
-  'model.name': networks.NAMES,
+  'model.name': network_names.NAMES,
   'model.dtype': ('float32', 'bfloat16'),
   'clip.sampler': (
     'single',
@@ -125,7 +125,7 @@ _CHOICES = {
   'knn.reference': ('bank', 'clips'),
   'fault.on_nonfinite': ('stop', 'skip'),
   'on_failed_save': ('retry', 'stop'),
-  'embed.layer': ('embedding', *readout.LAYERS),
+  'embed.layer': ('embedding', *network_names.LAYERS),
   'plan.accelerator': tuple(accelerators.ACCELERATORS),
   **{
     f'{group}.{name}': choices
@@ -153,8 +153,8 @@ _STEPS = (
   'supervised.drop_steps',
 )
 _LISTS = {
-  'linear_eval.layers': readout.LAYERS,
-  'linear_eval.averaged_layers': readout.LAYERS,
+  'linear_eval.layers': network_names.LAYERS,
+  'linear_eval.averaged_layers': network_names.LAYERS,
   'embed.splits': ('train', 'val'),
   'fault.signals': (
     'SIGHUP',
@@ -268,13 +268,13 @@ def _sources(config):
       f'init_from is {config.init_from!r} and model.streams is '
       f'{config.model.streams!r}; only one of them can give the weights'
     )
-  if config.model.name not in networks.STREAMS:
+  if config.model.name not in network_names.STREAMS:
     yield (
       f'model.streams is {config.model.streams!r}; only two-stream networks '
       f'have streams, and model.name is {config.model.name}'
     )
   elif len(streams) != 2 or not all(streams):
-    names = ' and '.join(networks.STREAMS[config.model.name].values())
+    names = ' and '.join(network_names.STREAMS[config.model.name].values())
     yield (
       f'model.streams is {config.model.streams!r}; it must name two sources, '
       f'of {names}, with a comma between'
@@ -311,7 +311,7 @@ def _relations(config):
     )
   if crop.method == 'short_side':
     yield from _short_sides(crop)
-  if networks.has_slowfast(model.name) and clip.num_frames % model.alpha:
+  if network_names.has_slowfast(model.name) and clip.num_frames % model.alpha:
     yield (
       f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '
       f'model.alpha, {model.alpha}'

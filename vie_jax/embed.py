@@ -36,7 +36,7 @@ from vie_jax.embeddings import (
   split_embeddings,
 )
 from vie_jax.evaluation import features
-from vie_jax.models import networks
+from vie_jax.models import network_names
 from vie_jax.processes import agreement, watchdog
 
 MODE = 'embed'
@@ -93,7 +93,7 @@ def _check_frames(config: ml_collections.ConfigDict, num_frames: int) -> None:
       f'The clips of config.embed.clips have {num_frames} frames; this '
       f'vie_trn is made for {wanted} (config.clip.num_frames).'
     )
-  if networks.has_slowfast(name) and num_frames % config.model.alpha:
+  if network_names.has_slowfast(name) and num_frames % config.model.alpha:
     raise clip_files.ClipsError(
       f'The clips of config.embed.clips have {num_frames} frames; {name} '
       f'needs a multiple of config.model.alpha, {config.model.alpha}.'

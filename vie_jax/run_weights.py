@@ -12,7 +12,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from vie_jax import checkpoint, run_record, sharding
-from vie_jax.models import networks
+from vie_jax.models import network_names
 
 # Rows that a memory bank may have besides those of its videos.
 _MOST_PADDING = 2**20
@@ -131,7 +131,7 @@ def trained_on(record: dict) -> dict:
 def network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
   """The fields of `config.model` that make the network `name` what it is."""
   fields = ['width', 'embedding_size']
-  if networks.has_slowfast(name):
+  if network_names.has_slowfast(name):
     fields += ['fast_width', 'alpha']
   return {'name': name, **{field: config.model[field] for field in fields}}
 

@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import checkpoint, run_weights, sharding, train_state
-from vie_jax.models import networks, official_checkpoint, official_files
+from vie_jax.models import network_names, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
 # What of VIE-TRN depends on the number of frames: [T * C, D].
@@ -138,7 +138,7 @@ def load(
       'Weights: step %d of %s.', found.step, found.workdir or config.init_from
     )
     return found
-  streams = networks.STREAMS[config.model.name]
+  streams = network_names.STREAMS[config.model.name]
   found = {}
   for (stream, name), source in zip(streams.items(), sources, strict=True):
     try:

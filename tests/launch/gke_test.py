@@ -7,7 +7,9 @@ import gke
 import jsonschema
 import kubernetes_validate
 import pytest
+import training_command
 import yaml
+from training_command import LaunchError
 
 OPTIONS = ('--name=vie', '--image=registry.example/vie_jax:tpu')
 TPU = ('--tpu=v5litepod', '--topology=4x4', '--bucket=my-bucket')
@@ -228,7 +230,7 @@ def test_shared_memory_is_not_the_64_megabytes_of_docker(capsys):
 def test_words_arrive_as_they_are(capsys):
   words = (
     *TRAINING[1:],
-    '--config.result_name=a: "b" # $HOME \\n é 🎬 {{c}}',
+    '--config.retrieve.name=a: "b" # $HOME \\n é 🎬 {{c}}',
   )
   container = train_of(job_set(capsys, *TPU, training=('--', *words)))
   assert container['command'] == ['python', 'main.py']
@@ -236,7 +238,7 @@ def test_words_arrive_as_they_are(capsys):
 
 
 def test_kubernetes_puts_no_variables_into_words(capsys):
-  word = '--config.result_name=$(JAX_PROCESS_ID)'
+  word = '--config.retrieve.name=$(JAX_PROCESS_ID)'
   container = train_of(job_set(capsys, *TPU, training=(*TRAINING, word)))
   assert container['args'][-1] == word.replace('$(', '$$(')
 
@@ -280,6 +282,39 @@ def test_kubectl_refuses(capfd, stand_ins, monkeypatch):
 
 
 @pytest.mark.parametrize(
+  'mount, hidden',
+  [
+    ('/app', '/app'),
+    ('/app/v', '/app'),
+    ('/dev', '/dev'),
+    ('/dev/shm', '/dev'),
+    ('/dev/shm/v', '/dev'),
+    ('/usr/local', '/usr'),
+    ('/var', '/var/run'),
+  ],
+)
+def test_a_mount_must_not_hide_what_the_container_has(capsys, mount, hidden):
+  options = (*GPU, f'--mount={mount}', '--dry-run')
+  training = ('--', TRAINING[1], f'--workdir={mount}/vie', TRAINING[3])
+  assert gke.main(['run', *OPTIONS, *options, *training]) == 2
+  captured = capsys.readouterr()
+  (line,) = captured.err.splitlines()
+  assert f'--mount={mount} would hide {hidden}' in line
+  assert captured.out == ''
+
+
+def test_whatever_the_manifest_mounts_is_no_place_for_the_bucket(capsys):
+  document = job_set(capsys, *GPU)
+  places = [m['mountPath'] for m in train_of(document)['volumeMounts']]
+  places += [train_of(document)['workingDir']]
+  places.remove('/mnt/bucket')
+  assert len(places) == 2
+  for place in places:
+    with pytest.raises(LaunchError):
+      training_command.check_mount(place, gke.FOLDER)
+
+
+@pytest.mark.parametrize(
   'options, words',
   [
     ((), 'either --tpu or --gpu'),
@@ -292,6 +327,9 @@ def test_kubectl_refuses(capfd, stand_ins, monkeypatch):
     (GPU[:3], 'either --bucket or --claim'),
     ((*GPU, '--bucket=bbb'), 'either --bucket or --claim'),
     ((*GPU, '--mount=/else'), 'must lie below /else'),
+    ((*GPU, '--mount=/mnt/../app'), 'without "." and ".."'),
+    ((*TPU, '--topology=４x４'), '--topology=４x４: write numbers'),
+    ((*GPU, '--nodes=２'), 'is not a whole number'),
     ((*GPU, '--name=V'), 'is not a name'),
     ((*GPU, f'--name={"v" * 41}'), 'is not a name'),
     ((*GPU, '--memory=lots'), 'is not an amount'),

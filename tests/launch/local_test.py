@@ -78,6 +78,42 @@ def test_mistakes(capsys, options, words):
   assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  'options, arguments, words',
+  [
+    ((), ('--config.num_devices=3',), 'not over 3'),
+    (
+      ('--processes=2', '--cpu'),
+      ('--config.batch_size=63',),
+      '63, which does not split over 2 devices',
+    ),
+    (('--processes=3', '--cpu'), (), 'not over 3'),
+    (('--cpu',), ('--config.num_devices=2',), 'is 2, and 1 x 1 devices'),
+  ],
+)
+def test_what_is_known_of_the_devices_is_checked(
+  capsys, monkeypatch, options, arguments, words
+):
+  # Which the tests themselves use to have eight devices.
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  monkeypatch.delenv('JAX_NUM_CPU_DEVICES', raising=False)
+  assert local.main(['--dry-run', *options, *CONFIG, *arguments]) == 2
+  captured = capsys.readouterr()
+  assert words in captured.err
+  assert captured.out == ''
+
+
+def test_devices_that_the_environment_has(capsys, monkeypatch):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '2')
+  options = ['--dry-run', '--cpu', *CONFIG, '--config.num_devices=2']
+  assert local.main(options) == 0
+  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '1')
+  assert local.main(options) == 2
+  monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=4')
+  assert local.main(options) == 0
+
+
 def test_a_mistake_in_the_config_starts_nothing(capsys):
   assert local.main([*CONFIG, '--config.batch_sise=1']) == 2
   error = capsys.readouterr().err
@@ -165,7 +201,8 @@ def test_a_signal_reaches_the_processes(name):
   program = (
     'import os, signal, sys, time\n'
     f'signal.signal(signal.{name}, lambda *_: sys.exit(75))\n'
-    'print("ready", flush=True)\n'
+    # In one piece, whatever the other process writes meanwhile.
+    'os.write(1, b"ready\\n")\n'
     'time.sleep(60)\n'
   )
   code = (

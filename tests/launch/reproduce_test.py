@@ -282,6 +282,8 @@ def test_a_table_a_row_and_all_can_be_asked_for():
     (['--plan=demo', 'table2.vie_single.vie.hmdb51'], 'not in the plan'),
     (['table1', '--config.modle.width=3'], 'modle.width'),
     (['table1', '--config.model.width=wide'], 'model.width=wide'),
+    (['table1', '--config.seed=-3'], 'config.seed is -3; it must'),
+    (['table1', '--kinetics=s3://me:S3cr3t@b/k'], 's3://***@b/k carries'),
     (['table1', '--speed=3'], '--speed=3 is not understood'),
     (['table1', '--label=motion'], 'ROLE=COLUMN'),
     (['table1.random', '--kinetics=/nowhere'], 'no data set /nowhere'),
@@ -294,6 +296,7 @@ def test_a_mistake_is_one_line(arguments, words, capsys):
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('Error: ')
   assert words in line
+  assert 'S3cr3t' not in line
 
 
 def test_costs_are_printed_for_what_was_asked_for(capsys):

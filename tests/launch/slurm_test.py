@@ -53,6 +53,21 @@ def test_one_task_for_each_gpu(capsys):
   assert '--gpu-bind=none' in script
 
 
+@pytest.mark.parametrize(
+  'option, value',
+  [
+    ('partition', 'gpu,debug'),
+    ('constraint', 'a100&nvlink'),
+    ('constraint', '[(knl&snc4)*4|haswell*1],(ssd)'),
+  ],
+)
+def test_several_partitions_and_features_are_quoted(capsys, option, value):
+  script = rendered(capsys, f'--{option}={value}')
+  # sbatch takes the quotes off, as it does at the command line.
+  assert directives(script)[option] == f'"{value}"'
+  assert linters.shellcheck(script) == ''
+
+
 def test_without_gpus_none_are_asked_for(capsys):
   asked = directives(rendered(capsys, '--partition=cpu', '--memory=20G'))
   assert 'gpus-per-node' not in asked
@@ -126,6 +141,12 @@ def test_there_is_no_slurm(capsys, tmp_path, monkeypatch):
     (('--time=1:00:00', '--memory=١G'), 'is not an amount'),
     (('--time=1:00:00', '--nodes=0'), 'at least 1'),
     (('--time=1:00:00', '--partition=a;b'), 'is not a name'),
+    (('--time=1:00:00', '--partition=a,'), 'is not a name'),
+    (('--time=1:00:00', '--partition=a&b'), 'is not a name'),
+    (('--time=1:00:00', '--constraint=a b'), 'is not a name of a feature'),
+    (('--time=1:00:00', '--constraint=a"&b'), 'is not a name of a feature'),
+    (('--time=1:00:00', '--constraint=$(b)'), 'is not a name of a feature'),
+    (('--time=1:00:00', '--module=cuda/１２'), 'is not a module'),
     (('--time=1:00:00', '--env=A B'), 'is not a variable'),
     ((), '--time'),
   ],

@@ -181,6 +181,27 @@ def test_a_command_that_cannot_be_started_is_one_line():
   assert './no-such-program cannot be started: No such file' in line
 
 
+@pytest.mark.parametrize(
+  'option',
+  [
+    '--first-wait=nan',
+    '--first-wait=inf',
+    '--first-wait=-0.1',
+    '--longest-wait=nan',
+    '--longest-wait=-1',
+    '--max-restarts=-1',
+  ],
+)
+def test_numbers_that_cannot_be_are_one_line(capsys, option, tmp_path):
+  started = tmp_path / 'started'
+  assert supervise.main([option, '--', 'touch', str(started)]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  name = option.partition('=')[0]
+  assert line.startswith(f'supervise: {name}=')
+  assert line.endswith('must be finite and not negative.')
+  assert not started.exists()
+
+
 def test_the_workdir_of_the_command_tells_of_progress(tmp_path):
   program = [sys.executable, '-c', PROGRAM, str(tmp_path)]
   tries = ['save', 'save', 'save', '0', f'--workdir={tmp_path}']

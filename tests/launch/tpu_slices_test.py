@@ -4,6 +4,8 @@ import pytest
 import tpu_slices
 from training_command import LaunchError
 
+from vie_jax.planning import accelerators
+
 
 @pytest.mark.parametrize(
   'name, chips, hosts',
@@ -32,6 +34,24 @@ def test_accelerator_types(name, chips, hosts):
 
 
 @pytest.mark.parametrize(
+  'version, planned',
+  [
+    ('v4', 'tpu_v4'),
+    ('v5litepod', 'tpu_v5e'),
+    ('v5p', 'tpu_v5p'),
+    ('v6e', 'tpu_v6e'),
+  ],
+)
+def test_a_plan_has_as_many_machines(version, planned):
+  device = accelerators.ACCELERATORS[planned]
+  for chips in (4, 8, 16, 64, 256):
+    cores = chips * tpu_slices.VERSIONS[version].cores_per_chip
+    found = tpu_slices.of_type(f'{version}-{cores}')
+    assert found.devices == chips
+    assert device.hosts(chips) == found.hosts, chips
+
+
+@pytest.mark.parametrize(
   'name, devices', [('v2-8', 8), ('v3-32', 32), ('v4-16', 8), ('v6e-64', 64)]
 )
 def test_jax_sees_chips_as_one_device_from_v4_on(name, devices):
@@ -40,7 +60,10 @@ def test_jax_sees_chips_as_one_device_from_v4_on(name, devices):
 
 @pytest.mark.parametrize(
   'name',
-  ['v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24', 'v6e-512'],
+  [
+    *('v5e-16', 'v4', 'v4-0', 'v4-4', 'v4-12', 'v5litepod-2', 'v6e-24'),
+    *('v6e-512', 'v5p-４096', 'v5p-٣٢', 'v4-032', 'v4-' + '8' * 5000),
+  ],
 )
 def test_types_that_there_are_not(name):
   with pytest.raises(LaunchError, match=name):
@@ -72,6 +95,9 @@ def test_topologies(version, topology, chips, hosts):
     ('v5p', '4x4'),
     ('v5p', '4x4x6'),
     ('v5p', '0x4x4'),
+    ('v5p', '４x４x４'),
+    ('v5p', '04x4x4'),
+    ('v5p', '4x4x' + '4' * 5000),
     ('v5litepod', '4'),
     ('v5litepod', ''),
     ('v3', '2x2'),

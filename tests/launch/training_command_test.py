@@ -1,6 +1,10 @@
 """main.py's arguments are checked before anything is started or paid for."""
 
 import argparse
+import operator
+import os
+import subprocess
+import sys
 
 import cloud_tpu
 import gke
@@ -12,10 +16,13 @@ from absl import flags
 from training_command import LaunchError
 
 import main
+from configs import vie_slowfast
+from vie_jax import config_check
 from vie_jax.objective import memory_bank
 
 CONFIG = '--config=configs/demo.py:single'
 REMOTE = (CONFIG, '--workdir=/w', '--config.dataset.dir=/data')
+SLOWFAST = ('--config=configs/vie_slowfast.py', *REMOTE[1:])
 
 
 def check(*arguments, is_remote=True):
@@ -59,7 +66,12 @@ def test_split_at_the_first_dashes():
     ((*REMOTE, 'rm -rf /'), 'rm -rf / is no argument'),
     ((*REMOTE, '--config.batch_size'), 'not understood'),
     ((*REMOTE, '--config.batch_sise=4'), 'batch_sise'),
-    ((*REMOTE, '--config.batch_size=many'), 'batch_size=many does not fit'),
+    (('--config.seed=1', *REMOTE), '--config.seed must stand behind --config='),
+    (
+      (*REMOTE, '--config.optimizer.name=adam', "--config.optimizer={'a': 1}"),
+      'will overwrite the value',
+    ),
+    ((*REMOTE, '--config.batch_size=many'), 'batch_size=many: invalid literal'),
     ((*REMOTE, '--config.batch_size=0'), 'config.batch_size is 0; it must'),
     (
       (*REMOTE, '--mode=finetune', '--config.finetune.batch_size=-8'),
@@ -90,6 +102,92 @@ def test_mistakes_are_one_line(arguments, words):
     check(*arguments)
   assert words in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('plan.accelerator', 'nope'),
+    ('optimizer.learning_rate', -1.0),
+    ('seed', -3),
+    ('model.alpha', 3),
+  ],
+)
+def test_what_a_run_would_refuse_is_refused_in_the_same_words(field, value):
+  config = vie_slowfast.get_config()
+  config.update_from_flattened_dict({field: value, 'dataset.dir': '/data'})
+  with pytest.raises(config_check.ConfigError) as expected:
+    config_check.check(config)
+  with pytest.raises(LaunchError) as error:
+    check(*SLOWFAST, f'--config.{field}={value}')
+  assert str(error.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+  'argument',
+  [
+    '--config.batch_size=True',
+    '--config.batch_sise=4',
+    '--heartbeat_seconds=abc',
+    '--heartbeat_seconds=-5',
+  ],
+)
+def test_what_main_cannot_read_is_refused_in_its_words(argument):
+  program = (
+    'import sys\nimport main\nfrom vie_jax import command_line\n'
+    'command_line.parse(sys.argv)\n'
+  )
+  arguments = ('--config=configs/vie_slowfast.py', '--workdir=/w', argument)
+  done = subprocess.run(
+    [sys.executable, '-c', program, *arguments],
+    cwd=training_command.REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  with pytest.raises(LaunchError) as error:
+    check(*SLOWFAST, argument)
+  assert done.stderr == f'Command line: {error.value}\n'
+
+
+@pytest.mark.parametrize(
+  'field, value, expected',
+  [
+    ('profile', 'true', True),
+    ('dataset.dir', '12', '12'),
+    ('optimizer.drop_steps', '3', (3,)),
+    ('plan.videos', '1e9', 1e9),
+    ('result_name', '', ''),
+  ],
+)
+def test_fields_are_read_as_main_reads_them(field, value, expected):
+  config = training_command._config(
+    SLOWFAST[0].removeprefix('--config='),
+    [f'--config.{field}={value}'],
+    'train',
+  )
+  assert operator.attrgetter(field)(config) == expected
+
+
+@pytest.mark.parametrize('name', training_command.TIMEOUTS)
+def test_timeouts_are_those_of_main(name):
+  assert flags.FLAGS[name].parser.lower_bound == 1
+
+
+def test_launchers_need_no_jax():
+  code = """
+import sys
+for name in ('jax', 'flax', 'numpy', 'tensorflow'):
+  sys.modules[name] = None  # importing it now fails
+import cloud_tpu, gke, local, slurm, supervise
+options = ['--dry-run', '--', '--config=configs/demo.py:single', '--workdir=W']
+assert local.main(options) == 0
+assert local.main([*options, '--config.seed=-3']) == 2
+"""
+  root = training_command.REPOSITORY
+  environment = os.environ | {'PYTHONPATH': f'{root}:{root / "launch"}'}
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
 
 
 def test_here_paths_may_be_relative():
@@ -150,9 +248,6 @@ def test_numbers_and_names_of_the_command_line():
     convert('abc\n')
 
 
-SLOWFAST = ('--config=configs/vie_slowfast.py', *REMOTE[1:])
-
-
 def test_rows_split_as_those_of_the_bank():
   assert training_command.ROW_MULTIPLE == memory_bank.ROW_MULTIPLE
 
@@ -169,6 +264,16 @@ def test_rows_split_as_those_of_the_bank():
     (('--config.batch_size=100',), 8, '--config.batch_size=104, or'),
     (('--mode=linear_eval',), 256, 'config.linear_eval.batch_size is'),
     (('--config.num_devices=3',), 8, 'not over 3'),
+    (('--config.num_devices=3',), None, 'not over 3'),
+    (('--config.batch_size=512',), 256, 'config.knn.batch_size is 64'),
+    (('--mode=knn_eval',), 12, 'not over 12'),
+    (('--mode=retrieve',), 128, 'config.knn.batch_size is 64'),
+    (('--mode=embed',), 48, 'config.embed.batch_size is 64'),
+    (
+      ('--mode=finetune', '--config.finetune.eval_batch_size=9'),
+      8,
+      'config.finetune.eval_batch_size is 9',
+    ),
     (('--config.num_devices=16',), 8, 'is 16, and 1 x 8 devices would start'),
   ],
 )
@@ -188,9 +293,32 @@ def test_several_processes_use_all_devices():
     training_command.check_devices(training, 8, 2)
 
 
+def test_what_is_known_of_devices_that_nobody_has_counted():
+  training_command.check_devices(check(*SLOWFAST), None)
+  training_command.check_devices(check(*SLOWFAST), None, 4)
+  training_command.check_devices(
+    check(*SLOWFAST, '--config.num_devices=8'), None, 4
+  )
+  for arguments, processes, words in (
+    ((), 3, 'not over 3 processes'),
+    (('--config.batch_size=63',), 2, '63, which does not split over 2 proc'),
+    (('--config.num_devices=2',), 4, 'is 2, and 4 processes would start'),
+  ):
+    with pytest.raises(LaunchError, match=words):
+      training_command.check_devices(
+        check(*SLOWFAST, *arguments), None, processes
+      )
+
+
 @pytest.mark.parametrize(
   'arguments, number',
-  [((), 64), (('--config.batch_size=512',), 256), (('--mode=knn_eval',), 12)],
+  [
+    ((), 64),
+    (('--config.batch_size=512', '--config.knn.batch_size=256'), 256),
+    (('--mode=knn_eval',), 32),
+    (('--mode=embed',), 64),
+    (('--mode=convert',), 12),
+  ],
 )
 def test_devices_that_it_splits_over(arguments, number):
   training_command.check_devices(check(*SLOWFAST, *arguments), number)
@@ -244,6 +372,57 @@ def test_processes_that_would_each_train_alone_are_refused(
   (line,) = captured.err.splitlines()
   assert '--distributed=off is for one process' in line
   assert '$' not in captured.out
+
+
+SECRET = 'S3cr3t'  # noqa: S105
+URLS = (
+  f'https://b/k?X-Amz-Signature={SECRET}',
+  f's3://user:{SECRET}@b/k',
+  f's3://user:a={SECRET}@b/k',
+)
+
+
+@LAUNCHERS
+@pytest.mark.parametrize('url', URLS)
+@pytest.mark.parametrize(
+  'option',
+  ['--config.dataset.dir=', '--config.init_from=', '--workdir=', '--x=', ''],
+)
+def test_a_password_is_neither_written_nor_shown(
+  capsys, launcher, options, option, url
+):
+  arguments = [a for a in SLOWFAST if not option or not a.startswith(option)]
+  if option != '--workdir=':
+    arguments.append('--workdir=/w/vie')
+    arguments.remove('--workdir=/w')
+  code = launcher.main(
+    [*options, '--dry-run', '--', *arguments, f'{option}{url}']
+  )
+  captured = capsys.readouterr()
+  assert code == 2
+  assert SECRET not in captured.out + captured.err
+  assert captured.out == ''
+  (line,) = captured.err.splitlines()
+  assert '***' in line
+  if option.startswith('--config.'):
+    # As main.py says it.
+    assert f'{option[2:-1]}: ' in line
+
+
+@pytest.mark.parametrize('url', URLS)
+def test_nor_is_one_in_the_options_of_a_launcher(capsys, url):
+  for launcher, options in (
+    (slurm, ('--time=1:00:00', f'--env=PLACE={url}')),
+    (slurm, ('--time=1:00:00', '--env', f'PLACE={url}')),
+    (slurm, ('--time=1:00:00', f'--logs={url}')),
+    (gke, ('run', f'--image={url}')),
+    (cloud_tpu, ('run', f'--commit={url}')),
+    (local, (f'--port={url}',)),
+  ):
+    assert launcher.main([*options, '--dry-run', '--', *SLOWFAST]) == 2
+    captured = capsys.readouterr()
+    assert SECRET not in captured.out + captured.err
+    assert '***' in captured.err
 
 
 def test_one_process_may_be_alone():

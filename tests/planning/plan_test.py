@@ -151,6 +151,26 @@ def test_too_little_memory_is_said():
   assert 'WHICH IS TOO LITTLE' in plan.table(found)
 
 
+def test_a_gpu_keeps_a_quarter_of_its_memory_from_jax():
+  # Between what JAX takes of an H100 and all that it has.
+  found = planned(plan__devices=8, plan__videos=2.6e8)
+  peak = max(found['peak_bytes_per_device'].values())
+  assert 0.75 * found['memory_bytes'] < peak < found['memory_bytes']
+  assert not found['fits']
+  assert found['usable_memory_bytes'] == 60e9
+  assert (
+    'of 60 GB that JAX takes of 80 GB (XLA_PYTHON_CLIENT_MEM_FRACTION), WHICH '
+    'IS TOO LITTLE'
+  ) in plan.table(found)
+  # A TPU's is all JAX's.
+  tpu = planned(
+    plan__devices=8, plan__videos=2.6e8, plan__accelerator='tpu_v5p'
+  )
+  assert tpu['fits']
+  assert tpu['usable_memory_bytes'] == tpu['memory_bytes']
+  assert 'most at a time, of 95 GB:' in plan.table(tpu)
+
+
 def test_describe_says_nothing_of_a_plan_that_nobody_asked_for():
   assert 'plan' not in FACTS
 

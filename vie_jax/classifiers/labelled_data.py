@@ -28,7 +28,7 @@ from vie_jax.input_pipeline import (
   image_pipeline,
   labelled_images,
 )
-from vie_jax.models import networks
+from vie_jax.models import network_names
 from vie_jax.processes import agreement
 
 
@@ -235,7 +235,7 @@ def open_images(
 
 def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
   shape = blueprint.clip_shape(config)
-  repeats = 1 if config.model.name in networks.FRAME_WISE else shape[0]
+  repeats = 1 if config.model.name in network_names.FRAME_WISE else shape[0]
   size = config.crop.size
   options = {
     'size': size,

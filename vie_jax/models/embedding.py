@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import readout
+from vie_jax.models import network_names, readout
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -72,5 +72,5 @@ class VideoEmbedding(nn.Module):
       layer: readout.average(maps[layer])
       if layer in averaged
       else readout.flatten(maps[layer])
-      for layer in readout.LAYERS
+      for layer in network_names.LAYERS
     }

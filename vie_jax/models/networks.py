@@ -13,28 +13,7 @@ from vie_jax.models import (
   temporal_relation,
   two_stream,
 )
-
-NAMES = (
-  'vie_single',
-  'vie_3dresnet',
-  'vie_trn',
-  'vie_slow',
-  'vie_slowfast',
-  'vie_twostream_s',
-  'vie_twostream_sf',
-)
-STREAMS = {
-  'vie_twostream_s': {'single': 'vie_single', 'motion': 'vie_slow'},
-  'vie_twostream_sf': {'single': 'vie_single', 'motion': 'vie_slowfast'},
-}
-"""Two-stream networks -> stream -> the network that it is."""
-FRAME_WISE = ('vie_single', 'vie_trn')
-"""Networks whose readouts see each frame for itself."""
-
-
-def has_slowfast(name: str) -> bool:
-  """Whether a network is, or has as a stream, VIE-SlowFast."""
-  return 'vie_slowfast' in (name, *STREAMS.get(name, {}).values())
+from vie_jax.models.network_names import NAMES, STREAMS
 
 
 def build(

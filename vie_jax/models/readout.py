@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 MAX_SIZE = 200_000
 
 

@@ -20,7 +20,10 @@ class Accelerator:
     link_bandwidth: bytes a second that a device sends to its neighbours.
     network_bandwidth: bytes a second that it sends beyond its host, where that
       is slower; else the same.
-    devices_per_host: in the usual machine.
+    devices_per_host: in the largest machine that is used alone.
+    devices_per_host_of_many: in each machine, where several are used.
+    usable_memory: share of the memory that JAX takes, unless it is told
+      otherwise: of a GPU three quarters, by XLA_PYTHON_CLIENT_MEM_FRACTION.
     source: of the figures.
   """
 
@@ -32,7 +35,15 @@ class Accelerator:
   link_bandwidth: float
   network_bandwidth: float
   devices_per_host: int
+  devices_per_host_of_many: int
+  usable_memory: float
   source: str
+
+  def hosts(self, num_devices: int) -> int:
+    """How many machines have so many devices."""
+    if num_devices <= self.devices_per_host:
+      return 1
+    return -(-num_devices // self.devices_per_host_of_many)
 
 
 def _gpu(bfloat16, tf32, float32, memory, bandwidth, nvlink, network, source):
@@ -46,12 +57,18 @@ def _gpu(bfloat16, tf32, float32, memory, bandwidth, nvlink, network, source):
     link_bandwidth=nvlink / 2 * _GIGA,
     network_bandwidth=network * _GIGA,
     devices_per_host=8,
+    devices_per_host_of_many=8,
+    usable_memory=0.75,
     source=source,
   )
 
 
 def _tpu(bfloat16, memory, bandwidth, links, per_host, source):
-  """A TPU chip whose links have `links` gigabytes a second, both directions."""
+  """A TPU chip whose links have `links` gigabytes a second, both directions.
+
+  A slice of one machine has up to `per_host` chips; machines of larger ones have
+  four, as `launch/tpu_slices.py` has it, which a test compares.
+  """
   return Accelerator(
     bfloat16_flops=bfloat16 * _TERA,
     float32_flops=bfloat16 * _TERA,
@@ -61,6 +78,9 @@ def _tpu(bfloat16, memory, bandwidth, links, per_host, source):
     link_bandwidth=links / 2 * _GIGA,
     network_bandwidth=links / 2 * _GIGA,
     devices_per_host=per_host,
+    # Also of those whose single machines may have eight chips.
+    devices_per_host_of_many=4,
+    usable_memory=1.0,
     source=source,
   )
 

@@ -35,8 +35,9 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     facts: of the network, see `describe.description`.
 
   Returns:
-    JSON-compatible: bytes per device by item, peaks of each program, seconds
-    of each part of a step, what travels, checkpoints, input, days in all.
+    JSON-compatible: bytes per device by item, peaks of each program and
+    whether JAX takes that much of a device's memory, seconds of each part of a
+    step, what travels, checkpoints, input, days in all.
 
   Raises:
     config_check.ConfigError: if the batch or the bank does not split over so
@@ -56,7 +57,8 @@ def estimate(
     wanted.bandwidth_efficiency,
   )
   device = machine.accelerator
-  hosts = -(-sizes.num_devices // device.devices_per_host)
+  hosts = device.hosts(sizes.num_devices)
+  usable = int(device.usable_memory * device.memory_bytes)
   peaks = scaling.peak_bytes(sizes, network)
   steps = scaling.step_seconds(sizes, network, machine)
   kmeans = scaling.kmeans_seconds(sizes, network, machine)
@@ -75,7 +77,8 @@ def estimate(
     'bytes_per_device': _bytes_per_device(sizes, network),
     'peak_bytes_per_device': peaks,
     'memory_bytes': int(device.memory_bytes),
-    'fits': max(peaks.values()) <= device.memory_bytes,
+    'usable_memory_bytes': usable,
+    'fits': max(peaks.values()) <= usable,
     'step_seconds': steps,
     'seconds_per_step': seconds,
     'kmeans_seconds': kmeans,
@@ -239,7 +242,7 @@ def table(planned: dict) -> str:
   ]
   lines += _rows(planned['bytes_per_device'], _size)
   lines.append(
-    f'most at a time, of {_size(planned["memory_bytes"])}'
+    f'most at a time, of {_memory(planned)}'
     + (':' if planned['fits'] else ', WHICH IS TOO LITTLE:')
   )
   lines += _rows(planned['peak_bytes_per_device'], _size)
@@ -274,6 +277,16 @@ def table(planned: dict) -> str:
       'config.num_steps or config.plan.batch_size'
     )
   return '\n'.join(lines)
+
+
+def _memory(planned):
+  whole, usable = planned['memory_bytes'], planned['usable_memory_bytes']
+  if usable == whole:
+    return _size(whole)
+  return (
+    f'{_size(usable)} that JAX takes of {_size(whole)} '
+    '(XLA_PYTHON_CLIENT_MEM_FRACTION)'
+  )
 
 
 def _rows(values, form):
