@@ -25,7 +25,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from absl import app, flags
 from ml_collections import config_flags
 
-from vie_jax import command_line
+from vie_jax import command_line, config_check
 from vie_jax.processes import process_environment
 
 MODES = (
@@ -68,6 +68,11 @@ _TIMEOUTS = {
 def main(unused_argv):
   """Runs one mode, see `program.run`."""
   workdir = command_line.workdir(_WORKDIR.value)
+  preemption.SIGNALS.listen_to(_CONFIG.value.fault)
+  try:
+    config_check.check(_CONFIG.value)
+  except config_check.ConfigError as error:
+    command_line.refuse(str(error))
   # Not at the top: TensorFlow takes seconds, and a mistake in the command line
   # is said before.
   from vie_jax import program

@@ -253,10 +253,21 @@ def test_a_mistake_in_the_command_line_is_said_before_the_slow_imports():
 import sys
 for name in ('jax', 'tensorflow', 'vie_jax.train'):
   sys.modules[name] = None  # importing it now fails
-import main
+sys.argv = ['main.py', '--config=configs/vie_single.py', '--config.seed=-3']
+import runpy
+runpy.run_path('main.py', run_name='__main__')
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    check=False,
+    env=environment,
+    cwd=REPOSITORY,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith('Command line: config.seed is -3')
 
 
 def test_a_config_is_checked_without_jax():

@@ -21,6 +21,8 @@ from vie_jax.processes import exit_codes, preemption
     (TimeoutError(errno.ETIMEDOUT, 'Timed out'), exit_codes.RETRY),
     (FileNotFoundError(errno.ENOENT, 'No such file'), exit_codes.REFUSED),
     (PermissionError(errno.EACCES, 'Denied'), exit_codes.REFUSED),
+    (OSError(errno.EMFILE, 'Too many'), exit_codes.REFUSED),
+    (OSError(errno.ENFILE, 'Too many'), exit_codes.RETRY),
     (BrokenPipeError(errno.EPIPE, 'Broken pipe'), exit_codes.REFUSED),
     (frame_store.UnreachableError('s3://b/train'), exit_codes.RETRY),
     (frame_store.UnreadableError('a record', 'Check it.'), exit_codes.REFUSED),
@@ -77,12 +79,12 @@ def test_a_mistake_of_the_code_is_left_to_python(caplog):
     ),
     (
       PermissionError(errno.EACCES, 'Permission denied', '/a/file'),
-      '/a/file cannot be opened: Permission denied.',
+      '/a/file cannot be used: Permission denied.',
       'access',
     ),
     (
       OSError(errno.EMFILE, 'Too many open files', '/a/file'),
-      '/a/file cannot be opened: Too many open files.',
+      '/a/file cannot be used: Too many open files.',
       'ulimit -n',
     ),
   ],

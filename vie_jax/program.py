@@ -63,7 +63,6 @@ def run(
   start = find(mode)
   run_log.to_terminal()
   fault = config.fault
-  preemption.SIGNALS.listen_to(fault)
   compilation_cache.use()
   try:
     with (

@@ -41,7 +41,7 @@ EXPECTED = (
 
 # A network file system that is away for a while, a disk whose file system went
 # read-only in the middle of a run, or a machine out of memory.
-_PASSING = (errno.EIO, errno.ENOMEM, errno.EROFS, errno.ESTALE)
+_PASSING = (errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.ESTALE)
 # What the system does not let this process do -> what helps.
 _REFUSED = {
   errno.EACCES: 'Give the user of the run access to it, and run again.',
@@ -125,7 +125,7 @@ def message_of(error: BaseException, workdir: str) -> str:
     )
   elif number in _REFUSED and error.filename:
     remedy = _REFUSED[number]
-    message = f'{error.filename} cannot be opened: {error.strerror}. {remedy}'
+    message = f'{error.filename} cannot be used: {error.strerror}. {remedy}'
   is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
   lines = [' '.join(line.split()) for line in message.splitlines()]
   return ('\n' if is_list else ' ').join(lines)

@@ -1,5 +1,6 @@
 """One of several processes is asked to leave, or dies: all end, none hangs."""
 
+import collections
 import os
 import random
 import statistics
@@ -20,6 +21,7 @@ OPTIONS = {
 # one is down: the detection of JAX itself, and other work on this machine.
 HEARTBEAT, ALL_DOWN = 10, 20
 NUM_TURNS = 10
+ABORTED = -6
 
 
 def start(workdir, dataset, folder, **changes):
@@ -112,13 +114,17 @@ def test_a_signal_to_one_process_has_all_save_the_same_step(
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other(demo_dataset, tmp_path):
   run = Ends(demo_dataset, tmp_path, num_steps=150, checkpoint_every_steps=4)
+  codes = collections.Counter()
 
   def check(ended, index):
     other = ended[1 - index]
-    assert other.code == RETRY, other.log
-    if index == 0:
+    codes[other.code] += 1
+    # JAX may find out first, and aborts.
+    assert other.code in (RETRY, ABORTED), other.log
+    if index == 0 and other.code == RETRY:
       assert 'Process 0 of 2, at localhost:' in other.log.splitlines()[-1]
 
   run.many(NUM_TURNS, KILL, check)
   run.go_on()
   print(f'{NUM_TURNS} times SIGKILL, final state bit-identical: {run.report()}')
+  print(f'exit codes of the other: {dict(codes)}')

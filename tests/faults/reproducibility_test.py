@@ -15,6 +15,7 @@ from vie_jax import experiment
 OPTIONS = {'num_devices': 1, 'checkpoint_every_steps': 100, 'num_steps': 200}
 NUM_REPEATS = 5
 NUM_CUTS = 10
+MOST_TRIES = 5
 
 
 @pytest.fixture(scope='module')
@@ -112,10 +113,14 @@ def test_nothing_is_decided_by_the_clock_on_the_wall():
     assert used <= allowed.get(path.name, set()), path.name
 
 
+# By days, every other second.
 JUMPS = """
 import random, time
-real, generator = time.time, random.Random(0)
-time.time = lambda: real() + generator.uniform(-1e6, 1e6)
+real = time.time
+def jumping():
+  turn = int(time.monotonic() / 2)
+  return real() + random.Random(turn).uniform(-1e6, 1e6)
+time.time = jumping
 """
 
 
@@ -134,7 +139,12 @@ def test_the_same_command_gives_the_same_bits(
     assert fault_runs.figures(one) == fault_runs.figures(other)
   jumping = tmp_path / 'jumping'
   command = tiny_run.command(jumping, demo_dataset, **OPTIONS)
-  ended = fault_runs.finish(fault_runs.patched(command, JUMPS))
+  # orbax measures its own limits by that clock: a save may fail by it.
+  for _ in range(MOST_TRIES):
+    ended = fault_runs.finish(fault_runs.patched(command, JUMPS))
+    if ended.code != fault_runs.RETRY:
+      break
+    assert 'could not be saved' in ended.output
   assert ended.code == 0, ended.output
   fault_runs.assert_same_end(one, jumping, config)
   assert fault_runs.figures(one) == fault_runs.figures(jumping)

@@ -35,7 +35,7 @@ def _system_error(error: BaseException) -> int | None:
     # Behind many lines of settings, TensorStore gives the number of the error.
     if number := re.search(r"os_error_code='(\d+)'", str(cause)):
       return int(number[1])
-    if isinstance(cause, MemoryError) or 'Out of memory' in str(cause):
+    if isinstance(cause, MemoryError):
       return errno.ENOMEM
   return None
 
