@@ -32,6 +32,7 @@ SETTINGS = {
   'local_aggregation__min_videos_per_cluster': 6,
   'optimizer__learning_rate': 1e-5,
 }
+NUM_NOISE_STEPS = 5
 GRID = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 4)]  # processes, devices of each
 
 
@@ -71,13 +72,17 @@ def test_losses_and_neighbors_are_those_of_one_device(
 def test_losses_against_noise_are_those_of_one_device(
   demo_dataset, tmp_path, num_processes, num_devices
 ):
-  noise = {'instance_recognition__loss': 'nce', 'num_steps': 20}
+  # Over so few videos it diverges, and rounding grows tenfold with each step.
+  noise = {'instance_recognition__loss': 'nce', 'num_steps': NUM_NOISE_STEPS}
   alone = run(tmp_path / 'alone', demo_dataset, 1, 1, **noise)
   together = run(
     tmp_path / 'together', demo_dataset, num_processes, num_devices, **noise
   )
   assert_same_losses(
-    together, alone, f'{num_processes} x {num_devices}, NCE', 20
+    together,
+    alone,
+    f'{num_processes} x {num_devices}, NCE',
+    NUM_NOISE_STEPS,
   )
 
 
