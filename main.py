@@ -76,14 +76,20 @@ def main(unused_argv):
   # Not at the top: TensorFlow takes seconds, and a mistake in the command line
   # is said before.
   from vie_jax import program
+  from vie_jax.processes import ending
 
-  program.run(
-    _MODE.value,
-    _CONFIG.value,
-    workdir,
-    choice=_DISTRIBUTED.value,
-    timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
-  )
+  try:
+    program.run(
+      _MODE.value,
+      _CONFIG.value,
+      workdir,
+      choice=_DISTRIBUTED.value,
+      timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
+    )
+  except SystemExit as end:
+    # A library's thread may wait for what never comes: after a failed save
+    # orbax's do, for minutes, and Python would wait for them.
+    ending.exit_now(end.code)
 
 
 if __name__ == '__main__':

@@ -48,6 +48,21 @@ def test_a_loader_that_sleeps_for_ever_is_found(demo_dataset, tmp_path):
     assert 'read_for_ever' in text
 
 
+THREAD_SLEEPS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+"""
+
+
+@pytest.mark.slow
+def test_a_thread_that_waits_does_not_keep_a_run_that_ends(tmp_path):
+  command = tiny_run.command(tmp_path / 'run', tmp_path / 'nothing')
+  ended = fault_runs.finish(fault_runs.patched(command, THREAD_SLEEPS))
+  assert ended.code == fault_runs.REFUSED
+  assert 'Traceback' not in ended.output
+  assert str(tmp_path / 'nothing') in ended.output.splitlines()[-1]
+
+
 RESTORE_SLEEPS = """
 import time
 from vie_jax.saved_steps import array_files
