@@ -89,7 +89,7 @@ def _check_gif(file, size):
       file.seek(length, os.SEEK_CUR)
   if file.tell() > size:
     raise _IncompleteError(ending)
-  if file.read(2**16).strip(_PADDING):
+  if file.read(2**16).strip(_PADDING + b'\r\n'):
     raise _IncompleteError('the GIF goes on behind its trailer')
   if _num_gif_controls(file) > num_controls:
     raise _IncompleteError('the GIF has a damaged block')
@@ -117,7 +117,12 @@ def _check_ogg(file, size):
   next_numbers = {}  # Of the streams that have not ended.
   ending = 'the Ogg file ends within a page'
   while file.tell() < size:
-    header = _read(file, 27, ending)
+    start = file.tell()
+    header = file.read(27)
+    if not header.strip(_PADDING) and _is_padding(file, start):
+      break
+    if len(header) < 27:
+      raise _IncompleteError(ending)
     if header[:4] != b'OggS':
       raise _IncompleteError('the Ogg file has something between two pages')
     lengths = _read(file, header[26], ending)
@@ -179,8 +184,13 @@ def _check_ivf(file, size):
   header = _read(file, 32, ending)
   file.seek(int.from_bytes(header[6:8], 'little'))
   while file.tell() < size:
-    length = int.from_bytes(_read(file, 12, ending)[:4], 'little')
-    file.seek(length, os.SEEK_CUR)
+    start = file.tell()
+    header = file.read(12)
+    if not header.strip(_PADDING) and _is_padding(file, start):
+      return
+    if len(header) < 12:
+      raise _IncompleteError(ending)
+    file.seek(int.from_bytes(header[:4], 'little'), os.SEEK_CUR)
   if file.tell() > size:
     raise _IncompleteError(ending)
 
@@ -190,6 +200,11 @@ def _check_mjpeg(file, size):
   file.seek(max(size - 2**16, 0))
   if not file.read().rstrip(_PADDING).endswith(b'\xff\xd9'):
     raise _IncompleteError('the file ends within a picture')
+
+
+def _is_padding(file, start):
+  file.seek(start)
+  return not file.read(2**16).strip(_PADDING)
 
 
 def _read(file, count, ending):

@@ -68,7 +68,7 @@ class Timeline:
     if self._num_pictures > 1 and (self._is_rushed() or self._is_slow()):
       warnings.append(
         f'{self._num_pictures} pictures within '
-        f'{self._last - self._start:.6f} s: its clock may be damaged'
+        f'{self._last - self._start:.6f} s: its clock may be damaged, unless it is a time lapse'
       )
     num_missing = self._num_missing()
     if num_missing:
