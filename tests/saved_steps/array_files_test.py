@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -115,13 +116,25 @@ def test_causes_that_go_round_in_circles_end():
   assert array_files.short_reason(error) == 'one'
 
 
-def test_no_memory_is_no_damage(item, monkeypatch):
-  folder, shapes = item
-
+def read_failing(item, monkeypatch, error):
   def restore(*unused_arguments, **unused_options):
-    raise MemoryError
+    raise error
 
   monkeypatch.setattr(ocp.StandardCheckpointHandler, 'restore', restore)
+  array_files.read(*item)
+
+
+def test_no_memory_is_no_damage(item, monkeypatch):
   with pytest.raises(OSError) as error:
-    array_files.read(folder, shapes)
+    read_failing(item, monkeypatch, MemoryError())
   assert error.value.errno == errno.ENOMEM
+
+
+def test_a_stale_handle_is_no_damage_unless_the_step_is_gone(item, monkeypatch):
+  stale = OSError(errno.ESTALE, 'Stale file handle')
+  with pytest.raises(OSError) as error:
+    read_failing(item, monkeypatch, stale)
+  assert error.value.errno == errno.ESTALE
+  shutil.rmtree(item[0])
+  with pytest.raises(DamagedError):
+    read_failing(item, monkeypatch, stale)

@@ -165,7 +165,9 @@ def structure(folder: pathlib.Path) -> Any:
 def _refuse(folder: pathlib.Path, error: Exception) -> NoReturn:
   """Tells files that are damaged from files that did not answer."""
   number = _system_error(error)
-  if number in UNANSWERED:
+  # A training may have removed the step meanwhile, on a network file system.
+  is_gone = number == errno.ESTALE and not folder.exists()
+  if number in UNANSWERED and not is_gone:
     raise OSError(number, os.strerror(number), str(folder)) from None
   raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
 
