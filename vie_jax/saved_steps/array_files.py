@@ -21,6 +21,8 @@ _PATIENCE_SECONDS = 300
 
 def short_reason(error: BaseException) -> str:
   """What an exception says, in one line of bounded length."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
   if number := _system_error(error):
     return os.strerror(number)
   text = ' '.join(str(error).split()) or type(error).__name__
