@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/tools
-# Files of tests are shared out to two processes.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
+# Files of tests are shared out to two processes, in the order of conftest.py.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile \
+  --no-loadscope-reorder
 
 .PHONY: setup demo reproduce-demo test test-all test-faults test-beam lint format audit lock clean
 

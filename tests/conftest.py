@@ -25,6 +25,8 @@ import tiny_run
 from vie_jax import sharding
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+# Few tests that take minutes: begun last, they would keep one process alone.
+LONG_FILES = ('end_to_end_test', 'checkpoint_kill_test', 'small_run_test')
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, nohup
 # has them ignore SIGHUP, and so would the processes that they start.
@@ -33,6 +35,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.jax_cache'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
 @pytest.fixture(scope='module', autouse=True)

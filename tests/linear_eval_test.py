@@ -389,9 +389,10 @@ def test_damaged_images_are_counted_in_the_result(demo_dataset, tmp_path):
   assert counts[-1] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'file_format',
-  [pytest.param('tfrecord', marks=pytest.mark.slow), 'array_record'],
+  ['tfrecord', 'array_record'],
 )
 def test_a_tfds_data_set_is_read_by_its_name(
   file_format, demo_dataset, tmp_path

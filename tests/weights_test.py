@@ -199,6 +199,7 @@ def test_a_missing_stream_is_named(tmp_path, missing):
   assert names[missing] in message
 
 
+@pytest.mark.slow
 def test_streams_in_the_wrong_order_are_refused(tmp_path):
   save(tmp_path / 'single')
   save(tmp_path / 'slow', 'vie_slow')

@@ -33,6 +33,7 @@ def _run(folder, *options):
   )
 
 
+@pytest.mark.slow
 def test_a_tiny_run_prints_every_figure_of_every_case(ffmpeg, tmp_path):
   sample_videos.write(tmp_path / 'a.mp4', sample_videos.moving(10))
   done = _run(tmp_path, '--copies', '2')

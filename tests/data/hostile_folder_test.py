@@ -144,6 +144,7 @@ def test_videos_whose_decoding_is_killed_are_named_and_the_rest_is_done(
     assert set(store.paths) | set(reasons) == {f'{n}.mp4' for n in range(5)}
 
 
+@pytest.mark.slow
 def test_a_video_whose_decoding_stands_still_is_skipped_long_before_timeout(
   tmp_path,
 ):

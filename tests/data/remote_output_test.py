@@ -162,6 +162,7 @@ def test_a_run_killed_again_and_again_goes_on(
   assert not (tmp_path / 'staging').exists()
 
 
+@pytest.mark.slow
 def test_a_delivered_shard_is_not_delivered_again(
   few_videos, expected, s3, target, tmp_path
 ):
@@ -225,6 +226,7 @@ def test_foreign_objects_are_refused_and_never_removed(
   assert content == expected
 
 
+@pytest.mark.slow
 def test_a_second_machine_is_refused_and_may_take_over(
   few_videos, expected, s3, target, tmp_path, capsys
 ):

@@ -95,6 +95,7 @@ def test_clips_that_no_batch_brought_are_not_numbers(mesh8):
   assert missing.tolist() == [False] * 7 + [True] * 8
 
 
+@pytest.mark.slow
 def test_a_network_embeds_the_same_on_any_number_of_devices(mesh):
   model = networks.build(
     'vie_single',

@@ -125,7 +125,9 @@ def test_different_numbers_of_devices_are_refused(tmp_path):
     ) in last_line(process)
 
 
-@pytest.mark.parametrize('failing', [0, 1])
+@pytest.mark.parametrize(
+  'failing', [0, pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_an_error_of_one_process_ends_all(tmp_path, failing):
   body = f"""
 if index == {failing}:
@@ -154,7 +156,7 @@ assert float(add(ones)) == 8
   processes.run(commands(body, tmp_path), tmp_path / 'logs')
 
 
-@pytest.mark.parametrize('killed', [0, 1])
+@pytest.mark.parametrize('killed', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_others(tmp_path, killed):
   body = f"""
 for number in range(1000):

@@ -152,9 +152,9 @@ except preemption.Stopped as stopped:
 @pytest.mark.parametrize(
   'index, number, code',
   [
-    (0, signal.SIGTERM, 75),
+    pytest.param(0, signal.SIGTERM, 75, marks=pytest.mark.slow),
     (1, signal.SIGTERM, 75),
-    (1, signal.SIGUSR1, 75),
+    pytest.param(1, signal.SIGUSR1, 75, marks=pytest.mark.slow),
   ],
 )
 def test_processes_agree_on_the_step_to_leave_after(
