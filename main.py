@@ -25,20 +25,8 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from absl import app, flags
 from ml_collections import config_flags
 
-from vie_jax import command_line, config_check
+from vie_jax import command_line, config_check, modes
 from vie_jax.processes import process_environment
-
-MODES = (
-  'convert',
-  'describe',
-  'embed',
-  'finetune',
-  'knn_eval',
-  'linear_eval',
-  'retrieve',
-  'supervised',
-  'train',
-)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
@@ -48,7 +36,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Folder of the run. Default: workdir/ and the name of the config.',
 )
-_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', sorted(modes.MODES), 'What to do.')
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
   'auto',

@@ -117,12 +117,9 @@ def _check_ogg(file, size):
   next_numbers = {}  # Of the streams that have not ended.
   ending = 'the Ogg file ends within a page'
   while file.tell() < size:
-    start = file.tell()
-    header = file.read(27)
-    if not header.strip(_PADDING) and _is_padding(file, start):
+    header = _read_unless_padding(file, 27, ending)
+    if header is None:
       break
-    if len(header) < 27:
-      raise _IncompleteError(ending)
     if header[:4] != b'OggS':
       raise _IncompleteError('the Ogg file has something between two pages')
     lengths = _read(file, header[26], ending)
@@ -184,12 +181,9 @@ def _check_ivf(file, size):
   header = _read(file, 32, ending)
   file.seek(int.from_bytes(header[6:8], 'little'))
   while file.tell() < size:
-    start = file.tell()
-    header = file.read(12)
-    if not header.strip(_PADDING) and _is_padding(file, start):
+    header = _read_unless_padding(file, 12, ending)
+    if header is None:
       return
-    if len(header) < 12:
-      raise _IncompleteError(ending)
     file.seek(int.from_bytes(header[:4], 'little'), os.SEEK_CUR)
   if file.tell() > size:
     raise _IncompleteError(ending)
@@ -202,9 +196,17 @@ def _check_mjpeg(file, size):
     raise _IncompleteError('the file ends within a picture')
 
 
-def _is_padding(file, start):
-  file.seek(start)
-  return not file.read(2**16).strip(_PADDING)
+def _read_unless_padding(file, count, ending):
+  start = file.tell()
+  content = file.read(count)
+  if not content.strip(_PADDING):
+    file.seek(start)
+    if not file.read(2**16).strip(_PADDING):
+      return None
+    file.seek(start + count)
+  if len(content) < count:
+    raise _IncompleteError(ending)
+  return content
 
 
 def _read(file, count, ending):

@@ -16,7 +16,7 @@ import plans
 from absl import flags
 from ml_collections import config_flags
 
-from vie_jax import command_line, config_check
+from vie_jax import command_line, config_check, modes
 from vie_jax.processes import exit_codes, process_environment
 from vie_jax.untrusted import urls
 
@@ -30,17 +30,6 @@ SYSTEM_FOLDERS = (
   *('/sbin', '/sys', '/usr', '/var/run'),
 )
 # Of main.py, whose flags would be read from this command line; a test compares.
-MODES = (
-  'convert',
-  'describe',
-  'embed',
-  'finetune',
-  'knn_eval',
-  'linear_eval',
-  'retrieve',
-  'supervised',
-  'train',
-)
 TIMEOUTS = ('connect_seconds', 'heartbeat_seconds', 'shutdown_seconds')
 FLAGS = (
   '--config',
@@ -222,8 +211,8 @@ def _check_repeated(arguments):
 
 def _config(name, flags_given, mode):
   """The config that main.py will make of its file and flags, checked."""
-  if mode not in MODES:
-    raise LaunchError(f'--mode={mode} must be one of {", ".join(MODES)}.')
+  if mode not in modes.MODES:
+    raise LaunchError(f'--mode={mode} must be one of {", ".join(modes.MODES)}.')
   file, _, _ = name.partition(':')
   if not _CONFIG_FILE.fullmatch(name) or not (REPOSITORY / file).is_file():
     raise LaunchError(

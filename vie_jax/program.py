@@ -1,15 +1,14 @@
 """One mode, from its start to its exit code: alone, or with other processes."""
 
-import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import ml_collections
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vie_jax import compilation_cache, run_errors, run_log
+from vie_jax import compilation_cache, modes, run_errors, run_log
 from vie_jax.processes import (
   agreement,
   distributed,
@@ -17,29 +16,6 @@ from vie_jax.processes import (
   preemption,
   watchdog,
 )
-
-MODES = {
-  'convert': 'convert.convert',
-  'describe': 'describe.describe',
-  'embed': 'embed.embed',
-  'finetune': 'finetune.finetune',
-  'knn_eval': 'evaluate.knn_eval',
-  'linear_eval': 'linear_eval.linear_eval',
-  'retrieve': 'retrieve.retrieve',
-  'supervised': 'finetune.supervised',
-  'train': 'train.train_and_evaluate',
-}
-"""What main.py's `--mode` can be, and where it is: (config, workdir) -> None.
-
-Only what is asked for is imported: those that read data take TensorFlow along,
-and its seconds.
-"""
-
-
-def find(mode: str) -> Callable[[ml_collections.ConfigDict, str], None]:
-  """The function of a mode."""
-  module, _, name = MODES[mode].partition('.')
-  return getattr(importlib.import_module(f'vie_jax.{module}'), name)
 
 
 def run(
@@ -53,14 +29,14 @@ def run(
   """Runs one mode; expected errors are one line, not a traceback.
 
   Args:
-    mode: of `MODES`.
+    mode: of `modes.MODES`.
     config: see configs/default.py.
     workdir: folder of the run.
     choice: whether this is one of several processes, see
       `process_environment.find_start`.
     timeouts: seconds, see `distributed.Timeouts`.
   """
-  start = find(mode)
+  start = modes.find(mode)
   run_log.to_terminal()
   fault = config.fault
   compilation_cache.use()

@@ -1,6 +1,7 @@
 """main.py's arguments are checked before anything is started or paid for."""
 
 import argparse
+import importlib
 import operator
 import os
 import subprocess
@@ -15,7 +16,6 @@ import training_command
 from absl import flags
 from training_command import LaunchError
 
-import main
 from configs import vie_slowfast
 from vie_jax import config_check
 from vie_jax.objective import memory_bank
@@ -29,11 +29,8 @@ def check(*arguments, is_remote=True):
   return training_command.check(arguments, is_remote=is_remote)
 
 
-def test_modes_are_those_of_main():
-  assert set(training_command.MODES) == set(main.MODES)
-
-
 def test_flags_are_those_of_main():
+  importlib.import_module('main')
   found = flags.FLAGS.flags_by_module_dict()['main']
   assert set(training_command.FLAGS) == {f'--{flag.name}' for flag in found}
 
