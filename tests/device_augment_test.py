@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import compiled_program
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -289,6 +290,35 @@ def test_resize_after_the_crop_equals_pillow(make_frames, size):
     np.testing.assert_allclose(pixels(values), result, atol=1e-3)
 
 
+@pytest.mark.parametrize('size', [5, 28, 45, 90])
+@pytest.mark.parametrize('crops_before_resize', [True, False])
+def test_sums_of_taps_and_products_give_the_same_pixels(
+  size, crops_before_resize
+):
+  rng = np.random.default_rng(size)
+  frames = noise(rng, 4, 2, 64, 64)
+  crop = jnp.array(
+    [(0, 0, 64, 64), (3, 9, 41, 41), (20, 1, 44, 30), (31, 31, 2, 2)],
+    jnp.float32,
+  )
+  filters = [
+    device_augment._axis_filter(
+      crop[:, axis], crop[:, 2 + axis], size, 64, crops_before_resize
+    )
+    for axis in range(2)
+  ]
+  by_taps, by_products = (
+    np.asarray(way(frames, *filters), np.int32)
+    for way in (
+      device_augment._filter_by_taps,
+      device_augment._filter_by_products,
+    )
+  )
+  difference = np.abs(by_taps - by_products)
+  assert difference.max() <= 1
+  assert difference.mean() < 1e-3
+
+
 def test_pixels_outside_a_crop_before_the_resize_are_not_read():
   frames = noise(np.random.default_rng(3), 2, 1, 40, 40)
   crop = jnp.array([[7, 9, 20, 20], [0, 20, 20, 20]], jnp.float32)
@@ -378,6 +408,16 @@ def test_augment_is_the_same_on_any_number_of_devices():
     **STRENGTHS,
   )
   assert_few_differ(pixels(spread), pixels(alone), levels=0.01)
+  compiled = augment.lower(
+    jax.random.key(4),
+    jax.device_put(frames, sharded),
+    jax.device_put(crop, sharded),
+    size=8,
+    **STRENGTHS,
+  ).compile()
+  assert compiled.output_shardings.spec == jax.P('data')
+  for in_loops in (False, True):
+    assert not compiled_program.collectives(compiled, in_loops=in_loops)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -13,6 +13,10 @@ with the resize here, which gives the same pixels. Rounding rules as observed
 in Pillow 13.
 """
 
+import functools
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -202,7 +206,7 @@ def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
   numbers, so single grey levels differ.
   """
   rows, columns = (
-    _resize_weights(
+    _axis_filter(
       crop[:, axis],
       crop[:, 2 + axis],
       size,
@@ -212,16 +216,11 @@ def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
     for axis in range(2)
   )
   if is_flipped is not None:
-    columns = jnp.where(
-      is_flipped[:, jnp.newaxis, jnp.newaxis], columns[:, ::-1], columns
-    )
-  # Lower precision would be wrong by whole grey levels.
-  precision = jax.lax.Precision.HIGHEST
-  frames = window.astype(jnp.float32)
-  frames = jnp.einsum('btyxc,bix->btyic', frames, columns, precision=precision)
-  frames = jnp.floor(frames + 0.5)
-  frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
-  return jnp.floor(frames + 0.5)
+    columns = jax.tree.map(functools.partial(_mirror, is_flipped), columns)
+  frames = jax.lax.platform_dependent(
+    window, rows, columns, tpu=_filter_by_products, default=_filter_by_taps
+  )
+  return frames.astype(jnp.float32)
 
 
 def color_noise(
@@ -265,7 +264,8 @@ def color_noise(
   # Every clip has its own order. Instead of branching per clip, all go
   # through three blends, the hue, three blends; a clip's unused blends have
   # factor 1, which is exact. Written as loops as they compile, and on CPU
-  # run, twice as fast as six blends in a row.
+  # run, twice as fast as six blends in a row; what goes from one to the next is
+  # bytes, as the time is that of reading and writing them.
   factors = jnp.stack([brightness, contrast, saturation], axis=1)
   hue_position = jnp.argmax(order == HUE, axis=1)
 
@@ -273,16 +273,19 @@ def color_noise(
     operation = jnp.minimum(order[:, position], SATURATION)
     factor = jnp.take_along_axis(factors, operation[:, jnp.newaxis], axis=1)
     factor = jnp.where(is_active[:, jnp.newaxis], factor, 1.0)
-    return _blend(frames, _per_clip(operation), _per_clip(factor[:, 0]))
+    frames = frames.astype(jnp.float32)
+    frames = _blend(frames, _per_clip(operation), _per_clip(factor[:, 0]))
+    return frames.astype(jnp.uint8)
 
+  frames = frames.astype(jnp.uint8)
   frames = jax.lax.fori_loop(
     0, 3, lambda i, frames: blend(frames, i, i < hue_position), frames
   )
   if hue is not None:
-    frames = _shift_hue(frames, hue)
+    frames = _shift_hue(frames.astype(jnp.float32), hue).astype(jnp.uint8)
   frames = jax.lax.fori_loop(
     1, 4, lambda i, frames: blend(frames, i, i > hue_position), frames
-  )
+  ).astype(jnp.float32)
   if grey_first:
     return frames
   return jnp.where(_per_clip(is_grey), _luma(frames), frames)
@@ -301,20 +304,85 @@ def _check(window, crop):
     )
 
 
-def _resize_weights(offset, length, size, window, crops_before_resize):
-  """float32 [B, size, window]: share of each window pixel in each output."""
+class AxisFilter(NamedTuple):
+  """What each output pixel is made of, along one axis.
+
+  Attributes:
+    first: int32 [B, size], the first window pixel that it reads.
+    weights: float32 [B, size, taps], shares of it and of those that follow.
+  """
+
+  first: jax.Array
+  weights: jax.Array
+
+
+def _axis_filter(offset, length, size, window, crops_before_resize):
+  """The triangle filter around each output pixel, as an `AxisFilter`."""
   scale = length / size
   middle = jnp.arange(size, dtype=jnp.float32) + 0.5
   middle = offset[:, jnp.newaxis] + middle[jnp.newaxis] * scale[:, jnp.newaxis]
-  pixel = jnp.arange(window, dtype=jnp.float32) + 0.5
-  distance = jnp.abs(pixel[jnp.newaxis, jnp.newaxis] - middle[..., jnp.newaxis])
-  support = jnp.maximum(scale, 1.0)[:, jnp.newaxis, jnp.newaxis]
-  weights = jnp.maximum(1.0 - distance / support, 0.0)
+  support = jnp.maximum(scale, 1.0)[:, jnp.newaxis]
+  # No crop is larger than the window, so that none shrinks more.
+  taps = min(math.ceil(2 * max(window / size, 1)), window)
+  first = jnp.ceil(middle - support - 0.5).astype(jnp.int32)
+  first = jnp.clip(first, 0, window - taps)
+  pixel = _places(first, taps).astype(jnp.float32) + 0.5
+  distance = jnp.abs(pixel - middle[..., jnp.newaxis])
+  weights = jnp.maximum(1.0 - distance / support[..., jnp.newaxis], 0.0)
   if crops_before_resize:
-    pixel, offset = pixel[jnp.newaxis], offset[:, jnp.newaxis]
-    is_inside = (pixel > offset) & (pixel < offset + length[:, jnp.newaxis])
-    weights = jnp.where(is_inside[:, jnp.newaxis], weights, 0.0)
-  return weights / jnp.sum(weights, axis=2, keepdims=True)
+    offset, length = (x[:, jnp.newaxis, jnp.newaxis] for x in (offset, length))
+    is_inside = (pixel > offset) & (pixel < offset + length)
+    weights = jnp.where(is_inside, weights, 0.0)
+  return AxisFilter(first, weights / jnp.sum(weights, axis=2, keepdims=True))
+
+
+def _places(first, taps):
+  """int32 [B, size, taps]: the pixels that an output pixel reads."""
+  tap = jnp.arange(taps, dtype=jnp.int32)
+  return first[..., jnp.newaxis] + tap[jnp.newaxis, jnp.newaxis]
+
+
+def _mirror(is_flipped, values):
+  """Reverses [B, size, ...] along its second axis, where a clip is flipped."""
+  is_flipped = is_flipped.reshape(-1, *[1] * (values.ndim - 1))
+  return jnp.where(is_flipped, values[:, ::-1], values)
+
+
+def _filter_by_taps(window, rows, columns):
+  """Sums a few shifted copies along each axis: uint8 [B, T, size, size, 3]."""
+
+  def along(axis, frames, first, weights):
+    shape = [1] * frames.ndim
+    shape[axis] = -1
+    total = jnp.zeros((), jnp.float32)
+    for tap in range(weights.shape[1]):
+      pixels = jnp.take(frames, first + tap, axis=axis, mode='clip')
+      total += pixels.astype(jnp.float32) * weights[:, tap].reshape(shape)
+    return jnp.floor(total + 0.5).astype(jnp.uint8)
+
+  def of_clip(frames, rows, columns):
+    frames = along(2, frames, *columns)
+    return along(1, frames, *rows)
+
+  return jax.vmap(of_clip)(window, rows, columns)
+
+
+def _filter_by_products(window, rows, columns):
+  """The same by matrix products, which TPUs prefer to reading pixel by pixel."""
+
+  def dense(axis_filter, side):
+    place = _places(axis_filter.first, axis_filter.weights.shape[2])
+    share = jax.nn.one_hot(place, side, dtype=jnp.float32)
+    return jnp.sum(share * axis_filter.weights[..., jnp.newaxis], axis=2)
+
+  # Lower precision would be wrong by whole grey levels.
+  precision = jax.lax.Precision.HIGHEST
+  columns, rows = dense(columns, window.shape[3]), dense(rows, window.shape[2])
+  frames = window.astype(jnp.float32)
+  frames = jnp.einsum('btyxc,bix->btyic', frames, columns, precision=precision)
+  frames = jnp.floor(frames + 0.5)
+  frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
+  return jnp.floor(frames + 0.5).astype(jnp.uint8)
 
 
 def _per_clip(values):

@@ -102,3 +102,52 @@ def test_bfloat16_keeps_statistics_in_float32(x, variables):
   assert y.dtype == jnp.bfloat16
   kinds = {leaf.dtype for leaf in jax.tree.leaves(updated)}
   assert kinds == {jnp.dtype('float32')}
+
+
+def test_a_large_mean_does_not_cancel_the_variance():
+  rng = np.random.default_rng(0)
+  x = rng.normal(3000.0, 0.5, (64, 1, 8, 8, 3)).astype(np.float32)
+  variables = batch_norm.BatchNormRelu().init(jax.random.key(0), x, train=True)
+  variables['batch_stats']['mean'] = jnp.full((3,), 2990.0)
+  _, updated = batch_norm.BatchNormRelu(0.0).apply(
+    variables, x, train=True, mutable='batch_stats'
+  )
+  flat = x.astype(np.float64).reshape(-1, 3)
+  np.testing.assert_allclose(
+    updated['batch_stats']['var'], flat.var(axis=0, ddof=1), rtol=1e-3
+  )
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_gradient_is_that_of_the_written_out_formula(x, variables, dtype):
+  weight = jax.random.normal(jax.random.key(2), SHAPE)
+
+  def ours(params, x):
+    y, _ = batch_norm.BatchNormRelu(dtype=dtype).apply(
+      {**variables, 'params': params}, x, train=True, mutable='batch_stats'
+    )
+    return jnp.sum(weight * y.astype(jnp.float32))
+
+  def formula(params, x):
+    x = x.astype(jnp.float32)
+    axes, shape = (0, 1, 2, 3), (1, 1, 1, 1, 6)
+    scale, bias = (params[name].reshape(shape) for name in ('scale', 'bias'))
+    deviation = jnp.sqrt(jnp.var(x, axes, keepdims=True) + batch_norm.EPSILON)
+    y = (x - jnp.mean(x, axes, keepdims=True)) / deviation
+    return jnp.sum(weight * jnp.maximum(y * scale + bias, 0.0))
+
+  x = x.astype(dtype)
+  own, expected = (
+    jax.grad(f, argnums=(0, 1))(variables['params'], x) for f in (ours, formula)
+  )
+  assert own[1].dtype == x.dtype
+  tolerance = {'float32': 1e-4, 'bfloat16': 0.02}[dtype]
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(
+      one.astype(np.float32),
+      other.astype(np.float32),
+      atol=tolerance * float(jnp.abs(other).max()),
+    ),
+    own,
+    expected,
+  )
