@@ -11,6 +11,7 @@ many, are one run: docs/multihost.md.
 """
 
 import os
+import traceback
 
 from vie_jax.processes import preemption
 
@@ -26,7 +27,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vie_jax import command_line, config_check, modes
-from vie_jax.processes import process_environment
+from vie_jax.processes import exit_codes, process_environment
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
@@ -74,10 +75,15 @@ def main(unused_argv):
       choice=_DISTRIBUTED.value,
       timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
     )
+    code = exit_codes.DONE
   except SystemExit as end:
-    # A library's thread may wait for what never comes: after a failed save
-    # orbax's do, for minutes, and Python would wait for them.
-    ending.exit_now(end.code)
+    code = end.code
+  except Exception:
+    traceback.print_exc()
+    code = 1
+  # A library's thread may wait for what never comes: after a failed save
+  # orbax's do, for minutes, and Python would wait for them.
+  ending.exit_now(code)
 
 
 if __name__ == '__main__':

@@ -420,6 +420,20 @@ def test_augment_is_the_same_on_any_number_of_devices():
     assert not compiled_program.collectives(compiled, in_loops=in_loops)
 
 
+@pytest.mark.parametrize('fault', [np.nan, np.inf])
+def test_a_crop_that_is_none_makes_a_clip_of_nan(fault):
+  frames = textured(np.random.default_rng(13), 3, 2, 16, 16)
+  crop = np.tile(np.array([[1.0, 2.0, 12.0, 12.0]], np.float32), (3, 1))
+  crop[1, 3] = fault
+  for clips in (
+    center(frames, crop, size=8),
+    augment(jax.random.key(1), frames, crop, size=8, **STRENGTHS),
+  ):
+    is_fault = np.isnan(clips).reshape(3, -1)
+    np.testing.assert_array_equal(is_fault.all(axis=1), [False, True, False])
+    np.testing.assert_array_equal(is_fault.any(axis=1), [False, True, False])
+
+
 def test_shapes_that_do_not_fit_are_refused():
   window = np.zeros((2, 3, 8, 8, 3), np.uint8)
   with pytest.raises(ValueError, match=r'crop \(3, 4\) does not match 2'):

@@ -96,7 +96,7 @@ def augment(
     drawn['hue'] = None
   if brightness or contrast or saturation or hue or grey_probability:
     frames = color_noise(frames, **drawn, grey_first=grey_first)
-  return normalize(frames, dtype)
+  return _keep_faults(normalize(frames, dtype), crop)
 
 
 def draw_parameters(
@@ -179,7 +179,7 @@ def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
   frames = resize(
     window, crop, size=size, crops_before_resize=crops_before_resize
   )
-  return normalize(frames, dtype)
+  return _keep_faults(normalize(frames, dtype), crop)
 
 
 def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
@@ -383,6 +383,12 @@ def _filter_by_products(window, rows, columns):
   frames = jnp.floor(frames + 0.5)
   frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
   return jnp.floor(frames + 0.5).astype(jnp.uint8)
+
+
+def _keep_faults(clips, crop):
+  """Clips of NaN where a crop is none; as bytes they would just be black."""
+  is_finite = jnp.all(jnp.isfinite(crop), axis=1)
+  return jnp.where(_per_clip(is_finite), clips, jnp.nan)
 
 
 def _per_clip(values):

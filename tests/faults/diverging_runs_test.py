@@ -112,7 +112,7 @@ def test_classifiers_do_the_same(demo_dataset, tmp_path, policy):
   }
   ended = run(tmp_path, demo_dataset, 3, **options)
   assert 'Step 3: the loss is nan' in ended.output
-  folder = tmp_path / 'finetune' / 'demo-motion'
+  folder = tmp_path / 'finetune' / 'demo_motion_random'
   if policy == 'stop':
     assert ended.code == REFUSED, ended.output
     assert fault_runs.steps_of(folder) == [1, 2]
