@@ -8,10 +8,10 @@ ratio the median of the rounds' ratios.
 The same number of Lloyd iterations on the same vectors, and then the nearest
 centroid of each, its label, as the official code asks for it. vie_jax: `kmeans.fit`
 as a run calls it. faiss: Kmeans as the official code calls it, without
-subsampling; it draws its first centroids itself. PyTorch: peers/torch_kmeans.py,
+subsampling, if it is installed; it draws its first centroids itself. PyTorch: peers/torch_kmeans.py,
 from the first centroids of vie_jax. The objective is the sum of squared
-distances to the final centroids, over that of faiss, computed in the same way
-for all of them.
+distances to the final centroids, over that of faiss (without it, of PyTorch),
+computed in the same way for all of them.
 
 Warm start: the vectors have moved since they were last clustered, and are
 clustered again: from new rows with 20 iterations, and from the means of the
@@ -20,13 +20,17 @@ last clusters with a few.
 
 import argparse
 import functools
+import importlib.util
 import os
+import pathlib
 import sys
 
 import numpy as np
 import result_lines
 import turns
 from peers import torch_kmeans
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _COLD_ITERATIONS = 20
@@ -182,14 +186,18 @@ def main():
     'dim': options.dim,
   }
   settings = {'sizes': sizes, 'iterations': options.iterations}
+  variants = {
+    'vie_jax': (prepare_ours, settings),
+    'PyTorch': (prepare_torch, settings),
+  }
+  peer = 'PyTorch'
+  if importlib.util.find_spec('faiss'):
+    peer = 'faiss'
+    variants[peer] = prepare_faiss, settings
   _compare(
     f'{options.iterations} iterations, {_describe(sizes)}',
-    {
-      'vie_jax': (prepare_ours, settings),
-      'faiss': (prepare_faiss, settings),
-      'PyTorch': (prepare_torch, settings),
-    },
-    'faiss',
+    variants,
+    peer,
     report,
   )
   small = sizes | {

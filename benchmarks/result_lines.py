@@ -1,10 +1,12 @@
 """Figures of a benchmark as JSON lines, with what they were measured on."""
 
+import collections
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import subprocess
 import time
 
 
@@ -137,4 +139,18 @@ def _processor():
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     models = [line for line in lines if line.startswith('model name')]
     name = models[0].partition(':')[2].strip() if models else name
-  return f'{name}, {len(os.sched_getaffinity(0))} cores'
+  return f'{name}, {len(os.sched_getaffinity(0))} cores{_graphics()}'
+
+
+def _graphics():
+  """Names of the GPUs, without opening them as JAX would."""
+  try:
+    found = subprocess.run(
+      ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'],
+      capture_output=True,
+      text=True,
+    )
+  except OSError:
+    return ''
+  names = collections.Counter(found.stdout.split('\n'))
+  return ''.join(f', {count} x {name}' for name, count in names.items() if name)

@@ -19,6 +19,9 @@ from typing import Any
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 """Has glibc ask Linux for pages of 2 MiB, where it would get 4 KiB."""
 
+_SHARED_GPU = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+"""Has JAX take of a GPU's memory what it needs, and leave the rest to others."""
+
 _CONTEXT = multiprocessing.get_context('spawn')
 
 
@@ -91,7 +94,7 @@ def take_turns(
   with contextlib.ExitStack() as stack:
     pipes, found = {}, {}
     for name, (prepare, arguments) in variants.items():
-      with _environment(environment or {}):
+      with _environment(_SHARED_GPU | (environment or {})):
         pipes[name] = stack.enter_context(_process(prepare, arguments))
       # Not all at once: compilers would fight for the cores.
       found[name] = Variant(name, *_answer(name, pipes[name]), [], [], [])
