@@ -14,9 +14,9 @@ import jinja2
 import near_duplicates
 import network_clips
 import numpy as np
-import pyarrow
 from check_dataset import check_manifest
 from dataset_writer import SPLITS
+from duplicates import KINDS, WHERE, find_duplicates
 from labels_and_splits import InputError
 from PIL import Image
 from progress import progress_bar
@@ -36,11 +36,6 @@ _PAIR_HEIGHT = 144
 _EVALUATION_SIDE = 96
 _CLIP_QUALITY = 95
 _QUALITY = 80
-# What makes two videos a pair, in the order of the page.
-SAME_FILE, SAME_FRAMES = 'same file', 'same frames'
-ALIKE, MIRRORED = 'look alike', 'look alike, mirrored'
-KINDS = (SAME_FILE, SAME_FRAMES, ALIKE, MIRRORED)
-WHERE = ('within train', 'within val', 'across train and val')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,52 +68,6 @@ class Video:
   path: str
   split: str
   labels: dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """Two videos that are the same or look the same.
-
-  Attributes:
-    rows: of both, counting the videos of train, then those of val.
-    kind: one of KINDS.
-    distance: bits that differ.
-    where: one of WHERE.
-    is_featureless: whether there is nothing to see in them.
-  """
-
-  rows: tuple
-  kind: str
-  distance: int
-  where: str
-  is_featureless: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Duplicates:
-  """All that was found about videos that are the same.
-
-  Attributes:
-    pairs: list of Pair, those across the splits first.
-    same_in_train: bool [V], validation videos that are in train, too.
-    alike_in_train: bool [V], others that look like one of train.
-    mirrored_in_train: bool [V], others that look like a mirrored one of train.
-    featureless: rows of videos that were not compared by their looks.
-    num_crowded: as in near_duplicates.Pairs.
-    is_cut: likewise.
-  """
-
-  pairs: list
-  same_in_train: np.ndarray
-  alike_in_train: np.ndarray
-  mirrored_in_train: np.ndarray
-  featureless: np.ndarray
-  num_crowded: int
-  is_cut: bool
-
-  def count(self, kind, where):
-    """Returns the number of pairs of a kind at a place."""
-    return sum((p.kind, p.where) == (kind, where) for p in self.pairs)
 
 
 def show_dataset(request):
@@ -242,132 +191,6 @@ def _hashes(stores, num_threads):
       )
       for split, store in stores.items()
     }
-
-
-def find_duplicates(tables, hashes):
-  """Finds videos that are the same, and videos that look the same.
-
-  Of videos that are the same, the first stands for all when looks are
-  compared.
-
-  Args:
-    tables: split -> table, as dataset_facts.read_tables returns them.
-    hashes: split -> near_duplicates.Hashes.
-
-  Returns:
-    Duplicates.
-  """
-  num_train = tables['train'].num_rows
-  sums = {
-    name: _numbered([tables[split][name] for split in SPLITS])
-    for name in ('source_sha256', 'frames_sha256')
-  }
-  is_compared, is_featureless = (
-    _of_both(hashes, name) for name in ('is_compared', 'is_featureless')
-  )
-  same = near_duplicates.same_pairs(*sums.values())
-  first = np.arange(len(is_compared))
-  first[same.rows[:, 1]] = same.rows[:, 0]
-  rows = np.flatnonzero(is_compared & (first == np.arange(len(first))))
-  near, mirrored = _looking_alike(hashes, rows)
-  pairs = [
-    _pair(
-      ends,
-      SAME_FILE if _equal(sums['source_sha256'], ends) else SAME_FRAMES,
-      0,
-      num_train,
-      bool(is_featureless[ends[0]]),
-    )
-    for ends in same.rows.tolist()
-  ]
-  pairs += [
-    _pair(ends, kind, distance, num_train, False)
-    for kind, found in ((ALIKE, near), (MIRRORED, mirrored))
-    for ends, distance in zip(
-      found.rows.tolist(), found.distance.tolist(), strict=True
-    )
-  ]
-  order = {where: k for k, where in enumerate(reversed(WHERE))}
-  pairs.sort(
-    key=lambda p: (
-      p.is_featureless,
-      order[p.where] > 0,
-      KINDS.index(p.kind),
-      p.distance,
-    )
-  )
-  is_val = np.arange(len(first)) >= num_train
-  same_in_train = is_val & (first < num_train)
-  # A video that is the same as others speaks for them.
-  looks = _in_train(near, num_train, len(first))[first]
-  looks_mirrored = _in_train(mirrored, num_train, len(first))[first]
-  return Duplicates(
-    pairs=pairs,
-    same_in_train=same_in_train,
-    alike_in_train=looks & is_val & ~same_in_train,
-    mirrored_in_train=looks_mirrored & is_val & ~same_in_train & ~looks,
-    featureless=np.flatnonzero(is_featureless),
-    num_crowded=max(near.num_crowded, mirrored.num_crowded),
-    is_cut=near.is_cut or mirrored.is_cut,
-  )
-
-
-def _of_both(hashes, name):
-  """Puts an attribute of the Hashes of both splits together."""
-  return np.concatenate([getattr(hashes[split], name) for split in SPLITS])
-
-
-def _looking_alike(hashes, rows):
-  """Compares some videos by their looks.
-
-  Returns:
-    (near, mirrored): near_duplicates.Pairs; no pair is in both.
-  """
-  bits, waves, mirrored_bits, mirrored_waves, is_flat = (
-    _of_both(hashes, name)[rows]
-    for name in ('bits', 'waves', 'mirrored_bits', 'mirrored_waves', 'is_flat')
-  )
-  total = 2 * near_duplicates.num_bands()
-  with progress_bar('comparing', 'band', total) as bar:
-    near = near_duplicates.near_pairs(bits, waves, is_flat, bar.update)
-    mirrored = near_duplicates.mirrored_pairs(
-      (bits, waves), (mirrored_bits, mirrored_waves), is_flat, bar.update
-    )
-  known = set(map(tuple, near.rows.tolist()))
-  is_new = np.array(
-    [tuple(p) not in known for p in mirrored.rows.tolist()], bool
-  )
-  mirrored.rows = rows[mirrored.rows[is_new]]
-  mirrored.distance = mirrored.distance[is_new]
-  near.rows = rows[near.rows]
-  return near, mirrored
-
-
-def _in_train(pairs, num_train, num_videos):
-  """Marks the validation videos of pairs across the splits: bool [V]."""
-  is_across = (pairs.rows[:, 0] < num_train) & (pairs.rows[:, 1] >= num_train)
-  found = np.zeros(num_videos, bool)
-  found[pairs.rows[is_across, 1]] = True
-  return found
-
-
-def _numbered(columns):
-  """Gives equal strings of some columns equal numbers: int64 [V]."""
-  strings = [chunk for column in columns for chunk in column.chunks]
-  if not strings:
-    return np.zeros(0, np.int64)
-  encoded = pyarrow.concat_arrays(strings).dictionary_encode()
-  return np.asarray(encoded.indices, np.int64)
-
-
-def _equal(values, ends):
-  return values[ends[0]] == values[ends[1]]
-
-
-def _pair(ends, kind, distance, num_train, is_featureless):
-  number_in_val = sum(row >= num_train for row in ends)
-  where = (WHERE[0], WHERE[2], WHERE[1])[number_in_val]
-  return Pair(tuple(ends), kind, distance, where, is_featureless)
 
 
 class _Videos:

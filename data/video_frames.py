@@ -5,49 +5,13 @@ import fractions
 import io
 import math
 
-import av
+import deinterlacing
 import numpy as np
-from av.video.reformatter import (
-  ColorRange,
-  Colorspace,
-  Interpolation,
-  VideoReformatter,
-)
+import picture_colors
+from av.video.reformatter import VideoReformatter
 from open_video import VideoError, open_video, video_errors
 from PIL import Image
 from timeline import MOST_PICTURES_HZ, Timeline
-
-# Bicubic in swscale widens its kernel when it shrinks, so nothing aliases.
-_SCALING = (
-  Interpolation.BICUBIC
-  | Interpolation.ACCURATE_RND
-  | Interpolation.FULL_CHR_H_INT
-)
-
-# AVColorSpace of a frame (ITU-T H.273 matrix coefficients) to swscale's name.
-_COLORSPACES = {
-  1: Colorspace.ITU709,
-  4: Colorspace.FCC,
-  5: Colorspace.ITU601,
-  6: Colorspace.ITU601,
-  7: Colorspace.SMPTE240M,
-  9: Colorspace.BT2020,
-  10: Colorspace.BT2020,
-}
-# Shares of red and blue in luma (ITU-T H.273, table 4).
-_LUMA_SHARES = {
-  Colorspace.ITU709: (0.2126, 0.0722),
-  Colorspace.FCC: (0.30, 0.11),
-  Colorspace.ITU601: (0.299, 0.114),
-  Colorspace.SMPTE240M: (0.212, 0.087),
-  Colorspace.BT2020: (0.2627, 0.0593),
-}
-_HD_HEIGHT = 720
-_HD_WIDTH = 1280
-
-# The smallest picture that FFmpeg's bwdif takes.
-_DEINTERLACE_MIN_WIDTH = 3
-_DEINTERLACE_MIN_HEIGHT = 4
 
 _LARGEST_PIXEL_ASPECT = 8
 # A window for the network is some 250 pixels wide, of 427 or 569. With shorter
@@ -128,7 +92,9 @@ def write_frames(
     frames = _counted(path, video.frames(), options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
-    frames = _deinterlaced(path, _measured(frames, facts, timeline))
+    frames = deinterlacing.deinterlaced(
+      path, _measured(frames, facts, timeline)
+    )
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
         raise VideoError(
@@ -266,12 +232,16 @@ class _Renderer:
         short_side=self._options.short_side,
       )
     with video_errors(self._path):
-      if self._is_turned or not _is_opaque_ycbcr(picture.format):
-        image = _to_rgb(self._reformatter, picture, *self._scaled_size)
+      if self._is_turned or not picture_colors.is_opaque_ycbcr(picture.format):
+        image = picture_colors.scaled_rgb(
+          self._reformatter, picture, *self._scaled_size
+        )
         image = Image.fromarray(turned_upright(image, self._display_matrix))
       else:
         # Most videos come this way, which takes a third of the time.
-        planes = _to_ycbcr(self._reformatter, picture, *self._scaled_size)
+        planes = picture_colors.scaled_ycbcr(
+          self._reformatter, picture, *self._scaled_size
+        )
         image = _image_of(*planes)
       self.size = image.height, image.width
       return _encode(image, self._options.jpeg_quality)
@@ -313,254 +283,11 @@ def _restart_interval(width):
   return max(n for n in range(1, _MAX_RESTART_INTERVAL + 1) if not blocks % n)
 
 
-def _to_ycbcr(reformatter, picture, width, height):
-  """Scales a picture and converts it to what a JPEG file holds.
-
-  Matrix and range are left as they are while it is scaled: swscale takes
-  three times as long to change the one, and is off by half a level of chroma
-  after the other.
-
-  Returns:
-    (Y, Cb, Cr), as `to_jpeg_colors` returns them.
-  """
-  colorspace = _colorspace(picture)
-  color_range = _color_range(picture)
-  frame = reformatter.reformat(
-    picture,
-    width,
-    height,
-    format='yuv420p',
-    interpolation=_SCALING,
-    src_colorspace=colorspace,
-    dst_colorspace=colorspace,
-    src_color_range=color_range,
-    dst_color_range=color_range,
-    threads=1,
-  )
-  planes = [
-    np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
-      : plane.height, : plane.width
-    ]
-    for plane in frame.planes
-  ]
-  return to_jpeg_colors(
-    *planes,
-    luma_shares=_LUMA_SHARES[colorspace],
-    is_full_range=color_range == ColorRange.JPEG,
-  )
-
-
-def to_jpeg_colors(luma, cb, cr, *, luma_shares, is_full_range):
-  """Converts a picture to BT.601 in full range.
-
-  Args:
-    luma: uint8 [H, W].
-    cb: uint8 [ceil(H / 2), ceil(W / 2)].
-    cr: likewise.
-    luma_shares: (red, blue), their shares in the luma of its matrix.
-    is_full_range: False if black is 16, white 235 and chroma 16 to 240.
-
-  Returns:
-    (luma, cb, cr), likewise. Each pixel is converted with the chroma sample
-    that covers it.
-  """
-  if not is_full_range:
-    luma = _FULL_LUMA.take(luma)
-    cb, cr = _FULL_CHROMA.take(cb), _FULL_CHROMA.take(cr)
-  if luma_shares == _LUMA_SHARES[Colorspace.ITU601]:
-    return luma, cb, cr
-  to_rgb = np.linalg.inv(_from_rgb(*luma_shares))
-  matrix = _from_rgb(*_LUMA_SHARES[Colorspace.ITU601]) @ to_rgb
-  # The first column is (1, 0, 0): grey stays as it is.
-  more, to_cb, to_cr = matrix[:, 1:].astype(np.float32)
-  cb, cr = cb.astype(np.float32) - 128, cr.astype(np.float32) - 128
-  height, width = luma.shape
-  difference = np.rint(more[0] * cb + more[1] * cr).astype(np.int16)
-  difference = difference.repeat(2, 0).repeat(2, 1)[:height, :width]
-  return (
-    np.clip(luma + difference, 0, 255).astype(np.uint8),
-    _level(to_cb[0] * cb + to_cb[1] * cr + 128),
-    _level(to_cr[0] * cb + to_cr[1] * cr + 128),
-  )
-
-
-def _from_rgb(red, blue):
-  """Returns the matrix from RGB to Y, Cb and Cr, float64 [3, 3]."""
-  luma = np.array([red, 1 - red - blue, blue])
-  return np.stack(
-    [
-      luma,
-      ([0, 0, 1] - luma) / (2 * (1 - blue)),
-      ([1, 0, 0] - luma) / (2 * (1 - red)),
-    ]
-  )
-
-
-def _level(values):
-  return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-# Levels of limited range to those of full range.
-_FULL_LUMA = _level((np.arange(256) - 16) * 255 / 219)
-_FULL_CHROMA = _level((np.arange(256) - 128) * 255 / 224 + 128)
-
-
-def _to_rgb(reformatter, picture, width, height):
-  """Scales a picture and converts it to full-range RGB, [H, W, 3] uint8."""
-  colors = {'src_colorspace': _colorspace(picture)}
-  if _has_alpha(picture.format):
-    picture, colors = _on_black(picture, colors), {}
-  frame = reformatter.reformat(
-    picture,
-    width,
-    height,
-    format='rgb24',
-    interpolation=_SCALING,
-    dst_color_range=ColorRange.JPEG,
-    threads=1,
-    **colors,
-  )
-  return frame.to_ndarray()
-
-
-def _colorspace(picture):
-  """Tells the colour matrix; where the file does not, by the usual rule."""
-  if picture.format.is_rgb or len(picture.format.components) < 3:
-    return None
-  known = _COLORSPACES.get(picture.colorspace)
-  if known is not None:
-    return known
-  if picture.height >= _HD_HEIGHT or picture.width >= _HD_WIDTH:
-    return Colorspace.ITU709
-  return Colorspace.ITU601
-
-
-def _color_range(picture):
-  is_full = picture.color_range == ColorRange.JPEG
-  if is_full or picture.format.name.startswith('yuvj'):
-    return ColorRange.JPEG
-  return ColorRange.MPEG
-
-
-def _is_opaque_ycbcr(pixel_format):
-  return (
-    not pixel_format.is_rgb
-    and len(pixel_format.components) == 3
-    and not _has_alpha(pixel_format)
-  )
-
-
-def _has_alpha(pixel_format):
-  return pixel_format.has_palette or any(
-    component.is_alpha for component in pixel_format.components
-  )
-
-
-def _on_black(picture, colors):
-  """Puts a picture with transparency on black, before it is scaled."""
-  rgba = picture.reformat(
-    format='rgba', interpolation=_SCALING, threads=1, **colors
-  ).to_ndarray()
-  opaque = rgba[..., :3].astype(np.uint16) * rgba[..., 3:]
-  rgb = ((opaque + 127) // 255).astype(np.uint8)
-  return av.VideoFrame.from_ndarray(rgb, format='rgb24')
-
-
 def _display_matrix(picture):
   side_data = picture.side_data.get('DISPLAYMATRIX')
   if side_data is None:
     return None
   return np.frombuffer(bytes(side_data), np.int32)
-
-
-def _deinterlaced(path, timed_frames):
-  """Passes frames on; from the first interlaced one on, through bwdif."""
-  deinterlacer = None
-  with video_errors(path):
-    for frame in timed_frames:
-      picture = frame.picture
-      if deinterlacer is not None and not deinterlacer.takes(picture):
-        yield from deinterlacer.flush()
-        deinterlacer = None
-      if deinterlacer is None and _needs_deinterlacing(picture):
-        deinterlacer = _Deinterlacer(picture)
-      if deinterlacer is None:
-        yield frame
-      else:
-        yield from deinterlacer.push(frame)
-    if deinterlacer is not None:
-      yield from deinterlacer.flush()
-
-
-def _needs_deinterlacing(picture):
-  return (
-    picture.interlaced_frame
-    and picture.width >= _DEINTERLACE_MIN_WIDTH
-    and picture.height >= _DEINTERLACE_MIN_HEIGHT
-  )
-
-
-class _Deinterlacer:
-  """FFmpeg's bwdif, one picture out for each one in.
-
-  Pictures travel through the filter with their number as timestamp; the
-  time and the colour tags are put back when they come out.
-  """
-
-  _TIME_BASE = fractions.Fraction(1, 25)
-
-  def __init__(self, picture):
-    self._geometry = _geometry(picture)
-    self._waiting = {}
-    self._count = 0
-    self._graph = av.filter.Graph()
-    source = self._graph.add_buffer(
-      width=picture.width,
-      height=picture.height,
-      format=picture.format,
-      time_base=self._TIME_BASE,
-    )
-    bwdif = self._graph.add('bwdif', 'mode=send_frame:deint=interlaced')
-    sink = self._graph.add('buffersink')
-    self._graph.link_nodes(source, bwdif, sink).configure()
-
-  def takes(self, picture):
-    """Tells whether a picture has the size and format of the first."""
-    return _geometry(picture) == self._geometry
-
-  def push(self, frame):
-    """Puts a frame in and returns those that are finished."""
-    picture = frame.picture
-    picture.pts = self._count
-    picture.time_base = self._TIME_BASE
-    self._waiting[self._count] = frame, picture.colorspace, picture.color_range
-    self._count += 1
-    self._graph.vpush(picture)
-    return self._finished()
-
-  def flush(self):
-    """Returns the frames that are still inside."""
-    self._graph.vpush(None)
-    return self._finished()
-
-  def _finished(self):
-    frames = []
-    while True:
-      try:
-        picture = self._graph.vpull()
-      except (av.error.BlockingIOError, av.error.EOFError):
-        return frames
-      number = round(picture.pts * picture.time_base / self._TIME_BASE)
-      if number not in self._waiting:
-        continue
-      frame, colorspace, color_range = self._waiting.pop(number)
-      picture.colorspace = colorspace
-      picture.color_range = color_range
-      frames.append(dataclasses.replace(frame, picture=picture))
-
-
-def _geometry(picture):
-  return picture.width, picture.height, picture.format.name
 
 
 def _check_claim(video, options, segment):

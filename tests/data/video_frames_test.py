@@ -4,6 +4,7 @@ import io
 
 import av
 import numpy as np
+import picture_colors
 import pytest
 import sample_videos
 import video_frames
@@ -313,7 +314,7 @@ def test_colours_become_those_of_jpeg_pixel_by_pixel(
     rng.integers(60, 190, size, dtype=np.uint8),
     *rng.integers(100, 150, (2, *half), dtype=np.uint8),
   )
-  found = video_frames.to_jpeg_colors(
+  found = picture_colors.to_jpeg_colors(
     *planes, luma_shares=shares, is_full_range=is_full_range
   )
   found = [plane.astype(float) for plane in found]
@@ -339,7 +340,7 @@ def test_colours_become_those_of_jpeg_pixel_by_pixel(
 def test_colours_past_the_end_of_the_range_do_not_wrap_around(is_full_range):
   luma, chroma = np.array([[0, 255]], np.uint8), np.array([[255]], np.uint8)
   for cb, cr in ((chroma, chroma), (255 - chroma, 255 - chroma)):
-    found = video_frames.to_jpeg_colors(
+    found = picture_colors.to_jpeg_colors(
       luma,
       cb,
       cr,

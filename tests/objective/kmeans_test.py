@@ -1,4 +1,5 @@
 import functools
+import types
 import zlib
 
 import jax
@@ -163,3 +164,37 @@ def test_as_many_clusters_as_videos_is_fine_and_more_are_refused(mesh8):
   assert result.objective[-1] == pytest.approx(0.0, abs=1e-4)
   with pytest.raises(ValueError, match='21 clusters'):
     fit(points, mesh8, num_clusters=21, num_iterations=3)
+
+
+@pytest.mark.parametrize(
+  ('platform', 'capability', 'is_split'),
+  [
+    ('gpu', '9.0', True),
+    ('gpu', '12.0', True),
+    ('gpu', '8.0', True),
+    ('gpu', '7.5', False),
+    ('gpu', 'gfx942', False),
+    ('cpu', None, False),
+    ('tpu', None, False),
+  ],
+)
+def test_gpus_with_tensorfloat_add_three_products(
+  platform, capability, is_split
+):
+  device = types.SimpleNamespace(platform=platform)
+  if capability:
+    device.compute_capability = capability
+  precision = kmeans._product_precision(device)
+  assert (precision == jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3) == is_split
+
+
+def test_three_products_are_what_a_gpu_is_told(mesh, monkeypatch):
+  preset = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+  monkeypatch.setattr(kmeans, '_product_precision', lambda device: preset)
+  cluster = functools.partial(
+    kmeans.fit, num_videos=64, num_clusters=4, num_iterations=2, mesh=mesh
+  )
+  points = jax.ShapeDtypeStruct((64, 16), jnp.float32)
+  traced = jax.jit(cluster).trace(points, key=jax.random.key(0))
+  program = traced.lower(lowering_platforms=('cuda',)).as_text()
+  assert 'precision_type = tf32' in program
