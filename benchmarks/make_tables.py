@@ -27,8 +27,8 @@ Made by `python benchmarks/make_tables.py` from the files in
 which the variants took turns. In brackets: how many times as much as that of
 the variant that is named.
 
-No GPU has been at hand. What crop and colour noise cost there, as a part of a
-step, is not measured; `python benchmarks/device_augment.py` measures it.
+No benchmark has run to its end on a GPU yet. What was timed on one by other means
+is in [performance.md](performance.md#on-an-h100).
 """
 
 
@@ -74,7 +74,13 @@ def _section(lines):
     for line in group:
       cases.setdefault(line['case'], []).append(line)
     for case, of_case in cases.items():
-      yield f'### {case[0].upper()}{case[1:]}\n\n{_table(of_case)}\n'
+      yield f'### {_heading(case)}\n\n{_table(of_case)}\n'
+
+
+def _heading(case):
+  """A case with a large letter, unless it begins with the name of a config."""
+  is_name = '_' in case.partition(',')[0]
+  return case if is_name else case[0].upper() + case[1:]
 
 
 def _table(lines):

@@ -105,6 +105,8 @@ def prepare_input(case):
       seconds = time.perf_counter() - start
     return case['steps'] * case['batch_size'] / seconds
 
+  # Collected, it would close the data set.
+  run.stack = stack
   return run, {
     'batch bytes': sum(array.nbytes for array in batch.values()),
     'evaluation clips': parts.config.clip.num_eval_clips

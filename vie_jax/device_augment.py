@@ -25,6 +25,9 @@ import jax.numpy as jnp
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
+# A weight of the resize filter is a whole number of these parts.
+_UNITS = 2**16
+
 # Values of `order` in color_noise.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -203,7 +206,7 @@ def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
 
   Source: the bilinear filter of Pillow's Image.resize, with its order
   (columns, then rows, rounding after each). Pillow's weights are fixed-point
-  numbers, so single grey levels differ.
+  numbers of more bits, so single grey levels differ.
   """
   rows, columns = (
     _axis_filter(
@@ -333,7 +336,10 @@ def _axis_filter(offset, length, size, window, crops_before_resize):
     offset, length = (x[:, jnp.newaxis, jnp.newaxis] for x in (offset, length))
     is_inside = (pixel > offset) & (pixel < offset + length)
     weights = jnp.where(is_inside, weights, 0.0)
-  return AxisFilter(first, weights / jnp.sum(weights, axis=2, keepdims=True))
+  weights /= jnp.sum(weights, axis=2, keepdims=True)
+  # Of so many bits, sums of bytes are exact in float32, whichever way a device
+  # adds and however many clips it has.
+  return AxisFilter(first, jnp.round(weights * _UNITS) / _UNITS)
 
 
 def _places(first, taps):
