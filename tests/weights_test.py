@@ -298,8 +298,14 @@ def test_training_starts_from_two_streams(tmp_path):
   'name,changes,words',
   [
     ('vie_slow', {}, "config.model.name was 'vie_single', is 'vie_slow'"),
-    ('vie_single', {'model__embedding_size': 64}, 'embedding_size was 128'),
-    ('vie_trn', {'model__width': 8}, 'config.model.width was 4, is 8'),
+    pytest.param(
+      *('vie_single', {'model__embedding_size': 64}, 'embedding_size was 128'),
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      *('vie_trn', {'model__width': 8}, 'config.model.width was 4, is 8'),
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_training_does_not_start_from_another_network(

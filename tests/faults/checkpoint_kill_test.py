@@ -117,7 +117,7 @@ def kill_many_times(folder, number, *, seconds_per_step, latest):
 
 
 def test_some_kills_lose_nothing(tmp_path):
-  kill_many_times(tmp_path, 6, seconds_per_step=0.03, latest=0.35)
+  kill_many_times(tmp_path, 4, seconds_per_step=0.03, latest=0.35)
 
 
 @pytest.mark.slow

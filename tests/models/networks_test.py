@@ -394,6 +394,7 @@ def test_two_streams_are_their_two_networks_side_by_side(name):
     np.testing.assert_allclose(values, jnp.concatenate(both, axis=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trn_shares_the_weights_of_single_but_for_the_projection():
   single, trn = (
     jax.tree.map(jnp.shape, small_case(name)[1])

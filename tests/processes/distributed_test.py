@@ -91,12 +91,13 @@ print(peers.describe())
       'The processes of a run must be alike. config.seed is 0 in process 0 '
       'and 1 in process 1.',
     ),
-    (
+    pytest.param(
       # Two folders of one name, as on two hosts.
       'agreement._SEEN_SECONDS = 0.1\n'
       'agreement.share_folder(folder / str(index))',
       'is not on a file system that all processes share: process 1 on '
       f'{socket.gethostname()} does not see',
+      marks=pytest.mark.slow,
     ),
   ],
   ids=['different', 'not_shared'],
