@@ -152,5 +152,7 @@ def _graphics():
     )
   except OSError:
     return ''
+  if found.returncode:
+    return ''
   names = collections.Counter(found.stdout.split('\n'))
   return ''.join(f', {count} x {name}' for name, count in names.items() if name)

@@ -26,6 +26,7 @@ WITHOUT_TENSORFLOW = [
     'objective',
     'models',
     'evaluation',
+    'antialiased_resize',
     'device_augment',
     'finite',
     'processes',
@@ -49,7 +50,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'skipped_steps': ('finite', 'jax ml_collections numpy'),
   'objective': ('objective sharding', 'jax numpy'),
   'models': ('models untrusted', 'jax flax numpy'),
-  'device_augment': ('', 'jax numpy'),
+  'antialiased_resize': ('', 'jax'),
+  'device_augment': ('antialiased_resize', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'planning/accelerators': ('', ''),
   'config_check': (

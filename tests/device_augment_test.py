@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from vie_jax import device_augment
+from vie_jax import antialiased_resize, device_augment
 
 OFFICIAL = json.loads(
   (pathlib.Path(__file__).parent / 'oracle/augmentation.json').read_text()
@@ -26,7 +26,7 @@ STRENGTHS = {
 }
 NO_NOISE = dict.fromkeys(STRENGTHS, 0.0)
 resize = jax.jit(
-  device_augment.resize, static_argnames=('size', 'crops_before_resize')
+  antialiased_resize.resize, static_argnames=('size', 'crops_before_resize')
 )
 color_noise = jax.jit(
   device_augment.color_noise, static_argnames=('grey_first',)
@@ -302,7 +302,7 @@ def test_sums_of_taps_and_products_give_the_same_pixels(
     jnp.float32,
   )
   filters = [
-    device_augment._axis_filter(
+    antialiased_resize.axis_filter(
       crop[:, axis], crop[:, 2 + axis], size, 64, crops_before_resize
     )
     for axis in range(2)
@@ -310,8 +310,8 @@ def test_sums_of_taps_and_products_give_the_same_pixels(
   by_taps, by_products = (
     np.asarray(way(frames, *filters), np.int32)
     for way in (
-      device_augment._filter_by_taps,
-      device_augment._filter_by_products,
+      antialiased_resize.filter_by_taps,
+      antialiased_resize.filter_by_products,
     )
   )
   np.testing.assert_array_equal(by_taps, by_products)

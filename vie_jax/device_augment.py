@@ -13,20 +13,15 @@ with the resize here, which gives the same pixels. Rounding rules as observed
 in Pillow 13.
 """
 
-import functools
-import math
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
+
+from vie_jax import antialiased_resize
 
 # Per colour channel, of pixels in [0, 1]; the ImageNet statistics that the
 # official networks normalise with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
-
-# A weight of the resize filter is a whole number of these parts.
-_UNITS = 2**16
 
 # Values of `order` in color_noise.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -65,7 +60,7 @@ def augment(
       shift is uniform in [-hue, hue]. 0 leaves the hue alone.
     grey_probability: of turning a clip grey, in [0, 1].
     grey_first: as in color_noise.
-    crops_before_resize: as in resize.
+    crops_before_resize: as in antialiased_resize.resize.
     dtype: of the result.
 
   Returns:
@@ -88,7 +83,7 @@ def augment(
     hue=hue,
     grey_probability=grey_probability,
   )
-  frames = resize(
+  frames = antialiased_resize.resize(
     window,
     crop,
     size=size,
@@ -164,7 +159,7 @@ def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
     window: uint8 [B, T, W, W, 3], RGB.
     crop: float32 [B, 4], offset y, x, height, width in window pixels.
     size: side of the result, in pixels.
-    crops_before_resize: as in resize.
+    crops_before_resize: as in antialiased_resize.resize.
     dtype: of the result.
 
   Returns:
@@ -179,51 +174,10 @@ def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
     flips half of the evaluation clips, too; here none is flipped.
   """
   _check(window, crop)
-  frames = resize(
+  frames = antialiased_resize.resize(
     window, crop, size=size, crops_before_resize=crops_before_resize
   )
   return _keep_faults(normalize(frames, dtype), crop)
-
-
-def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
-  """Resamples the crop of each window to size x size, antialiased.
-
-  Bilinear, with the triangle stretched when shrinking. The border of the image
-  is that of the crop if it is cropped first, else that of the window.
-
-  Args:
-    window: uint8 [B, T, W, W, 3].
-    crop: float32 [B, 4], offset y, x, height, width in window pixels.
-    size: side of the result, in pixels.
-    is_flipped: bool [B], mirror left to right; None for no clip.
-    crops_before_resize: whether the image is cropped and then resized; False
-      for an image resized and then cropped. With it crops are whole pixels.
-
-  Returns:
-    float32 [B, T, size, size, 3], whole grey levels.
-
-  Sharding: row-wise over the batch.
-
-  Source: the bilinear filter of Pillow's Image.resize, with its order
-  (columns, then rows, rounding after each). Pillow's weights are fixed-point
-  numbers of more bits, so single grey levels differ.
-  """
-  rows, columns = (
-    _axis_filter(
-      crop[:, axis],
-      crop[:, 2 + axis],
-      size,
-      window.shape[2 + axis],
-      crops_before_resize,
-    )
-    for axis in range(2)
-  )
-  if is_flipped is not None:
-    columns = jax.tree.map(functools.partial(_mirror, is_flipped), columns)
-  frames = jax.lax.platform_dependent(
-    window, rows, columns, tpu=_filter_by_products, default=_filter_by_taps
-  )
-  return frames.astype(jnp.float32)
 
 
 def color_noise(
@@ -305,90 +259,6 @@ def _check(window, crop):
       f'crop {crop.shape} does not match {window.shape[0]} windows: it must '
       f'be [{window.shape[0]}, 4].'
     )
-
-
-class AxisFilter(NamedTuple):
-  """What each output pixel is made of, along one axis.
-
-  Attributes:
-    first: int32 [B, size], the first window pixel that it reads.
-    weights: float32 [B, size, taps], shares of it and of those that follow.
-  """
-
-  first: jax.Array
-  weights: jax.Array
-
-
-def _axis_filter(offset, length, size, window, crops_before_resize):
-  """The triangle filter around each output pixel, as an `AxisFilter`."""
-  scale = length / size
-  middle = jnp.arange(size, dtype=jnp.float32) + 0.5
-  middle = offset[:, jnp.newaxis] + middle[jnp.newaxis] * scale[:, jnp.newaxis]
-  support = jnp.maximum(scale, 1.0)[:, jnp.newaxis]
-  # No crop is larger than the window, so that none shrinks more.
-  taps = min(math.ceil(2 * max(window / size, 1)), window)
-  first = jnp.ceil(middle - support - 0.5).astype(jnp.int32)
-  first = jnp.clip(first, 0, window - taps)
-  pixel = _places(first, taps).astype(jnp.float32) + 0.5
-  distance = jnp.abs(pixel - middle[..., jnp.newaxis])
-  weights = jnp.maximum(1.0 - distance / support[..., jnp.newaxis], 0.0)
-  if crops_before_resize:
-    offset, length = (x[:, jnp.newaxis, jnp.newaxis] for x in (offset, length))
-    is_inside = (pixel > offset) & (pixel < offset + length)
-    weights = jnp.where(is_inside, weights, 0.0)
-  weights /= jnp.sum(weights, axis=2, keepdims=True)
-  # Of so many bits, sums of bytes are exact in float32, whichever way a device
-  # adds and however many clips it has.
-  return AxisFilter(first, jnp.round(weights * _UNITS) / _UNITS)
-
-
-def _places(first, taps):
-  """int32 [B, size, taps]: the pixels that an output pixel reads."""
-  tap = jnp.arange(taps, dtype=jnp.int32)
-  return first[..., jnp.newaxis] + tap[jnp.newaxis, jnp.newaxis]
-
-
-def _mirror(is_flipped, values):
-  """Reverses [B, size, ...] along its second axis, where a clip is flipped."""
-  is_flipped = is_flipped.reshape(-1, *[1] * (values.ndim - 1))
-  return jnp.where(is_flipped, values[:, ::-1], values)
-
-
-def _filter_by_taps(window, rows, columns):
-  """Sums a few shifted copies along each axis: uint8 [B, T, size, size, 3]."""
-
-  def along(axis, frames, first, weights):
-    shape = [1] * frames.ndim
-    shape[axis] = -1
-    total = jnp.zeros((), jnp.float32)
-    for tap in range(weights.shape[1]):
-      pixels = jnp.take(frames, first + tap, axis=axis, mode='clip')
-      total += pixels.astype(jnp.float32) * weights[:, tap].reshape(shape)
-    return jnp.floor(total + 0.5).astype(jnp.uint8)
-
-  def of_clip(frames, rows, columns):
-    frames = along(2, frames, *columns)
-    return along(1, frames, *rows)
-
-  return jax.vmap(of_clip)(window, rows, columns)
-
-
-def _filter_by_products(window, rows, columns):
-  """The same by matrix products, which TPUs prefer to reading pixel by pixel."""
-
-  def dense(axis_filter, side):
-    place = _places(axis_filter.first, axis_filter.weights.shape[2])
-    share = jax.nn.one_hot(place, side, dtype=jnp.float32)
-    return jnp.sum(share * axis_filter.weights[..., jnp.newaxis], axis=2)
-
-  # Lower precision would be wrong by whole grey levels.
-  precision = jax.lax.Precision.HIGHEST
-  columns, rows = dense(columns, window.shape[3]), dense(rows, window.shape[2])
-  frames = window.astype(jnp.float32)
-  frames = jnp.einsum('btyxc,bix->btyic', frames, columns, precision=precision)
-  frames = jnp.floor(frames + 0.5)
-  frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
-  return jnp.floor(frames + 0.5).astype(jnp.uint8)
 
 
 def _keep_faults(clips, crop):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vie_jax import device_augment
+from vie_jax import antialiased_resize
 from vie_jax.input_pipeline import augmentation, frame_window
 
 
@@ -45,7 +45,7 @@ def decode(jpegs, box, *, height, width, size, window, **options):
 
 
 def device_crop(pixels, crop, size, **options):
-  frames = device_augment.resize(
+  frames = antialiased_resize.resize(
     np.asarray(pixels)[np.newaxis],
     jnp.asarray(crop)[np.newaxis],
     size=size,

@@ -70,8 +70,8 @@ def _normalize(x, scale, bias, shift, dtype):
     x: [..., C].
     scale: float32 [C].
     bias: float32 [C].
-    shift: float32 [C], somewhere near the mean. Mean and variance come from one
-      pass over x - shift, so that not even large means cancel.
+    shift: float32 [C]. Mean and variance come from one pass over x - shift: the
+      nearer it is to the mean, the less of the variance cancels.
     dtype: of y.
 
   Returns:
