@@ -56,7 +56,7 @@ import sample_clips  # noqa: E402
 import stored_frames  # noqa: E402
 import video_decoders  # noqa: E402
 
-from vie_jax import device_augment  # noqa: E402
+from vie_jax import antialiased_resize  # noqa: E402
 from vie_jax.input_pipeline import (  # noqa: E402
   augmentation,
   frame_store,
@@ -338,7 +338,7 @@ class _Case:
     rows = zip(batch['window'][:count], batch['crop'][:count], strict=True)
     return np.concatenate(
       [
-        device_augment.resize(window[None], crop[None], size=self._size)[0]
+        antialiased_resize.resize(window[None], crop[None], size=self._size)[0]
         for window, crop in rows
       ]
     )
