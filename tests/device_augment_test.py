@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from synthetic_frames import assert_few_differ, noise, textured
 
 from vie_jax import antialiased_resize, device_augment
 
@@ -25,9 +26,6 @@ STRENGTHS = {
   'grey_probability': 0.3,
 }
 NO_NOISE = dict.fromkeys(STRENGTHS, 0.0)
-resize = jax.jit(
-  antialiased_resize.resize, static_argnames=('size', 'crops_before_resize')
-)
 color_noise = jax.jit(
   device_augment.color_noise, static_argnames=('grey_first',)
 )
@@ -50,17 +48,6 @@ center = jax.jit(
 def strict():
   with jax.numpy_dtype_promotion('strict'), jax.numpy_rank_promotion('raise'):
     yield
-
-
-def textured(rng, *shape):
-  """uint8 [..., H, W, 3]: smooth shapes, edges and noise together."""
-  *_, height, width = shape
-  y, x = np.mgrid[:height, :width]
-  waves = rng.uniform(0.02, 0.6, (*shape[:-2], 3, 2))
-  phase = waves[..., :1, np.newaxis] * y + waves[..., 1:, np.newaxis] * x
-  pictures = 128 + 80 * np.sign(np.sin(phase)) * np.cos(phase / 3)
-  pictures += rng.normal(0, 12, pictures.shape)
-  return np.moveaxis(np.clip(pictures, 0, 255).astype(np.uint8), -3, -1)
 
 
 def pixels(normalized):
@@ -107,11 +94,6 @@ def noise_arguments(clips):
   return {**arguments, 'order': order, 'is_grey': is_grey}
 
 
-def assert_few_differ(actual, expected, *, levels=2, share=0.0):
-  difference = np.abs(np.asarray(actual, np.float64) - expected)
-  assert np.mean(difference > levels) <= share
-
-
 def test_color_noise_equals_the_official_one():
   colour = OFFICIAL['colour']
   picture = np.array(colour['input'], np.float32)
@@ -126,10 +108,6 @@ def test_color_noise_equals_the_official_one():
     assert_few_differ(result, expected, levels=2)
     # But for rounding before a shift of the hue, not a level differs.
     assert_few_differ(result, expected, levels=0, share=0.01)
-
-
-def noise(rng, *shape):
-  return rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize('make_frames', [textured, noise])
@@ -213,120 +191,18 @@ def test_neutral_color_noise_changes_nothing():
   np.testing.assert_array_equal(color_noise(frames, **arguments), frames)
 
 
-def test_resize_equals_the_official_one():
-  for case in OFFICIAL['resize']:
-    shape = case['input_shape_height_width_channel']
-    picture = np.reshape(np.array(case['input'], np.uint8), shape)
-    # The crop is the left square of the resized picture.
-    height, width, _ = case['output_shape']
-    crop = [0, 0, shape[0], shape[1] * height / width]
-    window = np.zeros((1, 1, shape[1], shape[1], 3), np.uint8)
-    window[0, 0, : shape[0]] = picture
-    window[0, 0, shape[0] :] = picture[-1:]
-    result = resize(window, jnp.array([crop], jnp.float32), size=height)
-    expected = np.reshape(case['output'], case['output_shape'])
-    # The window goes on below the picture, so that the last row may differ;
-    # augmentation_test covers the border.
-    assert_few_differ(result[0, 0, :-1], expected[:-1, :height], levels=1)
-
-
-@pytest.mark.parametrize('short_side', [28, 35, 40, 47, 64, 90])
-def test_resize_equals_pillow_for_any_scale_and_place(short_side):
-  rng = np.random.default_rng(short_side)
-  size, side = 28, 64
-  frames = textured(rng, 3, 2, side, side)
-  crops, expected = [], []
-  for video, corner in zip(frames, ('start', 'middle', 'end'), strict=True):
-    last = short_side - size
-    offset = {'start': 0, 'middle': last // 2, 'end': last}[corner]
-    scale = side / short_side
-    crops.append([offset * scale, offset * scale, size * scale, size * scale])
-    box = (offset, offset, offset + size, offset + size)
-    for frame in video:
-      image = Image.fromarray(frame).resize((short_side,) * 2, Image.BILINEAR)
-      expected.append(np.asarray(image.crop(box)))
-  result = resize(frames, jnp.array(crops, jnp.float32), size=size)
-  difference = np.abs(
-    np.reshape(np.asarray(result), np.shape(expected)) - np.stack(expected)
-  )
-  assert difference.mean() < 0.1
-  assert difference.max() <= 1
-
-
-@pytest.mark.parametrize('make_frames', [textured, noise])
-@pytest.mark.parametrize('size', [20, 28, 45])
-def test_resize_after_the_crop_equals_pillow(make_frames, size):
-  rng = np.random.default_rng(size)
-  side = 64
-  frames = make_frames(rng, 5, 2, side, side)
-  crops = [(0, 0, 64), (0, 11, 53), (24, 0, 40), (3, 5, 28), (32, 32, 32)]
-  expected = []
-  for video, (top, left, length) in zip(frames, crops, strict=True):
-    for frame in video:
-      box = (left, top, left + length, top + length)
-      image = Image.fromarray(frame).crop(box)
-      expected.append(np.asarray(image.resize((size, size), Image.BILINEAR)))
-  expected = np.reshape(expected, (5, 2, size, size, 3))
-  crop = jnp.array([(*place, place[-1]) for place in crops], jnp.float32)
-  result = resize(frames, crop, size=size, crops_before_resize=True)
-  difference = np.abs(np.asarray(result) - expected)
-  assert difference.mean() < 0.2
-  assert difference.max() <= 2
-  # Reading beyond the box would show.
-  beyond = np.asarray(resize(frames, crop, size=size))
-  assert np.abs(beyond - expected).max() > 5
-  np.testing.assert_array_equal(beyond[0], result[0])  # the whole window
-  for values in (
-    center(frames, crop, size=size, crops_before_resize=True),
-    augment(
-      jax.random.key(0),
-      frames,
-      crop,
-      size=size,
-      crops_before_resize=True,
-      **NO_NOISE,
-    ),
-  ):
-    np.testing.assert_allclose(pixels(values), result, atol=1e-3)
-
-
-@pytest.mark.parametrize('size', [5, 28, 45, 90])
 @pytest.mark.parametrize('crops_before_resize', [True, False])
-def test_sums_of_taps_and_products_give_the_same_pixels(
-  size, crops_before_resize
-):
-  rng = np.random.default_rng(size)
-  frames = noise(rng, 4, 2, 64, 64)
-  crop = jnp.array(
-    [(0, 0, 64, 64), (3, 9, 41, 41), (20, 1, 44, 30), (31, 31, 2, 2)],
-    jnp.float32,
-  )
-  filters = [
-    antialiased_resize.axis_filter(
-      crop[:, axis], crop[:, 2 + axis], size, 64, crops_before_resize
-    )
-    for axis in range(2)
-  ]
-  by_taps, by_products = (
-    np.asarray(way(frames, *filters), np.int32)
-    for way in (
-      antialiased_resize.filter_by_taps,
-      antialiased_resize.filter_by_products,
-    )
-  )
-  np.testing.assert_array_equal(by_taps, by_products)
-
-
-def test_pixels_outside_a_crop_before_the_resize_are_not_read():
-  frames = noise(np.random.default_rng(3), 2, 1, 40, 40)
-  crop = jnp.array([[7, 9, 20, 20], [0, 20, 20, 20]], jnp.float32)
-  other = noise(np.random.default_rng(4), 2, 1, 40, 40)
-  other[0, :, 7:27, 9:29] = frames[0, :, 7:27, 9:29]
-  other[1, :, :20, 20:] = frames[1, :, :20, 20:]
-  np.testing.assert_array_equal(
-    resize(frames, crop, size=12, crops_before_resize=True),
-    resize(other, crop, size=12, crops_before_resize=True),
-  )
+def test_both_orders_of_crop_and_resize_reach_the_network(crops_before_resize):
+  rng = np.random.default_rng(14)
+  frames, size = noise(rng, 2, 2, 40, 40), 28
+  crop = jnp.array([(3, 5, 28, 28), (12, 0, 20, 20)], jnp.float32)
+  order = {'size': size, 'crops_before_resize': crops_before_resize}
+  expected = antialiased_resize.resize(frames, crop, **order)
+  for values in (
+    center(frames, crop, **order),
+    augment(jax.random.key(0), frames, crop, **order, **NO_NOISE),
+  ):
+    np.testing.assert_allclose(pixels(values), expected, atol=1e-3)
 
 
 def test_flip_mirrors_whole_clips_only():
@@ -339,10 +215,10 @@ def test_flip_mirrors_whole_clips_only():
   )
   plain = np.asarray(plain)
 
-  def is_near(others):  # but for single levels rounded the other way
-    return np.abs(result - others).mean(axis=(1, 2, 3, 4)) < 0.01
+  def equals(others):
+    return np.all(result == others, axis=(1, 2, 3, 4))
 
-  is_same, is_mirrored = is_near(plain), is_near(plain[:, :, :, ::-1])
+  is_same, is_mirrored = equals(plain), equals(plain[:, :, :, ::-1])
   assert np.all(is_same | is_mirrored)
   assert 16 < is_mirrored.sum() < 48
 
@@ -418,14 +294,27 @@ def test_augment_is_the_same_on_any_number_of_devices():
     assert not compiled_program.collectives(compiled, in_loops=in_loops)
 
 
-@pytest.mark.parametrize('fault', [np.nan, np.inf])
-def test_a_crop_that_is_none_makes_a_clip_of_nan(fault):
+NO_CROPS = {
+  'NaN': (1.0, 2.0, 12.0, np.nan),
+  'infinite': (1.0, 2.0, 12.0, np.inf),
+  'nothing': (1.0, 2.0, 0.0, 12.0),
+  'less than nothing': (4.0, 4.0, -3.0, 5.0),
+  'behind the window': (50.0, 50.0, 5.0, 5.0),
+  'before the window': (1.0, -2.0, 12.0, 12.0),
+  'past the window': (1.0, 2.0, 12.0, 15.0),
+}
+
+
+@pytest.mark.parametrize('crops_before_resize', [True, False])
+@pytest.mark.parametrize('fault', NO_CROPS)
+def test_a_crop_that_is_none_makes_a_clip_of_nan(fault, crops_before_resize):
   frames = textured(np.random.default_rng(13), 3, 2, 16, 16)
   crop = np.tile(np.array([[1.0, 2.0, 12.0, 12.0]], np.float32), (3, 1))
-  crop[1, 3] = fault
+  crop[1] = NO_CROPS[fault]
+  order = {'size': 8, 'crops_before_resize': crops_before_resize}
   for clips in (
-    center(frames, crop, size=8),
-    augment(jax.random.key(1), frames, crop, size=8, **STRENGTHS),
+    center(frames, crop, **order),
+    augment(jax.random.key(1), frames, crop, **order, **STRENGTHS),
   ):
     is_fault = np.isnan(clips).reshape(3, -1)
     np.testing.assert_array_equal(is_fault.all(axis=1), [False, True, False])

@@ -94,7 +94,7 @@ def augment(
     drawn['hue'] = None
   if brightness or contrast or saturation or hue or grey_probability:
     frames = color_noise(frames, **drawn, grey_first=grey_first)
-  return _keep_faults(normalize(frames, dtype), crop)
+  return _keep_faults(normalize(frames, dtype), crop, window.shape[2])
 
 
 def draw_parameters(
@@ -177,7 +177,7 @@ def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
   frames = antialiased_resize.resize(
     window, crop, size=size, crops_before_resize=crops_before_resize
   )
-  return _keep_faults(normalize(frames, dtype), crop)
+  return _keep_faults(normalize(frames, dtype), crop, window.shape[2])
 
 
 def color_noise(
@@ -261,10 +261,19 @@ def _check(window, crop):
     )
 
 
-def _keep_faults(clips, crop):
-  """Clips of NaN where a crop is none; as bytes they would just be black."""
-  is_finite = jnp.all(jnp.isfinite(crop), axis=1)
-  return jnp.where(_per_clip(is_finite), clips, jnp.nan)
+def _keep_faults(clips, crop, side):
+  """Clips of NaN where a crop is none; as bytes they would just be black.
+
+  Args:
+    clips: float [B, T, H, W, C].
+    crop: float32 [B, 4], as in augment.
+    side: of the windows, in pixels.
+  """
+  offset, length = crop[:, :2], crop[:, 2:]
+  # To half a pixel, which rounding does not reach. NaN compares as false.
+  is_inside = (offset > -0.5) & (offset + length < side + 0.5)
+  is_crop = jnp.all(is_inside & (length > 0), axis=1)
+  return jnp.where(_per_clip(is_crop), clips, jnp.nan)
 
 
 def _per_clip(values):
