@@ -170,15 +170,18 @@ def test_as_many_clusters_as_videos_is_fine_and_more_are_refused(mesh8):
   ('platform', 'capability', 'is_split'),
   [
     ('gpu', '9.0', True),
-    ('gpu', '12.0', True),
+    ('gpu', '10.3', True),
     ('gpu', '8.0', True),
+    ('gpu', '8.6', False),
+    ('gpu', '8.9', False),
+    ('gpu', '12.0', False),
     ('gpu', '7.5', False),
     ('gpu', 'gfx942', False),
     ('cpu', None, False),
     ('tpu', None, False),
   ],
 )
-def test_gpus_with_tensorfloat_add_three_products(
+def test_gpus_with_quick_tensorfloat_add_three_products(
   platform, capability, is_split
 ):
   device = types.SimpleNamespace(platform=platform)

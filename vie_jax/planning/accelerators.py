@@ -14,7 +14,8 @@ class Accelerator:
     float32_flops: those of float32 arguments at JAX's default precision, which
       is TF32 on GPUs that have it and one bfloat16 pass on TPUs.
     exact_flops: those at `Precision.HIGHEST`, which the objective uses: true
-      float32 on GPUs, six bfloat16 passes on TPUs.
+      float32 on GPUs, six bfloat16 passes on TPUs. K-means has a quicker form on
+      some GPUs, which is not reckoned with.
     memory_bytes: of device memory.
     memory_bandwidth: bytes a second.
     link_bandwidth: bytes a second that a device sends to its neighbours.
