@@ -1,10 +1,12 @@
 import importlib
 import json
+import subprocess
 
 import pytest
 import tiny_run
 
 from vie_jax import config_check, describe
+from vie_jax.processes import exit_codes
 
 CONFIGS = {
   'vie_single': (11_244_480, [1, 224, 224], 3.65e9),
@@ -59,3 +61,20 @@ def test_the_command_prints_one_line_of_json_and_nothing_else(tmp_path):
   (line,) = finished.stdout.splitlines()
   assert json.loads(line)['model'] == 'vie_slow'
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_below_the_line_of_json_is_told_of(tmp_path):
+  environment = tiny_run.environment()
+  environment.pop('PYTHONUNBUFFERED', None)
+  with open('/dev/full', 'w') as full:
+    ended = subprocess.run(
+      tiny_run.command(tmp_path / 'run', tmp_path, mode='describe'),
+      stdout=full,
+      stderr=subprocess.PIPE,
+      env=environment,
+      text=True,
+    )
+  assert ended.returncode == exit_codes.RETRY
+  assert 'No room to write to standard output' in ended.stderr
+  assert 'Traceback' not in ended.stderr

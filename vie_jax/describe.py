@@ -72,5 +72,13 @@ def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
     if 'plan' in facts:
       # Not through '%s', whose newlines the log escapes.
       logging.info(f'Plan: {plan.table(facts["plan"])}')
-    print(json.dumps(facts))
+    _print(json.dumps(facts))
   return facts
+
+
+def _print(line):
+  """At once, while there is somebody to tell of a pipe or disk that fails."""
+  try:
+    print(line, flush=True)
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, 'standard output') from error

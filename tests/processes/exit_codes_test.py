@@ -26,7 +26,11 @@ describe.describe = unexpected
 
 
 @pytest.mark.parametrize(
-  ('patch', 'code', 'said'), [('', 0, 'conv5'), (BUG, 1, "KeyError: 'a bug'")]
+  ('patch', 'code', 'said'),
+  [
+    pytest.param('', 0, 'conv5', marks=pytest.mark.slow),
+    (BUG, 1, "KeyError: 'a bug'"),
+  ],
 )
 def test_an_end_does_not_wait_for_a_thread_of_a_library(patch, code, said):
   config = tiny_run.REPOSITORY / 'configs' / 'vie_single.py'

@@ -5,6 +5,7 @@ that fails alone would leave the others waiting. Hence each process tells the
 others of its end, and a thread of each looks for what they have told.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -178,7 +179,7 @@ def exit_now(code: int) -> NoReturn:
 
 
 def _flush():
-  for handler in logging.get_absl_logger().handlers:
-    handler.flush()
-  sys.stdout.flush()
-  sys.stderr.flush()
+  # What fails here has failed before, and there it was told of.
+  for stream in (*logging.get_absl_logger().handlers, sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):
+      stream.flush()
