@@ -149,8 +149,9 @@ def _graphics():
       ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'],
       capture_output=True,
       text=True,
+      timeout=60,
     )
-  except OSError:
+  except (OSError, subprocess.TimeoutExpired):
     return ''
   if found.returncode:
     return ''

@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -223,6 +224,18 @@ def test_the_table_names_every_module():
   named = {path for layer in ALLOWED for path in paths_of(layer)}
   modules = set(PACKAGE.rglob('*.py'))
   assert {path for path in modules - named if path.stem[0] != '_'} == set()
+
+
+def test_the_page_for_contributors_names_the_layers_of_the_table():
+  text = (REPOSITORY / 'CONTRIBUTING.md').read_text()
+  rows = [line.split('|') for line in text.splitlines() if line[:3] == '| `']
+  written = {
+    name: row[2] for row in rows for name in re.findall(r'`([^`]+)`', row[1])
+  }
+  assert {name.rstrip('/') for name in written} - {'main.py'} == {*ALLOWED}
+  for name, may_import in written.items():
+    if may_import.strip() == 'nothing':
+      assert ALLOWED[name.rstrip('/')][0] == ''
 
 
 @pytest.mark.parametrize('module', [*MODULES, 'main'])

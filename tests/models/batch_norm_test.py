@@ -104,11 +104,14 @@ def test_bfloat16_keeps_statistics_in_float32(x, variables):
   assert kinds == {jnp.dtype('float32')}
 
 
-def test_a_large_mean_does_not_cancel_the_variance():
+@pytest.mark.parametrize(
+  ('mean', 'running_mean'), [(15.0, 0.0), (-15.0, 0.0), (3000.0, 2990.0)]
+)
+def test_a_large_mean_does_not_cancel_the_variance(mean, running_mean):
   rng = np.random.default_rng(0)
-  x = rng.normal(3000.0, 0.5, (64, 1, 8, 8, 3)).astype(np.float32)
+  x = rng.normal(mean, 0.5, (64, 1, 8, 8, 3)).astype(np.float32)
   variables = batch_norm.BatchNormRelu().init(jax.random.key(0), x, train=True)
-  variables['batch_stats']['mean'] = jnp.full((3,), 2990.0)
+  variables['batch_stats']['mean'] = jnp.full((3,), running_mean)
   _, updated = batch_norm.BatchNormRelu(0.0).apply(
     variables, x, train=True, mutable='batch_stats'
   )

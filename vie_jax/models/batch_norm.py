@@ -70,8 +70,9 @@ def _normalize(x, scale, bias, shift, dtype):
     x: [..., C].
     scale: float32 [C].
     bias: float32 [C].
-    shift: float32 [C]. Mean and variance come from one pass over x - shift: the
-      nearer it is to the mean, the less of the variance cancels.
+    shift: float32 [C]. Mean and variance come from one pass over x - shift,
+      and (mean - shift)^2 / variance times the rounding of float32 is the
+      variance's relative error: 1e-4 at 30 deviations.
     dtype: of y.
 
   Returns:
