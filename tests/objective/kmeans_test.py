@@ -166,6 +166,25 @@ def test_as_many_clusters_as_videos_is_fine_and_more_are_refused(mesh8):
     fit(points, mesh8, num_clusters=21, num_iterations=3)
 
 
+@pytest.mark.parametrize('columns', [64, 192, 640])
+def test_the_first_largest_is_that_of_numpy(columns):
+  rng = np.random.default_rng(columns)
+  # Few different values, so that most rows have their largest several times.
+  score = rng.integers(0, columns // 32, (50, columns)).astype(np.float32)
+  score[7] = -np.inf
+  best, place = jax.jit(kmeans._first_largest)(score)
+  np.testing.assert_array_equal(best, score.max(axis=1))
+  np.testing.assert_array_equal(place, score.argmax(axis=1))
+
+
+def test_nan_is_the_largest_and_has_the_last_place():
+  score = np.zeros((2, 128), np.float32)
+  score[1, 5] = np.nan
+  best, place = kmeans._first_largest(score)
+  np.testing.assert_array_equal(best, [0.0, np.nan])
+  np.testing.assert_array_equal(place, [0, 127])
+
+
 @pytest.mark.parametrize(
   ('platform', 'capability', 'is_split'),
   [
