@@ -25,7 +25,8 @@ _HEAD = """# Benchmarks
 Made by `python benchmarks/make_tables.py` from the files in
 `benchmarks/results`. Each value is the median of the rounds of one run, in
 which the variants took turns. In brackets: how many times as much as that of
-the variant that is named.
+the variant that is named. On a GPU JAX takes memory as it needs it, not three
+quarters of it at once, since its peers have some of it, too.
 
 No benchmark has run to its end on a GPU yet. What was timed on one by other means
 is in [performance.md](performance.md#on-an-h100).

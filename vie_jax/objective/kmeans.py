@@ -16,8 +16,8 @@ from vie_jax.objective import memory_bank, nearest_neighbors, row_blocks
 
 AXIS = sharding.DATA_AXIS
 SPLIT_EPSILON = 1.0 / 1024
-# Scores that are looked at together for the largest one.
-_GROUP = 64
+# Scores that are looked at together for the largest one: the lanes of a TPU.
+_GROUP = 128
 # Compute capabilities of A100, H100 and H200, B200 and B300.
 _QUICK_TENSORFLOAT = ('8.0', '9.', '10.')
 """Relative distance between the halves of a split cluster, as in faiss."""
