@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -44,13 +45,29 @@ VAL_PERCENT = 20
 def run(*command: str) -> None:
   """Runs a command from the repository's root, showing it first.
 
+  SIGTERM is passed on to it, and the terminal sends Ctrl-C to it by itself: a
+  training saves what it has, and this program ends when it does.
+
   Raises:
     SystemExit: with the command's exit code, if it fails.
   """
   print(f'\n$ python {shlex.join(command)}', flush=True)
-  done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, check=False)
-  if done.returncode:
-    sys.exit(done.returncode)
+  process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY)
+  handlers = {
+    signal.SIGTERM: lambda number, unused_frame: process.send_signal(number),
+    signal.SIGINT: signal.SIG_IGN,
+  }
+  before = {
+    number: signal.signal(number, handler)
+    for number, handler in handlers.items()
+  }
+  try:
+    code = process.wait()
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  if code:
+    sys.exit(code)
 
 
 def train(folder: pathlib.Path, model: str, overrides: list[str]) -> None:
