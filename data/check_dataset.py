@@ -84,9 +84,19 @@ def _print(directory, results, problems):
   if len(problems) > _MAX_LISTED:
     print(f'  ... and {len(problems) - _MAX_LISTED} more')
   if problems:
-    print('Prepare the data set again with --restart.')
+    print(
+      'Prepare the data set again with --restart.'
+      if _has_manifest(directory)
+      else 'Run its preparation; one that was stopped goes on.'
+    )
   else:
     print('All is well.')
+
+
+def _has_manifest(directory):
+  if isinstance(directory, RemoteFolder):
+    return 'dataset.json' in directory.sizes()
+  return (directory / 'dataset.json').exists()
 
 
 def check_manifest(directory):
@@ -100,16 +110,11 @@ def check_manifest(directory):
     str.
   """
   path = directory / 'dataset.json'
-  if isinstance(directory, RemoteFolder):
-    is_there = 'dataset.json' in directory.sizes()
-  elif not directory.is_dir():
+  if not isinstance(directory, RemoteFolder) and not directory.is_dir():
     return None, [f'there is no directory {directory}']
-  else:
-    is_there = path.exists()
-  if not is_there:
+  if not _has_manifest(directory):
     return None, [
-      f'{path} is missing: not a data set, or one whose preparation was '
-      'stopped; the same command goes on with it'
+      f'{path} is missing: not a data set, or one whose preparation was stopped'
     ]
   manifest = read_json_at(directory, 'dataset.json')
   if not isinstance(manifest, dict):

@@ -28,8 +28,8 @@ def print_summary(out, manifest):
   for split in SPLITS:
     if not manifest['splits'][split]['videos']:
       print(
-        f'  Note: the {split} split is empty; --val-percent or lists of '
-        'videos can change that.'
+        f'  Note: the {split} split is empty. --restart with --val-percent or '
+        'lists of videos changes that, and decodes all videos again.'
       )
 
 

@@ -125,6 +125,7 @@ def make_page(*found, columns=('kind',), **options):
 def test_page_has_queries_neighbours_and_predictions_of_each_network():
   page = make_page(make_findings('a', [0, -1]), make_findings('b', [1, 1]))
   assert [q.strip.caption for q in page.queries] == ['0.mp4', '1.mp4']
+  assert page.query_caption.startswith('All 2 validation videos.')
   first, second = page.queries
   assert first.predictions == {'a': {'kind': 'cat'}, 'b': {'kind': 'dog'}}
   assert second.predictions == {'a': {}, 'b': {'kind': 'dog'}}

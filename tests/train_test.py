@@ -37,6 +37,16 @@ def test_the_method_fits_the_size_of_the_data_set(
     assert (sentence in caplog.text) == (value < wanted)
 
 
+@pytest.mark.parametrize(
+  ('num_videos', 'is_said'), [(1, False), (2, True), (39, True), (40, False)]
+)
+def test_a_single_cluster_is_warned_of(num_videos, is_said, caplog):
+  config = default.get_config()
+  assert config.local_aggregation.min_videos_per_cluster == 20
+  blueprint.method_of(config, num_videos)
+  assert ('it learns nothing' in caplog.text) == is_said
+
+
 @pytest.mark.parametrize('loss', ['nce', 'softmax'])
 def test_more_noise_than_videos_is_warned_of(loss, caplog):
   config = default.get_config()

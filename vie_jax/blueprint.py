@@ -110,6 +110,16 @@ def method_of(
         wanted,
         num_videos,
       )
+  if num_clusters == 1 and num_videos > 1:
+    logging.warning(
+      'Local Aggregation has one cluster of all %d training videos: its loss is '
+      'about 0, and it learns nothing. Lower '
+      'config.local_aggregation.min_videos_per_cluster, which is %d, or train '
+      'by instance recognition alone, with more '
+      'config.objective.instance_recognition_steps.',
+      num_videos,
+      settings.min_videos_per_cluster,
+    )
   noise = config.instance_recognition
   if noise.loss == 'nce' and noise.num_noise > num_videos:
     logging.warning(

@@ -135,8 +135,7 @@ def validation_page(
     facts=_facts(findings),
     table_caption=_table_caption(findings[0].result['settings']),
     query_caption=(
-      f'{len(rows)} of the validation videos, evenly spread over the list and '
-      'not picked by hand. Beside each are the training videos that a network '
+      f'{_spread(len(rows), val.num_videos)} Beside each are the training videos that a network '
       'places nearest, the nearest first, with the cosine similarity of the '
       f'two embeddings (1 is identical). {PICTURES}'
     ),
@@ -198,6 +197,15 @@ def _with_labels(
   ]
 
 
+def _spread(num_shown, num_videos):
+  if num_shown == num_videos:
+    return f'All {num_videos:,} validation videos.'
+  return (
+    f'{num_shown} of the validation videos, evenly spread over the list and not '
+    'picked by hand.'
+  )
+
+
 def _introduction(val, findings, columns) -> list[str]:
   dataset = findings[0].result['dataset']
   counts = {found.result['dataset']['train'] for found in findings}
@@ -207,8 +215,8 @@ def _introduction(val, findings, columns) -> list[str]:
     f'the mean embedding of {clips} clips' if clips > 1 else 'a vector'
   )
   paragraphs = [
-    f'{val.num_videos:,} validation videos of {dataset["name"]} were looked up '
-    f'among {count} training videos. Each video is {embedding}; the nearest '
+    f'{val.num_videos:,} validation videos of the data set {dataset["name"]} '
+    f'were looked up among {count} training videos. Each video is {embedding}; the nearest '
     'ones are those at the smallest angle.'
   ]
   if columns:

@@ -351,6 +351,7 @@ def train_and_evaluate(
     check_lock = stack.enter_context(workdir_lock.hold(folder))
     agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
+    logging.info('Workdir: %s', folder)
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(
         folder,

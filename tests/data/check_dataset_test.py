@@ -133,7 +133,11 @@ def _edit(dataset, change):
 def test_damage_is_found_and_named(dataset, capsys, damage, message):
   damage(dataset)
   assert _check(dataset) == 1
-  assert message in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert message in said
+  # Nothing of a preparation that was stopped is to be thrown away.
+  has_manifest = (dataset / 'dataset.json').exists()
+  assert ('--restart' in said) == has_manifest
 
 
 def _replace_table(dataset, change):

@@ -348,7 +348,8 @@ def _read_manifest(directory):
   if not is_remote and not directory.is_dir():
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
-      f'data/prepare.py {_preparation(str(directory))}".'
+      f'data/prepare.py {_preparation(str(directory))}", or name yours, as in '
+      '--config.dataset.dir=PREPARED.'
     )
   path = directory / 'dataset.json'
   try:
@@ -360,8 +361,10 @@ def _read_manifest(directory):
       manifest = json_text.read(path, max_bytes=_MAX_MANIFEST_BYTES)
   except FileNotFoundError:
     raise DatasetError(
-      f'{directory} holds no complete data set: it has no dataset.json. Run '
-      'its data/prepare.py command again; it goes on where it was stopped.'
+      f'{directory} holds no complete data set: it has no dataset.json. If its '
+      'preparation was stopped, run that data/prepare.py command again; it '
+      'goes on. If it is a folder of videos, prepare them first: "python '
+      f'data/prepare.py folder --videos {directory} --out PREPARED".'
     ) from None
   except (OSError, ValueError) as error:
     raise DatasetError(f'{path} cannot be read: {error}.') from error
