@@ -65,6 +65,7 @@ $(TOOLS): $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 	  { echo "vie_jax needs Python 3.11.4 or later; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
+	@echo 'Installing into $(VENV): some minutes, 3 GB.'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-compile --constraint constraints.txt --editable '.[test]'
