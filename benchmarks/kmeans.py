@@ -6,12 +6,12 @@ Prints one JSON object per line; a value is the median of the rounds, and a
 ratio the median of the rounds' ratios.
 
 The same number of Lloyd iterations on the same vectors, and then the nearest
-centroid of each, its label, as the official code asks for it. vie_jax: `kmeans.fit`
-as a run calls it. faiss, if it is installed: Kmeans as the official code calls it,
-without subsampling; it draws its first centroids itself. PyTorch:
-peers/torch_kmeans.py, from the first centroids of vie_jax. The objective is the sum of squared
-distances to the final centroids, over that of faiss (without it, of PyTorch),
-computed in the same way for all of them.
+centroid of each, its label, as the official code asks for it. vie_jax:
+`kmeans.fit` as a run calls it. faiss, if it is installed: Kmeans as the official
+code calls it, without subsampling; it draws its first centroids itself.
+PyTorch: peers/torch_kmeans.py, from the first centroids of vie_jax. The
+objective is the sum of squared distances to the final centroids, over that of
+faiss (without it, of PyTorch), computed in the same way for all of them.
 
 Warm start: the vectors have moved since they were last clustered, and are
 clustered again: from new rows with 20 iterations, and from the means of the

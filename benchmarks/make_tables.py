@@ -54,7 +54,9 @@ def page(files):
         f'{path} was cut off: {error}; run the benchmark again'
       ) from error
     heading, *tables = _section(lines)
-    parts += [heading, *([] if is_complete else [_CUT_OFF]), *tables]
+    # Parts of a benchmark that ran one by one have a file each.
+    parts += [] if heading in parts else [heading]
+    parts += [*([] if is_complete else [_CUT_OFF]), *tables]
   return '\n'.join(parts)
 
 
@@ -80,7 +82,7 @@ def _section(lines):
 
 def _heading(case):
   """A case with a large letter, unless it begins with the name of a config."""
-  is_name = '_' in case.partition(',')[0]
+  is_name = {'_', '/'} & {*case.partition(',')[0]}
   return case if is_name else case[0].upper() + case[1:]
 
 
