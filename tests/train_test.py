@@ -47,6 +47,13 @@ def test_a_single_cluster_is_warned_of(num_videos, is_said, caplog):
   assert ('it learns nothing' in caplog.text) == is_said
 
 
+def test_a_run_of_instance_recognition_alone_needs_no_clusters(caplog):
+  config = default.get_config()
+  config.objective.instance_recognition_steps = config.num_steps
+  blueprint.method_of(config, 30)
+  assert 'it learns nothing' not in caplog.text
+
+
 @pytest.mark.parametrize('loss', ['nce', 'softmax'])
 def test_more_noise_than_videos_is_warned_of(loss, caplog):
   config = default.get_config()

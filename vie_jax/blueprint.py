@@ -110,7 +110,10 @@ def method_of(
         wanted,
         num_videos,
       )
-  if num_clusters == 1 and num_videos > 1:
+  has_local_aggregation = (
+    config.objective.instance_recognition_steps < config.num_steps
+  )
+  if num_clusters == 1 and num_videos > 1 and has_local_aggregation:
     logging.warning(
       'Local Aggregation has one cluster of all %d training videos: its loss is '
       'about 0, and it learns nothing. Lower '
