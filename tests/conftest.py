@@ -48,6 +48,12 @@ def _little_for_the_garbage_collector():
   gc.freeze()
 
 
+@pytest.fixture
+def strict_dtypes():
+  with jax.numpy_dtype_promotion('strict'):
+    yield
+
+
 @pytest.fixture(params=[1, 8], ids=lambda number: f'{number}_devices')
 def mesh(request):
   return sharding.make_mesh(request.param)

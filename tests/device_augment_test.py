@@ -13,6 +13,7 @@ from synthetic_frames import assert_few_differ, noise, textured
 
 from vie_jax import antialiased_resize, device_augment
 
+pytestmark = pytest.mark.usefixtures('strict_dtypes')
 OFFICIAL = json.loads(
   (pathlib.Path(__file__).parent / 'oracle/augmentation.json').read_text()
 )
@@ -42,12 +43,6 @@ augment = jax.jit(
 center = jax.jit(
   device_augment.center, static_argnames=('size', 'crops_before_resize')
 )
-
-
-@pytest.fixture(autouse=True)
-def strict():
-  with jax.numpy_dtype_promotion('strict'), jax.numpy_rank_promotion('raise'):
-    yield
 
 
 def pixels(normalized):

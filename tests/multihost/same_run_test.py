@@ -93,7 +93,7 @@ def test_losses_against_noise_are_those_of_one_device(
 
 
 def assert_same_losses(workdir, expected, name, num_steps=40):
-  """Losses of the first step, of 30 steps, and of all; gradients but for ties."""
+  """Losses of the first step, of 30 and of all; gradients but for ties."""
   differences = {}
   for curve in ('train/loss', 'train/gradient_norm'):
     steps, wanted = metric_log.curve(expected, curve)
@@ -109,6 +109,7 @@ def assert_same_losses(workdir, expected, name, num_steps=40):
   assert loss[0] < 1e-6
   assert loss[:30].max() < 1e-5
   assert loss.max() < 1e-4
+  assert gradient[0] < 1e-6
   assert np.median(gradient) < 1e-5
   assert gradient.max() < 0.05
 

@@ -1,10 +1,8 @@
 """The objective mixes number types nowhere by accident."""
 
-import jax
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def strict_promotion():
-  with jax.numpy_dtype_promotion('strict'):
-    yield
+def _everywhere(strict_dtypes):
+  del strict_dtypes
