@@ -135,9 +135,10 @@ def validation_page(
     facts=_facts(findings),
     table_caption=_table_caption(findings[0].result['settings']),
     query_caption=(
-      f'{_spread(len(rows), val.num_videos)} Beside each are the training videos that a network '
-      'places nearest, the nearest first, with the cosine similarity of the '
-      f'two embeddings (1 is identical). {PICTURES}'
+      f'{_which_are_shown(len(rows), val.num_videos)} Beside each are the '
+      'training videos that a network places nearest, the nearest first, with '
+      'the cosine similarity of the two embeddings (1 is identical). '
+      f'{PICTURES}'
     ),
   )
 
@@ -197,7 +198,7 @@ def _with_labels(
   ]
 
 
-def _spread(num_shown, num_videos):
+def _which_are_shown(num_shown, num_videos):
   if num_shown == num_videos:
     return f'All {num_videos:,} validation videos.'
   return (
@@ -216,8 +217,8 @@ def _introduction(val, findings, columns) -> list[str]:
   )
   paragraphs = [
     f'{val.num_videos:,} validation videos of the data set {dataset["name"]} '
-    f'were looked up among {count} training videos. Each video is {embedding}; the nearest '
-    'ones are those at the smallest angle.'
+    f'were looked up among {count} training videos. Each video is '
+    f'{embedding}; the nearest ones are those at the smallest angle.'
   ]
   if columns:
     paragraphs.append(
