@@ -12,7 +12,8 @@ def saved_bytes(model: nn.Module, variables: dict, shape: tuple) -> int:
 
   What automatic differentiation keeps for the backward pass, counted without
   running anything. The compiler may compute some of it again, or keep it
-  beside what it is made of: an estimate, not a bound.
+  beside what it is made of: an estimate, not a bound. Where there is a way for
+  each kind of device, as in `FoldedConv`, what all of them keep is counted.
 
   Args:
     model: from clips to embeddings.

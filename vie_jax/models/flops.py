@@ -10,7 +10,8 @@ def count(function: Callable, *arguments) -> int:
   """Counts the operations of convolutions and matrix products.
 
   A multiplication and an addition are two operations; what falls on padding
-  is counted, everything element by element is not.
+  is counted, everything element by element is not. Of branches, such as the
+  ways of different devices, the one with the fewest counts.
 
   Args:
     function: of arrays, traceable by JAX; it is not run.
@@ -26,6 +27,10 @@ def _count(jaxpr) -> int:
   total = 0
   for equation in jaxpr.eqns:
     total += _multiply_adds(equation) * 2
+    if 'branches' in equation.params:
+      branches = equation.params['branches']
+      total += min(_count(branch.jaxpr) for branch in branches)
+      continue
     for inner in jax.tree.leaves(
       equation.params, is_leaf=lambda value: hasattr(value, 'eqns')
     ):

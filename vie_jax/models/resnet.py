@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import batch_norm, folded_conv
+from vie_jax.models import batch_norm, folded_conv, max_pool
 
 BLOCKS_PER_STAGE = 2
 NUM_STAGES = 4
@@ -71,9 +71,7 @@ class Stem(nn.Module):
       name='conv',
     )(x)
     time = (3, 2) if self.pools_time else (1, 1)
-    return folded_conv.max_pool(
-      x, window=(time[0], 3, 3), strides=(time[1], 2, 2)
-    )
+    return max_pool.max_pool(x, window=(time[0], 3, 3), strides=(time[1], 2, 2))
 
 
 class Block(nn.Module):

@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vie_jax.models import space_to_depth
+
+CASES = [
+  # time, side, input and output channels: taps in time on either side.
+  (1, 7, 3, 16),
+  (5, 7, 3, 8),
+  (7, 7, 3, 16),
+  (3, 3, 2, 9),
+  (3, 5, 2, 3),
+  (1, 9, 1, 4),
+]
+
+
+def rank_3(x, kernel):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(1, 2, 2),
+    padding=[((size - 1) // 2,) * 2 for size in kernel.shape[:3]],
+    dimension_numbers=('NTHWC', 'THWIO', 'NTHWC'),
+    precision='highest',
+  )
+
+
+@pytest.mark.parametrize(('time', 'side', 'channels', 'features'), CASES)
+def test_it_is_the_strided_convolution(time, side, channels, features):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (2, 6, 12, 10, channels))
+  kernel = jax.random.normal(keys[1], (time, side, side, channels, features))
+  y, pull_back = jax.vjp(rank_3, x, kernel)
+  ours, our_pull_back = jax.vjp(space_to_depth.convolve, x, kernel)
+  cotangent = jax.random.normal(keys[2], y.shape)
+  np.testing.assert_allclose(ours, y, atol=2e-4)
+  for one, other in zip(
+    our_pull_back(cotangent), pull_back(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+@pytest.mark.parametrize(('time', 'side', 'channels', 'features'), CASES)
+def test_bfloat16_is_close_to_float32(time, side, channels, features):
+  keys = jax.random.split(jax.random.key(0), 2)
+  x = jax.random.normal(keys[0], (2, 6, 12, 10, channels), jnp.bfloat16)
+  kernel = jax.random.normal(
+    keys[1], (time, side, side, channels, features), jnp.bfloat16
+  )
+  y = space_to_depth.convolve(x, kernel)
+  exact = rank_3(x.astype(jnp.float32), kernel.astype(jnp.float32))
+  assert y.dtype == jnp.bfloat16
+  error = np.abs(np.asarray(y, np.float32) - exact)
+  # Half a unit in the last place, for each tap in time and for their sum.
+  assert np.max(error) <= np.max(np.abs(exact)) * 2.0**-9 * (time + 1)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'kernel', 'strides', 'applies'),
+  [
+    ((2, 4, 16, 16, 3), (5, 7, 7), (1, 2, 2), True),
+    ((2, 4, 16, 16, 3), (1, 3, 3), (1, 2, 2), True),
+    ((2, 4, 16, 16, 8), (5, 7, 7), (1, 2, 2), False),
+    ((2, 4, 16, 15, 3), (5, 7, 7), (1, 2, 2), False),
+    ((2, 4, 16, 16, 3), (5, 7, 7), (2, 2, 2), False),
+    ((2, 4, 16, 16, 3), (5, 7, 7), (1, 1, 1), False),
+    ((2, 4, 16, 16, 3), (1, 1, 1), (1, 2, 2), False),
+  ],
+)
+def test_it_applies_to_few_channels_and_even_sizes(
+  shape, kernel, strides, applies
+):
+  assert space_to_depth.applies(shape, kernel, strides) == applies
