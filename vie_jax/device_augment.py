@@ -216,8 +216,10 @@ def color_noise(
   still images, resnet_th_preprocessing.py there, the official hue is shifted in
   floating point and its grey levels and mean are truncated, not rounded.
   """
+  # As three planes, a pixel's brightness is computed once, not once per channel.
+  planes = tuple(frames[..., channel] for channel in range(3))
   if grey_first:
-    frames = jnp.where(_per_clip(is_grey), _luma(frames), frames)
+    planes = _turn_grey(planes, is_grey)
   # Every clip has its own order. Instead of branching per clip, all go
   # through three blends, the hue, three blends; a clip's unused blends have
   # factor 1, which is exact. Written as loops as they compile, and on CPU
@@ -226,26 +228,30 @@ def color_noise(
   factors = jnp.stack([brightness, contrast, saturation], axis=1)
   hue_position = jnp.argmax(order == HUE, axis=1)
 
-  def blend(frames, position, is_active):
+  def blend(planes, position, is_active):
     operation = jnp.minimum(order[:, position], SATURATION)
     factor = jnp.take_along_axis(factors, operation[:, jnp.newaxis], axis=1)
     factor = jnp.where(is_active[:, jnp.newaxis], factor, 1.0)
-    frames = frames.astype(jnp.float32)
-    frames = _blend(frames, _per_clip(operation), _per_clip(factor[:, 0]))
-    return frames.astype(jnp.uint8)
+    planes = _as_type(planes, jnp.float32)
+    planes = _blend(planes, _per_clip(operation), _per_clip(factor[:, 0]))
+    return _as_type(planes, jnp.uint8)
 
-  frames = frames.astype(jnp.uint8)
-  frames = jax.lax.fori_loop(
-    0, 3, lambda i, frames: blend(frames, i, i < hue_position), frames
+  planes = jax.lax.fori_loop(
+    0,
+    3,
+    lambda i, planes: blend(planes, i, i < hue_position),
+    _as_type(planes, jnp.uint8),
   )
   if hue is not None:
-    frames = _shift_hue(frames.astype(jnp.float32), hue).astype(jnp.uint8)
-  frames = jax.lax.fori_loop(
-    1, 4, lambda i, frames: blend(frames, i, i > hue_position), frames
-  ).astype(jnp.float32)
-  if grey_first:
-    return frames
-  return jnp.where(_per_clip(is_grey), _luma(frames), frames)
+    planes = _shift_hue(_as_type(planes, jnp.float32), hue)
+    planes = _as_type(planes, jnp.uint8)
+  planes = jax.lax.fori_loop(
+    1, 4, lambda i, planes: blend(planes, i, i > hue_position), planes
+  )
+  planes = _as_type(planes, jnp.float32)
+  if not grey_first:
+    planes = _turn_grey(planes, is_grey)
+  return jnp.stack(planes, axis=4)
 
 
 def _check(window, crop):
@@ -273,42 +279,49 @@ def _keep_faults(clips, crop, side):
   # To half a pixel, which rounding does not reach. NaN compares as false.
   is_inside = (offset > -0.5) & (offset + length < side + 0.5)
   is_crop = jnp.all(is_inside & (length > 0), axis=1)
-  return jnp.where(_per_clip(is_crop), clips, jnp.nan)
+  return jnp.where(_per_clip(is_crop)[..., jnp.newaxis], clips, jnp.nan)
 
 
 def _per_clip(values):
-  """[B] -> [B, 1, 1, 1, 1]."""
-  return values[:, jnp.newaxis, jnp.newaxis, jnp.newaxis, jnp.newaxis]
+  """[B] -> [B, 1, 1, 1], for planes."""
+  return jnp.expand_dims(values, (1, 2, 3))
 
 
-def _luma(frames):
-  """float32 [B, T, H, W, 1], whole grey levels; exact in float32."""
-  red, green, blue = jnp.split(frames, 3, axis=4)
+def _as_type(planes, dtype):
+  return tuple(plane.astype(dtype) for plane in planes)
+
+
+def _turn_grey(planes, is_grey):
+  luma = _luma(planes)
+  return tuple(jnp.where(_per_clip(is_grey), luma, plane) for plane in planes)
+
+
+def _luma(planes):
+  """float32 [B, T, H, W], whole grey levels; exact in float32."""
+  red, green, blue = planes
   scaled = 19595.0 * red + 38470.0 * green + 7471.0 * blue
   return jnp.floor((scaled + 32768.0) / 65536.0)
 
 
-def _blend(frames, operation, factor):
+def _blend(planes, operation, factor):
   """Moves frames from the operation's anchor picture by the factor."""
-  luma = _luma(frames)
+  luma = _luma(planes)
   mean = jnp.floor(jnp.mean(luma, axis=(2, 3), keepdims=True) + 0.5)
   anchor = jnp.where(operation == CONTRAST, mean, luma)
   anchor = jnp.where(operation == BRIGHTNESS, 0.0, anchor)
-  blended = anchor + factor * (frames - anchor)
-  return jnp.floor(jnp.clip(blended, 0.0, 255.0))
+  blended = (anchor + factor * (plane - anchor) for plane in planes)
+  return tuple(jnp.floor(jnp.clip(plane, 0.0, 255.0)) for plane in blended)
 
 
-def _shift_hue(frames, shift):
+def _shift_hue(planes, shift):
   """Turns the colour circle of 8-bit HSV pictures and comes back to RGB."""
-  red, green, blue = (frames[..., channel] for channel in range(3))
-  value = jnp.max(frames, axis=4)
-  chroma = value - jnp.min(frames, axis=4)
+  red, green, blue = planes
+  value = jnp.maximum(jnp.maximum(red, green), blue)
+  chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
   safe = jnp.where(chroma == 0.0, 1.0, chroma)
   # Divided one by one and the whole number added last, as this rounds
   # most like Pillow.
-  to_red, to_green, to_blue = (
-    (value - channel) / safe for channel in (red, green, blue)
-  )
+  to_red, to_green, to_blue = ((value - plane) / safe for plane in planes)
   sixth = jnp.where(
     red == value,
     to_blue - to_green,
@@ -320,7 +333,7 @@ def _shift_hue(frames, shift):
   hue = jnp.floor(255.0 * jnp.where(hue < 0.0, hue + 1.0, hue))
   saturation = jnp.floor(255.0 * (chroma / jnp.maximum(value, 1.0)))
 
-  hue = jnp.mod(hue + _per_clip(jnp.trunc(255.0 * shift))[..., 0], 256.0)
+  hue = jnp.mod(hue + _per_clip(jnp.trunc(255.0 * shift)), 256.0)
   sixth = hue * 6.0 / 255.0
   sector = jnp.floor(sixth)
   share = sixth - sector
@@ -329,19 +342,16 @@ def _shift_hue(frames, shift):
   falling = jnp.floor(value * (1.0 - saturation * share) + 0.5)
   rising = jnp.floor(value * (1.0 - saturation * (1.0 - share)) + 0.5)
 
-  def channel(first, *others):
+  def plane(first, *others):
     # Sector 6, hue 255, is sector 0 again.
-    return jnp.select(
-      [sector == number for number in range(1, 6)], others, first
-    )
+    for number, other in enumerate(others, start=1):
+      first = jnp.where(sector == number, other, first)
+    return first
 
-  return jnp.stack(
-    [
-      channel(value, falling, low, low, rising, value),
-      channel(rising, value, value, falling, low, low),
-      channel(low, low, rising, value, value, falling),
-    ],
-    axis=4,
+  return (
+    plane(value, falling, low, low, rising, value),
+    plane(rising, value, value, falling, low, low),
+    plane(low, low, rising, value, value, falling),
   )
 
 
