@@ -19,7 +19,7 @@ installed. The other variants are ways to do it that were tried.
 
 On Linux, pages of memory can be 2 MiB instead of 4 KiB, which
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 asks for; `huge pages` are variants in
-such processes.
+such processes. On a GPU, where they change nothing: --no-huge-pages.
 """
 
 import argparse
@@ -40,6 +40,7 @@ _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _TEMPERATURE = 0.07
 _MOMENTUM = 0.5
 _MOST_DIFFERENT = 1e-3
+_PAGES = {'': {}, ', huge pages': turns.HUGE_PAGES}
 
 
 def problem(num_videos, batch_size, num_neighbors, num_clusters, dim):
@@ -277,7 +278,15 @@ def main():
   parser.add_argument(
     '--parts', nargs='+', choices=list(_PARTS), default=list(_PARTS)
   )
+  parser.add_argument(
+    '--huge-pages',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='also compare steps in processes that have them',
+  )
   options = parser.parse_args()
+  if not options.huge_pages:
+    del _PAGES[', huge pages']
   report = result_lines.Report(
     'local_aggregation', rounds=options.rounds, packages=_PACKAGES
   )
@@ -309,7 +318,7 @@ def _compare_steps(case, sizes, report):
     'vie_jax': (prepare_ours, {'sizes': sizes}),
     'PyTorch': torch_step,
   }
-  for pages, environment in (('', {}), (', huge pages', turns.HUGE_PAGES)):
+  for pages, environment in _PAGES.items():
     found = turns.take_turns(
       variants, rounds=report.rounds, environment=environment
     )
