@@ -216,7 +216,7 @@ def color_noise(
   still images, resnet_th_preprocessing.py there, the official hue is shifted in
   floating point and its grey levels and mean are truncated, not rounded.
   """
-  # As three planes, a pixel's brightness is computed once, not once per channel.
+  # As planes, a pixel's brightness is computed once and not for each channel.
   planes = tuple(frames[..., channel] for channel in range(3))
   if grey_first:
     planes = _turn_grey(planes, is_grey)
@@ -283,7 +283,7 @@ def _keep_faults(clips, crop, side):
 
 
 def _per_clip(values):
-  """[B] -> [B, 1, 1, 1], for planes."""
+  """[B] -> [B, 1, 1, 1], for planes: frames as three arrays [B, T, H, W]."""
   return jnp.expand_dims(values, (1, 2, 3))
 
 
@@ -304,7 +304,7 @@ def _luma(planes):
 
 
 def _blend(planes, operation, factor):
-  """Moves frames from the operation's anchor picture by the factor."""
+  """Moves planes from the operation's anchor picture by the factor."""
   luma = _luma(planes)
   mean = jnp.floor(jnp.mean(luma, axis=(2, 3), keepdims=True) + 0.5)
   anchor = jnp.where(operation == CONTRAST, mean, luma)
@@ -342,16 +342,16 @@ def _shift_hue(planes, shift):
   falling = jnp.floor(value * (1.0 - saturation * share) + 0.5)
   rising = jnp.floor(value * (1.0 - saturation * (1.0 - share)) + 0.5)
 
-  def plane(first, *others):
+  def by_sector(first, *others):
     # Sector 6, hue 255, is sector 0 again.
     for number, other in enumerate(others, start=1):
       first = jnp.where(sector == number, other, first)
     return first
 
   return (
-    plane(value, falling, low, low, rising, value),
-    plane(rising, value, value, falling, low, low),
-    plane(low, low, rising, value, value, falling),
+    by_sector(value, falling, low, low, rising, value),
+    by_sector(rising, value, value, falling, low, low),
+    by_sector(low, low, rising, value, value, falling),
   )
 
 

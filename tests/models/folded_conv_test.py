@@ -58,14 +58,25 @@ def test_kernel_is_initialised_over_its_full_fan_in():
 
 
 @pytest.mark.parametrize(
-  ('platform', 'window'),
-  [('cpu', 'stride = [2, 2]'), ('cuda', ''), ('tpu', '')],
+  ('platform', 'is_strided'), [('cpu', True), ('cuda', False), ('tpu', False)]
 )
-def test_only_cpus_convolve_few_channels_by_strides(platform, window):
+def test_only_cpus_convolve_few_channels_by_strides(platform, is_strided):
   conv = folded_conv.FoldedConv(8, (5, 7, 7), (1, 2, 2))
   x = jax.ShapeDtypeStruct((2, 4, 16, 16, 3), jnp.float32)
   params = jax.eval_shape(conv.init, jax.random.key(0), x)
-  traced = jax.jit(conv.apply).trace(params, x)
+
+  def total(params, x):
+    return jnp.sum(conv.apply(params, x) ** 2)
+
+  traced = jax.jit(jax.grad(total)).trace(params, x)
   program = traced.lower(lowering_platforms=(platform,)).as_text()
-  assert program.count('stablehlo.convolution') == 1
-  assert ('stride = [2, 2]' in program) == bool(window)
+  # Forward, and the gradient by the kernel.
+  assert program.count('stablehlo.convolution') == 2
+  assert ('stride = [2, 2]' in program) == is_strided
+
+
+@pytest.mark.parametrize('kernel', [(2, 3, 3), (1, 4, 3), (1, 3, 2)])
+def test_even_kernels_are_refused(kernel):
+  conv = folded_conv.FoldedConv(4, kernel, (1, 2, 2))
+  with pytest.raises(ValueError, match='kernel_size must be odd'):
+    conv.init(jax.random.key(0), jnp.zeros((1, 4, 8, 8, 3)))

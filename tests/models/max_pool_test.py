@@ -132,3 +132,32 @@ def test_gradient_goes_to_the_first_of_the_largest(time, size):
     return jnp.sum(weights * pooled)
 
   np.testing.assert_allclose(jax.grad(total)(x), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('length', 'window', 'stride'),
+  [(9, 2, 2), (10, 4, 3), (7, 5, 1), (11, 1, 2), (8, 2, 5), (300, 127, 60)],
+)
+def test_any_window_and_stride_along_an_axis(length, window, stride):
+  draw = np.random.default_rng(0)
+  x = draw.standard_normal((1, length, 1, 1, 2)).astype(np.float32)
+  weights = draw.standard_normal((1, -(-length // stride), 1, 1, 2))
+  expected = pooled_axis(x, weights.astype(np.float32), 1, window, stride)
+
+  def total(x):
+    pooled = max_pool.max_pool(x, window=(window, 1, 1), strides=(stride, 1, 1))
+    return jnp.sum(weights.astype(np.float32) * pooled), pooled
+
+  gradient, pooled = jax.grad(jax.jit(total), has_aux=True)(x)
+  np.testing.assert_array_equal(pooled, expected[0])
+  np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('window', 'strides'), [((128, 1, 1), (1, 1, 1)), ((1, 1, 3), (1, 1, 128))]
+)
+def test_places_that_no_byte_holds_are_refused(window, strides):
+  with pytest.raises(ValueError, match='at most 127'):
+    max_pool.max_pool(
+      jnp.zeros((1, 1, 1, 1, 1)), window=window, strides=strides
+    )

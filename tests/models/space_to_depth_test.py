@@ -6,13 +6,13 @@ import pytest
 from vie_jax.models import space_to_depth
 
 CASES = [
-  # time, side, input and output channels: taps in time on either side.
-  (1, 7, 3, 16),
-  (5, 7, 3, 8),
-  (7, 7, 3, 16),
-  (3, 3, 2, 9),
-  (3, 5, 2, 3),
-  (1, 9, 1, 4),
+  # Kernel, input and output channels: taps in time on either side.
+  ((1, 7, 7), 3, 16),
+  ((5, 7, 7), 3, 8),
+  ((7, 7, 7), 3, 16),
+  ((3, 3, 5), 2, 9),
+  ((3, 5, 11), 2, 3),
+  ((1, 9, 3), 1, 4),
 ]
 
 
@@ -27,11 +27,11 @@ def rank_3(x, kernel):
   )
 
 
-@pytest.mark.parametrize(('time', 'side', 'channels', 'features'), CASES)
-def test_it_is_the_strided_convolution(time, side, channels, features):
+@pytest.mark.parametrize(('size', 'channels', 'features'), CASES)
+def test_it_is_the_strided_convolution(size, channels, features):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (2, 6, 12, 10, channels))
-  kernel = jax.random.normal(keys[1], (time, side, side, channels, features))
+  kernel = jax.random.normal(keys[1], (*size, channels, features))
   y, pull_back = jax.vjp(rank_3, x, kernel)
   ours, our_pull_back = jax.vjp(space_to_depth.convolve, x, kernel)
   cotangent = jax.random.normal(keys[2], y.shape)
@@ -42,19 +42,17 @@ def test_it_is_the_strided_convolution(time, side, channels, features):
     np.testing.assert_allclose(one, other, atol=2e-3)
 
 
-@pytest.mark.parametrize(('time', 'side', 'channels', 'features'), CASES)
-def test_bfloat16_is_close_to_float32(time, side, channels, features):
+@pytest.mark.parametrize(('size', 'channels', 'features'), CASES)
+def test_bfloat16_is_close_to_float32(size, channels, features):
   keys = jax.random.split(jax.random.key(0), 2)
   x = jax.random.normal(keys[0], (2, 6, 12, 10, channels), jnp.bfloat16)
-  kernel = jax.random.normal(
-    keys[1], (time, side, side, channels, features), jnp.bfloat16
-  )
+  kernel = jax.random.normal(keys[1], (*size, channels, features), jnp.bfloat16)
   y = space_to_depth.convolve(x, kernel)
   exact = rank_3(x.astype(jnp.float32), kernel.astype(jnp.float32))
   assert y.dtype == jnp.bfloat16
   error = np.abs(np.asarray(y, np.float32) - exact)
   # Half a unit in the last place, for each tap in time and for their sum.
-  assert np.max(error) <= np.max(np.abs(exact)) * 2.0**-9 * (time + 1)
+  assert np.max(error) <= np.max(np.abs(exact)) * 2.0**-9 * (size[0] + 1)
 
 
 @pytest.mark.parametrize(

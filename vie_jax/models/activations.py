@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vie_jax.models import platform_choice
+
 
 def saved_bytes(model: nn.Module, variables: dict, shape: tuple) -> int:
   """Bytes that the backward pass needs of each clip.
 
   What automatic differentiation keeps for the backward pass, counted without
   running anything. The compiler may compute some of it again, or keep it
-  beside what it is made of: an estimate, not a bound. Where there is a way for
-  each kind of device, as in `FoldedConv`, what all of them keep is counted.
+  beside what it is made of: an estimate, not a bound. Where devices have ways of
+  their own, that of GPUs and TPUs counts.
 
   Args:
     model: from clips to embeddings.
@@ -37,7 +39,8 @@ def saved_bytes(model: nn.Module, variables: dict, shape: tuple) -> int:
 
   def of(batch_size):
     clips = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
-    kept = jax.tree.leaves(jax.eval_shape(backward, variables, clips))
+    with platform_choice.only('gpu'):
+      kept = jax.tree.leaves(jax.eval_shape(backward, variables, clips))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 
   return of(2) - of(1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import space_to_depth
+from vie_jax.models import platform_choice, space_to_depth
 from vie_jax.models.taps import taps_along
 
 Size = tuple[int, int, int]  # time, height, width
@@ -45,14 +45,22 @@ class FoldedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, T, H, W, in] to [B, T', H', W', out], divided by strides."""
+    """Maps [B, T, H, W, in] to [B, T', H', W', out], divided by strides.
+
+    Differentiable in reverse mode only.
+
+    Raises:
+      ValueError: if a size of the kernel is even.
+    """
+    if not all(size % 2 for size in self.kernel_size):
+      raise ValueError(f'kernel_size must be odd, got {self.kernel_size}.')
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     fold = functools.partial(_convolve, strides=self.strides)
     if space_to_depth.applies(x.shape, self.kernel_size, self.strides):
-      return jax.lax.platform_dependent(
-        x, kernel, cpu=fold, default=space_to_depth.convolve
+      return platform_choice.by_platform(
+        x, kernel, cpu=fold, others=space_to_depth.convolve
       )
     return fold(x, kernel)
 

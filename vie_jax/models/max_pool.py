@@ -8,27 +8,35 @@ import jax.numpy as jnp
 from vie_jax.models.taps import taps_along
 
 Size = tuple[int, int, int]  # time, height, width
+_MOST_TAPS = 127  # whose places are int8
 
 
 def max_pool(x: jax.Array, *, window: Size, strides: Size) -> jax.Array:
   """Maximum over space and time, padded as TensorFlow's 'SAME'.
 
-  One axis after the other, as the maximum of shifted copies. The gradients of
-  XLA's own pooling, on CPUs, and of the shifted copies, on GPUs, take several
-  times as long as this one's (docs/performance.md). Where values of a window
-  are equal, one of them has the gradient: the first of its column, and then
-  of the columns.
+  One axis after the other, as the maximum of shifted copies, with a gradient
+  of its own; docs/performance.md has the times of other forms. Where the
+  largest finite values of a window are equal, one of them has the gradient:
+  the first of its column, and then of the columns. Differentiable in reverse
+  mode only.
 
   Args:
-    x: [B, T, H, W, C].
+    x: floating [B, T, H, W, C].
     window: (time, height, width), of at most 127 each.
-    strides: (time, height, width).
+    strides: (time, height, width), likewise.
 
   Returns:
-    [B, T', H', W', C], each axis ceil-divided by its stride; NaN where the
-    window has one. At even sizes the padding of minus infinity lies at the end
-    only, unlike PyTorch's (official code).
+    [B, T', H', W', C] of x's dtype, each axis ceil-divided by its stride; NaN
+    where the window has one. At even sizes the padding of minus infinity lies
+    at the end only, unlike PyTorch's (official code).
+
+  Raises:
+    ValueError: if a window or a stride is larger than 127.
   """
+  if max(*window, *strides) > _MOST_TAPS:
+    raise ValueError(
+      f'windows and strides are at most {_MOST_TAPS}, got {window}, {strides}.'
+    )
   for axis in (2, 3, 1):
     size, stride = window[axis - 1], strides[axis - 1]
     if size > 1 or stride > 1:

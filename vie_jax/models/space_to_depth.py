@@ -17,7 +17,9 @@ ALIGNMENT = 8
 """Channels that a GPU loads at once, of two bytes each."""
 
 
-def applies(shape: tuple[int, ...], kernel: tuple[int, ...], strides) -> bool:
+def applies(
+  shape: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...]
+) -> bool:
   """Whether `convolve` can replace a convolution, and is worth it.
 
   Args:
@@ -26,7 +28,8 @@ def applies(shape: tuple[int, ...], kernel: tuple[int, ...], strides) -> bool:
     strides: (time, height, width).
 
   Returns:
-    True if pixels have few channels and the strides and sizes are even.
+    True if pixels have few channels, height and width are even, and both are
+    halved.
   """
   *_, height, width, channels = shape
   return (
@@ -41,15 +44,16 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolution of strides (1, 2, 2), padded as `folded_conv.FoldedConv`.
 
   Taps in time go to the side that has fewer channels: those of the input, or
-  those of the output, which are then summed in float32.
+  those of the output, which are then summed in float32. Differentiable in
+  reverse mode only.
 
   Args:
-    x: [B, T, H, W, in], H and W even.
+    x: bfloat16 or float32 [B, T, H, W, in], H and W even.
     kernel: [time, height, width, in, out], of odd sizes, of x's dtype.
 
   Returns:
-    [B, T, H / 2, W / 2, out] of x's dtype; below float32 each of the taps in
-    time may be rounded to it before they are summed.
+    [B, T, H / 2, W / 2, out] of x's dtype. In bfloat16, if out < 4 in, each of
+    the taps in time is rounded before they are summed.
   """
   x, kernel = _blocks_of_pixels(x, kernel.shape[1:3]), _blocks_of_taps(kernel)
   time, _, _, channels, features = kernel.shape

@@ -23,7 +23,8 @@ def taps_along(
     fill: value of what is added.
 
   Returns:
-    A list of `kernel` arrays, shorter than `x` along the axis by the stride.
+    A list of `kernel` arrays, along the axis of length
+    (length + padding - kernel) // stride + 1.
   """
   widths = [(0, 0)] * x.ndim
   widths[axis] = padding

@@ -1,0 +1,32 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vie_jax.models import platform_choice
+
+
+def double(x):
+  return platform_choice.by_platform(
+    x, cpu=lambda x: x + x, others=lambda x: x * 2.0
+  )
+
+
+@pytest.mark.parametrize(
+  ('platform', 'operation'),
+  [('cpu', 'add'), ('cuda', 'multiply'), ('tpu', 'multiply')],
+)
+def test_each_platform_has_its_way(platform, operation):
+  traced = jax.jit(double).trace(jnp.ones(3))
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  for name in ('add', 'multiply'):
+    assert (f'stablehlo.{name}' in program) == (name == operation)
+
+
+@pytest.mark.parametrize(
+  ('platform', 'primitive'), [('cpu', 'add'), ('gpu', 'mul'), ('tpu', 'mul')]
+)
+def test_one_way_alone_is_traced_for_a_count(platform, primitive):
+  with platform_choice.only(platform):
+    (equation,) = jax.make_jaxpr(lambda x: double(x))(jnp.ones(3)).eqns
+  assert equation.primitive.name == primitive
+  assert len(jax.make_jaxpr(lambda x: double(x))(jnp.ones(3)).eqns) > 1
