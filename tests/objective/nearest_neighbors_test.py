@@ -91,3 +91,48 @@ def test_k_out_of_range_is_refused(mesh8):
     search(bank, bank[:1], 21, mesh8)
   with pytest.raises(ValueError, match='k must lie'):
     search(bank, bank[:1], 0, mesh8)
+
+
+@pytest.mark.parametrize('has_nan', [False, True])
+def test_tpus_find_groups_and_their_columns_in_another_way(has_nan):
+  rng = np.random.default_rng(0)
+  products = rng.standard_normal((5, 6 * 128)).astype(np.float32)
+  if has_nan:
+    products[2, 200] = np.nan
+  group = rng.integers(0, 48, (5, 7)).astype(np.int32)
+  group[2, 3] = 200 // 16
+  columns = products.reshape(5, 48, 16)
+  np.testing.assert_array_equal(
+    nearest_neighbors.maxima_of_windows(products), columns.max(axis=2)
+  )
+  np.testing.assert_array_equal(
+    nearest_neighbors.maxima_of_groups(products), columns.max(axis=2)
+  )
+  expected = np.stack([columns[row, group[row]] for row in range(5)])
+  for find in (
+    nearest_neighbors.groups_of_lanes,
+    nearest_neighbors.rows_of_groups,
+  ):
+    np.testing.assert_array_equal(find(products, group), expected)
+
+
+@pytest.mark.parametrize(
+  ('platform', 'videos', 'has_windows'),
+  [
+    ('tpu', 2048, True),
+    ('tpu', 2048 + 16, False),
+    ('cuda', 2048, False),
+    ('cpu', 2048, False),
+  ],
+)
+def test_only_tpus_search_windows(platform, videos, has_windows):
+  mesh = sharding.make_mesh(1)
+  bank = jax.ShapeDtypeStruct((videos, 8), np.float32)
+  query = jax.ShapeDtypeStruct((4, 8), np.float32)
+  traced = jax.jit(
+    functools.partial(
+      nearest_neighbors.top_k, k=3, num_videos=videos, mesh=mesh
+    )
+  ).trace(bank, query)
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert ('stablehlo.reduce_window' in program) == has_windows

@@ -111,7 +111,13 @@ def run_of(num_videos, mesh, *, clusterings=CLUSTERINGS, model=None, **numbers):
 @functools.cache
 def step(name, num_videos, num_devices=8, **numbers):
   """One program of a run, compiled: 'initialize', or a name of a step."""
-  mesh = sharding.make_mesh(num_devices)
+  return compile_step(
+    name, num_videos, sharding.make_mesh(num_devices), **numbers
+  )
+
+
+def compile_step(name, num_videos, mesh, **numbers):
+  """The same for any mesh, of devices that need not be here."""
   initialize, steps, state = run_of(num_videos, mesh, **numbers)
   if name == 'initialize':
     return initialize.lower(jax.random.key(0)).compile()

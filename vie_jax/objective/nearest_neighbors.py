@@ -10,6 +10,8 @@ from vie_jax.objective import row_blocks
 AXIS = sharding.DATA_AXIS
 GROUP = row_blocks.MULTIPLE
 """Rows whose best one stands for all of them, in the first part of a search."""
+LANES = 128
+"""Numbers that the last axis of an array is filled up to on a TPU."""
 
 
 def top_k(
@@ -106,18 +108,56 @@ def _best_columns(products, is_video, k):
   if not is_grouped(num_columns, k):
     products = jnp.where(is_video[None, :], products, -jnp.inf)
     return jax.lax.top_k(products, k)
-  grouped = products.reshape(batch, -1, GROUP)
+
+  def run(for_tpu, for_others, *arguments):
+    if num_columns % LANES:
+      return for_others(*arguments)
+    return jax.lax.platform_dependent(
+      *arguments, tpu=for_tpu, default=for_others
+    )
+
   is_video = is_video.reshape(-1, GROUP)
-  maxima = jnp.where(
-    jnp.any(is_video, axis=1)[None], jnp.max(grouped, axis=2), -jnp.inf
-  )
+  maxima = run(maxima_of_windows, maxima_of_groups, products)
+  maxima = jnp.where(jnp.any(is_video, axis=1)[None], maxima, -jnp.inf)
   _, group = jax.lax.top_k(maxima, k + 2)
   group = jnp.sort(group, axis=1)
-  value = jnp.take_along_axis(grouped, group[:, :, None], axis=1)
+  value = run(groups_of_lanes, rows_of_groups, products, group)
   value = jnp.where(is_video[group], value, -jnp.inf).reshape(batch, -1)
   value, place = jax.lax.top_k(value, k)
   group = jnp.take_along_axis(group, place // GROUP, axis=1)
   return value, group * GROUP + place % GROUP
+
+
+def maxima_of_groups(products: jax.Array) -> jax.Array:
+  """float32 [B, N] -> [B, N / GROUP]: of neighbouring columns."""
+  return jnp.max(products.reshape(products.shape[0], -1, GROUP), axis=2)
+
+
+def maxima_of_windows(products: jax.Array) -> jax.Array:
+  """The same for TPUs, where an axis of GROUP takes as much as one of LANES."""
+  return jax.lax.reduce_window(
+    products, -jnp.inf, jax.lax.max, (1, GROUP), (1, GROUP), 'VALID'
+  )
+
+
+def rows_of_groups(products: jax.Array, group: jax.Array) -> jax.Array:
+  """float32 [B, N], int32 [B, n] -> [B, n, GROUP]: columns of groups."""
+  grouped = products.reshape(products.shape[0], -1, GROUP)
+  return jnp.take_along_axis(grouped, group[:, :, None], axis=1)
+
+
+def groups_of_lanes(products: jax.Array, group: jax.Array) -> jax.Array:
+  """The same for TPUs: LANES columns at a time, and of these the group.
+
+  N is a multiple of LANES.
+  """
+  batch, num_groups = group.shape
+  in_row = LANES // GROUP
+  rows = products.reshape(batch, -1, LANES)
+  rows = jnp.take_along_axis(rows, group[:, :, None] // in_row, axis=1)
+  rows = rows.reshape(batch, num_groups, in_row, GROUP)
+  is_group = group[:, :, None] % in_row == jnp.arange(in_row)[None, None]
+  return jnp.sum(jnp.where(is_group[..., None], rows, 0.0), axis=2)
 
 
 def _nothing(batch, k):

@@ -1,0 +1,191 @@
+"""Compiles the steps of a training for TPUs that are not here.
+
+  pip install 'jax[tpu]==0.10.2'
+  python benchmarks/tpu_programs.py \\
+      > benchmarks/results/tpu_programs-MACHINE.json
+
+libtpu compiles for a TPU without one. What it plans for a device is compared
+with the plan that `--mode=describe --config.plan.videos=N` makes: MiB of a
+step, arguments and temporary arrays, over those that the formulas of
+docs/scaling.md expect. Steps are those of a run: crop and colour noise, network,
+objective, update, of the config's batch, in bfloat16. Nothing is run.
+"""
+
+import argparse
+import functools
+import importlib
+import os
+import pathlib
+import sys
+import time
+
+# No TPU is looked for, neither here nor at Google's metadata server.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+
+import jax
+import numpy as np
+import optax
+import result_lines
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from vie_jax import (
+  blueprint,
+  describe,
+  device_augment,
+  optimizer,
+  sharding,
+  train_state,
+  train_step,
+)
+from vie_jax.input_pipeline import augmentation
+from vie_jax.planning import plan
+
+_CONFIGS = ('vie_single', 'vie_slow', 'vie_slowfast', 'vie_3dresnet')
+# Step of a training -> program of a plan.
+_PLANNED = {
+  'instance_recognition': 'instance_recognition',
+  'local_aggregation': 'local_aggregation',
+  'recluster': 'kmeans',
+}
+_PACKAGES = ('flax', 'jax', 'jaxlib', 'libtpu')
+# Topology, as libtpu names it -> accelerator, as the plan does.
+_TOPOLOGIES = {
+  'v5e:2x4': 'tpu_v5e',
+  'v4:2x2x2': 'tpu_v4',
+}
+_MIB = 2**20
+
+
+def main():
+  """Compiles all steps and prints what they take."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--configs', nargs='+', default=_CONFIGS)
+  parser.add_argument(
+    '--topologies', nargs='+', choices=list(_TOPOLOGIES), default=['v5e:2x4']
+  )
+  parser.add_argument(
+    '--steps', nargs='+', choices=list(_PLANNED), default=list(_PLANNED)
+  )
+  parser.add_argument('--videos', type=int, default=239_888)
+  parser.add_argument('--width', type=int, help='of the network')
+  parser.add_argument('--crop-size', type=int, help='in pixels')
+  options = parser.parse_args()
+  report = result_lines.Report('tpu_programs', rounds=1, packages=_PACKAGES)
+  for topology in options.topologies:
+    for name in options.configs:
+      _report(name, topology, options, report)
+  report.finish()
+
+
+def mesh_of(topology):
+  """A mesh of all devices of a topology, in the order of `make_mesh`."""
+  devices = topologies.get_topology_desc(
+    platform='tpu', topology_name=topology
+  ).devices
+  devices = sorted(devices, key=lambda d: (d.process_index, d.id))
+  return Mesh(
+    np.asarray(devices), (sharding.DATA_AXIS,), axis_types=(AxisType.Auto,)
+  )
+
+
+def _report(name, topology, options, report):
+  mesh = mesh_of(topology)
+  config = _config(name, options, mesh)
+  config.plan.accelerator = _TOPOLOGIES[topology]
+  planned = plan.plan(config, describe.description(config))
+  case = (
+    f'{name}, {config.batch_size} clips, N = {options.videos:,}, on {topology}'
+  )
+  lower = _lowering(config, mesh)
+  for step in options.steps:
+    lowered = lower(step)
+    started = time.perf_counter()
+    compiled = lowered.compile()
+    say = functools.partial(report.add, case, step)
+    say('compile s', time.perf_counter() - started)
+    memory = compiled.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    expected = planned['peak_bytes_per_device'][_PLANNED[step]]
+    say('arguments MiB', memory.argument_size_in_bytes / _MIB)
+    say('temporary MiB', memory.temp_size_in_bytes / _MIB)
+    say('all MiB', peak / _MIB, ratio=peak / expected, ratio_to='the plan')
+
+
+def _config(name, options, mesh):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.model.dtype = 'bfloat16'
+  config.model.width = options.width or config.model.width
+  config.crop.size = options.crop_size or config.crop.size
+  config.plan.videos, config.plan.devices = options.videos, mesh.size
+  return config
+
+
+def _lowering(config, mesh):
+  """A function that lowers a step of a training for the mesh."""
+  model = blueprint.build_model(config)
+  rule = optimizer.build(
+    'sgd',
+    optax.constant_schedule(config.optimizer.learning_rate),
+    momentum=config.optimizer.momentum,
+    weight_decay=config.optimizer.weight_decay,
+  )
+  num_videos = int(config.plan.videos)
+  initialize = train_state.initializer(
+    model,
+    rule,
+    clip_shape=blueprint.clip_shape(config),
+    num_videos=num_videos,
+    embedding_size=config.model.embedding_size,
+    num_clusterings=config.local_aggregation.num_clusterings,
+    mesh=mesh,
+  )
+  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  state = jax.tree.map(_placed, shapes, train_state.layout(shapes, mesh))
+  steps = train_step.compile_steps(
+    state,
+    model=model,
+    optimizer=rule,
+    augment=functools.partial(
+      device_augment.augment, size=config.crop.size, **config.augmentation
+    ),
+    method=blueprint.method_of(config, num_videos),
+    mesh=mesh,
+  )
+  batch = _batch(config, mesh)
+
+  def lower(name):
+    return steps[name].lower(state, *([] if name == 'recluster' else [batch]))
+
+  return lower
+
+
+def _placed(shape, placement):
+  return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=placement)
+
+
+def _batch(config, mesh):
+  side = augmentation.window_size(
+    size=config.crop.size,
+    short_side=config.crop.short_side_min,
+    **plan.STORED_FRAME,
+  )
+  clips = config.batch_size
+  shapes = {
+    'window': ((clips, config.clip.num_frames, side, side, 3), np.uint8),
+    'crop': ((clips, 4), np.float32),
+    'instance_index': ((clips,), np.int32),
+  }
+  return {
+    name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.rows(mesh))
+    for name, (shape, dtype) in shapes.items()
+  }
+
+
+if __name__ == '__main__':
+  main()
