@@ -40,7 +40,6 @@ _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _TEMPERATURE = 0.07
 _MOMENTUM = 0.5
 _MOST_DIFFERENT = 1e-3
-_PAGES = {'': {}, ', huge pages': turns.HUGE_PAGES}
 
 
 def problem(num_videos, batch_size, num_neighbors, num_clusters, dim):
@@ -285,8 +284,6 @@ def main():
     help='also compare steps in processes that have them',
   )
   options = parser.parse_args()
-  if not options.huge_pages:
-    del _PAGES[', huge pages']
   report = result_lines.Report(
     'local_aggregation', rounds=options.rounds, packages=_PACKAGES
   )
@@ -300,11 +297,11 @@ def main():
     }
     size = f'N = {options.videos:,}, B = {batch_size}, k = {options.neighbors}'
     for part in options.parts:
-      _PARTS[part](f'{part}, {size}', sizes, report)
+      _PARTS[part](f'{part}, {size}', sizes, report, options.huge_pages)
   report.finish()
 
 
-def _compare_steps(case, sizes, report):
+def _compare_steps(case, sizes, report, has_huge_pages):
   torch_step = (
     torch_local_aggregation.prepare,
     {
@@ -318,7 +315,10 @@ def _compare_steps(case, sizes, report):
     'vie_jax': (prepare_ours, {'sizes': sizes}),
     'PyTorch': torch_step,
   }
-  for pages, environment in _PAGES.items():
+  environments = {'': {}}
+  if has_huge_pages:
+    environments[', huge pages'] = turns.HUGE_PAGES
+  for pages, environment in environments.items():
     found = turns.take_turns(
       variants, rounds=report.rounds, environment=environment
     )
@@ -326,7 +326,8 @@ def _compare_steps(case, sizes, report):
     _add(report, case, found, 'PyTorch', pages)
 
 
-def _compare_searches(case, sizes, report):
+def _compare_searches(case, sizes, report, has_huge_pages):
+  del has_huge_pages  # for steps alone
   variants = {
     way: (prepare_search, {'sizes': sizes, 'way': way}) for way in SEARCHES
   }

@@ -28,8 +28,8 @@ which the variants took turns. In brackets: how many times as much as that of
 the variant that is named. On a GPU JAX takes memory as it needs it, not three
 quarters of it at once, since its peers have some of it, too.
 
-No benchmark has run to its end on a GPU yet. What was timed on one by other means
-is in [performance.md](performance.md#on-an-h100).
+What else was timed on a GPU, by scripts of one use, is in
+[performance.md](performance.md#on-an-h100).
 """
 
 
