@@ -253,8 +253,10 @@ def recluster(
     the clusters.
   """
   is_warm = method.kmeans_warm_iterations and not is_first
-  clusterings = [
-    kmeans.fit(
+
+  def cluster(number_and_labels):
+    number, labels = number_and_labels
+    clusters = kmeans.fit(
       state.bank,
       key=jax.random.key(KMEANS_SEED + number),
       num_videos=method.num_videos,
@@ -263,12 +265,15 @@ def recluster(
       if is_warm
       else method.kmeans_iterations,
       mesh=mesh,
-      last_labels=state.cluster_labels[number] if is_warm else None,
+      last_labels=labels if is_warm else None,
     )
-    for number in range(state.cluster_labels.shape[0])
-  ]
-  sizes = jnp.stack([clustering.sizes for clustering in clusterings])
-  objective = jnp.stack([fit.objective[-1] for fit in clusterings])
+    return clusters.labels, clusters.sizes, clusters.objective[-1]
+
+  # One after the other: side by side, each would keep its random numbers.
+  last_labels = state.cluster_labels
+  labels, sizes, objective = jax.lax.map(
+    cluster, (jnp.arange(last_labels.shape[0], dtype=jnp.int32), last_labels)
+  )
   metrics = {
     'health/kmeans_objective': jnp.mean(objective) / method.num_videos,
     'health/empty_clusters': jnp.mean(
@@ -276,7 +281,6 @@ def recluster(
     ),
     'health/largest_cluster': jnp.max(sizes).astype(jnp.float32),
   }
-  labels = jnp.stack([clustering.labels for clustering in clusterings])
   return state.replace(cluster_labels=labels), metrics
 
 

@@ -39,7 +39,7 @@ PROGRAMS = {
 }
 SEVERAL = {
   'local_aggregation': (STATE + 8, STATE + 8, STATE + 8, SEARCH),
-  'recluster': (STATE - 4, STATE + 8, STATE - 4, 16 + 2 * 12),
+  'recluster': (STATE - 4, STATE + 8, STATE - 4, 29),
 }
 CASES = [
   (name, options, bytes_per_row)

@@ -12,21 +12,24 @@ from sharded import programs
 
 from vie_jax.objective import memory_bank
 
-STATE = 4 * programs.DIM + 4 + 4  # bank, bank_step, one clustering
+# A TPU fills arrays up to multiples of 8 by 128. A bank of 9 numbers is laid
+# down by columns, of which there are 16 then; where k-means has it by rows,
+# these are of 128 numbers.
+STATE = 4 * 16 + 4 + 4  # bank, bank_step, one clustering
+BANK_BY_ROWS = 4 * 128
 PRODUCTS = 4 * programs.BATCH
-# A TPU's rows are filled up to 128 numbers: a bank of 9 takes as much.
-PADDED_BANK = 4 * 128
 TEMPORARY = {
   'fill_bank': 0,
   'instance_recognition': 0,
   # Beside the products, the maxima of groups of 16 rows, twice.
   'local_aggregation': PRODUCTS + PRODUCTS / 8,
   'local_aggregation blocks': 0,
-  'recluster': PADDED_BANK + 64,
+  'recluster': BANK_BY_ROWS + 64,
 }
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None,
   reason="needs libtpu: pip install 'jax[tpu]'",

@@ -154,8 +154,7 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
     2 * WORD * chunk * clusters
     + 3 * WORD * clusters * (dim + 2)
     # Draws for the first centroids, and labels.
-    + 16 * rows
-    + 12 * rows * (sizes.num_clusterings - 1)
+    + (29 if sizes.num_clusterings > 1 else 16) * rows
   )
   if sizes.instance_loss == 'softmax':
     # In blocks, the gradient forms a block and its exponentials again.
