@@ -330,7 +330,7 @@ def _time_start(case, rounds, report):
     imports.append(program_runs.import_seconds())
   title = f'{case["title"]}, start'
   report.add(
-    title, 'import main alone', 'imports, s', statistics.median(imports)
+    title, 'imports alone', 'imports, s', statistics.median(imports)
   )
   base = found['empty cache']
   for name, rounds_ in found.items():
