@@ -329,9 +329,7 @@ def _time_start(case, rounds, report):
         of_cache.append(program_runs.phases(said))
     imports.append(program_runs.import_seconds())
   title = f'{case["title"]}, start'
-  report.add(
-    title, 'imports alone', 'imports, s', statistics.median(imports)
-  )
+  report.add(title, 'imports alone', 'imports, s', statistics.median(imports))
   base = found['empty cache']
   for name, rounds_ in found.items():
     for phase in rounds_[0]:
