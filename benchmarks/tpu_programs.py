@@ -28,7 +28,6 @@ import numpy as np
 import optax
 import result_lines
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -55,7 +54,7 @@ _PACKAGES = ('flax', 'jax', 'jaxlib', 'libtpu')
 # Topology, as libtpu names it -> accelerator, as the plan does.
 _TOPOLOGIES = {
   'v5e:2x4': 'tpu_v5e',
-  'v4:2x2x2': 'tpu_v4',
+  'v6e:2x4': 'tpu_v6e',
 }
 _MIB = 2**20
 
@@ -73,8 +72,6 @@ def main():
     '--steps', nargs='+', choices=list(_PLANNED), default=list(_PLANNED)
   )
   parser.add_argument('--videos', type=int, default=239_888)
-  parser.add_argument('--width', type=int, help='of the network')
-  parser.add_argument('--crop-size', type=int, help='in pixels')
   options = parser.parse_args()
   report = result_lines.Report('tpu_programs', rounds=1, packages=_PACKAGES)
   for topology in options.topologies:
@@ -83,19 +80,10 @@ def main():
   report.finish()
 
 
-def mesh_of(topology):
-  """A mesh of all devices of a topology, in the order of `make_mesh`."""
-  devices = topologies.get_topology_desc(
-    platform='tpu', topology_name=topology
-  ).devices
-  devices = sorted(devices, key=lambda d: (d.process_index, d.id))
-  return Mesh(
-    np.asarray(devices), (sharding.DATA_AXIS,), axis_types=(AxisType.Auto,)
-  )
-
-
 def _report(name, topology, options, report):
-  mesh = mesh_of(topology)
+  mesh = sharding.mesh_over(
+    topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+  )
   config = _config(name, options, mesh)
   config.plan.accelerator = _TOPOLOGIES[topology]
   planned = plan.plan(config, describe.description(config))
@@ -120,8 +108,6 @@ def _report(name, topology, options, report):
 def _config(name, options, mesh):
   config = importlib.import_module(f'configs.{name}').get_config()
   config.model.dtype = 'bfloat16'
-  config.model.width = options.width or config.model.width
-  config.crop.size = options.crop_size or config.crop.size
   config.plan.videos, config.plan.devices = options.videos, mesh.size
   return config
 

@@ -5,6 +5,8 @@ memory bank by its rows; parameters are replicated. One device is a mesh of
 one: there is no second code path.
 """
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -28,6 +30,19 @@ def make_mesh(num_devices: int = 0) -> Mesh:
   num_devices = num_devices or len(devices)
   if num_devices > len(devices):
     raise ValueError(f'{num_devices} devices asked for, {len(devices)} here.')
+  return mesh_over(devices, num_devices)
+
+
+def mesh_over(
+  devices: Iterable[jax.Device], num_devices: int | None = None
+) -> Mesh:
+  """The mesh of given devices, which need not be here: see `make_mesh`.
+
+  Args:
+    devices: in any order.
+    num_devices: how many of them, the first by process and number; None takes
+      all.
+  """
   # Not jax.make_mesh, which may change the order of the devices: the rows of
   # a global batch follow the order of the processes. Numbers of devices need
   # not follow it.

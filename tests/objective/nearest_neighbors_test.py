@@ -103,15 +103,15 @@ def test_tpus_find_groups_and_their_columns_in_another_way(has_nan):
   group[2, 3] = 200 // 16
   columns = products.reshape(5, 48, 16)
   np.testing.assert_array_equal(
-    nearest_neighbors.maxima_of_windows(products), columns.max(axis=2)
+    nearest_neighbors.maxima_of_groups_on_tpu(products), columns.max(axis=2)
   )
   np.testing.assert_array_equal(
     nearest_neighbors.maxima_of_groups(products), columns.max(axis=2)
   )
   expected = np.stack([columns[row, group[row]] for row in range(5)])
   for find in (
-    nearest_neighbors.groups_of_lanes,
-    nearest_neighbors.rows_of_groups,
+    nearest_neighbors.columns_of_groups_on_tpu,
+    nearest_neighbors.columns_of_groups,
   ):
     np.testing.assert_array_equal(find(products, group), expected)
 

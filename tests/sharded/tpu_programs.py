@@ -10,9 +10,7 @@ import sys
 
 import compiled_program
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 from sharded import programs
 
 from vie_jax import sharding
@@ -29,16 +27,6 @@ PROGRAMS = {
   ),
   'recluster': ('recluster', {}),
 }
-
-
-def mesh():
-  devices = topologies.get_topology_desc(
-    platform='tpu', topology_name=TOPOLOGY
-  ).devices
-  devices = sorted(devices, key=lambda d: (d.process_index, d.id))
-  return Mesh(
-    np.asarray(devices), (sharding.DATA_AXIS,), axis_types=(AxisType.Auto,)
-  )
 
 
 def facts(compiled):
@@ -61,7 +49,9 @@ def facts(compiled):
 
 
 def main():
-  on = mesh()
+  on = sharding.mesh_over(
+    topologies.get_topology_desc(platform='tpu', topology_name=TOPOLOGY).devices
+  )
   assert on.size == 8
   found = {}
   for name, (step, numbers) in PROGRAMS.items():

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vie_jax.models import platform_choice, space_to_depth
-from vie_jax.models.taps import taps_along
-
-Size = tuple[int, int, int]  # time, height, width
+from vie_jax.models.taps import Size, taps_along
 
 
 class FoldedConv(nn.Module):

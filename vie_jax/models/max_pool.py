@@ -5,9 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vie_jax.models.taps import taps_along
+from vie_jax.models.taps import Size, taps_along
 
-Size = tuple[int, int, int]  # time, height, width
 _MOST_TAPS = 127  # whose places are int8
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vie_jax.models import batch_norm, folded_conv, max_pool
+from vie_jax.models.taps import Size
 
 BLOCKS_PER_STAGE = 2
 NUM_STAGES = 4
@@ -88,7 +89,7 @@ class Block(nn.Module):
 
   features: int
   temporal_kernels: tuple[int, int] = (1, 1)
-  strides: folded_conv.Size = (1, 1, 1)
+  strides: Size = (1, 1, 1)
   projects: bool = False
   decay: float = batch_norm.OFFICIAL_DECAY
   dtype: Any = jnp.float32
@@ -127,7 +128,7 @@ class Stage(nn.Module):
 
   features: int
   temporal_kernels: tuple[int, int] = (1, 1)
-  strides: folded_conv.Size = (1, 1, 1)
+  strides: Size = (1, 1, 1)
   decay: float = batch_norm.OFFICIAL_DECAY
   dtype: Any = jnp.float32
 

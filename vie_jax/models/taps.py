@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+Size = tuple[int, int, int]
+"""Of a kernel, a window or strides: time, height, width."""
+
 
 def taps_along(
   x: jax.Array,

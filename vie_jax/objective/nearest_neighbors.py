@@ -109,7 +109,7 @@ def _best_columns(products, is_video, k):
     products = jnp.where(is_video[None, :], products, -jnp.inf)
     return jax.lax.top_k(products, k)
 
-  def run(for_tpu, for_others, *arguments):
+  def by_platform(for_tpu, for_others, *arguments):
     if num_columns % LANES:
       return for_others(*arguments)
     return jax.lax.platform_dependent(
@@ -117,11 +117,13 @@ def _best_columns(products, is_video, k):
     )
 
   is_video = is_video.reshape(-1, GROUP)
-  maxima = run(maxima_of_windows, maxima_of_groups, products)
+  maxima = by_platform(maxima_of_groups_on_tpu, maxima_of_groups, products)
   maxima = jnp.where(jnp.any(is_video, axis=1)[None], maxima, -jnp.inf)
   _, group = jax.lax.top_k(maxima, k + 2)
   group = jnp.sort(group, axis=1)
-  value = run(groups_of_lanes, rows_of_groups, products, group)
+  value = by_platform(
+    columns_of_groups_on_tpu, columns_of_groups, products, group
+  )
   value = jnp.where(is_video[group], value, -jnp.inf).reshape(batch, -1)
   value, place = jax.lax.top_k(value, k)
   group = jnp.take_along_axis(group, place // GROUP, axis=1)
@@ -133,20 +135,22 @@ def maxima_of_groups(products: jax.Array) -> jax.Array:
   return jnp.max(products.reshape(products.shape[0], -1, GROUP), axis=2)
 
 
-def maxima_of_windows(products: jax.Array) -> jax.Array:
+def maxima_of_groups_on_tpu(products: jax.Array) -> jax.Array:
   """The same for TPUs, where an axis of GROUP takes as much as one of LANES."""
   return jax.lax.reduce_window(
     products, -jnp.inf, jax.lax.max, (1, GROUP), (1, GROUP), 'VALID'
   )
 
 
-def rows_of_groups(products: jax.Array, group: jax.Array) -> jax.Array:
-  """float32 [B, N], int32 [B, n] -> [B, n, GROUP]: columns of groups."""
+def columns_of_groups(products: jax.Array, group: jax.Array) -> jax.Array:
+  """float32 [B, N], int32 [B, n] -> [B, n, GROUP]: of n groups."""
   grouped = products.reshape(products.shape[0], -1, GROUP)
   return jnp.take_along_axis(grouped, group[:, :, None], axis=1)
 
 
-def groups_of_lanes(products: jax.Array, group: jax.Array) -> jax.Array:
+def columns_of_groups_on_tpu(
+  products: jax.Array, group: jax.Array
+) -> jax.Array:
   """The same for TPUs: LANES columns at a time, and of these the group.
 
   N is a multiple of LANES.
