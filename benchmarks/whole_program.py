@@ -125,15 +125,16 @@ def prepare_step(case):
     with experiment.train_batches(parts, start_step=0, seed=0) as batches:
       batch = sharding.global_batch(next(batches), parts.mesh)
     rule, _ = train.build_optimizer(config)
+    initialize = experiment.state_initializer(parts, rule)
     step = train_step.compile_steps(
-      experiment.state_shapes(parts, rule),
+      experiment.state_shapes(initialize, parts.mesh),
       model=parts.model,
       optimizer=rule,
       augment=parts.augment,
       method=blueprint.method_of(config, parts.train.num_instances),
       mesh=parts.mesh,
     )['local_aggregation']
-    holder = [experiment.state_initializer(parts, rule)(jax.random.key(0))]
+    holder = [initialize(jax.random.key(0))]
 
   def take_steps():
     for _ in range(case['steps']):

@@ -109,8 +109,9 @@ def test_shapes_are_those_of_the_first_state(demo_dataset, num_devices):
   config = tiny_run.config(demo_dataset, num_devices=num_devices)
   rule, _ = train.build_optimizer(config)
   with experiment.open_experiment(config) as parts:
-    shapes = experiment.state_shapes(parts, rule)
-    state = experiment.state_initializer(parts, rule)(jax.random.key(0))
+    initialize = experiment.state_initializer(parts, rule)
+    shapes = experiment.state_shapes(initialize, parts.mesh)
+    state = initialize(jax.random.key(0))
   assert jax.tree.structure(shapes) == jax.tree.structure(state)
   for shape, leaf in zip(
     jax.tree.leaves(shapes), jax.tree.leaves(state), strict=True

@@ -98,7 +98,8 @@ def leaves_of(workdir, config, step=None):
     experiment.open_experiment(config) as parts,
     checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
   ):
-    shapes = experiment.state_shapes(parts, rule)
+    initialize = experiment.state_initializer(parts, rule)
+    shapes = experiment.state_shapes(initialize, parts.mesh)
     step = checkpoints.latest_step if step is None else step
     state = checkpoints.restore(step, shapes)
   state = state.replace(key=jax.random.key_data(state.key))

@@ -1,6 +1,7 @@
 """Where compiled programs are kept: a folder that nobody else may write to.
 
-JAX runs what it finds there as it is.
+JAX runs what it finds there as it is. Small programs are kept, too: a start has
+dozens of them.
 """
 
 import os
@@ -10,6 +11,9 @@ import jax
 from absl import logging
 
 FOLDER = os.path.join('~', '.cache', 'vie_jax', 'xla')
+LEAST_SECONDS = 0.1
+"""JAX's own is a second."""
+_LEAST_SECONDS_VARIABLE = 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
 
 
 def use(folder: str = FOLDER) -> None:
@@ -18,9 +22,16 @@ def use(folder: str = FOLDER) -> None:
   It is made with the permissions 0700. One that belongs to somebody else, or
   that others may write to, is not used, and the log says so.
 
+  Those that take `LEAST_SECONDS` to compile are kept, unless
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says otherwise.
+
   Args:
     folder: `~` is the home folder.
   """
+  if _LEAST_SECONDS_VARIABLE not in os.environ:
+    jax.config.update(
+      'jax_persistent_cache_min_compile_time_secs', LEAST_SECONDS
+    )
   if jax.config.jax_compilation_cache_dir is not None:
     return
   path = pathlib.Path(folder).expanduser()

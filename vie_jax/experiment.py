@@ -300,12 +300,16 @@ def state_initializer(
 
 
 def state_shapes(
-  parts: Experiment, rule: optax.GradientTransformation
+  initialize: Callable[[jax.Array], train_state.TrainState], mesh: Mesh
 ) -> train_state.TrainState:
-  """Shapes, types and shardings of a run's state."""
-  initialize = state_initializer(parts, rule)
+  """Shapes, types and shardings of a run's state.
+
+  Args:
+    initialize: makes the first one, see `state_initializer`.
+    mesh: the mesh of the run.
+  """
   shapes = jax.eval_shape(initialize, jax.random.key(0))
-  layout = train_state.layout(shapes, parts.mesh)
+  layout = train_state.layout(shapes, mesh)
   return jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(
       shape.shape, shape.dtype, sharding=sharding

@@ -28,7 +28,10 @@ def all_finite(*trees: Any) -> jax.Array:
     for leaf in jax.tree.leaves(trees)
     if jnp.issubdtype(leaf.dtype, jnp.floating)
   ]
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+  flags = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])
+  # The least of them. XLA makes a chain of jnp.all(flags) and on a CPU has each
+  # of the hundreds of operations that read it form it again; a sort it does not.
+  return jnp.sort(flags)[0]
 
 
 def kept_unless(is_sound: jax.Array, old: Any, new: Any) -> Any:

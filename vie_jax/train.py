@@ -10,7 +10,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 from absl import logging
 from clu import parameter_overview
 
@@ -70,8 +69,9 @@ def _start(
   parts: Experiment,
   workdir: pathlib.Path,
   checkpoints: checkpoint.Checkpoints,
-  rule: optax.GradientTransformation,
-  steps: dict[str, Callable],
+  initialize: Callable[[jax.Array], train_state.TrainState],
+  shapes: train_state.TrainState,
+  fill_bank: Callable,
 ) -> tuple[train_state.TrainState, dict | None]:
   """The newest checkpoint's state and record, or a new state and None."""
 
@@ -81,7 +81,7 @@ def _start(
     if step == 0 and 'converted_from' in record:
       return record, None
     changed = run_record.check_record(record, **experiment.record(parts))
-    state = checkpoints.restore(step, experiment.state_shapes(parts, rule))
+    state = checkpoints.restore(step, shapes)
     for name, (old, new) in changed.items():
       logging.warning('config.%s was %r, is now %r.', name, old, new)
     return record, state
@@ -89,8 +89,8 @@ def _start(
   record, state = checkpoints.read_newest(read) or ({}, None)
   if state is None:
     is_converted = 'converted_from' in record
-    state = _first_state(parts, workdir, rule, is_converted=is_converted)
-    return _first_bank(parts, state, steps['fill_bank']), None
+    state = _first_state(parts, workdir, initialize, is_converted=is_converted)
+    return _first_bank(parts, state, fill_bank), None
   if record['damage']:
     experiment.go_on_counting(parts.train_damage, record['damage'])
   environment.warn_of_changes(
@@ -105,13 +105,12 @@ def _start(
 def _first_state(
   parts: Experiment,
   workdir: pathlib.Path,
-  rule: optax.GradientTransformation,
+  initialize: Callable[[jax.Array], train_state.TrainState],
   *,
   is_converted: bool,
 ) -> train_state.TrainState:
   """The state of a run that begins, with the weights it is to begin with."""
   watchdog.expect('the first weights', is_slow=True)
-  initialize = experiment.state_initializer(parts, rule)
   state = initialize(jax.random.key(parts.config.seed))
   where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
   if is_converted and parts.config.init_from == 'workdir':
@@ -362,15 +361,19 @@ def train_and_evaluate(
     )
     method = blueprint.method_of(config, parts.train.num_instances)
     rule, rate = build_optimizer(config)
+    initialize = experiment.state_initializer(parts, rule)
+    shapes = experiment.state_shapes(initialize, parts.mesh)
     steps = train_step.compile_steps(
-      experiment.state_shapes(parts, rule),
+      shapes,
       model=parts.model,
       optimizer=rule,
       augment=parts.augment,
       method=method,
       mesh=parts.mesh,
     )
-    state, record = _start(parts, folder, checkpoints, rule, steps)
+    state, record = _start(
+      parts, folder, checkpoints, initialize, shapes, steps['fill_bank']
+    )
     watchdog.expect('the state before the first step', is_slow=True)
     reporter = _Reporter(parts, folder, checkpoints, record, check_lock)
     stack.push(metric_log.closing(reporter.writer))

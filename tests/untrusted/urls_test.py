@@ -185,3 +185,28 @@ def test_compiled_programs_lie_where_nobody_else_writes(tmp_path, monkeypatch):
     assert used(tmp_path / 'file' / 'xla') is None
   finally:
     jax.config.update('jax_compilation_cache_dir', before)
+
+
+def test_small_programs_are_kept_unless_the_environment_says_otherwise(
+  tmp_path, monkeypatch
+):
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+
+  def least_seconds():
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 3.0)
+    compilation_cache.use(str(tmp_path / 'xla'))
+    return jax.config.jax_persistent_cache_min_compile_time_secs
+
+  variable = 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
+  try:
+    monkeypatch.delenv(variable, raising=False)
+    assert least_seconds() == compilation_cache.LEAST_SECONDS
+    monkeypatch.setenv(variable, '3')
+    assert least_seconds() == 3.0
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
