@@ -179,7 +179,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'modes': ('', 'ml_collections'),
   'program': (
-    'compilation_cache modes processes run_errors run_log',
+    'compilation_cache input_pipeline.frame_store modes processes run_errors '
+    'run_log',
     'jax ml_collections',
   ),
 }

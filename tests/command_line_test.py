@@ -104,3 +104,28 @@ def test_a_config_that_is_no_python_is_one_line(outcomes):
   assert code == 2
   assert said.count('\n') == 1
   assert 'README.md' in said
+
+
+@pytest.mark.parametrize('mode', ['train', 'knn_eval', 'retrieve'])
+def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
+  tmp_path, mode
+):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-X', 'importtime', 'main.py', CONFIG),
+      *(f'--mode={mode}', f'--workdir={tmp_path / "workdir"}'),
+      f'--config.dataset.dir={tmp_path / "nowhere"}',
+    ],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  lines = done.stderr.splitlines()
+  imports = [line for line in lines if line.startswith('import time:')]
+  said = [line for line in lines if line not in imports]
+  assert done.returncode == 2
+  assert f'no prepared data set at {tmp_path / "nowhere"}.' in said[-1]
+  assert any(line.endswith(' jax') for line in imports)
+  assert not any(line.endswith(' tensorflow') for line in imports)
+  assert not (tmp_path / 'workdir').exists()

@@ -20,6 +20,8 @@ MODES = {
   'train': 'train.train_and_evaluate',
 }
 """What main.py's `--mode` can be -> module and function."""
+READ_DATASET = ('knn_eval', 'retrieve', 'train')
+"""Those that open the data set at `config.dataset.dir`, whatever else is set."""
 
 
 def find(mode: str) -> Callable[[ml_collections.ConfigDict, str], None]:

@@ -1,6 +1,7 @@
 """One mode, from its start to its exit code: alone, or with other processes."""
 
 import json
+import os
 from collections.abc import Mapping
 
 import jax
@@ -9,11 +10,13 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vie_jax import compilation_cache, modes, run_errors, run_log
+from vie_jax.input_pipeline import frame_store
 from vie_jax.processes import (
   agreement,
   distributed,
   peers,
   preemption,
+  process_environment,
   watchdog,
 )
 
@@ -36,11 +39,12 @@ def run(
       `process_environment.find_start`.
     timeouts: seconds, see `distributed.Timeouts`.
   """
-  start = modes.find(mode)
   run_log.to_terminal()
   fault = config.fault
   compilation_cache.use()
   try:
+    _look_for_data(mode, config, choice)
+    start = modes.find(mode)
     with (
       preemption.SIGNALS.raising(),
       watchdog.Watchdog(fault.watchdog_seconds, fault.watchdog_slow_seconds),
@@ -52,6 +56,16 @@ def run(
     run_errors.leave(error, workdir)
     raise
   distributed.finish()
+
+
+def _look_for_data(mode, config, choice):
+  """Refuses a data set that is not there before the slow imports.
+
+  Of several processes, the others would wait for one that leaves here.
+  """
+  is_alone = process_environment.find_start(choice, os.environ) is None
+  if is_alone and mode in modes.READ_DATASET:
+    frame_store.check_is_there(config.dataset.dir)
 
 
 def _agree(mode, config, workdir):

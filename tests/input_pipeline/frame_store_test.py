@@ -241,6 +241,28 @@ def test_damage_is_named_with_path_and_remedy(dataset, damage, message):
   assert str(dataset) in str(caught.value)
 
 
+def test_a_data_set_that_is_there_is_looked_for_without_opening_it(dataset):
+  _garble_table(dataset)
+  frame_store.check_is_there(str(dataset))
+  frame_store.check_is_there('s3://nobody-asks/for-this')
+
+
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (shutil.rmtree, 'no prepared data set'),
+    (_remove_manifest, 'no complete data set'),
+  ],
+)
+def test_what_is_not_there_is_refused_alike(dataset, damage, message):
+  damage(dataset)
+  with pytest.raises(frame_store.DatasetError, match=message) as looked:
+    frame_store.check_is_there(str(dataset))
+  with pytest.raises(frame_store.DatasetError) as opened:
+    frame_store.FrameStore.open(str(dataset), 'train')
+  assert str(looked.value) == str(opened.value)
+
+
 def test_a_tfds_data_set_of_videos_is_prepared_first():
   with pytest.raises(
     frame_store.DatasetError,

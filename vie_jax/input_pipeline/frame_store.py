@@ -341,16 +341,47 @@ def _reader(shard):
   )
 
 
-def _read_manifest(directory):
-  """Reads dataset.json, whose presence says that the data set is complete."""
-  is_remote = _is_remote(directory)
+def check_is_there(directory: str) -> None:
+  """Refuses a folder that is none, or holds no complete data set, at once.
+
+  Args:
+    directory: str of a prepared data set; of a URL nothing is asked.
+
+  Raises:
+    DatasetError: with the remedy.
+  """
+  place = _place(directory)
+  if _is_remote(place):
+    return
+  _check_folder(place)
+  if not (place / 'dataset.json').exists():
+    raise _incomplete(place)
+
+
+def _check_folder(directory):
   # An object store has no folders: none is the same as an empty one.
-  if not is_remote and not directory.is_dir():
+  if not directory.is_dir():
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
       f'data/prepare.py {_preparation(str(directory))}", or name yours, as in '
       '--config.dataset.dir=PREPARED.'
     )
+
+
+def _incomplete(directory):
+  return DatasetError(
+    f'{directory} holds no complete data set: it has no dataset.json. If its '
+    'preparation was stopped, run that data/prepare.py command again; it '
+    'goes on. If it is a folder of videos, prepare them first: "python '
+    f'data/prepare.py folder --videos {directory} --out PREPARED".'
+  )
+
+
+def _read_manifest(directory):
+  """Reads dataset.json, whose presence says that the data set is complete."""
+  is_remote = _is_remote(directory)
+  if not is_remote:
+    _check_folder(directory)
   path = directory / 'dataset.json'
   try:
     if is_remote:
@@ -360,12 +391,7 @@ def _read_manifest(directory):
     else:
       manifest = json_text.read(path, max_bytes=_MAX_MANIFEST_BYTES)
   except FileNotFoundError:
-    raise DatasetError(
-      f'{directory} holds no complete data set: it has no dataset.json. If its '
-      'preparation was stopped, run that data/prepare.py command again; it '
-      'goes on. If it is a folder of videos, prepare them first: "python '
-      f'data/prepare.py folder --videos {directory} --out PREPARED".'
-    ) from None
+    raise _incomplete(directory) from None
   except (OSError, ValueError) as error:
     raise DatasetError(f'{path} cannot be read: {error}.') from error
   if not isinstance(manifest, dict):
