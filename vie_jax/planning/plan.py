@@ -140,9 +140,15 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
 
 
 def network_of(
-  config: ml_collections.ConfigDict, facts: dict
+  config: ml_collections.ConfigDict, facts: dict, *, platform: str = 'gpu'
 ) -> scaling.Network:
-  """What the cost of the config's network depends on; traced, not run."""
+  """What the cost of the config's network depends on; traced, not run.
+
+  Args:
+    config: see configs/default.py.
+    facts: of the network alone, see `describe.description`.
+    platform: whose ways count, see `activations.saved_bytes`.
+  """
   model, shape = blueprint.build_model(config), blueprint.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   variables = jax.eval_shape(
@@ -156,7 +162,9 @@ def network_of(
     num_statistics=sum(math.prod(leaf.shape) for leaf in statistics),
     optimizer_slots=_OPTIMIZER_SLOTS[config.optimizer.name],
     flops_per_clip=facts['forward_flops_per_clip'],
-    activation_bytes_per_clip=activations.saved_bytes(model, variables, shape),
+    activation_bytes_per_clip=activations.saved_bytes(
+      model, variables, shape, platform=platform
+    ),
     # The window of every frame, the crop's four numbers and the index.
     input_bytes_per_clip=shape[0] * window * window * 3 + 5 * scaling.WORD,
     is_bfloat16=config.model.dtype == 'bfloat16',
