@@ -6,7 +6,8 @@
 
 libtpu compiles for a TPU without one. What it plans for a device is compared
 with the plan that `--mode=describe --config.plan.videos=N` makes: MiB of a
-step, arguments and temporary arrays, over those that the formulas of
+step, arguments, results that do not take their place and temporary arrays, over
+those that the formulas of
 docs/scaling.md expect. Steps are those of a run: crop and colour noise, network,
 objective, update, of the config's batch, in bfloat16. Nothing is run.
 """
@@ -98,7 +99,12 @@ def _report(name, topology, options, report):
     say = functools.partial(report.add, case, step)
     say('compile s', time.perf_counter() - started)
     memory = compiled.memory_analysis()
-    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    peak = (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes
+      + memory.temp_size_in_bytes
+    )
     expected = planned['peak_bytes_per_device'][_PLANNED[step]]
     say('arguments MiB', memory.argument_size_in_bytes / _MIB)
     say('temporary MiB', memory.temp_size_in_bytes / _MIB)
@@ -116,7 +122,7 @@ def _lowering(config, mesh):
   """A function that lowers a step of a training for the mesh."""
   model = blueprint.build_model(config)
   rule = optimizer.build(
-    'sgd',
+    config.optimizer.name,
     optax.constant_schedule(config.optimizer.learning_rate),
     momentum=config.optimizer.momentum,
     weight_decay=config.optimizer.weight_decay,

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from vie_jax import device_augment, optimizer, sharding, train_state, train_step
 from vie_jax.models import networks
-from vie_jax.objective import memory_bank
+from vie_jax.objective import kmeans, memory_bank
 
 NUM_VIDEOS = 300
 BATCH = 16
@@ -178,6 +179,76 @@ def test_state_keeps_its_layout_and_no_step_recompiles(mesh8, name, caplog):
 def test_clusterings_start_anew_unless_the_method_says_otherwise():
   _, steps = compiled(1)
   assert steps['recluster_again'] is steps['recluster']
+
+
+def bank_state(mesh, num_clusterings):
+  """What a clustering reads and writes of a state, without a network."""
+  rows = memory_bank.num_rows(NUM_VIDEOS, mesh.size)
+  bank = memory_bank.init_uniform(jax.random.key(4), rows, 16)
+  labels = jnp.zeros((num_clusterings, rows), jnp.int32)
+  return train_state.TrainState(
+    **{field.name: () for field in dataclasses.fields(train_state.TrainState)}
+  ).replace(
+    bank=jax.device_put(bank, sharding.rows(mesh)),
+    cluster_labels=jax.device_put(labels, sharding.columns(mesh)),
+  )
+
+
+def fit(state, mesh, number, num_iterations, last_labels=None):
+  """Labels and objective of one clustering alone."""
+  found = jax.jit(
+    functools.partial(
+      kmeans.fit,
+      num_videos=NUM_VIDEOS,
+      num_clusters=METHOD.num_clusters,
+      num_iterations=num_iterations,
+      mesh=mesh,
+    )
+  )(state.bank, key=jax.random.key(1234 + number), last_labels=last_labels)
+  return np.asarray(found.labels), float(found.objective[-1])
+
+
+def cluster(state, mesh, *, is_first, warm_iterations):
+  method = dataclasses.replace(METHOD, kmeans_warm_iterations=warm_iterations)
+  return jax.jit(
+    functools.partial(
+      train_step.recluster, method=method, mesh=mesh, is_first=is_first
+    )
+  )(state)
+
+
+def test_each_clustering_begins_with_rows_of_its_own(mesh):
+  state = bank_state(mesh, 3)
+  found, metrics = cluster(state, mesh, is_first=True, warm_iterations=2)
+  labels = np.asarray(found.cluster_labels)
+  objectives = []
+  for number in range(3):
+    expected, objective = fit(state, mesh, number, METHOD.kmeans_iterations)
+    np.testing.assert_array_equal(labels[number], expected)
+    objectives.append(objective / NUM_VIDEOS)
+  assert float(metrics['health/kmeans_objective']) == pytest.approx(
+    np.mean(objectives), rel=1e-5
+  )
+  videos = labels[:, :NUM_VIDEOS]
+  for one, other in ((0, 1), (0, 2), (1, 2)):
+    assert not np.array_equal(videos[one], videos[other])
+
+
+def test_a_later_clustering_goes_on_from_its_own_labels_if_it_is_warm(mesh):
+  state = bank_state(mesh, 2)
+  state, _ = cluster(state, mesh, is_first=True, warm_iterations=1)
+  # Videos move between clusterings.
+  moved = jnp.roll(state.bank, 1, axis=1) * 0.3 + state.bank
+  state = state.replace(bank=jax.device_put(moved, sharding.rows(mesh)))
+  warm, _ = cluster(state, mesh, is_first=False, warm_iterations=1)
+  cold, _ = cluster(state, mesh, is_first=False, warm_iterations=0)
+  for number in range(2):
+    before = state.cluster_labels[number]
+    expected, _ = fit(state, mesh, number, 1, last_labels=before)
+    np.testing.assert_array_equal(warm.cluster_labels[number], expected)
+    anew, _ = fit(state, mesh, number, METHOD.kmeans_iterations)
+    np.testing.assert_array_equal(cold.cluster_labels[number], anew)
+    assert not np.array_equal(expected, anew)
 
 
 def embeddings_before(state, batch):

@@ -121,6 +121,19 @@ def test_a_large_mean_does_not_cancel_the_variance(mean, running_mean):
   )
 
 
+def test_a_variance_that_rounds_below_zero_is_zero():
+  constant = np.linspace(1000, 1001, 64, dtype=np.float32)
+  x = np.broadcast_to(constant, (4, 1, 3, 3, 64))
+  # In one pass, as the layer forms it, some come out far below zero.
+  of_squares = np.mean(x**2, axis=(0, 1, 2, 3)) - np.mean(x, (0, 1, 2, 3)) ** 2
+  assert of_squares.min() < -1e-2
+  layer = batch_norm.BatchNormRelu(0.0)
+  variables = layer.init(jax.random.key(0), x, train=True)
+  y, updated = layer.apply(variables, x, train=True, mutable='batch_stats')
+  assert np.isfinite(y).all()
+  assert (np.asarray(updated['batch_stats']['var']) >= 0).all()
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_the_gradient_is_that_of_the_written_out_formula(x, variables, dtype):
   weight = jax.random.normal(jax.random.key(2), SHAPE)

@@ -27,6 +27,27 @@ def test_each_platform_has_its_way(platform, operation):
 )
 def test_one_way_alone_is_traced_for_a_count(platform, primitive):
   with platform_choice.only(platform):
-    (equation,) = jax.make_jaxpr(lambda x: double(x))(jnp.ones(3)).eqns
+    (equation,) = jax.make_jaxpr(double)(jnp.ones(3)).eqns
   assert equation.primitive.name == primitive
-  assert len(jax.make_jaxpr(lambda x: double(x))(jnp.ones(3)).eqns) > 1
+  assert len(jax.make_jaxpr(double)(jnp.ones(3)).eqns) > 1
+
+
+def test_what_was_traced_before_is_traced_again_for_a_count():
+  @jax.jit
+  def inner(x):
+    return double(x)
+
+  def outer(x):
+    return inner(x)
+
+  def primitives(function):
+    return str(jax.make_jaxpr(function)(jnp.ones(3)))
+
+  whole = primitives(outer)
+  assert 'cond' in whole
+  for platform, has_product in (('cpu', False), ('gpu', True)):
+    with platform_choice.only(platform):
+      alone = primitives(outer)
+    assert 'cond' not in alone
+    assert (' mul ' in alone) == has_product
+  assert primitives(outer) == whole

@@ -157,6 +157,32 @@ def test_a_split_moves_the_halves_apart_along_all_axes():
   np.testing.assert_allclose(moved[1], [1.0, 1.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize('sizes', [[10, 0, 0, 0], [0, 0, 10, 0]])
+def test_pieces_of_one_donor_all_differ(sizes):
+  sizes = jnp.asarray(sizes, jnp.int32)
+  # Where the empty ones were does not matter.
+  centroids = jnp.where((sizes > 0)[:, None], jnp.asarray([[2.0, 4.0]]), 9.0)
+  sums = centroids * sizes.astype(jnp.float32)[:, None]
+  moved = np.asarray(kmeans._move(centroids, sums, sizes))
+  e = np.arange(1, 4) / 1024
+  np.testing.assert_allclose(
+    moved[np.asarray(sizes) == 0],
+    np.stack([2 * (1 + e), 4 * (1 - e)], axis=1),
+    rtol=1e-6,
+  )
+
+
+def test_a_row_that_is_not_finite_belongs_to_one_of_the_clusters(mesh):
+  points = np.random.default_rng(0).standard_normal((1100, 4))
+  points[17] = np.nan
+  labels = fit(
+    points.astype(np.float32), mesh, num_clusters=5, num_iterations=0
+  ).labels
+  labels = np.asarray(labels)[:1100]
+  assert labels.min() >= 0
+  assert labels.max() < 5
+
+
 def test_as_many_clusters_as_videos_is_fine_and_more_are_refused(mesh8):
   points = np.random.default_rng(0).standard_normal((20, 4))
   points = points.astype(np.float32)

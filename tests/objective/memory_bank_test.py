@@ -30,9 +30,26 @@ def test_rows_hold_all_videos_and_split_evenly(devices):
     assert rows % memory_bank.ROW_MULTIPLE == 0
 
 
-def test_rows_are_the_same_on_any_power_of_two_devices():
-  rows = {memory_bank.num_rows(2500, 2**p) for p in range(11)}
-  assert rows == {3072}
+@pytest.mark.parametrize(
+  ('videos', 'expected'),
+  [
+    (2500, 3072),
+    (131_071, 131_072),
+    (131_073, 133_120),
+    (239_888, 241_664),
+    (10**7, 77 * 2**17),
+    (10**9, 7630 * 2**17),
+  ],
+)
+def test_rows_are_the_same_on_any_power_of_two_devices(videos, expected):
+  rows = {memory_bank.num_rows(videos, 2**p) for p in range(11)}
+  assert rows == {expected}
+  assert expected - videos < max(1024, videos / 64)
+
+
+def test_rows_of_a_device_of_many_are_whole_groups_of_columns():
+  for videos, devices in ((239_888, 16), (10**6, 64), (10**7, 1024)):
+    assert memory_bank.num_rows(videos, devices) // devices % 128 == 0
 
 
 def test_initial_rows_are_bounded_as_the_official_ones_and_near_unit_norm():

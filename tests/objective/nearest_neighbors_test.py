@@ -6,7 +6,7 @@ import pytest
 from objective import losses_case
 
 from vie_jax import sharding
-from vie_jax.objective import nearest_neighbors
+from vie_jax.objective import nearest_neighbors, row_blocks
 
 
 def search(bank, query, k, mesh, **options):
@@ -62,17 +62,22 @@ def test_blocks_of_any_size_give_the_same_neighbors(mesh, batch, rows, k):
 
 @pytest.mark.parametrize('number', [1488, 1491, 1503])
 @pytest.mark.parametrize('k', [1, 2, 5])
-def test_padding_that_shares_a_group_with_videos_takes_no_place(number, k):
-  # A row beyond the videos is better than all of them, and so are those that
-  # the block before has searched already: the maxima of two groups mislead.
+@pytest.mark.parametrize('rows', [2000, 2008])
+def test_padding_that_shares_a_group_with_videos_takes_no_place(
+  rows, number, k
+):
+  # A row beyond the videos is better than all of them, and so are, of 2,008
+  # rows, those that the block before has searched already: the maxima of two
+  # groups mislead.
   mesh = sharding.make_mesh(1)
   rng = np.random.default_rng(number)
-  bank = rng.standard_normal((2000, 4)).astype(np.float32)
+  bank = rng.standard_normal((rows, 4)).astype(np.float32)
   query = rng.standard_normal((3, 4)).astype(np.float32)
   bank[number:] = 100 * query[0]
   order = np.argsort(-(query @ bank[:number].T), axis=1, kind='stable')[:, :k]
-  for block in (2000, 512, 717):
-    assert nearest_neighbors.is_grouped(block // 16 * 16, k)
+  for block in (rows, 512, 717):
+    size = row_blocks.rows_of_block(rows, block)
+    assert nearest_neighbors.is_grouped(size, k) == (size != 2008)
     _, index = jax.jit(
       functools.partial(
         nearest_neighbors.top_k,

@@ -86,6 +86,7 @@ EFFECTS = {  # field -> (other value, a figure that it changes)
   'objective.product_bytes': (2**20, 'peak_bytes_per_device.local_aggregation'),
   'local_aggregation.num_clusterings': (3, 'bytes_per_device.cluster_labels'),
   'local_aggregation.recluster_every_steps': (10, 'days'),
+  'local_aggregation.kmeans_warm_iterations': (3, 'kmeans_seconds'),
   'instance_recognition.loss': (
     'softmax',
     'sent_bytes_per_device.instance_recognition',

@@ -1,12 +1,12 @@
 """One computation in several ways, of which each kind of device has its own."""
 
 import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 
-_ONLY = contextvars.ContextVar('only', default=None)
+# A context of JAX's own: what is traced in it is not taken for what is not.
+_ONLY = jax.make_user_context(default_value=None)
 
 
 def by_platform(*arguments, cpu: Callable, others: Callable):
@@ -20,21 +20,16 @@ def by_platform(*arguments, cpu: Callable, others: Callable):
   Returns:
     What the way of the device does.
   """
-  only = _ONLY.get()
+  only = _ONLY.value
   if only is None:
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=others)
   return (cpu if only == 'cpu' else others)(*arguments)
 
 
-@contextlib.contextmanager
-def only(platform: str) -> Iterator[None]:
+def only(platform: str) -> contextlib.AbstractContextManager[None]:
   """Traces one way alone, for whoever counts what a program does.
 
   Args:
     platform: 'cpu', or any other kind of device.
   """
-  token = _ONLY.set(platform)
-  try:
-    yield
-  finally:
-    _ONLY.reset(token)
+  return _ONLY(platform)

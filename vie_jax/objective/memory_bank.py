@@ -22,6 +22,10 @@ AXIS = sharding.DATA_AXIS
 ROW_MULTIPLE = 1024
 """Rows are padded to a multiple of this, whatever the number of devices, so
 that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""
+ROW_LARGEST_MULTIPLE = 2**17
+"""Of many videos, rows are padded to a larger multiple, up to this one: then
+the rows of a device are whole groups and blocks, see `row_blocks.MULTIPLE`."""
+_LEAST_MULTIPLES = 64
 GATHERED_BYTES = 2**28
 """Bytes of gathered rows that a device holds at a time. More are gathered in a
 loop."""
@@ -31,10 +35,18 @@ _WHOLE = PartitionSpec()
 
 
 def num_rows(num_videos: int, num_devices: int) -> int:
-  """Rows of a bank for `num_videos`, padding included."""
-  multiple = ROW_MULTIPLE
+  """Rows of a bank for `num_videos`, padding included.
+
+  Of 131,072 videos and more, padding is less than a 64th.
+  """
+  step = ROW_MULTIPLE
+  while 2 * step * _LEAST_MULTIPLES <= num_videos and (
+    step < ROW_LARGEST_MULTIPLE
+  ):
+    step *= 2
+  multiple = step
   while multiple % num_devices:
-    multiple += ROW_MULTIPLE
+    multiple += step
   return -(-num_videos // multiple) * multiple
 
 

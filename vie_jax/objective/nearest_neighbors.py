@@ -8,7 +8,7 @@ from vie_jax import sharding
 from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
-GROUP = row_blocks.MULTIPLE
+GROUP = 16
 """Rows whose best one stands for all of them, in the first part of a search."""
 LANES = 128
 """Numbers that the last axis of an array is filled up to on a TPU."""
@@ -101,15 +101,15 @@ def _best_columns(products, is_video, k):
   Columns are masked after the search for groups: a mask on the products is a
   second matrix of them wherever XLA does not fuse it into the maxima, as on a
   CPU. At most two groups hold columns of both kinds, where the block before
-  ends and where padding begins. Their maxima may be too large, so that two
-  groups more are taken.
+  ends and where padding begins. Their maxima may be too large; with two groups
+  more the k best columns of the block are found nevertheless.
   """
   batch, num_columns = products.shape
   if not is_grouped(num_columns, k):
     products = jnp.where(is_video[None, :], products, -jnp.inf)
     return jax.lax.top_k(products, k)
 
-  def by_platform(for_tpu, for_others, *arguments):
+  def tpu_or(for_others, for_tpu, *arguments):
     if num_columns % LANES:
       return for_others(*arguments)
     return jax.lax.platform_dependent(
@@ -117,13 +117,11 @@ def _best_columns(products, is_video, k):
     )
 
   is_video = is_video.reshape(-1, GROUP)
-  maxima = by_platform(maxima_of_groups_on_tpu, maxima_of_groups, products)
+  maxima = tpu_or(maxima_of_groups, maxima_of_groups_on_tpu, products)
   maxima = jnp.where(jnp.any(is_video, axis=1)[None], maxima, -jnp.inf)
   _, group = jax.lax.top_k(maxima, k + 2)
   group = jnp.sort(group, axis=1)
-  value = by_platform(
-    columns_of_groups_on_tpu, columns_of_groups, products, group
-  )
+  value = tpu_or(columns_of_groups, columns_of_groups_on_tpu, products, group)
   value = jnp.where(is_video[group], value, -jnp.inf).reshape(batch, -1)
   value, place = jax.lax.top_k(value, k)
   group = jnp.take_along_axis(group, place // GROUP, axis=1)

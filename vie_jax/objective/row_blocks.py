@@ -16,14 +16,29 @@ Carry = TypeVar('Carry')
 
 PRODUCT_BYTES = 2**30
 """Bytes of the largest block of float32 products on a device."""
-MULTIPLE = 16
-"""Of several blocks, the rows of each are a multiple of this where they may:
-`nearest_neighbors` searches whole groups of them."""
+MULTIPLE = 128
+"""Of several blocks, the rows of each are a multiple of this if that many fit:
+`nearest_neighbors` searches whole groups of them, and TPUs lay so many side by
+side."""
 
 
 def rows_of_products(batch_size: int, product_bytes: int) -> int:
   """Rows whose products with a batch take so many bytes, one at least."""
   return max(1, product_bytes // (4 * batch_size))
+
+
+def rows_of_block(num_rows: int, most_rows: int) -> int:
+  """Rows of each of the fewest equal blocks, which may overlap.
+
+  Args:
+    num_rows: rows on a device.
+    most_rows: the most rows of a block.
+  """
+  if num_rows <= most_rows:
+    return num_rows
+  most_rows = most_rows // MULTIPLE * MULTIPLE or most_rows
+  evenly = -(-num_rows // -(-num_rows // most_rows))
+  return min(-(-evenly // MULTIPLE) * MULTIPLE, most_rows)
 
 
 def fold(
@@ -49,12 +64,10 @@ def fold(
   Returns:
     The carry after the last block. One block is computed without a loop.
   """
-  num_blocks = -(-num_rows // min(block_rows, num_rows))
-  if num_blocks == 1:
+  block = rows_of_block(num_rows, block_rows)
+  if block == num_rows:
     row = jnp.arange(num_rows, dtype=jnp.int32)
     return step(carry, row, jnp.ones((num_rows,), bool))
-  evenly = -(-num_rows // num_blocks)
-  block = min(-(-evenly // MULTIPLE) * MULTIPLE, block_rows)
   offset = jnp.arange(block, dtype=jnp.int32)
 
   def body(carry, number):
@@ -64,7 +77,7 @@ def fold(
 
   if is_differentiated:
     body = jax.checkpoint(body)
-  numbers = jnp.arange(num_blocks, dtype=jnp.int32)
+  numbers = jnp.arange(-(-num_rows // block), dtype=jnp.int32)
   return jax.lax.scan(body, carry, numbers)[0]
 
 

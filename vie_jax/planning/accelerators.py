@@ -90,8 +90,8 @@ _DATA_SHEET = 'NVIDIA data sheet, SXM, without sparsity; network: '
 _TPU_PAGE = 'docs.cloud.google.com/tpu/docs/'
 ACCELERATORS = {
   'v100': _gpu(
-    # Tensor cores multiply float16; there is no TF32.
-    125,
+    # Its tensor cores multiply float16 only.
+    15.7,
     15.7,
     15.7,
     32,

@@ -134,7 +134,8 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     num_neighbors=method.num_neighbors,
     num_clusters=method.num_clusters,
     num_clusterings=config.local_aggregation.num_clusterings,
-    kmeans_iterations=method.kmeans_iterations,
+    # The first clustering of a run is a cold one in either case.
+    kmeans_iterations=method.kmeans_warm_iterations or method.kmeans_iterations,
     product_bytes=method.product_bytes,
   )
 

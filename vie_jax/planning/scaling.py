@@ -31,7 +31,7 @@ class Sizes:
     num_neighbors: K.
     num_clusters: C.
     num_clusterings: R.
-    kmeans_iterations: I.
+    kmeans_iterations: I, of all clusterings but the first.
     product_bytes: the largest matrix of products on a device.
   """
 
@@ -56,10 +56,8 @@ class Sizes:
   @property
   def block_rows(self) -> int:
     """Rows whose products with the batch exist at a time."""
-    return min(
-      self.local_rows,
-      row_blocks.rows_of_products(self.batch_size, self.product_bytes),
-    )
+    most = row_blocks.rows_of_products(self.batch_size, self.product_bytes)
+    return row_blocks.rows_of_block(self.local_rows, most)
 
   @property
   def is_grouped(self) -> bool:
