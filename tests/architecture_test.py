@@ -47,7 +47,7 @@ WITHOUT_TENSORFLOW = [
 ALLOWED = {  # module or folder -> (own code, outside packages)
   'environment': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
-  'finite': ('sharding', 'jax numpy'),
+  'finite': ('models.platform_choice sharding', 'jax numpy'),
   'skipped_steps': ('finite', 'jax ml_collections numpy'),
   'objective': ('objective sharding', 'jax numpy'),
   'models': ('models untrusted', 'jax flax numpy'),

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vie_jax import sharding
+from vie_jax.models import platform_choice
 
 FLAG = 'is_skipped'
 """Name of the metric, a bool scalar, by which a step says that it changed
@@ -29,9 +30,11 @@ def all_finite(*trees: Any) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jnp.floating)
   ]
   flags = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])
-  # The least of them. XLA makes a chain of jnp.all(flags) and on a CPU has each
-  # of the hundreds of operations that read it form it again; a sort it does not.
-  return jnp.sort(flags)[0]
+  # Of jnp.all XLA makes a chain, and on a CPU has each of the hundreds of
+  # operations that read the flag form it again; a sort it does not.
+  return platform_choice.by_platform(
+    flags, cpu=lambda flags: jnp.sort(flags)[0], others=jnp.all
+  )
 
 
 def kept_unless(is_sound: jax.Array, old: Any, new: Any) -> Any:
