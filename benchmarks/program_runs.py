@@ -16,7 +16,7 @@ NEVER = 10**9
 # the message.
 _PHASES = (
   ('imports and data set', re.compile(r'Data set ')),
-  ('first state', re.compile(r'Config:')),
+  ('first state', re.compile(r' parameters, listed ')),
   ('first evaluation', re.compile(r'\[0\] ')),
   ('first batch', re.compile(r'Compiling the step of ')),
   ('compilation and first step', re.compile(r'\[1\] .*train/loss')),

@@ -302,16 +302,18 @@ def _warnings(manifest, duplicates, hashes):
   total = manifest['splits']['val']['videos']
   if same or alike or mirrored:
     text = (
-      f'{same + alike + mirrored:,} of {total:,} validation videos are in '
-      f'train, too: {same:,} the same, {alike:,} that look the same, '
-      f'{mirrored:,} that look the same mirrored.'
+      f'Validation videos, of {total:,}, that train has, too: {same:,}. That '
+      f'look like one of train: {alike:,}; mirrored: {mirrored:,}.'
     )
     flat = np.zeros(len(duplicates.same_in_train), bool)
     flat[duplicates.featureless] = True
     featureless = int((flat & duplicates.same_in_train).sum())
     if featureless:
       text += f' Nothing, such as black, is to be seen in {featureless:,}.'
-    found.append(f'{text} Accuracies on them say little about new videos.')
+    found.append(
+      f'{text} Accuracies on videos of train say little about new ones; those '
+      'that look alike are shown below, and may be others.'
+    )
   if duplicates.is_cut:
     found.append(
       f'More than {near_duplicates.MAX_PAIRS:,} pairs of videos look alike; '

@@ -157,3 +157,26 @@ logging.info('The end.')
   said = said_by('/lib/s3fs/core.py', 'Something else')
   assert 'Something else' in said
   assert 'no room' in said
+
+
+def test_what_is_long_is_in_the_file_alone(tmp_path):
+  program = """
+import sys
+from absl import logging
+from vie_jax import run_log
+
+logging.use_absl_handler()
+run_log.to_terminal()
+run_log.to_file_alone('Nowhere: 100 %s.')
+run_log.to_file(sys.argv[1])
+run_log.to_file_alone('Config:\\n{\\n  "share": "100 %s"\\n}')
+logging.info('The end.')
+"""
+  said = tiny_run.run([sys.executable, '-c', program, str(tmp_path)])
+  assert said.splitlines()[-1].endswith(' The end.')
+  for word in ('Nowhere', 'Config', 'share'):
+    assert word not in said
+  first, *rest, last = lines(tmp_path)
+  assert first.endswith(' Config:')
+  assert rest == ['  {', '    "share": "100 %s"', '  }']
+  assert last.endswith(' The end.')

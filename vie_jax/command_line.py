@@ -44,6 +44,8 @@ def reason_of(error: Exception) -> str:
   lines = [line.strip() for line in message.split('\n') if line.strip()]
   # A config file that fails brings its traceback; its last line says it.
   reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
+  if 'Flag --config must have a value' in reason:
+    return 'there is no --config, such as --config=configs/vie_slowfast.py.'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
   return reason

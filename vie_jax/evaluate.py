@@ -223,8 +223,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     )
   for column, figures in accuracy.items():
     logging.info(
-      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (most frequent class '
-      '%.1f %%).',
+      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (chance %.1f %%).',
       column,
       100 * figures['top1'],
       100 * figures['clip_top1'],

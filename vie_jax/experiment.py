@@ -251,19 +251,21 @@ def dataset_facts(parts: Experiment) -> dict:
 
 
 def chance(parts: Experiment) -> dict[str, float]:
-  """Accuracy of always naming the training videos' most frequent class.
+  """Accuracy without looking: of always naming one class, or of guessing.
 
   Returns:
-    label column -> share of the validation videos; a column that they have no
-    labels of is left out.
+    label column -> share of the validation videos that are of the training
+    videos' most frequent class, at least one in so many classes; a column that
+    they have no labels of is left out.
   """
   found, videos = {}, parts.train.distinct_videos()
   for column in parts.label_columns:
     train, val = videos.label(column)[0], parts.val.label(column)[0]
     val = val[val >= 0]
     if val.size:
-      frequent = np.bincount(train[train >= 0], minlength=1).argmax()
-      found[column] = float((val == frequent).mean())
+      counts = np.bincount(train[train >= 0], minlength=1)
+      named = float((val == counts.argmax()).mean())
+      found[column] = max(named, 1 / max(1, np.count_nonzero(counts)))
   return found
 
 

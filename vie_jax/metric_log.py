@@ -369,7 +369,20 @@ def make_safe(writer: Writers) -> bool:
 
 
 class _ScalarsToLog(metric_writers.LoggingWriter):
-  """Logs scalars; long texts are for TensorBoard."""
+  """Logs scalars; long texts are for TensorBoard.
+
+  Speed is told of in the line of progress.
+  """
+
+  def write_scalars(self, step, scalars):
+    """Logs figures of a step."""
+    told = {
+      name: value
+      for name, value in scalars.items()
+      if name not in ('steps_per_sec', 'uptime')
+    }
+    if told:
+      super().write_scalars(step, told)
 
   def write_texts(self, *unused_args):
     """Not kept here."""

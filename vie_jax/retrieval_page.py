@@ -236,8 +236,10 @@ def _table_caption(settings: dict) -> str:
   return (
     'Recall@k is how often at least one of the k nearest training videos has '
     'the label of the video looked up; kNN top-1 is how often the label that '
-    f'the {settings["num_voters"]} nearest vote for is the right one. Chance: '
-    'neighbours drawn at random, and always naming the most frequent label.'
+    f'the {settings["num_voters"]} nearest vote for is the right one, by the '
+    'mean embedding of each video; --mode=knn_eval has its clips vote one by '
+    'one. Chance: neighbours drawn at random, and always naming the most '
+    'frequent label, or guessing.'
   )
 
 

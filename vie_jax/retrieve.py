@@ -253,7 +253,7 @@ def _write_page(path: pathlib.Path, page: gallery.Page) -> None:
 def _log_figures(written: dict) -> None:
   for column, recall in written['recall'].items():
     logging.info(
-      'Recall on %s: %s; kNN top-1 %.1f %% (most frequent class %.1f %%).',
+      'Recall on %s: %s; kNN top-1 %.1f %% (chance %.1f %%).',
       column,
       ', '.join(f'@{k} {100 * share:.1f} %' for k, share in recall.items()),
       100 * written['accuracy'][column]['knn']['top1'],

@@ -16,6 +16,7 @@ from vie_jax.untrusted import text
 FILE_NAME = 'train.log'
 # That wait for room in memory.
 _MOST_BYTES = 2**20
+_IS_LONG = 'is_long'
 _NOISY = (
   f'{os.sep}orbax{os.sep}',
   f'{os.sep}etils{os.sep}',
@@ -39,6 +40,10 @@ def _is_ours(record: python_logging.LogRecord) -> bool:
   return not is_noise or (
     record.levelno >= python_logging.ERROR and not is_said
   )
+
+
+def _is_for_terminal(record: python_logging.LogRecord) -> bool:
+  return _is_ours(record) and not getattr(record, _IS_LONG, False)
 
 
 def _say_unraisable(unraisable) -> None:
@@ -119,9 +124,18 @@ def to_terminal(mark: str = '') -> None:
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(_formatter(mark))
-  if _is_ours not in handler.filters:
-    handler.addFilter(_is_ours)
+  if _is_for_terminal not in handler.filters:
+    handler.addFilter(_is_for_terminal)
   sys.unraisablehook = _say_unraisable
+
+
+def to_file_alone(message: str) -> None:
+  """Logs what is too long for a terminal, where there is a file, see `to_file`.
+
+  Args:
+    message: of any number of lines.
+  """
+  logging.get_absl_logger().info(message, extra={_IS_LONG: True})
 
 
 def to_file(workdir: str | os.PathLike, process: int = 0) -> None:

@@ -263,6 +263,10 @@ class _Reporter:
       },
     )
 
+  def is_at_save(self, step: int) -> bool:
+    """Whether `step` is the newest saved one, or nothing is done or saved."""
+    return step == (self._checkpoints.latest_step or 0)
+
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
     self._checkpoints.wait()
@@ -304,12 +308,16 @@ def _describe(
 ) -> None:
   """Writes the resolved config and the list of parameters."""
   config = json.dumps(experiment.record(parts)['config'], indent=2)
-  logging.info('Config:\n%s', config)
+  overview = parameter_overview.get_parameter_overview(
+    state.params, include_stats=False
+  )
+  run_log.to_file_alone(f'Config:\n{config}')
+  run_log.to_file_alone(f'Parameters:\n{overview}')
   logging.info(
-    'Parameters:\n%s',
-    parameter_overview.get_parameter_overview(
-      state.params, include_stats=False
-    ),
+    '%s: %s parameters, listed with the config in %s.',
+    parts.config.model.name,
+    f'{parameter_overview.count_parameters(state.params):,}',
+    workdir / run_log.file_name(jax.process_index()),
   )
   reporter.writer.write_texts(
     int(state.step), {'config': f'```\n{config}\n```'}

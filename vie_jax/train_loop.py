@@ -1,5 +1,6 @@
 """The loop of a pretraining: batches, k-means, steps, and when to report."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -31,6 +32,9 @@ class Reporter(Protocol):
     self, state: train_state.TrainState, *, evaluation_is_due: bool
   ) -> None:
     """Saves a state, unless that is done."""
+
+  def is_at_save(self, step: int) -> bool:
+    """Whether `step` is the newest saved one, or nothing is done or saved."""
 
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
@@ -146,13 +150,19 @@ class Loop:
         objective.replace('_', ' '),
       )
     watchdog.expect(f'step {step + 1}', is_slow=is_new)
-    with step_trace.phase('step'):
+    with step_trace.phase('step'), self._signals_in_a_step(step, is_new):
       state, metrics = self.steps[objective](state, batch)
     metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
     # Never more than one step ahead of the device: batches take memory.
     with step_trace.phase('wait for step before'):
       reporter.skipped.settle(all_but=1)
     return state, metrics
+
+  def _signals_in_a_step(self, step, is_new):
+    """A compilation is not waited for where no step would be lost."""
+    if is_new and self.reporter.is_at_save(step):
+      return preemption.SIGNALS.leaving()
+    return contextlib.nullcontext()
 
   def _recluster(self, state, *, is_first):
     """Runs k-means and writes what became of the clusters."""

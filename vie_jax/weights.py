@@ -134,9 +134,11 @@ def load(
   _warn_of_own(config, pathlib.Path(workdir))
   if not sources:
     found = loader.load(config.init_from, config.model.name, model)
-    logging.info(
-      'Weights: step %d of %s.', found.step, found.workdir or config.init_from
-    )
+    source = found.workdir or config.init_from
+    if source == 'random':
+      logging.info('Weights: untrained.')
+    else:
+      logging.info('Weights: step %d of %s.', found.step, source)
     return found
   streams = network_names.STREAMS[config.model.name]
   found = {}

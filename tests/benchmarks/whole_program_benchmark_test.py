@@ -16,7 +16,7 @@ def trace_shares(monkeypatch):
 def test_the_phases_of_a_start_follow_the_log_and_add_up(program_runs):
   said = [
     (4.0, '2026-01-01 00:00:00 Data set demo: 36 training videos.'),
-    (5.0, '2026-01-01 00:00:00 Config:'),
+    (5.0, '2026-01-01 00:00:00 vie_single: 9 parameters, listed with'),
     (5.5, '  "seed": 0,'),
     (7.5, '2026-01-01 00:00:00 [0] knn/motion_top1=0.1, eval/seconds=1'),
     (7.75, '2026-01-01 00:00:00 Compiling the step of instance recognition.'),

@@ -42,6 +42,10 @@ BODIES = {
   'checking': 'with signals.deferring(): work(); signals.check()',
   # Never comes back to Python, as a long compilation.
   'busy': 'with signals.deferring(): say("ready"); stir()',
+  'leaving': 'with signals.deferring(), signals.leaving(): say("ready"); stir()',
+  # Heard before, and not to be waited for.
+  'late': 'with signals.deferring():\n    work()\n    with signals.leaving(): '
+  'say("too late")',
 }
 
 
@@ -85,14 +89,18 @@ def outcome(mode, *numbers):
     ('checking', [signal.SIGINT], 130, ['polled', 'stopped']),
     ('checking', [signal.SIGHUP], 75, ['polled', 'stopped']),
     ('busy', [signal.SIGINT, signal.SIGINT], 130, []),
+    ('leaving', [signal.SIGTERM], 75, []),
+    ('leaving', [signal.SIGINT], 130, []),
+    ('late', [signal.SIGTERM], 75, ['polled']),
     ('busy', [signal.SIGTERM, signal.SIGINT, signal.SIGINT], 130, []),
   ],
 )
 def test_what_becomes_of_a_signal(mode, numbers, code, said):
   found, lines, log = outcome(mode, *numbers)
   assert (found, lines) == (code, said), log
-  if mode != 'starting':
-    assert f'{numbers[0].name}: stopping' in log
+  words = {'starting': '', 'leaving': 'leaving at once'}.get(mode, 'stopping')
+  assert not words or f'{numbers[0].name}: {words}' in log
+  assert ('leaving at once' in log) == (mode in ('leaving', 'late'))
 
 
 # As in the background of a shell, and below nohup.

@@ -40,7 +40,8 @@ class LabelledData:
     facts: of the data set, for `result.json`.
     classes: label column -> names of its classes.
     chance: label column -> accuracy without looking: on videos of always
-      naming the training videos' most frequent class, on images of guessing.
+      naming the training videos' most frequent class, or of guessing where that
+      is better; on images of guessing.
     num_clips: G, evaluation clips of each video; 0 where it differs.
     crop: what a test sees of each frame, for `result.json`.
     has_other_columns: whether the data set has label columns besides these.

@@ -8,6 +8,7 @@ Nothing is decoded here: a read returns JPEG bytes. Local files are read by
 import io
 import os
 import pathlib
+import shlex
 import threading
 
 import numpy as np
@@ -373,7 +374,8 @@ def _incomplete(directory):
     f'{directory} holds no complete data set: it has no dataset.json. If its '
     'preparation was stopped, run that data/prepare.py command again; it '
     'goes on. If it is a folder of videos, prepare them first: "python '
-    f'data/prepare.py folder --videos {directory} --out PREPARED".'
+    f'data/prepare.py folder --videos {shlex.quote(str(directory))} '
+    '--out PREPARED".'
   )
 
 
@@ -414,8 +416,9 @@ def _read_manifest(directory):
 def _preparation(directory):
   """The command and the options that prepare what is not there."""
   if directory.startswith(_TFDS_PREFIX):
-    return f'tfds --name {directory.removeprefix(_TFDS_PREFIX)} --out DIR'
-  return f'folder --videos VIDEOS --out {directory}'
+    name = shlex.quote(directory.removeprefix(_TFDS_PREFIX))
+    return f'tfds --name {name} --out DIR'
+  return f'folder --videos VIDEOS --out {shlex.quote(directory)}'
 
 
 def _check_sizes(directory, split, manifest):

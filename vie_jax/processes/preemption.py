@@ -5,6 +5,7 @@ closed and Ctrl-C all send a signal. What happens then depends on where the run
 is:
 
 - `starting`: nothing is open yet; the process ends at once.
+- inside `leaving`: nothing would be lost; the process ends at once.
 - inside `raising`: `Stopped` is raised in the main thread.
 - inside `deferring`: nothing happens until the code asks, with `poll` or
   `check`. The loops do, after each step, and save.
@@ -19,7 +20,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -27,7 +28,8 @@ from absl import logging
 from vie_jax.processes import exit_codes
 
 DEFAULT_SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP')
-_STARTING, _RAISING, _DEFERRING = 'starting', 'raising', 'deferring'
+_STARTING, _LEAVING = 'starting', 'leaving'
+_RAISING, _DEFERRING = 'raising', 'deferring'
 
 
 class Stopped(BaseException):
@@ -117,6 +119,18 @@ class Listener:
     if self.poll():
       raise Stopped('Stopped early, as a signal asked; what is done is kept.')
 
+  @contextlib.contextmanager
+  def leaving(self) -> Iterator[None]:
+    """Has a signal end the process at once, as nothing would be lost.
+
+    For what takes longer than whoever asks may wait, such as a compilation.
+    Of several processes a signal waits, as inside `deferring`.
+    """
+    with self._in_mode(_LEAVING):
+      if self._mode == _LEAVING and self._first is not None:
+        self._leave_at_once(signal.Signals(self._first))
+      yield
+
   def raising(self) -> contextlib.AbstractContextManager[None]:
     """Has a signal raise `Stopped` wherever it finds the main thread."""
     return self._in_mode(_RAISING)
@@ -162,6 +176,8 @@ class Listener:
       return
     if self._mode == _STARTING and not self._has_raised:
       self._leave(self.exit_code)
+    if self._mode == _LEAVING:
+      self._leave_at_once(number)
     logging.warning(
       '%s: stopping, as soon as what is begun can be kept. Ctrl-C, twice, ends '
       'it at once.',
@@ -169,6 +185,13 @@ class Listener:
     )
     if self._agree is not None:
       os.kill(os.getpid(), signal.SIGTERM)
+
+  def _leave_at_once(self, number):
+    logging.warning(
+      '%s: leaving at once, as no step is lost. The same command goes on.',
+      number.name,
+    )
+    self._leave(self.exit_code)
 
 
 SIGNALS = Listener()
