@@ -1,5 +1,6 @@
 """Whole preparations of folders that hold trouble, by the real command."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -104,9 +105,11 @@ def _worker_of(process):
   """Process id of the worker that a preparation has, or None."""
   path = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
   for child in path.read_text().split():
-    command = pathlib.Path(f'/proc/{child}/cmdline').read_bytes()
-    if b'spawn_main' in command:
-      return int(child)
+    # It may have ended since.
+    with contextlib.suppress(OSError):
+      command = pathlib.Path(f'/proc/{child}/cmdline').read_bytes()
+      if b'spawn_main' in command:
+        return int(child)
   return None
 
 
