@@ -106,7 +106,7 @@ def test_a_config_that_is_no_python_is_one_line(outcomes):
   assert 'README.md' in said
 
 
-@pytest.mark.parametrize('mode', ['train', 'knn_eval', 'retrieve'])
+@pytest.mark.parametrize('mode', ['train', 'retrieve'])
 def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
   tmp_path, mode
 ):
