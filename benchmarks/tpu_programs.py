@@ -7,9 +7,9 @@
 libtpu compiles for a TPU without one. What it plans for a device is compared
 with the plan that `--mode=describe --config.plan.videos=N` makes: MiB of a
 step, arguments, results that do not take their place and temporary arrays, over
-those that the formulas of
-docs/scaling.md expect. Steps are those of a run: crop and colour noise, network,
-objective, update, of the config's batch, in bfloat16. Nothing is run.
+those that the formulas of docs/scaling.md expect. Steps are those of a run: crop
+and colour noise, network, objective, update, of the config's batch, in bfloat16.
+Nothing is run.
 """
 
 import argparse

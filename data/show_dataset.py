@@ -302,8 +302,8 @@ def _warnings(manifest, duplicates, hashes):
   total = manifest['splits']['val']['videos']
   if same or alike or mirrored:
     text = (
-      f'Validation videos, of {total:,}, that train has, too: {same:,}. That '
-      f'look like one of train: {alike:,}; mirrored: {mirrored:,}.'
+      f'Of {total:,} validation videos {same:,} are also in train, {alike:,} '
+      f'look like one of train, and {mirrored:,} like a mirrored one.'
     )
     flat = np.zeros(len(duplicates.same_in_train), bool)
     flat[duplicates.featureless] = True

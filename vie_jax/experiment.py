@@ -255,8 +255,8 @@ def chance(parts: Experiment) -> dict[str, float]:
 
   Returns:
     label column -> share of the validation videos that are of the training
-    videos' most frequent class, at least one in so many classes; a column that
-    they have no labels of is left out.
+    videos' most frequent class, or one over the number of their classes, if
+    that is more; a column that validation has no labels of is left out.
   """
   found, videos = {}, parts.train.distinct_videos()
   for column in parts.label_columns:

@@ -263,10 +263,6 @@ class _Reporter:
       },
     )
 
-  def is_at_save(self, step: int) -> bool:
-    """Whether `step` is the newest saved one, or nothing is done or saved."""
-    return step == (self._checkpoints.latest_step or 0)
-
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
     self._checkpoints.wait()
@@ -317,7 +313,7 @@ def _describe(
     '%s: %s parameters, listed with the config in %s.',
     parts.config.model.name,
     f'{parameter_overview.count_parameters(state.params):,}',
-    workdir / run_log.file_name(jax.process_index()),
+    run_log.path(workdir, jax.process_index()),
   )
   reporter.writer.write_texts(
     int(state.step), {'config': f'```\n{config}\n```'}

@@ -33,9 +33,6 @@ class Reporter(Protocol):
   ) -> None:
     """Saves a state, unless that is done."""
 
-  def is_at_save(self, step: int) -> bool:
-    """Whether `step` is the newest saved one, or nothing is done or saved."""
-
   def wait(self) -> None:
     """Returns when all saves are on the disk."""
 
@@ -118,7 +115,12 @@ class Loop:
         is_new = step in (first_step, warm_start)
         self.trace.begin(step + 1, state=state, is_new=is_new)
         with step_trace.step(step + 1):
-          state, metrics = self._step(step, state, batches, is_new=is_new)
+          # A run starts from what is saved: until its first step is done, no
+          # step would be lost, and its compilation may take long.
+          is_first = step == first_step
+          leaving = preemption.SIGNALS.leaving
+          with leaving() if is_first else contextlib.nullcontext():
+            state, metrics = self._step(step, state, batches, is_new=is_new)
           self._report(step, metrics, progress)
           self._evaluate_and_save(step + 1, state)
         if self.trace.is_last(step + 1):
@@ -150,19 +152,13 @@ class Loop:
         objective.replace('_', ' '),
       )
     watchdog.expect(f'step {step + 1}', is_slow=is_new)
-    with step_trace.phase('step'), self._signals_in_a_step(step, is_new):
+    with step_trace.phase('step'):
       state, metrics = self.steps[objective](state, batch)
     metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
     # Never more than one step ahead of the device: batches take memory.
     with step_trace.phase('wait for step before'):
       reporter.skipped.settle(all_but=1)
     return state, metrics
-
-  def _signals_in_a_step(self, step, is_new):
-    """A compilation is not waited for where no step would be lost."""
-    if is_new and self.reporter.is_at_save(step):
-      return preemption.SIGNALS.leaving()
-    return contextlib.nullcontext()
 
   def _recluster(self, state, *, is_first):
     """Runs k-means and writes what became of the clusters."""

@@ -167,8 +167,8 @@ def test_black_videos_are_paired_by_checksum_alone_and_that_is_said(page):
 
 def test_duplicates_across_the_splits_are_warned_about(page):
   warning = (
-    'Validation videos, of 5, that train has, too: 2. That look like one of '
-    'train: 1; mirrored: 1. Nothing, such as black, is to be seen in 1.'
+    'Of 5 validation videos 2 are also in train, 1 look like one of train, '
+    'and 1 like a mirrored one. Nothing, such as black, is to be seen in 1.'
   )
   assert f'WARNING: {warning}' in page[2]
   assert warning in page[1]

@@ -22,9 +22,9 @@ AXIS = sharding.DATA_AXIS
 ROW_MULTIPLE = 1024
 """Rows are padded to a multiple of this, whatever the number of devices, so
 that a checkpoint has the same shapes on 1, 2, 4 ... 1024 of them."""
-ROW_LARGEST_MULTIPLE = 2**17
-"""Of many videos, rows are padded to a larger multiple, up to this one: then
-the rows of a device are whole groups and blocks, see `row_blocks.MULTIPLE`."""
+# Of many videos, rows are padded to a larger multiple, of which there are still
+# so many: then those of a device are whole groups, see `row_blocks.MULTIPLE`.
+_LARGEST_MULTIPLE = 2**17
 _LEAST_MULTIPLES = 64
 GATHERED_BYTES = 2**28
 """Bytes of gathered rows that a device holds at a time. More are gathered in a
@@ -37,12 +37,12 @@ _WHOLE = PartitionSpec()
 def num_rows(num_videos: int, num_devices: int) -> int:
   """Rows of a bank for `num_videos`, padding included.
 
-  Of 131,072 videos and more, padding is less than a 64th.
+  On 1, 2, 4 ... 1024 devices they are as many, and padding is less than 1,024
+  rows, or, of 131,072 videos and more, than a 64th.
   """
   step = ROW_MULTIPLE
-  while 2 * step * _LEAST_MULTIPLES <= num_videos and (
-    step < ROW_LARGEST_MULTIPLE
-  ):
+  most = min(_LARGEST_MULTIPLE, num_videos // _LEAST_MULTIPLES)
+  while 2 * step <= most:
     step *= 2
   multiple = step
   while multiple % num_devices:
