@@ -130,7 +130,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'planning/plan': (
     'blueprint config_check evaluation.knn input_pipeline.augmentation models '
-    'objective.memory_bank planning',
+    'objective planning',
     'jax numpy ml_collections',
   ),
   'embed': (

@@ -77,7 +77,7 @@ def lloyd(points, centroids, iterations):
   return square.argmin(1), square.min(1).sum()
 
 
-@pytest.mark.parametrize('chunk', [1024, 100])
+@pytest.mark.parametrize('chunk', [4096, 1024, 100])
 def test_iterations_equal_a_loop_from_the_same_start(mesh, chunk):
   rng = np.random.default_rng(3)
   points = rng.standard_normal((1500, 6)).astype(np.float32)
@@ -246,3 +246,16 @@ def test_three_products_are_what_a_gpu_is_told(mesh, monkeypatch):
   traced = jax.jit(cluster).trace(points, key=jax.random.key(0))
   program = traced.lower(lowering_platforms=('cuda',)).as_text()
   assert 'precision_type = tf32' in program
+
+
+@pytest.mark.parametrize(
+  ('platform', 'num_clusters', 'rows'),
+  [
+    ('cpu', 8000, 1024),
+    ('tpu', 8000, 1024),
+    ('gpu', 8000, 2**29 // 32000),
+    ('gpu', 2**20, 1024),
+  ],
+)
+def test_a_gpu_compares_as_many_rows_as_fit(platform, num_clusters, rows):
+  assert kmeans.rows_of_chunk(platform, num_clusters) == rows

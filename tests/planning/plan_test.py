@@ -41,6 +41,17 @@ def test_a_billion_videos_on_256_devices_take_what_the_design_says():
   assert found['input']['stored_bytes'] == 1e9 * 250 * 42_590
 
 
+def test_k_means_takes_the_chunks_of_the_accelerator():
+  on_gpu, on_tpu = (
+    planned(plan__accelerator=name)['bytes_per_device']['temporary_kmeans']
+    for name in ('h100', 'tpu_v5p')
+  )
+  # Scores, twice, with 8,000 clusters: of 1,024 rows, and of 512 MiB at most.
+  assert 8 * 8000 * 1024 < on_tpu < 9 * 8000 * 1024 + 16 * 2**20
+  more = (on_gpu - on_tpu) / (8 * 8000)
+  assert 15_000 < 1024 + more <= 2**29 / (4 * 8000)
+
+
 @pytest.mark.slow
 def test_the_command_plans_without_data_or_devices(tmp_path):
   finished = tiny_run.describe(

@@ -18,6 +18,12 @@ AXIS = sharding.DATA_AXIS
 SPLIT_EPSILON = 1.0 / 1024
 """Relative distance between the halves of a split cluster, as in faiss."""
 
+CHUNK = 1024
+"""Rows that are compared with all centroids at a time, unless on a GPU: their
+scores should fit the cache of a CPU."""
+SCORE_BYTES = 2**29
+"""Bytes of the scores that a GPU forms at a time, unless CHUNK rows take more."""
+
 # Scores that are looked at together for the largest one: the lanes of a TPU.
 _GROUP = 128
 # Compute capabilities of A100, H100 and H200, B200 and B300.
@@ -51,7 +57,7 @@ def fit(
   num_clusters: int,
   num_iterations: int,
   mesh: Mesh,
-  chunk_size: int = 1024,
+  chunk_size: int | None = None,
   last_labels: jax.Array | None = None,
 ) -> Clustering:
   """Clusters the rows of the bank.
@@ -64,8 +70,8 @@ def fit(
     num_clusters: C, in [1, N].
     num_iterations: Lloyd iterations.
     mesh: the mesh that the points lie on.
-    chunk_size: rows compared with all centroids at a time on a device; the
-      scores of a chunk should fit its cache.
+    chunk_size: rows compared with all centroids at a time on a device, if not
+      those of `rows_of_chunk`.
     last_labels: int32 [rows], split like the points, a clustering of these
       videos into C clusters. The first centroids are then the means of its
       clusters, at the places that the points have now; `key` is not used.
@@ -92,6 +98,9 @@ def fit(
     raise ValueError(
       f'{num_clusters} clusters need at least as many videos, got {num_videos}.'
     )
+  if chunk_size is None:
+    platform = mesh.devices.flat[0].platform
+    chunk_size = rows_of_chunk(platform, num_clusters)
   if last_labels is None:
     first = _first_centroids(points, key, num_videos, num_clusters, mesh)
   else:
@@ -110,6 +119,17 @@ def fit(
   )
   objectives = jnp.append(objectives, objective)
   return Clustering(labels, centroids, sizes, objectives)
+
+
+def rows_of_chunk(platform: str, num_clusters: int) -> int:
+  """Rows that a device compares with all centroids at a time.
+
+  On GPUs as many as SCORE_BYTES hold: for fewer, the time goes into starting
+  kernels (docs/performance.md).
+  """
+  if platform != 'gpu':
+    return CHUNK
+  return max(CHUNK, SCORE_BYTES // (4 * num_clusters))
 
 
 def _first_centroids(points, key, num_videos, num_clusters, mesh):

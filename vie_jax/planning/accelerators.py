@@ -10,6 +10,7 @@ class Accelerator:
   """One device, as JAX counts them: a GPU, or a TPU chip.
 
   Attributes:
+    platform: 'gpu' or 'tpu'.
     bfloat16_flops: peak operations a second of dense matrix products.
     float32_flops: those of float32 arguments at JAX's default precision, which
       is TF32 on GPUs that have it and one bfloat16 pass on TPUs.
@@ -28,6 +29,7 @@ class Accelerator:
     source: of the figures.
   """
 
+  platform: str
   bfloat16_flops: float
   float32_flops: float
   exact_flops: float
@@ -50,6 +52,7 @@ class Accelerator:
 def _gpu(bfloat16, tf32, float32, memory, bandwidth, nvlink, network, source):
   """A GPU with `nvlink` gigabytes a second, both directions together."""
   return Accelerator(
+    platform='gpu',
     bfloat16_flops=bfloat16 * _TERA,
     float32_flops=tf32 * _TERA,
     exact_flops=float32 * _TERA,
@@ -71,6 +74,7 @@ def _tpu(bfloat16, memory, bandwidth, links, per_host, source):
   four, as `launch/tpu_slices.py` has it, which a test compares.
   """
   return Accelerator(
+    platform='tpu',
     bfloat16_flops=bfloat16 * _TERA,
     float32_flops=bfloat16 * _TERA,
     exact_flops=bfloat16 / 6 * _TERA,

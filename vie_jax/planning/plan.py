@@ -17,7 +17,7 @@ from vie_jax import blueprint, config_check
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import augmentation
 from vie_jax.models import activations
-from vie_jax.objective import memory_bank
+from vie_jax.objective import kmeans, memory_bank
 from vie_jax.planning import accelerators, scaling
 
 MOST_VIDEOS = np.iinfo(np.int32).max
@@ -137,6 +137,10 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     # The first clustering of a run is a cold one in either case.
     kmeans_iterations=method.kmeans_warm_iterations or method.kmeans_iterations,
     product_bytes=method.product_bytes,
+    kmeans_chunk=kmeans.rows_of_chunk(
+      accelerators.ACCELERATORS[wanted.accelerator].platform,
+      method.num_clusters,
+    ),
   )
 
 

@@ -9,10 +9,14 @@ cannot work, not for promises.
 import dataclasses
 import math
 
-from vie_jax.objective import memory_bank, nearest_neighbors, row_blocks
+from vie_jax.objective import (
+  kmeans,
+  memory_bank,
+  nearest_neighbors,
+  row_blocks,
+)
 from vie_jax.planning.accelerators import Accelerator
 
-KMEANS_CHUNK = 1024
 WORD = 4
 """Bytes of a float32 or an int32."""
 
@@ -33,6 +37,7 @@ class Sizes:
     num_clusterings: R.
     kmeans_iterations: I, of all clusterings but the first.
     product_bytes: the largest matrix of products on a device.
+    kmeans_chunk: rows that k-means compares with the centroids at a time.
   """
 
   num_videos: int
@@ -46,6 +51,7 @@ class Sizes:
   num_clusterings: int
   kmeans_iterations: int
   product_bytes: int = row_blocks.PRODUCT_BYTES
+  kmeans_chunk: int = kmeans.CHUNK
 
   @property
   def local_rows(self) -> int:
@@ -147,8 +153,8 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
   batch, clusters = sizes.batch_size, sizes.num_clusters
   products = WORD * batch * sizes.block_rows
   candidates = 2 * WORD * batch * min(sizes.num_neighbors, rows)
-  chunk = min(KMEANS_CHUNK, rows)
-  kmeans = (
+  chunk = row_blocks.rows_of_block(rows, sizes.kmeans_chunk)
+  clustering = (
     2 * WORD * chunk * clusters
     + 3 * WORD * clusters * (dim + 2)
     # Draws for the first centroids, and labels.
@@ -169,7 +175,7 @@ def temporary_bytes(sizes: Sizes) -> dict[str, int]:
     # gradient gathers rows when the products are gone.
     'local_aggregation': 3 * candidates
     + max(_searched(sizes), _gathered(sizes, sizes.num_neighbors)),
-    'kmeans': kmeans,
+    'kmeans': clustering,
   }
 
 
