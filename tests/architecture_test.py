@@ -178,9 +178,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax optax clu ml_collections',
   ),
   'modes': ('', 'ml_collections'),
+  'early_refusals': (
+    'config_check input_pipeline.frame_store modes weights workdir_lock',
+    'ml_collections',
+  ),
   'program': (
-    'compilation_cache input_pipeline.frame_store modes processes run_errors '
-    'run_log',
+    'compilation_cache early_refusals modes processes run_errors run_log',
     'jax ml_collections',
   ),
 }

@@ -8,6 +8,8 @@ import sys
 import pytest
 import tiny_run
 
+from vie_jax import workdir_lock
+
 CONFIG = '--config=configs/vie_single.py'
 CALL = '__import__("os").mkdir("owned")'
 # Each case is parsed by a process of its own, after the imports.
@@ -106,15 +108,12 @@ def test_a_config_that_is_no_python_is_one_line(outcomes):
   assert 'README.md' in said
 
 
-@pytest.mark.parametrize('mode', ['train', 'retrieve'])
-def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
-  tmp_path, mode
-):
+def refused_before_slow_imports(workdir, *words):
+  """What main.py says of a run that cannot start; TensorFlow takes seconds."""
   done = subprocess.run(
     [
       *(sys.executable, '-X', 'importtime', 'main.py', CONFIG),
-      *(f'--mode={mode}', f'--workdir={tmp_path / "workdir"}'),
-      f'--config.dataset.dir={tmp_path / "nowhere"}',
+      *(f'--workdir={workdir}', *words),
     ],
     cwd=tiny_run.REPOSITORY,
     env=tiny_run.environment(),
@@ -125,7 +124,51 @@ def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
   imports = [line for line in lines if line.startswith('import time:')]
   said = [line for line in lines if line not in imports]
   assert done.returncode == 2
-  assert f'no prepared data set at {tmp_path / "nowhere"}.' in said[-1]
   assert any(line.endswith(' jax') for line in imports)
   assert not any(line.endswith(' tensorflow') for line in imports)
-  assert not (tmp_path / 'workdir').exists()
+  return said[-1]
+
+
+@pytest.mark.parametrize('mode', ['train', 'retrieve'])
+def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
+  tmp_path, mode
+):
+  dataset, workdir = tmp_path / 'nowhere', tmp_path / 'workdir'
+  said = refused_before_slow_imports(
+    workdir, f'--mode={mode}', f'--config.dataset.dir={dataset}'
+  )
+  assert f'no prepared data set at {dataset}.' in said
+  assert not workdir.exists()
+
+
+def test_too_large_a_batch_is_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  said = refused_before_slow_imports(
+    tmp_path / 'workdir',
+    f'--config.dataset.dir={demo_dataset}',
+    '--config.batch_size=37',
+  )
+  assert 'config.batch_size is 37' in said
+  assert f'{demo_dataset} has only 36 for training' in said
+
+
+def test_a_workdir_in_use_is_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  with workdir_lock.hold(tmp_path / 'workdir'):
+    said = refused_before_slow_imports(
+      tmp_path / 'workdir',
+      f'--config.dataset.dir={demo_dataset}',
+      '--config.batch_size=36',
+    )
+  assert f'being written to by process {os.getpid()} on' in said
+
+
+def test_missing_weights_are_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  said = refused_before_slow_imports(
+    tmp_path, '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
+  )
+  assert f'{tmp_path} has no checkpoint to take weights from. Train' in said

@@ -135,6 +135,32 @@ def test_they_say_how_they_came_to_be(tmp_path, step, record, training):
   assert load(tiny(init_from='random')).training == 'random'
 
 
+def test_a_look_refuses_a_workdir_without_any_alike(tmp_path):
+  other = tmp_path / 'other'
+  for config in (tiny(), tiny(init_from=str(other))):
+    with pytest.raises(checkpoint.CheckpointError) as error:
+      weights.check_are_there(config, tmp_path)
+    assert str(error.value) == refusal(config, tmp_path)
+  save(other)
+  weights.check_are_there(tiny(init_from=str(other)), tmp_path)
+  # A damaged one is there, too; what it holds, only reading it tells.
+  (other / 'checkpoints' / '7').rename(other / 'checkpoints' / '7.damaged')
+  weights.check_are_there(tiny(init_from=str(other)), tmp_path)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'init_from': 'random'},
+    {'init_from': 'official:nowhere'},
+    {'embeddings': 'nowhere.npy'},
+    {'name': 'vie_twostream_sf', 'model__streams': 'nowhere,nowhere'},
+  ],
+)
+def test_a_look_leaves_what_is_no_workdir_to_its_reader(tmp_path, changes):
+  weights.check_are_there(tiny(**changes), tmp_path)
+
+
 def test_random_ones_are_those_that_training_starts_with():
   state = first_state('vie_single', 3)
   found = load(tiny(init_from='random', seed=3))

@@ -71,6 +71,34 @@ def test_what_a_kill_leaves_is_taken_over_at_once(tmp_path, holder):
   assert not (tmp_path / 'W' / '.lock').exists()
 
 
+def test_a_look_finds_who_has_it_and_leaves_no_trace(tmp_path, holder):
+  before = (tmp_path / 'W' / '.lock').stat().st_ino
+  with pytest.raises(workdir_lock.WorkdirLockedError) as error:
+    workdir_lock.check_is_free(tmp_path / 'W')
+  assert f'being written to by process {holder.pid} on' in str(error.value)
+  assert (tmp_path / 'W' / '.lock').stat().st_ino == before
+  holder.send_signal(signal.SIGKILL)
+  holder.wait()
+  workdir_lock.check_is_free(tmp_path / 'W')
+  assert (tmp_path / 'W' / '.lock').exists()
+
+
+@pytest.mark.parametrize('process', [1, os.getpid(), 0, -1, 'x', 2**70])
+def test_a_look_takes_no_name_for_a_lock(tmp_path, process):
+  """A number may be another process's by now; the kernel knows of no lock."""
+  with workdir_lock.hold(tmp_path / 'other'):
+    owner = json.loads((tmp_path / 'other' / '.lock').read_text())
+  write_owner(tmp_path / '.lock', boot=owner['boot'], pid=process)
+  workdir_lock.check_is_free(tmp_path)
+
+
+def test_a_look_leaves_other_machines_to_the_lock(tmp_path):
+  workdir_lock.check_is_free(tmp_path / 'nowhere')
+  write_owner(tmp_path / '.lock', pid=os.getpid())
+  workdir_lock.check_is_free(tmp_path)
+  assert not (tmp_path / 'nowhere').exists()
+
+
 def test_given_back_it_can_be_taken_again(tmp_path):
   for _ in range(3):
     with workdir_lock.hold(tmp_path):

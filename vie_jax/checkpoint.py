@@ -88,7 +88,7 @@ class Checkpoints:
     self._items = items
     self._keep = {'newest': keep, 'every_steps': keep_every_steps}
     self._on_failed_save = on_failed_save
-    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._directory = _directory_of(workdir)
     self._folders = StepFolders(self._directory)
     self._reader = step_reader.StepReader(self._folders)
     self._failure: str | None = None
@@ -427,3 +427,17 @@ class Checkpoints:
 
   def _item(self, name: str, state: Any) -> dict:
     return {field: getattr(state, field) for field in self._items[name]}
+
+
+def has_any(workdir: str | pathlib.Path) -> bool:
+  """Whether a workdir has steps, damaged ones included; reads none of them.
+
+  Args:
+    workdir: whose folder `checkpoints` need not exist.
+  """
+  folders = StepFolders(_directory_of(workdir))
+  return bool(folders.steps() or folders.set_aside())
+
+
+def _directory_of(workdir):
+  return pathlib.Path(workdir).absolute() / 'checkpoints'

@@ -343,3 +343,25 @@ def check(config: ml_collections.ConfigDict) -> None:
   problems = [f'config.{problem}' for problem in _problems(config)]
   if problems:
     raise ConfigError('; '.join(problems) + '.')
+
+
+def check_batch(
+  config: ml_collections.ConfigDict, field: str, num_videos: int
+) -> None:
+  """Refuses training batches that are larger than the data set.
+
+  Args:
+    config: with `dataset.dir`.
+    field: that says how large a batch is, such as 'batch_size'.
+    num_videos: N, for training.
+
+  Raises:
+    ConfigError: naming field and data set.
+  """
+  size = _value(config, field)
+  if num_videos < size:
+    raise ConfigError(
+      f'config.{field} is {size}, but {config.dataset.dir} has only '
+      f'{num_videos} for training, and a batch holds no video twice; lower '
+      'it, or add videos.'
+    )

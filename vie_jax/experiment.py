@@ -140,7 +140,7 @@ def open_experiment(
     )
     _check_labels(parts)
     if trains:
-      _check_batch(parts, batch_size)
+      config_check.check_batch(config, batch_size, parts.train.num_instances)
     logging.info(
       'Data set %s: %d training videos, %d validation videos, labels %s.',
       config.dataset.dir,
@@ -273,17 +273,6 @@ def _check_labels(parts: Experiment) -> None:
   """Refuses label columns that the data set does not have."""
   for column in parts.label_columns:
     parts.train.label(column)
-
-
-def _check_batch(parts: Experiment, field: str) -> None:
-  """Refuses a data set that is too small for the training batches."""
-  config, train = parts.config, parts.train
-  if train.num_instances < parts.batch_size:
-    raise config_check.ConfigError(
-      f'config.{field} is {parts.batch_size}, but {config.dataset.dir} '
-      f'has only {train.num_instances} for training, and a batch holds no '
-      'video twice; lower it, or add videos.'
-    )
 
 
 def state_initializer(

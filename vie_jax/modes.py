@@ -22,6 +22,8 @@ MODES = {
 """What main.py's `--mode` can be -> module and function."""
 READ_DATASET = ('knn_eval', 'retrieve', 'train')
 """Those that open the data set at `config.dataset.dir`, whatever else is set."""
+READ_WEIGHTS = ('embed', 'finetune', 'knn_eval', 'linear_eval', 'retrieve')
+"""Those that begin with the weights that `config.init_from` names."""
 
 
 def find(mode: str) -> Callable[[ml_collections.ConfigDict, str], None]:

@@ -9,8 +9,13 @@ import ml_collections
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vie_jax import compilation_cache, modes, run_errors, run_log
-from vie_jax.input_pipeline import frame_store
+from vie_jax import (
+  compilation_cache,
+  early_refusals,
+  modes,
+  run_errors,
+  run_log,
+)
 from vie_jax.processes import (
   agreement,
   distributed,
@@ -43,7 +48,9 @@ def run(
   fault = config.fault
   compilation_cache.use()
   try:
-    _look_for_data(mode, config, choice)
+    # Of several processes, the others would wait for one that leaves here.
+    if process_environment.find_start(choice, os.environ) is None:
+      early_refusals.check(mode, config, workdir)
     start = modes.find(mode)
     with (
       preemption.SIGNALS.raising(),
@@ -56,16 +63,6 @@ def run(
     run_errors.leave(error, workdir)
     raise
   distributed.finish()
-
-
-def _look_for_data(mode, config, choice):
-  """Refuses a data set that is not there before the slow imports.
-
-  Of several processes, the others would wait for one that leaves here.
-  """
-  is_alone = process_environment.find_start(choice, os.environ) is None
-  if is_alone and mode in modes.READ_DATASET:
-    frame_store.check_is_there(config.dataset.dir)
 
 
 def _agree(mode, config, workdir):

@@ -19,6 +19,21 @@ _MOST_PADDING = 2**20
 T = TypeVar('T')
 
 
+def check_are_there(folder: pathlib.Path) -> None:
+  """Refuses a workdir without checkpoints; opens none, and asks no device.
+
+  Args:
+    folder: the workdir.
+
+  Raises:
+    checkpoint.CheckpointError: with the remedy.
+  """
+  if not folder.is_dir():
+    raise _no_workdir(folder)
+  if not checkpoint.has_any(folder):
+    raise _no_checkpoint(folder)
+
+
 def load_network(
   folder: pathlib.Path,
   mesh: Mesh,
@@ -200,20 +215,28 @@ def _read(
     step: which; None for the newest that is not damaged.
   """
   if not folder.is_dir():
-    raise checkpoint.CheckpointError(
-      f'There is no workdir {folder} to take weights from. Train there first; '
-      'a checkpoint of the official code is named official:PATH.'
-    )
+    raise _no_workdir(folder)
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
     if step is not None:
       return read(checkpoints, step)
     found = checkpoints.read_newest(lambda newest: read(checkpoints, newest))
   if found is None:
-    raise checkpoint.CheckpointError(
-      f'{folder} has no checkpoint to take weights from. Train there first, '
-      'or take an untrained network with --config.init_from=random.'
-    )
+    raise _no_checkpoint(folder)
   return found
+
+
+def _no_workdir(folder):
+  return checkpoint.CheckpointError(
+    f'There is no workdir {folder} to take weights from. Train there first; '
+    'a checkpoint of the official code is named official:PATH.'
+  )
+
+
+def _no_checkpoint(folder):
+  return checkpoint.CheckpointError(
+    f'{folder} has no checkpoint to take weights from. Train there first, '
+    'or take an untrained network with --config.init_from=random.'
+  )
 
 
 def _read_bank(checkpoints, step, mesh):

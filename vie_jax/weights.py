@@ -99,6 +99,30 @@ def is_run(source: str) -> bool:
   return not is_own and not source.startswith(OFFICIAL_PREFIX)
 
 
+def check_are_there(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> None:
+  """Refuses a workdir without checkpoints, where weights are to be from one.
+
+  Opens nothing. Streams, and embeddings that need no weights, are left to
+  whoever reads them.
+
+  Args:
+    config: checked.
+    workdir: of this run.
+
+  Raises:
+    checkpoint.CheckpointError: with the remedy.
+  """
+  source = config.init_from
+  if config.embeddings or stream_sources(config):
+    return
+  if source == 'workdir':
+    run_weights.check_are_there(pathlib.Path(workdir))
+  elif is_run(source):
+    run_weights.check_are_there(_folder(source))
+
+
 def load(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,

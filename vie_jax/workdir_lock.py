@@ -95,6 +95,57 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
           path.rmdir()
 
 
+def check_is_free(folder: pathlib.Path) -> None:
+  """Refuses a folder that another process of this machine writes to, at once.
+
+  Writes nothing and waits for nothing, so that only `hold` knows of owners on
+  other machines.
+
+  Args:
+    folder: that need not exist.
+
+  Raises:
+    WorkdirLockedError: naming the process.
+  """
+  path = folder / FILE
+  owner = _read_path(path)
+  # What a killed run left is nobody's, and needs no look at the lock.
+  if not owner or owner.get('boot') != _boot_id() or not _lives(owner['pid']):
+    return
+  if _is_locked(path):
+    raise _refusal(folder, owner)
+
+
+def _lives(process):
+  """Whether there is such a process; False for what is no number of one."""
+  if type(process) is not int or process <= 0:
+    return False
+  try:
+    os.kill(process, 0)
+  except PermissionError:
+    return True
+  except (OSError, OverflowError):
+    return False
+  return True
+
+
+def _is_locked(path):
+  """Whether flock has it; shares the lock for a moment where it is free."""
+  try:
+    descriptor = os.open(path, os.O_RDONLY)
+  except OSError:
+    return False
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:
+    return False
+  finally:
+    os.close(descriptor)
+  return False
+
+
 def _has_steps(folder):
   with contextlib.suppress(OSError):
     return any((folder / 'checkpoints').iterdir())
@@ -135,7 +186,7 @@ class Lock:
   def check(self) -> None:
     """Raises WorkdirLockedError if the folder is no longer this process's."""
     if not self._is_mine():
-      raise self._refusal(_read_path(self._path) or _NOBODY)
+      raise _refusal(self._folder, _read_path(self._path) or _NOBODY)
 
   def release(self) -> None:
     """Gives the lock back."""
@@ -157,7 +208,7 @@ class Lock:
         owner = self._owner_or_wait(descriptor)
         os.close(descriptor)
         if owner is not None:
-          raise self._refusal(owner) from None
+          raise _refusal(self._folder, owner) from None
         continue
       except OSError:
         # Without flock, such as on some network file systems, the beats of
@@ -172,7 +223,7 @@ class Lock:
       has_ended = has_flock and owner and owner.get('boot') == self._me['boot']
       if owner and not has_ended and self._beats_on(owner):
         os.close(descriptor)
-        raise self._refusal(owner)
+        raise _refusal(self._folder, owner)
       if owner:
         logging.info(
           'Taking over %s from process %s on %s, which has ended.',
@@ -205,13 +256,6 @@ class Lock:
         return True
     return False
 
-  def _refusal(self, owner: dict) -> WorkdirLockedError:
-    return WorkdirLockedError(
-      f'{self._folder} is being written to by process {owner.get("pid")} on '
-      f'{owner.get("host")}. Wait for its end, or use another --workdir or '
-      'config.result_name.'
-    )
-
   def _beat(self) -> None:
     while not self._ends.wait(_BEAT):
       try:
@@ -235,6 +279,14 @@ class Lock:
     self._beats += 1
     text = json.dumps({**self._me, 'beats': self._beats}) + '\n'
     os.pwrite(self._file, text.encode().ljust(512), 0)
+
+
+def _refusal(folder: pathlib.Path, owner: dict) -> WorkdirLockedError:
+  return WorkdirLockedError(
+    f'{folder} is being written to by process {owner.get("pid")} on '
+    f'{owner.get("host")}. Wait for its end, or use another --workdir or '
+    'config.result_name.'
+  )
 
 
 def _boot_id() -> str:

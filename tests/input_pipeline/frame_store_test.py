@@ -245,6 +245,16 @@ def test_a_data_set_that_is_there_is_looked_for_without_opening_it(dataset):
   _garble_table(dataset)
   frame_store.check_is_there(str(dataset))
   frame_store.check_is_there('s3://nobody-asks/for-this')
+  assert frame_store.num_videos_of('s3://nobody-asks/for-this', 'train') is None
+
+
+def test_videos_are_counted_without_opening_them(dataset):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    num_videos = store.num_videos
+  _garble_table(dataset)
+  assert frame_store.num_videos_of(str(dataset), 'train') == num_videos
+  with pytest.raises(frame_store.DatasetError, match="no split 'test'"):
+    frame_store.num_videos_of(str(dataset), 'test')
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,7 @@ class FrameStore:
   @classmethod
   def _open(cls, directory, split):
     manifest = _read_manifest(directory)
-    if split not in manifest['splits']:
-      raise DatasetError(
-        f'{directory} has no split {split!r}, only '
-        f'{", ".join(sorted(manifest["splits"]))}.'
-      )
+    _check_split(directory, split, manifest)
     _check_sizes(directory, split, manifest)
     table = _read_table(directory, f'{split}/videos.parquet', manifest)
     store = cls(directory, split, manifest, table)
@@ -359,6 +355,27 @@ def check_is_there(directory: str) -> None:
     raise _incomplete(place)
 
 
+def num_videos_of(directory: str, split: str) -> int | None:
+  """How many videos a split holds, as dataset.json says, before it is opened.
+
+  Args:
+    directory: str of a prepared data set.
+    split: 'train' or 'val'.
+
+  Returns:
+    int; None of a URL, of which nothing is asked.
+
+  Raises:
+    DatasetError: if there is no such data set, or dataset.json is damaged.
+  """
+  place = _place(directory)
+  if _is_remote(place):
+    return None
+  manifest = _read_manifest(place)
+  _check_split(place, split, manifest)
+  return manifest['splits'][split]['videos']
+
+
 def _check_folder(directory):
   # An object store has no folders: none is the same as an empty one.
   if not directory.is_dir():
@@ -411,6 +428,14 @@ def _read_manifest(directory):
   if problem:
     raise DatasetError(f'{path} is damaged: {problem}. {_REMEDY}')
   return manifest
+
+
+def _check_split(directory, split, manifest):
+  if split not in manifest['splits']:
+    raise DatasetError(
+      f'{directory} has no split {split!r}, only '
+      f'{", ".join(sorted(manifest["splits"]))}.'
+    )
 
 
 def _preparation(directory):
