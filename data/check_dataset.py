@@ -15,7 +15,7 @@ from dataset_writer import (
   fingerprint,
   is_dataset_file,
 )
-from labels_and_splits import UNKNOWN
+from labels_and_splits import UNKNOWN, InputError
 from PIL import Image
 from remote import RemoteFolder, local_file, place_of, read_json_at
 from staging import frames_digest
@@ -97,6 +97,26 @@ def _has_manifest(directory):
   if isinstance(directory, RemoteFolder):
     return 'dataset.json' in directory.sizes()
   return (directory / 'dataset.json').exists()
+
+
+def read_manifest(directory):
+  """Reads dataset.json for a command that cannot do without.
+
+  Args:
+    directory: pathlib.Path or RemoteFolder of the data set.
+
+  Returns:
+    dict, its content.
+
+  Raises:
+    InputError: if there is none, or none of a data set, with the remedy.
+  """
+  manifest, problems = check_manifest(directory)
+  if problems:
+    raise InputError(
+      f'{problems[0]}; name the --out of a preparation that has ended'
+    )
+  return manifest
 
 
 def check_manifest(directory):

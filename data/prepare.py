@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 
-from check_dataset import check_dataset
+from check_dataset import check_dataset, read_manifest
 from command_options import (
   add_common,
   add_processes,
@@ -34,7 +34,7 @@ from definition_commands import add_definitions
 from folder_source import read_folder
 from labels_and_splits import InputError
 from progress import progress_bar
-from remote import is_remote
+from remote import is_remote, place_of
 from staging import OutputError, output_errors
 from summary import printable
 from untrusted_urls import problem as problem_of_url
@@ -165,6 +165,10 @@ def _run_check(options):
 
 
 def _run_show(options):
+  # Before the imports, which take seconds.
+  if not options.out.endswith('.html'):
+    raise InputError(f'--out is {options.out}; its name must end in .html')
+  read_manifest(place_of(options.directory))
   # Config files import one another, and vie_jax is the one beside them.
   sys.path.insert(0, _REPOSITORY)
   # Imported here: it brings the whole of vie_jax, and the others start fast.

@@ -378,6 +378,34 @@ def test_bad_input_is_one_line_and_code_2(
   assert sorted(tmp_path.rglob('*')) == before
 
 
+@pytest.mark.parametrize(
+  ('directory', 'out', 'message'),
+  [
+    ('nothing', 'page.html', 'no directory nothing; name the --out of a'),
+    ('.', 'page.html', 'dataset.json is missing: not a data set, or one whose'),
+    ('.', 'page.mp4', '--out is page.mp4; its name must end in .html.'),
+  ],
+)
+def test_what_cannot_be_shown_is_told_of_before_slow_imports(
+  directory, out, message, tmp_path
+):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-X', 'importtime', str(prepare.__file__)),
+      *('show', directory, f'--out={out}'),
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  *imports, said = done.stderr.splitlines()
+  assert done.returncode == 2
+  assert said.startswith('Error: ')
+  assert message in said
+  assert any(line.endswith(' numpy') for line in imports)
+  assert not any(line.endswith((' jax', ' tensorflow')) for line in imports)
+
+
 def test_a_damaged_frame_is_named_and_not_the_end(
   demo_dataset, tmp_path, capsys
 ):
