@@ -16,6 +16,7 @@ import shutil
 import stat
 import zipfile
 
+from error_words import words_of
 from labels_and_splits import InputError
 from progress import progress_bar
 from staging import OutputError, output_errors, read_json, write_json
@@ -311,10 +312,7 @@ def _input_errors(archive):
     reason = error.strerror or str(error)
     raise InputError(f'{archive} cannot be read: {reason}') from error
   except Exception as error:  # of zlib, lzma, zipfile, tarfile and unrar
-    reason = str(error).strip().split('\n')[0]
-    raise InputError(
-      f'{archive} is damaged: {type(error).__name__}: {reason}'
-    ) from error
+    raise InputError(f'{archive} is damaged: {words_of(error)}') from error
 
 
 def _format(archive):

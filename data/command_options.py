@@ -137,14 +137,16 @@ def int_from(lowest, highest=None):
   """Returns a type for argparse: int in [lowest, highest]."""
 
   def parse(text):
-    value = int(text)
+    try:
+      value = int(text)
+    except ValueError:
+      raise argparse.ArgumentTypeError(f'{text!r} is no whole number') from None
     if value < lowest or (highest is not None and value > highest):
       raise argparse.ArgumentTypeError(
         f'{value} is not in [{lowest}, {"..." if highest is None else highest}]'
       )
     return value
 
-  parse.__name__ = 'int'
   return parse
 
 

@@ -95,7 +95,9 @@ def _add_actions(commands, name, read, *, archive, lists):
     metavar='DIR',
     help=f'the folder of the official lists, or {lists}',
   )
-  parser.add_argument('--split', required=True, type=int, choices=(1, 2, 3))
+  parser.add_argument(
+    '--split', required=True, type=int_from(1, 3), metavar='{1,2,3}'
+  )
   parser.add_argument(
     '--name',
     help=f'of the data set ({name}, of splits 2 and 3 {name}-split2 and 3)',

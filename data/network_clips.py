@@ -21,7 +21,7 @@ from absl import flags
 from labels_and_splits import InputError
 from ml_collections import config_flags
 
-from vie_jax import config_check, device_augment, experiment
+from vie_jax import command_line, config_check, device_augment, experiment
 from vie_jax.input_pipeline import instances
 
 
@@ -84,27 +84,13 @@ def read_config(name, arguments):
     values(command)
   except Exception as error:
     # A config file is a program, and may fail in any way.
-    raise InputError(_reason(error)) from error
+    raise InputError(command_line.reason_of(error)) from error
   config = values['config'].value
   try:
     config_check.check(config)
   except config_check.ConfigError as error:
     raise InputError(str(error)) from error
   return config
-
-
-def _reason(error):
-  """The line of an error of config_flags that says what is wrong."""
-  # It quotes the message of one error in another.
-  text = str(error).replace('\\n', '\n').replace("\\'", "'")
-  while text[:1] == text[-1:] in ('"', "'"):
-    text = text[1:-1]
-  lines = [line.strip() for line in text.split('\n') if line.strip()]
-  # A config file that fails brings its traceback; its last line says it.
-  reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
-  if reason.isidentifier():
-    return f'the config has no field {reason!r}'
-  return f'the config cannot be used: {reason}'
 
 
 def sample(config, *, seed, num_clips, progress):

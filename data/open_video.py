@@ -13,6 +13,7 @@ import re
 import stat
 
 import av
+from error_words import words_of
 from file_ends import problem_at_end
 
 # Suffixes that make a file a candidate; compared in lower case.
@@ -435,4 +436,4 @@ def _reason(error):
     return 'not enough memory (--max-memory)'
   if isinstance(error, (OSError, av.error.FFmpegError)):
     return error.strerror or type(error).__name__
-  return f'{type(error).__name__}: {error}'
+  return words_of(error)

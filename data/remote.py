@@ -14,6 +14,7 @@ import posixpath
 import tempfile
 
 import fsspec
+from error_words import words_of
 from labels_and_splits import InputError
 from staging import OutputError, read_json
 from untrusted_urls import problem as problem_of_url
@@ -233,5 +234,5 @@ def _errors(what, url):
     if isinstance(error, FileNotFoundError) and what != 'write':
       raise
     raise OutputError(
-      f'cannot {what} {url}: {type(error).__name__}: {redacted(str(error))}'
+      f'cannot {what} {url}: {redacted(words_of(error))}'
     ) from error

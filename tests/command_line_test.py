@@ -70,9 +70,30 @@ REFUSED = {
 }
 
 
+WORDED = {
+  'no number': ('batch_size=abc', "'abc' is no whole number"),
+  'a fraction': ('batch_size=1.5', "'1.5' is no whole number"),
+  'no rate': ('optimizer.learning_rate=x', "'x' is no number"),
+  'no truth': ('profile=maybe', "'maybe' is neither true nor false"),
+  'torn': ('optimizer.drop_steps=(1,2', '(1,2 is no list of values in'),
+  'misspelt': (
+    'batchsize=1',
+    "no field 'batchsize'; did you mean 'batch_size'",
+  ),
+  'in a text': ('model.name.x=1', 'a field of a text, which has none'),
+  'in a number': ('batch_size.x=1', "no field 'batch_size.x'"),
+  'group': ('optimizer=1', 'a group of fields, which are set one by one'),
+}
+
+
 @pytest.fixture(scope='module')
 def outcomes():
   cases = {name: [CONFIG, *words] for name, (words, _) in REFUSED.items()}
+  cases |= {
+    f'{name}, worded': [CONFIG, f'--config.{word}']
+    for name, (word, _) in WORDED.items()
+  }
+  cases['no variant'] = ['--config=configs/demo.py:none']
   cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
   cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
   cases['no Python'] = ['--config=README.md']
@@ -94,6 +115,21 @@ def test_a_mistake_is_one_line(outcomes, name):
   assert said.count('\n') == 1
   assert len(said) < 4000
   assert not os.path.exists(tiny_run.REPOSITORY / 'owned')
+
+
+@pytest.mark.parametrize('name', WORDED)
+def test_a_mistake_is_in_words_not_in_those_of_python(outcomes, name):
+  code, said = outcomes[f'{name}, worded']
+  assert code == 2
+  assert WORDED[name][1] in said
+  for words in ('literal', 'convert', 'argument', 'pars', 'indices', 'class'):
+    assert words not in said
+
+
+def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):
+  code, said = outcomes['no variant']
+  assert code == 2
+  assert said.startswith('Command line: configs/demo.py:none does not exist')
 
 
 def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,6 +15,42 @@ from vie_jax.untrusted import text, urls
 
 # Of a mistake, which may be quoted in full.
 _MOST_LETTERS = 500
+# What Python and its libraries say of a mistake -> what it means to the user.
+_WORDINGS = tuple(
+  (re.compile(pattern, re.DOTALL), words)
+  for pattern, words in (
+    (r'^[\w.]*(Error|Exception): ', ''),
+    (
+      r'invalid literal for int\(\) with base 10: (.*)',
+      r'\1 is no whole number',
+    ),
+    (r'could not convert string to float: (.*)', r'\1 is no number'),
+    (
+      r"\('Non-boolean argument to boolean flag', (.*)\)",
+      r'\1 is neither true nor false',
+    ),
+    (
+      r'Error while parsing string: (.*) as tuple\..*',
+      r'\1 is no list of values in brackets, such as (1, 2)',
+    ),
+    (
+      r"^'(\w+)' Did you mean \"(\w+)\" .*",
+      r"the config has no field '\1'; did you mean '\2'?",
+    ),
+    (
+      r'^Attribute <class .* Attempting to lookup: (\S+)$',
+      r"the config has no field '\1'.",
+    ),
+    (
+      r'^string indices must be integers.*',
+      'a --config.FIELD.NAME names a field of a text, which has none.',
+    ),
+    (
+      r"Failed to parse '.*' as a ConfigDict: .*",
+      'this is a group of fields, which are set one by one',
+    ),
+  )
+)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -48,6 +85,8 @@ def reason_of(error: Exception) -> str:
     return 'there is no --config, such as --config=configs/vie_slowfast.py.'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
+  for pattern, words in _WORDINGS:
+    reason = pattern.sub(words, reason)
   return reason
 
 

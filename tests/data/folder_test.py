@@ -605,3 +605,22 @@ def test_the_demo_goes_through_the_folder_path(tmp_path, capsys):
   assert 'already complete' in capsys.readouterr().out
   assert prepare.main([*arguments, '--seed', '1']) == 2
   assert 'demo files' in _error(capsys)
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (
+      ('folder', '--videos=v', '--val-percent=many'),
+      "'many' is no whole number",
+    ),
+    (('folder', '--videos=v', '--val-percent=200'), '200 is not in [0, 100]'),
+    (('ucf101', '--videos=v', '--splits=s', '--split=x'), "'x' is no whole"),
+    (('ucf101', '--videos=v', '--splits=s', '--split=4'), '4 is not in [1, 3]'),
+  ],
+)
+def test_a_number_that_is_none_is_said_in_words(words, message, capsys):
+  with pytest.raises(SystemExit) as end:
+    prepare.main([*words, '--out=out'])
+  assert end.value.code == 2
+  assert message in capsys.readouterr().err.splitlines()[-1]

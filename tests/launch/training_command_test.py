@@ -68,7 +68,7 @@ def test_split_at_the_first_dashes():
       (*REMOTE, '--config.optimizer.name=adam', "--config.optimizer={'a': 1}"),
       'will overwrite the value',
     ),
-    ((*REMOTE, '--config.batch_size=many'), 'batch_size=many: invalid literal'),
+    ((*REMOTE, '--config.batch_size=many'), "batch_size=many: 'many' is no"),
     ((*REMOTE, '--config.batch_size=0'), 'config.batch_size is 0; it must'),
     (
       (*REMOTE, '--mode=finetune', '--config.finetune.batch_size=-8'),

@@ -442,7 +442,8 @@ def _errors(url):
 def _sentence(error):
   """One line without a full stop."""
   text = urls.redacted(' '.join(str(error).split()).rstrip('.'))
-  return f'{type(error).__name__}: {text}' if text else type(error).__name__
+  kind = type(error).__name__
+  return f'{text} ({kind})' if text else kind
 
 
 def _no_backend(url, error):

@@ -1,0 +1,15 @@
+"""What an error of a library says to a user."""
+
+
+def words_of(error):
+  """Gives one line: what it says, and behind it what kind of error it is.
+
+  Args:
+    error: of whatever kind.
+
+  Returns:
+    str, without a full stop.
+  """
+  text = ' '.join(str(error).split()).rstrip('.')
+  kind = type(error).__name__
+  return f'{text} ({kind})' if text else kind
