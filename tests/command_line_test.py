@@ -66,6 +66,7 @@ REFUSED = {
   'texts': (['--config.optimizer.drop_steps=(1,"a")'], 'drop_steps'),
   'deep': (['--config.optimizer.drop_steps=' + '(' * 3000], 'drop_steps'),
   'another flag': (['--unknown=1'], 'unknown'),
+  'a word': (['--workdir=w', 'more'], "'more' belongs to no flag"),
   'another mode': (['--mode=nothing'], 'mode'),
 }
 

@@ -60,12 +60,15 @@ def parse(argv: Sequence[str]) -> list[str]:
     argv: with the program's name.
 
   Returns:
-    What is left, as `absl.flags` does.
+    The program's name alone, as `absl.app` wants it.
   """
   try:
-    return flags.FLAGS(argv)
+    name, *words = flags.FLAGS(argv)
   except Exception as error:  # a config file is code and may raise anything
     refuse(reason_of(error))
+  if words:
+    refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
+  return [name]
 
 
 def reason_of(error: Exception) -> str:
