@@ -23,6 +23,11 @@ _OGG_FIRST_PAGE, _OGG_LAST_PAGE = 2, 4
 _NUT_INDEX = bytes.fromhex('4e58dd672f23e64e')
 _NUT_LONGEST_INDEX = 2**30
 _Y4M_LONGEST_LINE = 256
+# In place of the length of a box: it is the last, or its length is behind its
+# name. Files have some five boxes, those that are written in pieces thousands.
+_TO_THE_END, _LONG_BOX = 0, 1
+_SHORTEST_BOX = 8
+_MOST_BOXES = 100_000
 # Some writers fill up the last block.
 _PADDING = b'\0'
 
@@ -57,6 +62,49 @@ def problem_at_end(path, format_name, *, picture_bytes=None):
     except _IncompleteError as error:
       return str(error)
   return None
+
+
+def cut_box(path):
+  """Tells where an MP4 or MOV file was cut off, if it cannot be opened for it.
+
+  Such a file is a list of boxes, each with its length before its name. The
+  one named moov says where the pictures are; many writers put it last.
+
+  Args:
+    path: str or path of the file.
+
+  Returns:
+    str, what is missing; None where it is no such file, or has all its boxes.
+  """
+  with open(path, 'rb') as file:
+    size = os.fstat(file.fileno()).st_size
+    start, names = 0, []
+    while start < size and len(names) < _MOST_BOXES:
+      file.seek(start)
+      length, name = _box(file.read(16))
+      if not names and name != b'ftyp':
+        return None
+      names.append(name)
+      if length == _TO_THE_END:
+        length = size - start
+      if length < _SHORTEST_BOX:
+        return None
+      start += length
+  if start > size:
+    return (
+      f'the file ends early: {start - size} bytes of its last box are missing'
+    )
+  if names and b'moov' not in names:
+    return 'the file ends early: its index (the box moov) is missing'
+  return None
+
+
+def _box(header):
+  """Returns (length, name) of a box that begins so."""
+  length = int.from_bytes(header[:4], 'big')
+  if length == _LONG_BOX:
+    length = int.from_bytes(header[8:16], 'big')
+  return length, header[4:8]
 
 
 def _check_transport_stream(unused_file, size):

@@ -7,6 +7,7 @@ that is refused here, and whatever else goes wrong ends as one exception.
 
 import contextlib
 import dataclasses
+import errno
 import fractions
 import os
 import re
@@ -14,7 +15,7 @@ import stat
 
 import av
 from error_words import words_of
-from file_ends import problem_at_end
+from file_ends import cut_box, problem_at_end
 
 # Suffixes that make a file a candidate; compared in lower case.
 VIDEO_SUFFIXES = frozenset(
@@ -275,12 +276,15 @@ def open_video(path, *, max_pixels):
     OpenVideo.
 
   Raises:
-    VideoError: if it is no regular file, cannot be opened, is a playlist or an
-      unknown format, has no video stream, or has pictures above `max_pixels`.
+    VideoError: if it is no regular file, empty, cannot be opened, is a playlist
+      or an unknown format, has no video stream, or has pictures above
+      `max_pixels`.
   """
   path = os.fspath(path)
   require_regular_file(path)
   with video_errors(path):
+    if not os.path.getsize(path):
+      raise VideoError(path, 'the file is empty')
     container = _open_container(path, max_pixels)
   with contextlib.closing(container):
     with video_errors(path):
@@ -310,6 +314,9 @@ def _open_container(path, max_pixels):
     if path.lower().endswith(_MJPEG_SUFFIXES):
       return opened('mjpeg')
     raise VideoError(path, 'a playlist, a picture or no video') from error
+  except av.error.FFmpegError as error:
+    reason = cut_box(path) or _reason_of_header(error)
+    raise VideoError(path, reason) from error
 
 
 def _video_stream(path, container, max_pixels):
@@ -317,7 +324,7 @@ def _video_stream(path, container, max_pixels):
   cover = av.stream.Disposition.attached_pic
   streams = [s for s in container.streams.video if not s.disposition & cover]
   if not streams:
-    raise VideoError(path, 'no video stream')
+    raise VideoError(path, cut_box(path) or 'no video stream')
   stream = container.streams.best('video')
   if stream not in streams:
     stream = streams[0]
@@ -429,6 +436,16 @@ def _picture_bytes(context):
 
 def _is_one_of(container, formats):
   return not formats.isdisjoint(container.format.name.split(','))
+
+
+def _reason_of_header(error):
+  """Says why a file cannot be opened."""
+  if isinstance(error, av.error.InvalidDataError):
+    return 'no video, damaged, or cut off in its header'
+  # How FFmpeg says that there is nothing where more was to come.
+  if isinstance(error, av.error.EOFError) or error.errno == errno.EIO:
+    return f'the file ends early, or cannot be read ({_reason(error)})'
+  return _reason(error)
 
 
 def _reason(error):

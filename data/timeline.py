@@ -103,7 +103,7 @@ class Timeline:
 
   def _truncated(self, claimed_seconds):
     seconds = self._end - self._start
-    return f'truncated: {seconds:.2f} s of {claimed_seconds:.2f} s'
+    return f'truncated: {seconds:.2f} s of {claimed_seconds:.2f} s are there'
 
   def _is_truncated(self, video):
     """Compares with the claimed duration.

@@ -94,3 +94,36 @@ def test_a_cut_y4m_is_told_from_a_whole_one(tmp_path):
   # A whole picture less is another video.
   shorter = _Y4M[: len(_Y4M_HEAD) + 10]
   assert not _problem(tmp_path, shorter, 'yuv4mpegpipe', picture_bytes=4)
+
+
+def _mp4_box(name, content, length=None):
+  length = 8 + len(content) if length is None else length
+  return length.to_bytes(4, 'big') + name + content
+
+
+_FTYP = _mp4_box(b'ftyp', b'isom')
+_MOOV = _mp4_box(b'moov', bytes(20))
+
+
+@pytest.mark.parametrize(
+  ('content', 'problem'),
+  [
+    (_FTYP + _mp4_box(b'mdat', bytes(9)) + _MOOV, None),
+    (_FTYP + _mp4_box(b'mdat', bytes(9)), 'index (the box moov) is missing'),
+    (_FTYP + _mp4_box(b'mdat', bytes(9), length=0), 'its index'),
+    (_FTYP + _MOOV[:-3], '3 bytes of its last box'),
+    (_FTYP + _MOOV[:6], '22 bytes of its last box'),
+    # A length of 64 bits, behind the name.
+    (_FTYP + _mp4_box(b'mdat', (99).to_bytes(8, 'big'), length=1), '83 bytes'),
+    # Damage, text, nothing.
+    (_FTYP + _mp4_box(b'mdat', bytes(9), length=7) + _MOOV, None),
+    (_MOOV[:-3], None),
+    (b'text, no video', None),
+    (b'', None),
+  ],
+)
+def test_the_boxes_of_a_cut_mp4_say_what_is_missing(tmp_path, content, problem):
+  path = tmp_path / 'x.mp4'
+  path.write_bytes(content)
+  found = file_ends.cut_box(path)
+  assert found is None if problem is None else problem in found

@@ -281,7 +281,7 @@ def test_no_usable_video_is_an_error_with_the_reasons(tmp_path, capsys):
   (tmp_path / 'v').mkdir()
   (tmp_path / 'v' / 'x.mp4').write_text('x')
   assert _prepare(tmp_path / 'v', tmp_path / 'o') == 2
-  assert "'x.mp4': Invalid data" in _error(capsys)
+  assert "'x.mp4': no video, damaged, or cut off" in _error(capsys)
   assert not (tmp_path / 'o' / 'dataset.json').exists()
   sample_videos.write(tmp_path / 'v' / 'x.mp4', sample_videos.moving(3))
   assert _prepare(tmp_path / 'v', tmp_path / 'o') == 0

@@ -261,7 +261,7 @@ def test_a_run_with_too_many_bad_videos_stops_early_with_a_list(tmp_path):
     line for line in done.stderr.decode().splitlines() if 'Error' in line
   ]
   assert '--max-bad-percent' in error
-  assert 'Invalid data' in error
+  assert 'no video, damaged, or cut off' in error
   listed = json.loads((out / '.staging' / 'skipped.json').read_text())
   assert 50 < len(listed) <= 100
   assert all(entry['path'] and entry['reason'] for entry in listed)

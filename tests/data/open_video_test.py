@@ -46,13 +46,38 @@ def test_all_frames_are_decoded(good_files):
 
 @pytest.mark.parametrize(
   'content',
-  [b'', b'\0' * 2**20, b'just some text\n', bytes(range(256)) * 40],
-  ids=['empty', 'zeros', 'text', 'bytes'],
+  [b'\0' * 2**20, b'just some text\n', bytes(range(256)) * 40],
+  ids=['zeros', 'text', 'bytes'],
 )
 def test_a_file_that_is_no_video_is_refused(tmp_path, content):
   path = tmp_path / 'x.mp4'
   path.write_bytes(content)
-  assert _reason(path)
+  assert _reason(path) == 'no video, damaged, or cut off in its header'
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.mkv', 'x.avi', 'x.mjpeg'])
+def test_an_empty_file_is_called_empty(tmp_path, name):
+  (tmp_path / name).touch()
+  assert _reason(tmp_path / name) == 'the file is empty'
+
+
+@pytest.mark.parametrize(
+  ('name', 'num_bytes', 'words'),
+  [
+    ('plain.mp4', -400, 'ends early: 400 bytes of its last box are missing'),
+    ('plain.mp4', 1000, 'the file ends early: '),
+    ('faststart.mp4', 60, 'the file ends early: '),
+    ('a.mkv', 100, 'the file ends early, or cannot be read'),
+    ('a.webm', 100, 'the file ends early, or cannot be read'),
+    ('a.avi', 100, 'no video, damaged, or cut off in its header'),
+  ],
+)
+def test_a_file_that_is_cut_off_before_its_pictures_is_called_so(
+  good_files, tmp_path, name, num_bytes, words
+):
+  cut = tmp_path / name
+  cut.write_bytes((good_files / name).read_bytes()[:num_bytes])
+  assert words in _reason(cut)
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
