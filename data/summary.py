@@ -1,9 +1,11 @@
 """The table that closes a run."""
 
+import dataset_facts
 from dataset_writer import SPLITS
 from remote import place_of, read_json_at
 
 _MAX_LISTED = 20
+_MAX_CLASSES = 6
 _SECONDS_IN_HOUR = 3600
 
 
@@ -20,8 +22,7 @@ def print_summary(out, manifest):
     names = manifest['labels'][column]
     print(
       f'  labels {printable(column)!r}: {len(names)} classes ('
-      + ', '.join(printable(name) for name in names[:6])
-      + (', ...)' if len(names) > 6 else ')')
+      + f'{_first_of(names)})'
     )
   _print_expected(manifest)
   _print_rest(out, manifest)
@@ -31,6 +32,39 @@ def print_summary(out, manifest):
         f'  Note: the {split} split is empty. --restart with --val-percent or '
         'lists of videos changes that, and decodes all videos again.'
       )
+  _print_not_evaluated(out, manifest)
+
+
+def _first_of(names):
+  """Writes the first of some names of classes."""
+  more = ', ...' if len(names) > _MAX_CLASSES else ''
+  return ', '.join(map(printable, names[:_MAX_CLASSES])) + more
+
+
+def _print_not_evaluated(out, manifest):
+  """Says which classes have no validation video, where there are others."""
+  if not (manifest['labels'] and manifest['splits']['val']['videos']):
+    return
+  tables = dataset_facts.read_tables(place_of(out), manifest)
+  for labels in dataset_facts.count_labels(tables, manifest['labels']):
+    absent = sorted(labels.absent('val'))
+    if absent:
+      print(
+        f'  Note: {len(absent)} of {len(labels.classes)} classes of '
+        f'{printable(labels.column)!r} have no validation video '
+        f'({_first_of(absent)}); evaluations tell nothing of them.'
+        + _remedy(manifest)
+      )
+
+
+def _remedy(manifest):
+  """What gives validation other videos, where a hash chose them."""
+  if manifest['options'].get('val_percent') is None:
+    return ''
+  return (
+    ' --restart with a larger --val-percent, or with lists of videos, changes '
+    'that, and decodes all videos again.'
+  )
 
 
 def printable(text):

@@ -171,6 +171,39 @@ def test_an_empty_train_split_is_said(tmp_path, capsys):
   assert 'train split is empty' in capsys.readouterr().out
 
 
+def _notes(capsys):
+  lines = capsys.readouterr().out.splitlines()
+  return [line for line in lines if line.startswith('  Note:')]
+
+
+def test_classes_without_a_validation_video_are_named_with_the_remedy(
+  tmp_path, capsys
+):
+  for name in ('ball', 'cup', 'dog'):
+    (tmp_path / 'v' / name).mkdir(parents=True)
+    for number in range(2):
+      path = tmp_path / 'v' / name / f'{number}.mp4'
+      sample_videos.write(path, sample_videos.moving(3))
+  for split, names in (('train', '01'), ('val', '1')):
+    lines = [f'{c}/{n}.mp4' for c in ('ball', 'cup', 'dog') for n in names]
+    lines = [
+      line for line in lines if (line == 'cup/1.mp4') == (split == 'val')
+    ]
+    (tmp_path / split).write_text('\n'.join(lines))
+  lists = [f'--{split}-list={tmp_path / split}' for split in ('train', 'val')]
+  assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
+  (note,) = _notes(capsys)
+  assert "2 of 3 classes of 'label' have no validation video" in note
+  assert note.endswith('(ball, dog); evaluations tell nothing of them.')
+  # Where a hash chose the videos, another share of them is the remedy.
+  assert _prepare(tmp_path / 'v', tmp_path / 'p', '--val-percent=50') == 0
+  with frame_store.FrameStore.open(tmp_path / 'p', 'val') as store:
+    known, names = store.label('label')
+  assert 0 < len(set(known)) < len(names)
+  (note,) = _notes(capsys)
+  assert '--restart with a larger --val-percent' in note
+
+
 def test_files_at_the_top_of_class_folders_have_no_label(videos, tmp_path):
   shutil.copy(videos / 'cup' / '01.mkv', videos / 'loose.mkv')
   assert _prepare(videos, tmp_path / 'o', '--val-percent', '0') == 0
