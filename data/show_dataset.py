@@ -22,7 +22,7 @@ from PIL import Image
 from progress import progress_bar
 from remote import place_of, read_json_at
 from staging import output_errors
-from summary import printable
+from summary import duration, printable
 from untrusted_urls import shown
 
 from vie_jax.input_pipeline.frame_store import FrameStore
@@ -342,6 +342,7 @@ def _render(**values):
   environment.filters['shown_field'] = _shown_field
   environment.filters['number'] = _number
   environment.filters['plain'] = _plain
+  environment.filters['duration'] = duration
   now = datetime.datetime.now(datetime.UTC)
   template = environment.from_string(_TEMPLATE.read_text('utf-8'))
   return template.render(

@@ -6,7 +6,7 @@ from remote import place_of, read_json_at
 
 _MAX_LISTED = 20
 _MAX_CLASSES = 6
-_SECONDS_IN_HOUR = 3600
+_UNITS = (('hours', 3600), ('minutes', 60), ('seconds', 1))
 
 
 def print_summary(out, manifest):
@@ -84,14 +84,29 @@ def printable(text):
 
 def _split_rows(manifest):
   fps = manifest['options']['fps']
-  rows = [('split', 'videos', 'frames', 'hours')]
+  rows = [('split', 'videos', 'frames', 'duration')]
   for split in SPLITS:
     counts = manifest['splits'][split]
-    hours = counts['frames'] / fps / _SECONDS_IN_HOUR
+    seconds = counts['frames'] / fps
     rows.append(
-      (split, str(counts['videos']), str(counts['frames']), f'{hours:.2f}')
+      (split, str(counts['videos']), str(counts['frames']), duration(seconds))
     )
   return rows
+
+
+def duration(seconds):
+  """Writes a time in the largest unit of which it has at least one.
+
+  Args:
+    seconds: at least 0.
+
+  Returns:
+    str, such as '1.5 minutes'.
+  """
+  unit, size = next(
+    ((unit, size) for unit, size in _UNITS if seconds >= size), _UNITS[-1]
+  )
+  return f'{seconds / size:,.1f} {unit}'
 
 
 def _print_expected(manifest):

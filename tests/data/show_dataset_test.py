@@ -303,6 +303,11 @@ def test_different_rendered_videos_are_no_duplicates(
   # Eight frames of each of two training clips, and of five evaluation clips
   # of two videos of both splits.
   assert text.count('alt="frame ') == 8 * (2 + 5 * 4)
+  # All but the first of the five are folded away, or the page were very long.
+  folded = re.findall(
+    r'<details><summary>4 more</summary>.*?</details>', text, re.S
+  )
+  assert [part.count('alt="frame ') for part in folded] == [8 * 4] * 4
 
 
 def test_no_labels_an_empty_val_split_and_one_picture_are_fine(
@@ -442,6 +447,7 @@ def test_damaged_frames_of_shown_clips_are_replaced_and_marked(
   numbers = re.findall(r'<figcaption>(\d+)', article)
   is_bad = np.reshape([int(number) > 0 for number in numbers], (5, 8))
   assert [int(mark) for mark in marks] == is_bad.sum(axis=1).tolist()
+  assert '<details open><summary>4 more' in article
 
 
 def test_config_fields_are_for_show_alone(tmp_path, capsys):
