@@ -73,6 +73,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_log': ('patient_file processes untrusted', ''),
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
+  'step_progress': ('', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
@@ -117,8 +118,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'blueprint checkpoint classifiers config_check device_augment environment '
     'evaluation experiment finite input_pipeline metric_log '
     'models.network_names processes result run_log run_record sharding '
-    'skipped_steps weights workdir_lock',
-    'jax flax clu numpy ml_collections',
+    'skipped_steps step_progress weights workdir_lock',
+    'jax flax numpy ml_collections',
   ),
   'convert': (
     'blueprint checkpoint config_check models processes weights workdir_lock',
@@ -167,8 +168,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_loop': (
     'evaluation.monitors experiment processes sharding skipped_steps '
-    'step_trace train_state train_step',
-    'clu',
+    'step_progress step_trace train_state train_step',
+    '',
   ),
   'train': (
     'blueprint checkpoint config_check environment evaluate experiment finite '

@@ -65,12 +65,6 @@ def test_libraries_speak_only_when_it_matters(tmp_path, absl_logger):
   ]
 
 
-def test_progress_is_told_in_plain_words(tmp_path, absl_logger):
-  run_log.to_file(tmp_path)
-  say(absl_logger, 'Setting work unit notes: 1.0 steps/s, 50%, ETA: 1m')
-  assert lines(tmp_path)[0].endswith(' Progress: 1.0 steps/s, 50%, ETA: 1m')
-
-
 def test_two_runs_in_one_process_write_to_their_own_files(tmp_path):
   for name in ('first', 'second'):
     (tmp_path / name).mkdir()

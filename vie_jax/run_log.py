@@ -61,8 +61,6 @@ class _Formatter(python_logging.Formatter):
 
   def format(self, record):
     line = super().format(record)
-    # What clu says when it reports progress.
-    line = line.replace('Setting work unit notes: ', 'Progress: ')
     is_listing = '\n' in str(record.msg) or record.exc_info
     lines = line.split('\n') if is_listing else [line]
     return '\n  '.join(map(text.printable, lines))

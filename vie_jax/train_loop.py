@@ -7,9 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 from absl import logging
-from clu import periodic_actions
 
-from vie_jax import experiment, sharding, step_trace, train_state, train_step
+from vie_jax import (
+  experiment,
+  sharding,
+  step_progress,
+  step_trace,
+  train_state,
+  train_step,
+)
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.processes import agreement, preemption, watchdog
@@ -98,11 +104,10 @@ class Loop:
       return state
     if preemption.SIGNALS.poll():
       self._leave(state, evaluation_is_due)
-    progress = periodic_actions.ReportProgress(
-      num_train_steps=config.num_steps,
-      writer=self.reporter.writer,
+    progress = step_progress.StepProgress(
+      num_steps=config.num_steps,
       every_steps=config.log_every_steps,
-      every_secs=None,
+      writer=self.reporter.writer,
     )
     warm_start = config.objective.instance_recognition_steps
     with (
@@ -121,7 +126,8 @@ class Loop:
           leaving = preemption.SIGNALS.leaving
           with leaving() if is_first else contextlib.nullcontext():
             state, metrics = self._step(step, state, batches, is_new=is_new)
-          self._report(step, metrics, progress)
+          self._report(step, metrics)
+          progress(step + 1, is_new=is_new)
           self._evaluate_and_save(step + 1, state)
         if self.trace.is_last(step + 1):
           watchdog.expect('the trace', is_slow=True)
@@ -180,13 +186,12 @@ class Loop:
     self.reporter.scalars(step, {**metrics, 'health/cluster_change': change})
     return state
 
-  def _report(self, step, metrics, progress):
+  def _report(self, step, metrics):
     """Writes the figures of a step, now and then."""
     config, done = self.parts.config, step + 1
     if done % config.log_every_steps == 0 or done == config.num_steps:
       with step_trace.phase('figures'):
         self._write_figures(step, metrics)
-    progress(done)
 
   def _write_figures(self, step, metrics):
     self.reporter.skipped.settle()

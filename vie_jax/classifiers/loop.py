@@ -8,7 +8,6 @@ from typing import NoReturn
 import jax
 import jax.numpy as jnp
 from absl import logging
-from clu import periodic_actions
 
 from vie_jax import (
   checkpoint,
@@ -18,6 +17,7 @@ from vie_jax import (
   metric_log,
   sharding,
   skipped_steps,
+  step_progress,
 )
 from vie_jax.classifiers.task import Outcome
 from vie_jax.processes import agreement, preemption, watchdog
@@ -71,11 +71,10 @@ class Loop:
       self._leave(state, progress)
     if is_complete:
       return self._outcome(state, progress, was_complete=True)
-    report = periodic_actions.ReportProgress(
-      num_train_steps=schedule.num_steps,
-      writer=self._writer,
+    report = step_progress.StepProgress(
+      num_steps=schedule.num_steps,
       every_steps=intervals.log,
-      every_secs=None,
+      writer=self._writer,
     )
     logging.info('Compiling the step. This can take minutes.')
     with self._task.open_batches(first_step) as batches:
@@ -87,7 +86,7 @@ class Loop:
         is_last = done == schedule.num_steps
         if done % intervals.log == 0 or is_last:
           self._write(done, {**metrics, 'learning_rate': rate})
-        report(done)
+        report(done, is_new=is_first)
         progress, is_stopping = self._evaluate_if_due(state, progress, done)
         is_last = is_last or progress.plateau.is_over
         if is_stopping:

@@ -1,0 +1,80 @@
+import logging
+
+import pytest
+
+from vie_jax import step_progress
+
+
+class Figures:
+  """Keeps what is written: (step, name) -> value."""
+
+  def __init__(self):
+    self.found = {}
+
+  def write_scalars(self, step, scalars):
+    self.found |= {(step, name): value for name, value in scalars.items()}
+
+
+def train(caplog, seconds_of_step, *, new=(1,), every_steps=2, first_step=0):
+  """Runs steps that take so many seconds each; returns figures and lines."""
+  caplog.set_level(logging.INFO)
+  now, figures = 100.0, Figures()
+  progress = step_progress.StepProgress(
+    num_steps=first_step + len(seconds_of_step),
+    every_steps=every_steps,
+    writer=figures,
+    clock=lambda: now,
+  )
+  for done, seconds in enumerate(seconds_of_step, first_step + 1):
+    now += seconds
+    progress(done, is_new=done in new)
+  return figures.found, caplog.messages
+
+
+def test_what_the_first_step_compiled_is_no_part_of_the_speed(caplog):
+  figures, lines = train(caplog, [60, 0.5, 0.5, 0.5])
+  assert lines == [
+    'Progress: 2.0 steps/s, 50.0% (2/4), ETA: 1s',
+    'Progress: 2.0 steps/s, 100.0% (4/4), ETA: 0s',
+  ]
+  assert figures[4, 'steps_per_sec'] == 2.0
+  assert figures[4, 'uptime'] == 61.5
+
+
+def test_what_a_later_objective_compiles_is_no_part_of_it_either(caplog):
+  figures, _ = train(caplog, [60, 1, 1, 99, 2, 2], new=(1, 4), every_steps=3)
+  speeds = {
+    step: value for (step, name), value in figures.items() if name != 'uptime'
+  }
+  assert speeds == {3: 1.0, 6: 0.5}
+
+
+def test_slow_steps_are_told_by_their_seconds(caplog):
+  _, lines = train(caplog, [60, 30, 30, 30], first_step=6, new=(7,))
+  assert lines[0] == 'Progress: 30.0 s/step, 80.0% (8/10), ETA: 1m'
+
+
+def test_a_last_step_is_told_of_whatever_its_number(caplog):
+  _, lines = train(caplog, [1, 1, 1], every_steps=100)
+  assert lines == ['Progress: 1.0 steps/s, 100.0% (3/3), ETA: 0s']
+
+
+def test_steps_that_take_no_time_by_the_clock_are_fast(caplog):
+  _, (line,) = train(caplog, [0, 0])
+  assert line.endswith('ETA: 0s')
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'words'),
+  [
+    (0, '0s'),
+    (42.4, '42s'),
+    (59.6, '1m'),
+    (125, '2m 5s'),
+    (3600, '1h'),
+    (7505, '2h 5m'),
+    (200_000, '2d 7h'),
+  ],
+)
+def test_a_duration_has_two_units_at_most(seconds, words):
+  assert step_progress.duration(seconds) == words

@@ -1,0 +1,89 @@
+"""How fast a training goes, and how long it still takes."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from absl import logging
+
+_UNITS = (('d', 86_400), ('h', 3600), ('m', 60), ('s', 1))
+
+
+class Writer(Protocol):
+  """Takes figures."""
+
+  def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+    """Writes figures of a step."""
+
+
+class StepProgress:
+  """Logs and writes speed now and then; to be called after each step.
+
+  What was compiled is left out: the time counts from the end of the last step
+  that was the first of its kind.
+
+  Args:
+    num_steps: of the whole training.
+    every_steps: how often to tell.
+    writer: receives `steps_per_sec`, and `uptime` in seconds.
+    clock: gives seconds that never go back.
+  """
+
+  def __init__(
+    self,
+    *,
+    num_steps: int,
+    every_steps: int,
+    writer: Writer,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    self._num_steps = num_steps
+    self._every_steps = every_steps
+    self._writer = writer
+    self._clock = clock
+    self._begin = clock()
+    # The step that the time counts from, and when it was done.
+    self._since = (0, self._begin)
+
+  def __call__(self, done: int, *, is_new: bool) -> None:
+    """Takes note of a step, and tells if it is time to.
+
+    Args:
+      done: steps of the training, that one included.
+      is_new: whether it was the first of its kind since the start.
+    """
+    now = self._clock()
+    if is_new:
+      self._since = done, now
+    elif done % self._every_steps == 0 or done == self._num_steps:
+      step, then = self._since
+      self._since = done, now
+      rate = (done - step) / max(now - then, 1e-9)
+      self._writer.write_scalars(
+        done, {'steps_per_sec': rate, 'uptime': now - self._begin}
+      )
+      self._tell(done, rate)
+
+  def _tell(self, done, rate):
+    logging.info(
+      'Progress: %s, %.1f%% (%d/%d), ETA: %s',
+      f'{rate:.1f} steps/s' if rate >= 1 else f'{1 / rate:.1f} s/step',
+      100 * done / self._num_steps,
+      done,
+      self._num_steps,
+      duration((self._num_steps - done) / rate),
+    )
+
+
+def duration(seconds: float) -> str:
+  """A time in its two largest units, such as '2h 5m' or '42s'.
+
+  Args:
+    seconds: at least 0.
+  """
+  left, parts = round(seconds), []
+  for unit, size in _UNITS:
+    count, left = divmod(left, size)
+    if count or (unit == 's' and not parts):
+      parts.append(f'{count}{unit}')
+  return ' '.join(parts[:2])
