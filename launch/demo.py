@@ -278,7 +278,7 @@ def write_page(folder: pathlib.Path, started: float) -> gallery.Page:
       'untrained network has no memory bank.'
     ),
     query_caption=(
-      'Test videos evenly spread over the list, not picked by hand. Beside '
+      'Test videos evenly spread over the list, not picked by hand. Below '
       'each are the three training videos that each network places nearest, '
       'the nearest first, with the cosine similarity of the two embeddings '
       '(1 is identical).'

@@ -135,7 +135,7 @@ def validation_page(
     facts=_facts(findings),
     table_caption=_table_caption(findings[0].result['settings']),
     query_caption=(
-      f'{_which_are_shown(len(rows), val.num_videos)} Beside each are the '
+      f'{_which_are_shown(len(rows), val.num_videos)} Below each are the '
       'training videos that a network places nearest, the nearest first, with '
       'the cosine similarity of the two embeddings (1 is identical). '
       f'{PICTURES}'
@@ -180,7 +180,7 @@ def query_page(
     label_columns=columns,
     facts=_facts([found]),
     query_caption=(
-      'Beside the video are the training videos placed nearest, the nearest '
+      'Below the video are the training videos placed nearest, the nearest '
       'first, with the cosine similarity of the two embeddings (1 is '
       f'identical). {PICTURES}'
     ),

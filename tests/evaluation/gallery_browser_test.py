@@ -114,6 +114,17 @@ def places(tab, number=0, *, seconds=0.7):
   return seen
 
 
+@pytest.mark.parametrize('width', [1280, 700, 690, 500, 320])
+def test_a_query_is_as_large_as_its_neighbours(page, open_tab, width):
+  tab = open_tab(page, width=width)
+  sizes = tab.run("""['.film', '.frames'].map((kind) => ['.asked', '.neighbor']
+    .map((video) => document.querySelector(`#query-2 ${video} ${kind}`))
+    .map((element) => element.getBoundingClientRect())
+    .map((box) => [box.width, box.height]))""")
+  for asked, near in sizes:
+    assert asked == pytest.approx(near, abs=0.5)
+
+
 def test_pointing_at_an_entry_plays_its_strips_and_no_others(page, open_tab):
   tab = open_tab(page)
   other = tab.run(

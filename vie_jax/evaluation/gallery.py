@@ -29,7 +29,7 @@ CURVE_CAPTION = (
   'The same networks while they train, from the first step to the last.'
 )
 QUERY_CAPTION = (
-  'Each entry starts from a clip that no network trained on. Beside it, for '
+  'Each entry starts from a clip that no network trained on. Below it, for '
   'each network, are the three training videos it places nearest, the nearest '
   'first, with the cosine similarity of the two embeddings (1 is identical).'
 )
@@ -47,10 +47,6 @@ _ENCODINGS = (
   (56, 45),
   (48, 40),
 )
-_MAX_HEIGHT = _ENCODINGS[0][0]
-# A query is shown larger than its neighbours, so its frames are this much
-# higher than theirs.
-_QUERY_SCALE = 1.5
 # Strips that tell what an encoding would take, before all are encoded.
 _SAMPLE = 24
 
@@ -203,9 +199,7 @@ def write_html(
   # Named by their content: the same pictures are embedded once.
   distinct = {id(strip): strip for strip in _strips(page)}
   keys = {name: _strip_key(strip) for name, strip in distinct.items()}
-  queries = {keys[id(query.strip)] for query in page.queries}
   strips = {keys[name]: strip for name, strip in distinct.items()}
-  scales = [_QUERY_SCALE if key in queries else 1.0 for key in strips]
   environment = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -225,9 +219,7 @@ def write_html(
     classes={c: _class_names(page, c) for c in page.label_columns},
     entries=[_entry(page, query) for query in page.queries],
     sprites=dict(
-      zip(
-        strips, _encode([*strips.values()], scales, image_budget), strict=True
-      )
+      zip(strips, _encode([*strips.values()], image_budget), strict=True)
     ),
     has_motion=any(len(strip.frames) > 1 for strip in strips.values()),
     is_judged=any(_class_names(page, c) for c in page.label_columns),
@@ -345,34 +337,29 @@ def _resize(frame: np.ndarray, height: int) -> Image.Image:
   return Image.fromarray(frame).resize((width, height), Image.LANCZOS)
 
 
-def _encode(
-  strips: Sequence[FilmStrip], scales: Sequence[float], budget: int
-) -> list[str]:
+def _encode(strips: Sequence[FilmStrip], budget: int) -> list[str]:
   """Encodes strips as data URIs, as well as the budget of bytes allows.
 
   Args:
     strips: to encode.
-    scales: of the height of each, against that of the others.
     budget: in bytes, of all together.
   """
-  scaled = list(zip(strips, scales, strict=True))
-  sample = np.random.default_rng(0).permutation(len(scaled))[:_SAMPLE]
+  sample = np.random.default_rng(0).permutation(len(strips))[:_SAMPLE]
   uris = []
   for encoding in _ENCODINGS:
-    expected = sum(len(_data_uri(*scaled[i], *encoding)) for i in sample)
-    expected *= len(scaled) / max(1, len(sample))
+    expected = sum(len(_data_uri(strips[i], *encoding)) for i in sample)
+    expected *= len(strips) / max(1, len(sample))
     # The sample is no more than a sample.
     if expected > 1.1 * budget and encoding != _ENCODINGS[-1]:
       continue
-    uris = [_data_uri(*pair, *encoding) for pair in scaled]
+    uris = [_data_uri(strip, *encoding) for strip in strips]
     if sum(map(len, uris)) <= budget:
       break
   return uris
 
 
-def _data_uri(strip: FilmStrip, scale: float, height: int, quality: int) -> str:
+def _data_uri(strip: FilmStrip, height: int, quality: int) -> str:
   """Encodes a strip as a JPEG, its frames side by side."""
-  height = min(_MAX_HEIGHT, round(scale * height))
   frames = strip.frames
   if frames.shape[1] > height:
     frames = np.stack([np.asarray(_resize(f, height)) for f in frames])
