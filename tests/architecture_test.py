@@ -180,7 +180,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'modes': ('', 'ml_collections'),
   'early_refusals': (
-    'config_check input_pipeline.frame_store modes weights workdir_lock',
+    'config_check input_pipeline.dataset_folder modes weights workdir_lock',
     'ml_collections',
   ),
   'program': (

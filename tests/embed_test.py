@@ -23,7 +23,12 @@ from vie_jax import (
 )
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import features
-from vie_jax.input_pipeline import frame_store, image_folder, image_pipeline
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  frame_store,
+  image_folder,
+  image_pipeline,
+)
 from vie_jax.models import official_checkpoint
 
 SIZES = {'width': 4, 'fast_width': 2}
@@ -110,7 +115,7 @@ def refusal(config, tmp_path):
     (
       clip_files.ClipsError,
       config_check.ConfigError,
-      frame_store.DatasetError,
+      dataset_folder.DatasetError,
     )
   ) as error:
     embed.embed(config, str(tmp_path / 'W'))
@@ -415,7 +420,7 @@ def test_a_file_that_is_no_image_is_named(images, tmp_path):
   source = tmp_path / 'pictures'
   shutil.copytree(images, source)
   (source / 'class0' / 'bad.jpg').write_bytes(b'no picture')
-  with pytest.raises(frame_store.DatasetError, match=r'class0/bad\.jpg'):
+  with pytest.raises(dataset_folder.DatasetError, match=r'class0/bad\.jpg'):
     embed.embed(source_config(source), str(tmp_path / 'W'))
 
 
@@ -469,7 +474,7 @@ def test_what_cannot_be_embedded_is_said_in_one_line(demo_dataset, tmp_path):
     (tmp_path / 'notes.txt', 'no video files'),
     (tmp_path / 'damaged', 'missing'),
   ):
-    with pytest.raises(frame_store.DatasetError, match=words) as error:
+    with pytest.raises(dataset_folder.DatasetError, match=words) as error:
       embed.embed(source_config(source), str(tmp_path / 'W'))
     assert '\n' not in str(error.value)
   config = source_config(demo_dataset, embed__splits=())

@@ -17,7 +17,7 @@ from vie_jax import (
 )
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import knn
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_store
 
 
 @pytest.fixture(scope='module')
@@ -338,7 +338,7 @@ def test_a_data_set_without_validation_videos_is_refused(
     '--processes=2',
   )
   config = tiny_run.config(tmp_path / 'prepared', init_from='random')
-  with pytest.raises(frame_store.DatasetError, match='no validation videos'):
+  with pytest.raises(dataset_folder.DatasetError, match='no validation videos'):
     evaluate.knn_eval(config, str(tmp_path / 'W'))
   assert not (tmp_path / 'W').exists()
 

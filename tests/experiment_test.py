@@ -6,13 +6,13 @@ import pytest
 import tiny_run
 
 from vie_jax import config_check, experiment, train, train_state
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 
 def refusal(config):
   with (
     pytest.raises(
-      (config_check.ConfigError, frame_store.DatasetError)
+      (config_check.ConfigError, dataset_folder.DatasetError)
     ) as error,
     experiment.open_experiment(config),
   ):
@@ -89,7 +89,7 @@ def test_label_columns_are_those_asked_for_or_all(
 def test_the_data_set_is_closed_at_the_end(demo_dataset):
   with experiment.open_experiment(tiny_run.config(demo_dataset)) as parts:
     parts.train.store.read_frames(0, [0])
-  with pytest.raises(frame_store.DatasetError, match='closed'):
+  with pytest.raises(dataset_folder.DatasetError, match='closed'):
     parts.train.store.read_frames(0, [0])
 
 

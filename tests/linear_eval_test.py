@@ -28,7 +28,7 @@ from vie_jax import (
 )
 from vie_jax.classifiers import labelled_data
 from vie_jax.evaluation import linear_readout
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 SETTINGS = {
   'init_from': 'random',
@@ -425,7 +425,9 @@ def test_labels_are_needed_and_their_absence_is_said(demo_dataset, tmp_path):
   tiny_run.prepare(
     'folder', f'--videos={flat}', f'--out={prepared}', '--val-percent=30'
   )
-  with pytest.raises(frame_store.DatasetError, match='has no labels to train'):
+  with pytest.raises(
+    dataset_folder.DatasetError, match='has no labels to train'
+  ):
     linear_eval.linear_eval(
       config(prepared, linear_eval__batch_size=4), tmp_path
     )

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 
 from vie_jax import config_check, experiment, retrieve
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 COLUMNS = ('appearance', 'motion')
 
@@ -296,7 +296,7 @@ def test_a_data_set_without_validation_videos_is_refused(
     '--processes=2',
   )
   config = tiny_run.config(tmp_path / 'prepared', init_from='random')
-  with pytest.raises(frame_store.DatasetError, match='no validation videos'):
+  with pytest.raises(dataset_folder.DatasetError, match='no validation videos'):
     retrieve.retrieve(config, str(tmp_path / 'W'))
   assert not (tmp_path / 'W').exists()
 
@@ -353,7 +353,7 @@ def test_a_query_that_is_no_video_is_refused_in_one_line(
     config = tiny_run.config(
       demo_dataset, init_from='random', retrieve__query=str(tmp_path / name)
     )
-    with pytest.raises(frame_store.DatasetError, match=words) as error:
+    with pytest.raises(dataset_folder.DatasetError, match=words) as error:
       retrieve.retrieve(config, str(tmp_path / 'W'))
     message = str(error.value)
     assert str(tmp_path / name) in message

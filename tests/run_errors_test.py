@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from vie_jax import checkpoint, config_check, finite, run_errors
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import exit_codes, preemption
 
@@ -24,9 +24,12 @@ from vie_jax.processes import exit_codes, preemption
     (OSError(errno.EMFILE, 'Too many'), exit_codes.REFUSED),
     (OSError(errno.ENFILE, 'Too many'), exit_codes.RETRY),
     (BrokenPipeError(errno.EPIPE, 'Broken pipe'), exit_codes.REFUSED),
-    (frame_store.UnreachableError('s3://b/train'), exit_codes.RETRY),
-    (frame_store.UnreadableError('a record', 'Check it.'), exit_codes.REFUSED),
-    (frame_store.DatasetError('There is none.'), exit_codes.REFUSED),
+    (dataset_folder.UnreachableError('s3://b/train'), exit_codes.RETRY),
+    (
+      dataset_folder.UnreadableError('a record', 'Check it.'),
+      exit_codes.REFUSED,
+    ),
+    (dataset_folder.DatasetError('There is none.'), exit_codes.REFUSED),
     (config_check.ConfigError('config.seed'), exit_codes.REFUSED),
     (finite.DivergedError('step 3'), exit_codes.REFUSED),
   ],

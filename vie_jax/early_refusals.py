@@ -8,7 +8,7 @@ import pathlib
 import ml_collections
 
 from vie_jax import config_check, modes, weights, workdir_lock
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 
 def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -22,14 +22,14 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
     workdir: of the run.
 
   Raises:
-    frame_store.DatasetError: if the data set is not there.
+    dataset_folder.DatasetError: if the data set is not there.
     config_check.ConfigError: if the training batches are too large for it.
     workdir_lock.WorkdirLockedError: if another process of this machine trains
       in the workdir.
     checkpoint.CheckpointError: if there are no weights to evaluate.
   """
   if mode in modes.READ_DATASET:
-    frame_store.check_is_there(config.dataset.dir)
+    dataset_folder.check_is_there(config.dataset.dir)
   if mode == 'train':
     _check_batch(config)
     workdir_lock.check_is_free(pathlib.Path(workdir))
@@ -39,7 +39,7 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
 
 def _check_batch(config):
   """Refuses batches larger than the data set, if that lies here."""
-  num_videos = frame_store.num_videos_of(config.dataset.dir, 'train')
+  num_videos = dataset_folder.num_videos_of(config.dataset.dir, 'train')
   # Of bins there may be any number, of shares of the videos only fewer.
   if num_videos is not None and not config.dataset.bin_frames:
     config_check.check_batch(config, 'batch_size', num_videos)

@@ -25,7 +25,7 @@ from vie_jax.embeddings import split_embeddings
 from vie_jax.embeddings.split_embeddings import SplitEmbeddings
 from vie_jax.evaluation import features, knn, monitors
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import frame_store, instances
+from vie_jax.input_pipeline import dataset_folder, instances
 
 MODE = 'knn_eval'
 SPLITS = ('train', 'val')
@@ -182,7 +182,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     What is written to `result.json`.
 
   Raises:
-    frame_store.DatasetError, checkpoint.CheckpointError,
+    dataset_folder.DatasetError, checkpoint.CheckpointError,
     config_check.ConfigError, foreign_embeddings.EmbeddingsError,
     result.ResultError: with the remedy.
   """
@@ -190,7 +190,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
   with contextlib.ExitStack() as stack:
     run = stack.enter_context(experiment.open_experiment(config, trains=False))
     if not run.val.num_instances:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
         'it again with a larger --val-percent.'
       )

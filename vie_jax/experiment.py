@@ -86,7 +86,7 @@ def open_experiment(
 
   Raises:
     config_check.ConfigError: if a field cannot work.
-    frame_store.DatasetError: if there is no such prepared data set.
+    dataset_folder.DatasetError: if there is no such prepared data set.
   """
   config_check.check(config)
   trained = (batch_size,) if trains else ()
@@ -177,7 +177,7 @@ def damage_so_far(damage: bad_frames.BadFrames) -> dict[str, int]:
   To be called by all hosts at the same step.
 
   Raises:
-    frame_store.DatasetError: as `check_damage`.
+    dataset_folder.DatasetError: as `check_damage`.
   """
   check_damage(damage)
   own = [damage.num_frames, damage.num_bad]
@@ -202,7 +202,7 @@ def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
   To be called by all hosts.
 
   Raises:
-    frame_store.DatasetError: as `check_damage`.
+    dataset_folder.DatasetError: as `check_damage`.
   """
   check_damage(damage)
   for clips in agreement.gather('clips', damage.clips):
@@ -217,7 +217,7 @@ def check_damage(damage: bad_frames.BadFrames) -> None:
   To be called by all hosts, now and then; a single one checks each batch.
 
   Raises:
-    frame_store.DatasetError: naming the worst videos, and the remedy.
+    dataset_folder.DatasetError: naming the worst videos, and the remedy.
   """
   if peers.is_shared():
     damage.check_all(agreement.gather('damage', damage.counted()))

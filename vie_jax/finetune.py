@@ -226,7 +226,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> dict:
     What is written to `result.json`.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError,
+    config_check.ConfigError, dataset_folder.DatasetError,
     checkpoint.CheckpointError, result.ResultError, finite.DivergedError:
       with the remedy.
 

@@ -28,7 +28,7 @@ from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.evaluation import features, gallery, knn, retrieval
 from vie_jax.experiment import Experiment
 from vie_jax.findings import Findings
-from vie_jax.input_pipeline import frame_store, instances
+from vie_jax.input_pipeline import dataset_folder, frame_store, instances
 
 MODE = 'retrieve'
 PAGE_FILE = 'index.html'
@@ -116,7 +116,7 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
     What is written to `result.json`.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError,
+    config_check.ConfigError, dataset_folder.DatasetError,
     checkpoint.CheckpointError, foreign_embeddings.EmbeddingsError,
     result.ResultError: with the remedy.
   """
@@ -126,7 +126,7 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
   with contextlib.ExitStack() as stack:
     run = stack.enter_context(experiment.open_experiment(config, trains=False))
     if not run.val.num_instances:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{config.dataset.dir} has no validation videos to look for; prepare '
         'it again with a larger --val-percent.'
       )
@@ -321,11 +321,11 @@ def _check_query(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
         'video that only the network of this run can embed; leave one out.'
       )
   if not path.is_file():
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'There is no video file {path} (config.retrieve.query).'
     )
   if path.suffix.lower() not in own_files.VIDEO_SUFFIXES.split():
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{path} (config.retrieve.query) is not named like a video; known '
       f'suffixes: {own_files.VIDEO_SUFFIXES}.'
     )
@@ -347,11 +347,11 @@ def _prepared(
     files = own_files.folder_of(path, scratch)
     try:
       prepared = own_files.prepare(files, scratch, 'query')
-    except frame_store.DatasetError as error:
+    except dataset_folder.DatasetError as error:
       # What it says of our own folder helps nobody.
       reason = str(error).removeprefix(f'{files} cannot be prepared: ')
       reason = reason.partition(' To start anew, ')[0]
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{path} (config.retrieve.query) cannot be used: {reason}'
       ) from error
     with frame_store.FrameStore.open(prepared, 'train') as store:

@@ -13,7 +13,7 @@ from vie_jax import (
   workdir_lock,
 )
 from vie_jax.embeddings import clip_files, foreign_embeddings
-from vie_jax.input_pipeline import frame_store, remote_errors
+from vie_jax.input_pipeline import dataset_folder, remote_errors
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import (
   ending,
@@ -30,7 +30,7 @@ EXPECTED = (
   process_environment.DistributedError,
   clip_files.ClipsError,
   foreign_embeddings.EmbeddingsError,
-  frame_store.DatasetError,
+  dataset_folder.DatasetError,
   finite.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
@@ -93,7 +93,9 @@ def _leave_shared(error):
 def code_of(error: BaseException) -> int:
   """The exit code of an expected error: whether the same command may go on."""
   # A full disk may have room again, whatever was being written.
-  if disk.is_no_room(error) or isinstance(error, frame_store.UnreachableError):
+  if disk.is_no_room(error) or isinstance(
+    error, dataset_folder.UnreachableError
+  ):
     return exit_codes.RETRY
   # But whoever reads what is printed does not come back.
   is_passing = isinstance(error, OSError) and (

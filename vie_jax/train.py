@@ -336,7 +336,7 @@ def train_and_evaluate(
     The last state.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError: with the remedy, before
+    config_check.ConfigError, dataset_folder.DatasetError: with the remedy, before
       anything is written.
     checkpoint.CheckpointError: if the checkpoints are of another run, or all
       of them are damaged; they are left as they are.
@@ -346,7 +346,7 @@ def train_and_evaluate(
     finite.DivergedError: if a figure is no longer finite, and the config
       does not have such steps skipped, or there are too many.
     preemption.Stopped: if a signal asks for it.
-    frame_store.DatasetError: later on, if too many frames are damaged.
+    dataset_folder.DatasetError: later on, if too many frames are damaged.
   """
   folder = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ import worker_pool
 from PIL import Image
 from video_frames import FrameOptions
 
-from vie_jax.input_pipeline import frame_store, image_folder, image_pipeline
+from vie_jax.input_pipeline import dataset_folder, image_folder, image_pipeline
 
 _SEED = 0
 _MIB = 2**20
@@ -109,7 +109,7 @@ def _check_images(folder, count):
       ) as batches:
         try:
           assert next(batches)['window'].shape == (1, 1, 16, 16, 3)
-        except frame_store.DatasetError as error:
+        except dataset_folder.DatasetError as error:
           refused[name] = str(error)
   rise = memory_use.most_bytes() - most_before
   assert rise <= 300 * _MIB

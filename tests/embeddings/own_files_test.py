@@ -7,7 +7,7 @@ import open_video
 import pytest
 
 from vie_jax.embeddings import own_files
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_store
 
 IMAGES = ('.jpg', '.png', '.gif')
 
@@ -58,7 +58,7 @@ def test_all_videos_are_prepared_once_and_bad_ones_named(
 def test_other_files_than_before_are_refused_with_a_remedy(videos, tmp_path):
   prepared = own_files.prepare(videos, tmp_path / 'out', 'mine')
   shutil.copy(videos / 'class0' / 'clip.mp4', videos / 'new.mp4')
-  with pytest.raises(frame_store.DatasetError) as error:
+  with pytest.raises(dataset_folder.DatasetError) as error:
     own_files.prepare(videos, tmp_path / 'out', 'mine')
   assert f'To start anew, remove {prepared}.' in str(error.value)
   assert '\n' not in str(error.value)
@@ -68,7 +68,7 @@ def test_other_files_than_before_are_refused_with_a_remedy(videos, tmp_path):
 
 def test_a_folder_without_videos_is_refused(tmp_path):
   (tmp_path / 'videos').mkdir()
-  with pytest.raises(frame_store.DatasetError, match='no video files in'):
+  with pytest.raises(dataset_folder.DatasetError, match='no video files in'):
     own_files.prepare(tmp_path / 'videos', tmp_path / 'out', 'mine')
   assert not (tmp_path / 'out').exists()
 
@@ -77,7 +77,7 @@ def test_without_the_repository_it_says_what_to_do(
   videos, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(own_files, 'PREPARE', tmp_path / 'data' / 'prepare.py')
-  with pytest.raises(frame_store.DatasetError) as error:
+  with pytest.raises(dataset_folder.DatasetError) as error:
     own_files.prepare(videos, tmp_path / 'out', 'mine')
   assert str(tmp_path / 'data' / 'prepare.py') in str(error.value)
   assert 'copy of the repository' in str(error.value)
@@ -156,6 +156,6 @@ def test_a_hidden_file_and_a_symlink_are_taken(tmp_path):
 
 def test_a_folder_is_its_own_and_nothing_is_refused(tmp_path):
   assert own_files.folder_of(tmp_path, tmp_path / 'out') == tmp_path
-  with pytest.raises(frame_store.DatasetError, match='no file or folder'):
+  with pytest.raises(dataset_folder.DatasetError, match='no file or folder'):
     own_files.folder_of(tmp_path / 'none', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vie_jax.input_pipeline import bad_frames, damage_count, frame_store
+from vie_jax.input_pipeline import bad_frames, damage_count, dataset_folder
 
 OPTIONS = {
   'num_rows': 6,
@@ -29,7 +29,7 @@ def test_a_training_counts_frames_of_all_batches():
   counted.count(batch_of([2, 0, 1], [1, 0, 2]))
   counted.count(batch_of([2, 3, 4], [3, 0, 0]))
   assert (counted.damage.num_frames, counted.damage.num_bad) == (24, 6)
-  with pytest.raises(frame_store.DatasetError) as caught:
+  with pytest.raises(dataset_folder.DatasetError) as caught:
     counted.count(batch_of([5, 1, 0], [4, 4, 4]))
   assert "'c' of a folder (4)" in str(caught.value)
   assert str(caught.value).endswith('Mend it.')

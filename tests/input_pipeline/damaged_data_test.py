@@ -11,6 +11,7 @@ from input_pipeline import frame_dataset
 
 from vie_jax.input_pipeline import (
   bad_frames,
+  dataset_folder,
   frame_store,
   instances,
   pipeline,
@@ -255,7 +256,7 @@ def test_too_many_damaged_frames_stop_with_the_worst_and_the_remedy(damaged):
     arguments = {'damage': bad_frames.BadFrames(0.02)}
     if load is evaluate:
       arguments['folder'] = damaged
-    with pytest.raises(frame_store.DatasetError, match=message) as caught:
+    with pytest.raises(dataset_folder.DatasetError, match=message) as caught:
       load(**arguments)
     assert '\n' not in str(caught.value)
 
@@ -276,7 +277,9 @@ def test_a_few_frames_are_no_share():
   damage.count(984, {'a': 34}, location='here', remedy='Repair it.')
   damage.check(num_all=10_000)
   damage.count(16, {'b': 1}, location='here', remedy='Repair it.')
-  with pytest.raises(frame_store.DatasetError, match=r'51 of 1016 .*\(50\), '):
+  with pytest.raises(
+    dataset_folder.DatasetError, match=r'51 of 1016 .*\(50\), '
+  ):
     damage.check(num_all=10_000)
 
 
@@ -296,7 +299,7 @@ def test_several_processes_judge_their_damage_together():
   parts = [one.counted(), other.counted()]
   messages = []
   for damage in (one, other):
-    with pytest.raises(frame_store.DatasetError) as caught:
+    with pytest.raises(dataset_folder.DatasetError) as caught:
       damage.check_all(parts)
     messages.append(str(caught.value))
   assert messages[0] == messages[1]
@@ -309,7 +312,7 @@ def test_a_video_without_a_sound_frame_stops(tmp_path):
   write(tmp_path / 'set', lost)
   message = r"'kind/video 1\.mp4' .* has no frame .*check .* --full"
   for load in (lambda f: train(f, 2), evaluate):
-    with pytest.raises(frame_store.DatasetError, match=message) as caught:
+    with pytest.raises(dataset_folder.DatasetError, match=message) as caught:
       load(tmp_path / 'set')
     assert '\n' not in str(caught.value)
 
@@ -336,7 +339,7 @@ def test_a_shard_that_is_cut_short_while_open_is_replaced_or_named(tmp_path):
     with shard.open('r+b') as file:
       file.truncate(100)
     with (
-      pytest.raises(frame_store.DatasetError, match='has no frame that can'),
+      pytest.raises(dataset_folder.DatasetError, match='has no frame that can'),
       pipeline.eval_batches(
         instances.all_videos(store), damage=damage, **settings
       ) as batches,
@@ -349,7 +352,9 @@ def test_a_shard_that_vanishes_before_it_is_read_is_named(tmp_path):
   with frame_store.FrameStore.open(tmp_path / 'set', 'train') as store:
     shard_of(tmp_path / 'set').unlink()
     with (
-      pytest.raises(frame_store.DatasetError, match=r'no frame .*array_record'),
+      pytest.raises(
+        dataset_folder.DatasetError, match=r'no frame .*array_record'
+      ),
       pipeline.eval_batches(
         instances.all_videos(store), clip=CLIP, crop=CROP, batch_size=4
       ) as batches,

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_store
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / 'data'))
 
@@ -143,7 +143,7 @@ def test_what_the_store_says_about_the_data_set(dataset):
 def test_an_unknown_label_column_is_answered_with_the_known_ones(dataset):
   with (
     frame_store.FrameStore.open(dataset, 'train') as store,
-    pytest.raises(frame_store.DatasetError, match='class, speed'),
+    pytest.raises(dataset_folder.DatasetError, match='class, speed'),
   ):
     store.label('motion')
 
@@ -179,7 +179,7 @@ def test_reading_after_close_is_an_error(dataset):
   store = frame_store.FrameStore.open(dataset, 'train')
   store.read_frames(0, [0])
   store.close()
-  with pytest.raises(frame_store.DatasetError, match='closed'):
+  with pytest.raises(dataset_folder.DatasetError, match='closed'):
     store.read_frames(0, [0])
 
 
@@ -236,25 +236,27 @@ def _garble_table(dataset):
 )
 def test_damage_is_named_with_path_and_remedy(dataset, damage, message):
   damage(dataset)
-  with pytest.raises(frame_store.DatasetError, match=message) as caught:
+  with pytest.raises(dataset_folder.DatasetError, match=message) as caught:
     frame_store.FrameStore.open(dataset, 'train')
   assert str(dataset) in str(caught.value)
 
 
 def test_a_data_set_that_is_there_is_looked_for_without_opening_it(dataset):
   _garble_table(dataset)
-  frame_store.check_is_there(str(dataset))
-  frame_store.check_is_there('s3://nobody-asks/for-this')
-  assert frame_store.num_videos_of('s3://nobody-asks/for-this', 'train') is None
+  dataset_folder.check_is_there(str(dataset))
+  dataset_folder.check_is_there('s3://nobody-asks/for-this')
+  assert (
+    dataset_folder.num_videos_of('s3://nobody-asks/for-this', 'train') is None
+  )
 
 
 def test_videos_are_counted_without_opening_them(dataset):
   with frame_store.FrameStore.open(dataset, 'train') as store:
     num_videos = store.num_videos
   _garble_table(dataset)
-  assert frame_store.num_videos_of(str(dataset), 'train') == num_videos
-  with pytest.raises(frame_store.DatasetError, match="no split 'test'"):
-    frame_store.num_videos_of(str(dataset), 'test')
+  assert dataset_folder.num_videos_of(str(dataset), 'train') == num_videos
+  with pytest.raises(dataset_folder.DatasetError, match="no split 'test'"):
+    dataset_folder.num_videos_of(str(dataset), 'test')
 
 
 @pytest.mark.parametrize(
@@ -266,16 +268,16 @@ def test_videos_are_counted_without_opening_them(dataset):
 )
 def test_what_is_not_there_is_refused_alike(dataset, damage, message):
   damage(dataset)
-  with pytest.raises(frame_store.DatasetError, match=message) as looked:
-    frame_store.check_is_there(str(dataset))
-  with pytest.raises(frame_store.DatasetError) as opened:
+  with pytest.raises(dataset_folder.DatasetError, match=message) as looked:
+    dataset_folder.check_is_there(str(dataset))
+  with pytest.raises(dataset_folder.DatasetError) as opened:
     frame_store.FrameStore.open(str(dataset), 'train')
   assert str(looked.value) == str(opened.value)
 
 
 def test_a_tfds_data_set_of_videos_is_prepared_first():
   with pytest.raises(
-    frame_store.DatasetError,
+    dataset_folder.DatasetError,
     match=r'"python data/prepare\.py tfds --name ucf101/ucf101_1 --out DIR"',
   ):
     frame_store.FrameStore.open('tfds:ucf101/ucf101_1', 'train')
@@ -289,13 +291,13 @@ def test_changed_bytes_are_noticed_when_they_are_read(dataset):
   path.write_bytes(content)
   with (
     frame_store.FrameStore.open(dataset, 'val') as store,
-    pytest.raises(frame_store.DatasetError, match='check'),
+    pytest.raises(dataset_folder.DatasetError, match='check'),
   ):
     store.read_frames(0, [0, 1, 2])
 
 
 def test_an_unknown_split_is_answered_with_the_known_ones(dataset):
-  with pytest.raises(frame_store.DatasetError, match='only train, val'):
+  with pytest.raises(dataset_folder.DatasetError, match='only train, val'):
     frame_store.FrameStore.open(dataset, 'test')
 
 

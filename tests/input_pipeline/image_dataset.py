@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 NUM_TRAIN, NUM_TEST = 23, 5
 CLASSES = ['cat', 'dog', 'emu']
@@ -188,7 +188,7 @@ def content_of(source):
 
 def message_of(call, *arguments, **options):
   """The one line that a mistake ends in."""
-  with pytest.raises(frame_store.DatasetError) as caught:
+  with pytest.raises(dataset_folder.DatasetError) as caught:
     call(*arguments, **options)
   message = str(caught.value)
   assert '\n' not in message

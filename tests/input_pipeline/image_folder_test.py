@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from input_pipeline import image_dataset
 
-from vie_jax.input_pipeline import frame_store, image_folder
+from vie_jax.input_pipeline import dataset_folder, image_folder
 
 PLAIN = image_dataset.plain(1)
 
@@ -73,7 +73,7 @@ def test_validation_folders_may_have_other_names(tmp_path, other):
 )
 def test_folders_that_do_not_fit_are_named(tmp_path, more, split, reason):
   image_dataset.write_folder(tmp_path, {**image_dataset.FOLDER, **more})
-  with pytest.raises(frame_store.DatasetError, match=reason):
+  with pytest.raises(dataset_folder.DatasetError, match=reason):
     image_folder.open_split(str(tmp_path), split)
 
 

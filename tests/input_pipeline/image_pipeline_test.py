@@ -14,7 +14,7 @@ from PIL import Image
 from vie_jax.input_pipeline import (
   bad_frames,
   batch_order,
-  frame_store,
+  dataset_folder,
   image_crops,
   image_folder,
   image_pipeline,
@@ -438,7 +438,7 @@ def test_what_cannot_be_decoded_is_named(tmp_path, damaged, reason):
     source, size=SIZE, short_side=SHORT_SIDE, batch_size=4
   ) as batches:
     assert next(batches)['instance_index'].tolist() == [0, 1, 2, 3]
-    with pytest.raises(frame_store.DatasetError, match=message) as caught:
+    with pytest.raises(dataset_folder.DatasetError, match=message) as caught:
       next(batches)
   assert '\n' not in str(caught.value)
 
@@ -483,7 +483,7 @@ def test_a_damaged_training_image_is_replaced_by_its_neighbour(
   assert_equal(batches[3:], later)
   caplog.clear()
   message = r'of \d+ frames are damaged .*max_bad_share .*Replace the file'
-  with pytest.raises(frame_store.DatasetError, match=message):
+  with pytest.raises(dataset_folder.DatasetError, match=message):
     train(damaged_folder, 6)
 
 
@@ -496,13 +496,15 @@ def test_a_test_leaves_out_damaged_images(damaged_folder):
     [False, True, True, True, False, False, True, True, False] + [False] * 3
   )
   assert rows['bad_frames'].sum() == sum(damage.clips['val'].values()) == 4
-  with pytest.raises(frame_store.DatasetError, match=r'4 of \d frames are'):
+  with pytest.raises(dataset_folder.DatasetError, match=r'4 of \d frames are'):
     evaluate(damaged_folder, leaves_out=True, damage=bad_frames.BadFrames(0.4))
 
 
 def test_images_that_are_all_damaged_stop(tmp_path):
   source = open_files(tmp_path, {f'{n}.jpg': JPEG[:300] for n in range(3)})
-  with pytest.raises(frame_store.DatasetError, match=r"'\d.jpg' of .* None of"):
+  with pytest.raises(
+    dataset_folder.DatasetError, match=r"'\d.jpg' of .* None of"
+  ):
     train(source, 1, batch_size=2)
 
 
@@ -519,7 +521,7 @@ def test_a_damaged_record_is_named(tmp_path):
     f'tfds:{builder.name}', 'train', data_dir=str(tmp_path)
   ) as source:
     message = rf"'{shard.name}__0' of split train of .* Prepare the data set"
-    with pytest.raises(frame_store.DatasetError, match=message):
+    with pytest.raises(dataset_folder.DatasetError, match=message):
       evaluate(source)
 
 

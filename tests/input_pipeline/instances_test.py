@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from input_pipeline import frame_dataset
 
-from vie_jax.input_pipeline import frame_sampling, frame_store, instances
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  frame_sampling,
+  frame_store,
+  instances,
+)
 
 BINS = json.loads(
   (pathlib.Path(__file__).parents[1] / 'oracle/frame_sampling.json').read_text()
@@ -51,7 +56,9 @@ def test_a_split_without_videos_has_no_instances(store):
     rows = instances.all_videos(empty)
     assert rows.num_instances == 0
     assert rows.video.dtype == np.int32
-    with pytest.raises(frame_store.DatasetError, match='no video: raise the'):
+    with pytest.raises(
+      dataset_folder.DatasetError, match='no video: raise the'
+    ):
       instances.select(empty, clip=SINGLE)
 
 
@@ -186,7 +193,7 @@ def test_options_that_cannot_work_are_refused(store):
   with pytest.raises(ValueError, match='or 0 for no bins, got -1'):
     select(bin_frames=-1)
   with pytest.raises(
-    frame_store.DatasetError,
+    dataset_folder.DatasetError,
     match=r"0.05 of the 10 videos in split 'train' of .*raise the share",
   ):
     select(share=0.05)
@@ -194,7 +201,7 @@ def test_options_that_cannot_work_are_refused(store):
   with pytest.raises(ValueError, match="'trn' have no single start"):
     select(clip=trn, bin_frames=5)
   assert instances.select(store, clip=trn).num_instances == 10
-  with pytest.raises(frame_store.DatasetError, match="no label column 'x'"):
+  with pytest.raises(dataset_folder.DatasetError, match="no label column 'x'"):
     instances.all_videos(store).label('x')
 
 
@@ -221,6 +228,6 @@ def test_ten_million_videos_are_selected_in_seconds():
 
 def test_more_bins_than_rows_can_be_counted_are_refused():
   with pytest.raises(
-    frame_store.DatasetError, match=r'2500000000 instances .* bins longer'
+    dataset_folder.DatasetError, match=r'2500000000 instances .* bins longer'
   ):
     instances.select(stand_in(10_000_000), clip=SINGLE, bin_frames=1)

@@ -12,6 +12,7 @@ import pytest
 from input_pipeline import frame_dataset
 
 from vie_jax.input_pipeline import (
+  dataset_folder,
   frame_sampling,
   frame_store,
   instances,
@@ -205,7 +206,7 @@ def test_settings_that_do_not_fit_are_refused(videos):
     train(videos, 1, host_index=2, host_count=2)
   with pytest.raises(ValueError, match='start_step must be at least 0'):
     train(videos, 1, start_step=-1)
-  with pytest.raises(frame_store.DatasetError, match="no label column 'x'"):
+  with pytest.raises(dataset_folder.DatasetError, match="no label column 'x'"):
     train(videos, 1, label_column='x')
   wrong = types.SimpleNamespace(**{**vars(CLIP), 'frame_step': 0})
   with pytest.raises(ValueError, match='needs a frame step'):
@@ -388,7 +389,7 @@ def test_multiscale_evaluation_takes_the_largest_middle_square(videos):
 def test_a_closed_store_is_named(directory):
   with frame_store.FrameStore.open(directory, 'train') as store:
     pass  # closed: nothing can be read any more
-  with pytest.raises(frame_store.DatasetError, match=r'was closed'):
+  with pytest.raises(dataset_folder.DatasetError, match=r'was closed'):
     train(instances.all_videos(store), 1)
 
 
@@ -403,7 +404,12 @@ def test_batches_end_with_their_with_statement(videos):
 
 USE = """
 import os, signal, sys, threading, time, types
-from vie_jax.input_pipeline import frame_store, instances, pipeline
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  frame_store,
+  instances,
+  pipeline,
+)
 
 way, directory = sys.argv[1:]
 clip = types.SimpleNamespace(

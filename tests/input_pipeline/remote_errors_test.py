@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from vie_jax import run_errors
-from vie_jax.input_pipeline import frame_store, remote_errors
+from vie_jax.input_pipeline import dataset_folder, frame_store, remote_errors
 from vie_jax.processes import exit_codes
 
 
@@ -52,7 +52,7 @@ def refusal(monkeypatch, protocol, port):
       'config_kwargs': {'retries': {'max_attempts': 0}},
     }
   monkeypatch.setitem(fsspec.config.conf, protocol, settings)
-  with pytest.raises(frame_store.DatasetError) as error:
+  with pytest.raises(dataset_folder.DatasetError) as error:
     frame_store.FrameStore.open(url, 'train')
   assert '\n' not in str(error.value)
   return error.value
@@ -88,7 +88,7 @@ def test_a_store_that_is_not_there_is_tried_again(monkeypatch, protocol):
 
 
 def test_a_backend_that_is_missing_is_not_tried_again():
-  with pytest.raises(frame_store.DatasetError) as error:
+  with pytest.raises(dataset_folder.DatasetError) as error:
     frame_store.FrameStore.open('no-such-protocol://bucket/data', 'train')
   assert run_errors.code_of(error.value) == exit_codes.REFUSED
 

@@ -12,6 +12,7 @@ from array_record.python import array_record_module
 from input_pipeline import frame_dataset
 
 from vie_jax.input_pipeline import (
+  dataset_folder,
   frame_store,
   remote_shards,
   sound_frames,
@@ -140,7 +141,7 @@ except remote_shards.RemoteError as error:
 
 
 def test_an_unknown_protocol_is_one_line():
-  with pytest.raises(frame_store.DatasetError, match='nothing://a cannot'):
+  with pytest.raises(dataset_folder.DatasetError, match='nothing://a cannot'):
     frame_store.FrameStore.open('nothing://a', 'train')
 
 
@@ -198,15 +199,17 @@ def test_a_store_behind_a_url_is_the_store_of_the_folder(dataset):
 
 def test_what_is_not_there_is_one_line(dataset, s3):
   _, url = dataset
-  with pytest.raises(frame_store.DatasetError, match='no complete data set'):
+  with pytest.raises(dataset_folder.DatasetError, match='no complete data set'):
     frame_store.FrameStore.open(f'{s3.url}/nothing', 'train')
-  with pytest.raises(frame_store.DatasetError, match='no complete data set'):
+  with pytest.raises(dataset_folder.DatasetError, match='no complete data set'):
     frame_store.FrameStore.open('s3://no-such-bucket/data', 'train')
   s3.files.pipe(f'{url}/train/videos.parquet', b'short')
-  with pytest.raises(frame_store.DatasetError, match='has 5 bytes instead of'):
+  with pytest.raises(
+    dataset_folder.DatasetError, match='has 5 bytes instead of'
+  ):
     frame_store.FrameStore.open(url, 'train')
   s3.files.rm(f'{url}/train/videos.parquet')
-  with pytest.raises(frame_store.DatasetError, match='is not there'):
+  with pytest.raises(dataset_folder.DatasetError, match='is not there'):
     frame_store.FrameStore.open(url, 'train')
 
 
@@ -226,7 +229,7 @@ def test_a_shard_that_changes_while_in_use_is_unreadable(dataset, s3, damage):
       size = (folder / name).stat().st_size
       s3.files.pipe(f'{url}/{name}', bytes(size))
       reason = 'is damaged'
-    with pytest.raises(frame_store.UnreadableError, match=reason) as caught:
+    with pytest.raises(dataset_folder.UnreadableError, match=reason) as caught:
       store.read_frames(12, [1, 9])
     assert f'{url}/{name}' in str(caught.value)
     assert f'check {url}' in str(caught.value)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import image_dataset
 from PIL import Image
 
-from vie_jax.input_pipeline import frame_store, record_shards, tfds_images
+from vie_jax.input_pipeline import dataset_folder, record_shards, tfds_images
 
 FORMATS = ('tfrecord', 'array_record')
 
@@ -176,7 +176,7 @@ def test_supervised_keys_decide_between_several_labels(tmp_path):
 )
 def test_what_is_no_classification_is_refused(tmp_path, builder_class, found):
   builder = image_dataset.prepare(builder_class, tmp_path)
-  with pytest.raises(frame_store.DatasetError, match=found):
+  with pytest.raises(dataset_folder.DatasetError, match=found):
     open_tiny(tmp_path, spec=builder.name)
 
 

@@ -17,7 +17,7 @@ from hostile_files import check_refused
 from vie_jax import findings, metric_log, result
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_store
 from vie_jax.models import official_checkpoint, official_files
 from vie_jax.untrusted import arrays, tables, tar_stream, urls
 
@@ -181,7 +181,7 @@ def test_the_table_of_a_data_set(tmp_path, demo_dataset):
     (folder / 'dataset.json').write_text(json.dumps(manifest))
     check_refused(
       lambda: frame_store.FrameStore.open(folder, 'train'),
-      frame_store.DatasetError,
+      dataset_folder.DatasetError,
       target,
     )
 
@@ -194,7 +194,7 @@ def test_the_manifest_of_a_data_set(tmp_path, demo_dataset):
   def check():
     check_refused(
       lambda: frame_store.FrameStore.open(folder, 'train'),
-      frame_store.DatasetError,
+      dataset_folder.DatasetError,
       path,
     )
 

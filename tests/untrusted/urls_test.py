@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 
 from vie_jax import compilation_cache, config_check, run_log
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_store
 from vie_jax.untrusted import urls
 
 SECRET = 'S3cr3t'  # noqa: S105
@@ -60,7 +60,7 @@ def test_a_secret_is_refused_and_not_repeated(url):
 
 @pytest.mark.parametrize('url', WITH_SECRET[:-1])
 def test_a_data_set_behind_it_is_not_opened(url, capsys, tmp_path):
-  with pytest.raises(frame_store.DatasetError) as error:
+  with pytest.raises(dataset_folder.DatasetError) as error:
     frame_store.FrameStore.open(url, 'train')
   assert SECRET not in str(error.value)
   for command in (

@@ -199,7 +199,7 @@ def fit(
     checkpoint.CheckpointError: if all of its checkpoints are damaged.
     checkpoint.SaveFailedError: as in a pretraining.
     finite.DivergedError: if the numbers are no longer finite.
-    frame_store.DatasetError: if too many frames are damaged.
+    dataset_folder.DatasetError: if too many frames are damaged.
     preemption.Stopped: if a signal asks for it.
   """
   agreement.share_folder(folder)

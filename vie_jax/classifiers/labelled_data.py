@@ -24,7 +24,7 @@ from vie_jax.evaluation import clip_scores
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
   bad_frames,
-  frame_store,
+  dataset_folder,
   image_pipeline,
   labelled_images,
 )
@@ -95,7 +95,7 @@ def open_videos(
       after the other, instead of `config.clip.num_eval_clips`.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError: with the remedy.
+    config_check.ConfigError, dataset_folder.DatasetError: with the remedy.
   """
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -113,12 +113,12 @@ def open_videos(
 def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
   config = parts.config
   if not parts.val.num_instances:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{config.dataset.dir} has no validation videos to test on; prepare it '
       'again with a larger --val-percent.'
     )
   if not parts.label_columns:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{config.dataset.dir} has no labels to train a classifier on; prepare '
       'it again with --labels, or with a subfolder for each class.'
     )
@@ -129,7 +129,7 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
   )
   for number, column in enumerate(classes):
     if not (train[:, number] >= 0).any() or not (val[:, number] >= 0).any():
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{config.dataset.dir} has no labels of column {column!r} in train or '
         'in val; name others with config.dataset.label_columns.'
       )
@@ -192,7 +192,7 @@ def open_images(
       `static_grey_probability`.
 
   Raises:
-    config_check.ConfigError, frame_store.DatasetError: with the remedy.
+    config_check.ConfigError, dataset_folder.DatasetError: with the remedy.
 
   Source: the paper's static-image transfer; crops and noise are those of the
     official ImageNet pipeline.
@@ -219,7 +219,7 @@ def open_images(
         f'only {train.num_images} images to train on; lower it.'
       )
     if val.read(0)[1] < 0:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{val.location} has no labels to test on; name a data set that has.'
       )
     agreement.check_same(

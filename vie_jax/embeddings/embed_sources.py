@@ -21,6 +21,7 @@ from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
+  dataset_folder,
   frame_store,
   image_folder,
   image_pipeline,
@@ -139,7 +140,7 @@ def open_source(
     out: folder that video files are prepared in.
 
   Raises:
-    frame_store.DatasetError: if there is no such thing, or nothing in it.
+    dataset_folder.DatasetError: if there is no such thing, or nothing in it.
   """
   path = _place(name)
   if _is_prepared(path):
@@ -157,7 +158,7 @@ def open_source(
       {f'fingerprint of {name}': source.facts['fingerprint']}
     )
     if not source.parts:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{name} has nothing to embed in {", ".join(config.embed.splits)} '
         '(config.embed.splits).'
       )

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from absl import logging
 
-from vie_jax.input_pipeline.frame_store import DatasetError
+from vie_jax.input_pipeline.dataset_folder import DatasetError
 from vie_jax.processes import watchdog
 
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'

@@ -68,7 +68,7 @@ def open_embeddings(
   Raises:
     result.ResultError: if the folder has results of another source.
     foreign_embeddings.EmbeddingsError, checkpoint.CheckpointError,
-    frame_store.DatasetError: with the remedy.
+    dataset_folder.DatasetError: with the remedy.
   """
   if config.embeddings:
     opened = _read_foreign(run, config, splits)

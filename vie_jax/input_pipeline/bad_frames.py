@@ -9,7 +9,7 @@ import threading
 
 from absl import logging
 
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 # Of so few frames a share tells nothing.
 _MIN_FRAMES = 1000
@@ -139,7 +139,7 @@ class BadFrames:
   def _stop_if_too_many(self, num_all, num_frames, num_bad, by_name):
     enough = max(num_frames, min(_MIN_FRAMES, num_all))
     if num_bad > self._max_share * enough:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{num_bad} of {num_frames} frames are damaged and were to be '
         f'replaced, more than the share {self._max_share} that '
         'config.input.max_bad_share allows: most of them in '

@@ -121,7 +121,7 @@ class Clips:
       False: what can be replaced has been.
 
     Raises:
-      frame_store.DatasetError: if the clip cannot be made.
+      dataset_folder.DatasetError: if the clip cannot be made.
     """
     positions = position[tf.newaxis]
     _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())

@@ -45,7 +45,7 @@ class TrainingCount:
       batch: of `pipeline` or `image_pipeline`.
 
     Raises:
-      frame_store.DatasetError: if that makes too many.
+      dataset_folder.DatasetError: if that makes too many.
     """
     self._count_rows(batch['instance_index'], batch['bad_frames'])
     self.damage.check(num_all=self._num_all)

@@ -5,62 +5,18 @@ Nothing is decoded here: a read returns JPEG bytes. Local files are read by
 `array_record`, what lies behind a URL by `remote_shards`.
 """
 
-import io
 import os
-import pathlib
-import shlex
 import threading
 
 import numpy as np
 from array_record.python import array_record_module
 
-from vie_jax.input_pipeline import dataset_manifest, remote_shards
-from vie_jax.untrusted import json_text, tables
-
-FORMAT_VERSION = 1
+from vie_jax.input_pipeline import dataset_folder, remote_shards
 
 # One frame is one small record: reading ahead would fetch frames nobody
 # asked for, and the reader's own threads cost more than they save.
 _READER_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'
 _READER_BUFFER_BYTES = 32768
-
-_REMEDY = 'Prepare the data set again with --restart.'
-
-# Of dataset.json: it names every file and every warning.
-_MAX_MANIFEST_BYTES = 2**26
-
-# What it names are images; the videos of such a data set are prepared first.
-_TFDS_PREFIX = 'tfds:'
-
-_MANIFEST_KEYS = (
-  'files',
-  'fingerprint',
-  'labels',
-  'max_long_side',
-  'max_short_side',
-  'options',
-  'splits',
-)
-
-
-class DatasetError(ValueError):
-  """A prepared data set is missing, incomplete or damaged."""
-
-
-class UnreachableError(DatasetError):
-  """What a data set lies on cannot be reached now, but may be later."""
-
-
-class UnreadableError(DatasetError):
-  """Records of a prepared data set that is open cannot be read.
-
-  Attributes:
-    reason: str, without the remedy and a full stop.
-  """
-
-  def __init__(self, reason, remedy):
-    super().__init__(f'{reason}. {remedy}')
-    self.reason = reason
 
 
 class FrameStore:
@@ -105,7 +61,7 @@ class FrameStore:
       column: _column(table, f'label_{column}', np.int32)
       for column in self._class_names
     }
-    self._shards = _shards_of(directory, split, manifest)
+    self._shards = dataset_folder.shards_of(directory, split, manifest)
     ends = np.cumsum([records for _, records in self._shards], dtype=np.int64)
     self._shard_start = np.concatenate([np.zeros(1, np.int64), ends])
     self._readers = [None] * len(self._shards)
@@ -128,26 +84,28 @@ class FrameStore:
       FrameStore.
 
     Raises:
-      DatasetError: if the directory is missing or incomplete, a file is
-        missing or of the wrong size, the format version is unknown, or
+      dataset_folder.DatasetError: if the directory is missing or incomplete, a
+        file is missing or of the wrong size, the format version is unknown, or
         access to a URL is refused.
-      UnreachableError: if a URL does not answer.
+      dataset_folder.UnreachableError: if a URL does not answer.
     """
     try:
-      return cls._open(_place(directory), split)
+      return cls._open(dataset_folder.find(directory), split)
     except remote_shards.AwayError as error:
-      raise UnreachableError(
+      raise dataset_folder.UnreachableError(
         f'{error}. When it can be, the same command goes on.'
       ) from error
     except remote_shards.RemoteError as error:
-      raise DatasetError(f'{error}.') from error
+      raise dataset_folder.DatasetError(f'{error}.') from error
 
   @classmethod
   def _open(cls, directory, split):
-    manifest = _read_manifest(directory)
-    _check_split(directory, split, manifest)
-    _check_sizes(directory, split, manifest)
-    table = _read_table(directory, f'{split}/videos.parquet', manifest)
+    manifest = dataset_folder.read_manifest(directory)
+    dataset_folder.check_split(directory, split, manifest)
+    dataset_folder.check_sizes(directory, split, manifest)
+    table = dataset_folder.read_table(
+      directory, f'{split}/videos.parquet', manifest
+    )
     store = cls(directory, split, manifest, table)
     store._check_counts(manifest['splits'][split])
     return store
@@ -174,11 +132,11 @@ class FrameStore:
       str that the other values index.
 
     Raises:
-      DatasetError: if there is no such column.
+      dataset_folder.DatasetError: if there is no such column.
     """
     if column not in self._labels:
       known = ', '.join(self.label_columns) or 'none'
-      raise DatasetError(
+      raise dataset_folder.DatasetError(
         f'{self.directory} has no label column {column!r}. '
         f'Label columns: {known}.'
       )
@@ -197,9 +155,9 @@ class FrameStore:
 
     Raises:
       IndexError: if the video or one of the frames does not exist.
-      UnreadableError: if one of the records cannot be read.
-      UnreachableError: if a URL cannot be reached.
-      DatasetError: if the store is closed.
+      dataset_folder.UnreadableError: if one of the records cannot be read.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.DatasetError: if the store is closed.
     """
     shard, records = self._records(instance_index, frame_numbers)
     return self._read_records(shard, records) if records else []
@@ -221,8 +179,8 @@ class FrameStore:
 
     Raises:
       IndexError: as read_frames.
-      UnreachableError: if a URL cannot be reached.
-      DatasetError: if the store is closed.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.DatasetError: if the store is closed.
     """
     shard, records = self._records(instance_index, frame_numbers)
     if records and isinstance(
@@ -234,7 +192,7 @@ class FrameStore:
     for call in calls:
       try:
         frames = self._read_records(shard, call)
-      except UnreadableError:
+      except dataset_folder.UnreadableError:
         frames = [None] * len(call)
       yield from frames
 
@@ -274,10 +232,12 @@ class FrameStore:
       frames = reader.read(records)
     except RuntimeError as error:
       if self._is_closed:
-        raise DatasetError(f'{self.directory} was closed.') from error
+        raise dataset_folder.DatasetError(
+          f'{self.directory} was closed.'
+        ) from error
       raise self._unreadable(shard, error) from error
     except remote_shards.RemoteError as error:
-      raise UnreachableError(
+      raise dataset_folder.UnreachableError(
         f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
         'be, the same command goes on.'
       ) from error
@@ -287,7 +247,7 @@ class FrameStore:
     return frames
 
   def _unreadable(self, shard, reason):
-    return UnreadableError(
+    return dataset_folder.UnreadableError(
       f'{self._shards[shard][0]} cannot be read ({reason})',
       f'Run "python data/prepare.py check {self.directory}" and prepare the '
       'data set again where it is damaged.',
@@ -296,7 +256,7 @@ class FrameStore:
   def _open_reader(self, shard):
     with self._lock:
       if self._is_closed:
-        raise DatasetError(f'{self.directory} was closed.')
+        raise dataset_folder.DatasetError(f'{self.directory} was closed.')
       if self._readers[shard] is None:
         self._readers[shard] = _reader(self._shards[shard][0])
       return self._readers[shard]
@@ -308,27 +268,16 @@ class FrameStore:
       frames == stored == split['frames']
     ):
       return
-    raise DatasetError(
+    raise dataset_folder.DatasetError(
       f'{self.directory}, split {self.split}: the table has '
       f'{self.num_videos} videos with {frames} frames, the shards hold '
       f'{stored}, dataset.json says {split["videos"]} and '
-      f'{split["frames"]}. {_REMEDY}'
+      f'{split["frames"]}. {dataset_folder.REMEDY}'
     )
 
 
-def _place(directory):
-  """What `/` finds files in: a folder here, or one behind a URL."""
-  if remote_shards.is_remote(directory):
-    return remote_shards.RemoteFolder(directory)
-  return pathlib.Path(directory)
-
-
-def _is_remote(place):
-  return isinstance(place, remote_shards.RemoteFolder)
-
-
 def _reader(shard):
-  """Opens a shard of `_shards_of`."""
+  """Opens a shard of `dataset_folder.shards_of`."""
   if isinstance(shard, remote_shards.RemoteShard):
     return shard
   return array_record_module.ArrayRecordReader(
@@ -338,163 +287,5 @@ def _reader(shard):
   )
 
 
-def check_is_there(directory: str) -> None:
-  """Refuses a folder that is none, or holds no complete data set, at once.
-
-  Args:
-    directory: str of a prepared data set; of a URL nothing is asked.
-
-  Raises:
-    DatasetError: with the remedy.
-  """
-  place = _place(directory)
-  if _is_remote(place):
-    return
-  _check_folder(place)
-  if not (place / 'dataset.json').exists():
-    raise _incomplete(place)
-
-
-def num_videos_of(directory: str, split: str) -> int | None:
-  """How many videos a split holds, as dataset.json says, before it is opened.
-
-  Args:
-    directory: str of a prepared data set.
-    split: 'train' or 'val'.
-
-  Returns:
-    int; None of a URL, of which nothing is asked.
-
-  Raises:
-    DatasetError: if there is no such data set, or dataset.json is damaged.
-  """
-  place = _place(directory)
-  if _is_remote(place):
-    return None
-  manifest = _read_manifest(place)
-  _check_split(place, split, manifest)
-  return manifest['splits'][split]['videos']
-
-
-def _check_folder(directory):
-  # An object store has no folders: none is the same as an empty one.
-  if not directory.is_dir():
-    raise DatasetError(
-      f'There is no prepared data set at {directory}. Make one with "python '
-      f'data/prepare.py {_preparation(str(directory))}", or name yours, as in '
-      '--config.dataset.dir=PREPARED.'
-    )
-
-
-def _incomplete(directory):
-  return DatasetError(
-    f'{directory} holds no complete data set: it has no dataset.json. If its '
-    'preparation was stopped, run that data/prepare.py command again; it '
-    'goes on. If it is a folder of videos, prepare them first: "python '
-    f'data/prepare.py folder --videos {shlex.quote(str(directory))} '
-    '--out PREPARED".'
-  )
-
-
-def _read_manifest(directory):
-  """Reads dataset.json, whose presence says that the data set is complete."""
-  is_remote = _is_remote(directory)
-  if not is_remote:
-    _check_folder(directory)
-  path = directory / 'dataset.json'
-  try:
-    if is_remote:
-      manifest = json_text.loads(
-        directory.read('dataset.json'), max_bytes=_MAX_MANIFEST_BYTES
-      )
-    else:
-      manifest = json_text.read(path, max_bytes=_MAX_MANIFEST_BYTES)
-  except FileNotFoundError:
-    raise _incomplete(directory) from None
-  except (OSError, ValueError) as error:
-    raise DatasetError(f'{path} cannot be read: {error}.') from error
-  if not isinstance(manifest, dict):
-    manifest = {}
-  version = manifest.get('format_version')
-  if version != FORMAT_VERSION:
-    raise DatasetError(
-      f'{path} has format version {version!r}; this code reads version '
-      f'{FORMAT_VERSION}. Prepare the data set again with this code.'
-    )
-  missing = [key for key in _MANIFEST_KEYS if key not in manifest]
-  if missing:
-    raise DatasetError(f'{path} lacks {", ".join(missing)}. {_REMEDY}')
-  problem = dataset_manifest.manifest_problem(manifest)
-  if problem:
-    raise DatasetError(f'{path} is damaged: {problem}. {_REMEDY}')
-  return manifest
-
-
-def _check_split(directory, split, manifest):
-  if split not in manifest['splits']:
-    raise DatasetError(
-      f'{directory} has no split {split!r}, only '
-      f'{", ".join(sorted(manifest["splits"]))}.'
-    )
-
-
-def _preparation(directory):
-  """The command and the options that prepare what is not there."""
-  if directory.startswith(_TFDS_PREFIX):
-    name = shlex.quote(directory.removeprefix(_TFDS_PREFIX))
-    return f'tfds --name {name} --out DIR'
-  return f'folder --videos VIDEOS --out {shlex.quote(directory)}'
-
-
-def _check_sizes(directory, split, manifest):
-  """Compares the size of each file of a split with dataset.json."""
-  listed = directory.sizes(split) if _is_remote(directory) else None
-  for name, entry in manifest['files'].items():
-    if not name.startswith(f'{split}/'):
-      continue
-    try:
-      size = _size(directory / name) if listed is None else listed[name]
-    except (OSError, KeyError) as error:
-      reason = getattr(error, 'strerror', 'it is not there')
-      raise DatasetError(
-        f'{directory / name} is missing or unreadable ({reason}). {_REMEDY}'
-      ) from error
-    if size != entry['bytes']:
-      raise DatasetError(
-        f'{directory / name} has {size} bytes instead of {entry["bytes"]}. '
-        f'{_REMEDY}'
-      )
-
-
-def _size(path):
-  return path.stat().st_size
-
-
-def _read_table(directory, name, manifest):
-  path = directory / name
-  try:
-    file = io.BytesIO(directory.read(name)) if _is_remote(directory) else path
-    return dataset_manifest.read_table(file, manifest)
-  except (OSError, tables.TableError) as error:
-    raise DatasetError(f'{path} cannot be read: {error}. {_REMEDY}') from error
-
-
 def _column(table, name, dtype):
   return np.asarray(table[name].to_numpy(), dtype)
-
-
-def _shards_of(directory, split, manifest):
-  """Lists (shard, number of records) of a split's shards, in order.
-
-  A shard is its path, or a RemoteShard.
-  """
-  shards = []
-  for name, entry in sorted(manifest['files'].items()):
-    if name.startswith(f'{split}/') and 'records' in entry:
-      shard = directory / name
-      if _is_remote(directory):
-        shard = directory.shard(
-          name, num_bytes=entry['bytes'], num_records=entry['records']
-        )
-      shards.append((shard, entry['records']))
-  return shards

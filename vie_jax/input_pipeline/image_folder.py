@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from vie_jax.input_pipeline import frame_store, image_source
+from vie_jax.input_pipeline import dataset_folder, image_source
 
 # Names of image files end in one of these, in any case.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
@@ -52,7 +52,7 @@ class FolderImages(image_source.ImageSource):
     try:
       encoded = pathlib.Path(path).read_bytes()
     except OSError as error:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{path} cannot be read: {error.strerror}. {self.remedy}'
       ) from error
     return encoded, int(self._labels[index])
@@ -97,12 +97,12 @@ def open_split(name, split):
   for row, (path, _) in enumerate(images):
     name, _, inside = path.partition('/')
     if not inside:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{here / path} is in no class: images belong into {here}/CLASS/. Move '
         'or remove it.'
       )
     if name not in places:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'The class {name!r} in {here} is not in {train}, which has '
         f'{len(places)} classes. Remove it, or add training images of it.'
       )
@@ -147,12 +147,12 @@ def _split_folder(folder, split):
   for name in names:
     if (folder / name).is_dir():
       if not _is_inside(os.path.realpath(folder / name), folder):
-        raise frame_store.DatasetError(
+        raise dataset_folder.DatasetError(
           f'{folder / name} is a symlink that leads out of {folder}, and is '
           'not followed. Move the images there, or mount them.'
         )
       return folder / name
-  raise frame_store.DatasetError(
+  raise dataset_folder.DatasetError(
     f'{folder} has no folder {" or ".join(names)} with a subfolder per class.'
   )
 
@@ -165,7 +165,7 @@ def _class_names(folder, train):
     if entry.is_dir() and _is_inside(os.path.realpath(entry.path), folder)
   ]
   if not names:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{train} has no classes: it needs a subfolder of images for each.'
     )
   return names
@@ -174,7 +174,7 @@ def _class_names(folder, train):
 def _check_classes(train, class_names, labels):
   missing = np.setdiff1d(np.arange(len(class_names)), labels)
   if missing.size:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{train / class_names[missing[0]]} has no images of its own, so '
       f'that {missing.size} of {len(class_names)} classes cannot be learnt. Add '
       'images or remove the folder.'
@@ -236,7 +236,7 @@ def _entries(folder):
         if not entry.name.startswith('.') and _is_utf8(entry.name)
       ]
   except OSError as error:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{folder} cannot be listed: {error.strerror}.'
     ) from error
   return sorted(entries, key=lambda entry: entry.name)
@@ -249,7 +249,7 @@ def _has_subfolder(folder):
 def _folder(name):
   folder = pathlib.Path(os.path.abspath(name))
   if '://' in name or not folder.is_dir():
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{name} is no folder of images on this machine.'
     )
   return folder

@@ -29,7 +29,7 @@ from vie_jax.input_pipeline import (
   batch_iterator,
   batch_order,
   damage_count,
-  frame_store,
+  dataset_folder,
   image_crops,
 )
 
@@ -92,7 +92,7 @@ def train_batches(
       bad_frames: int32 [b], 1 where another image is shown: the one asked for
         cannot be read or decoded, or has more than MAX_PIXELS. A JPEG that is
         damaged outside of its crop is not noticed.
-    It raises frame_store.DatasetError when too many images are damaged, see
+    It raises dataset_folder.DatasetError when too many images are damaged, see
     BadFrames.check, or all.
 
   Raises:
@@ -174,7 +174,7 @@ def eval_batches(
       is_valid: bool [b], False for the copies of the last image that fill the
         last batch, and for images that are left out; another one is in their
         place.
-    It raises frame_store.DatasetError, naming the image, when one is damaged
+    It raises dataset_folder.DatasetError, naming the image, when one is damaged
     and not left out.
 
   Raises:
@@ -283,7 +283,7 @@ class _Images:
       position: int64 scalar tensor.
 
     Raises:
-      frame_store.DatasetError: if it never can be.
+      dataset_folder.DatasetError: if it never can be.
     """
     index, seed, _ = self._choose(position)
     index = int(index)
@@ -292,7 +292,7 @@ class _Images:
       return False
     try:
       self._check_crop(index, seed, image)
-    except frame_store.DatasetError:
+    except dataset_folder.DatasetError:
       if not self._replaces:
         raise
       self._suspects.add(index)
@@ -310,7 +310,7 @@ class _Images:
         *image, label = self._read(candidate)
         if candidate != index or self._is_suspect(index):
           self._check_crop(candidate, seed, image)
-      except frame_store.DatasetError as found:
+      except dataset_folder.DatasetError as found:
         if not self._replaces:
           raise
         error = error or found
@@ -322,7 +322,7 @@ class _Images:
           'in training, and it is left out of tests.',
         )
       return *image, label, np.int32(candidate != index)
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{error} None of the {_MAX_DISTANCE} images before and after it can be '
       'read, either.'
     )
@@ -395,7 +395,7 @@ class _Images:
 
   def _error(self, index, reason):
     source = self._source
-    return frame_store.DatasetError(
+    return dataset_folder.DatasetError(
       f'{source.names(index)!r} of {source.location} {reason.rstrip(".")}. '
       f'{source.remedy}'
     )

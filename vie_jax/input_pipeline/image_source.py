@@ -6,7 +6,7 @@ Nothing is decoded here: a read returns the encoded file and its label.
 import hashlib
 import json
 
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 
 class ImageSource:
@@ -29,7 +29,7 @@ class ImageSource:
 
   def __init__(self, *, name, location, num_images, class_names, content):
     if not num_images:
-      raise frame_store.DatasetError(f'{location} has no images.')
+      raise dataset_folder.DatasetError(f'{location} has no images.')
     self.name = name
     self.location = location
     self.num_images = num_images

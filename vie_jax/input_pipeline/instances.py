@@ -15,7 +15,7 @@ import hashlib
 
 import numpy as np
 
-from vie_jax.input_pipeline import frame_sampling, frame_store
+from vie_jax.input_pipeline import dataset_folder, frame_sampling, frame_store
 
 _MAX_INSTANCES = np.iinfo(np.int32).max
 _SUBSET_SEED = 0
@@ -144,7 +144,7 @@ def select(store, *, clip, share=1.0, with_replacement=False, bin_frames=0):
     )
   count = int(store.num_videos * share)
   if not count:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'a share of {share} of the {store.num_videos} videos in split '
       f'{store.split!r} of {store.directory} is no video: raise the share or '
       'add videos.'
@@ -173,7 +173,7 @@ def _make_bins(store, video, clip, bin_frames):
   num_bins = -(-num_starts // bin_frames)
   total = int(num_bins.sum())
   if total > _MAX_INSTANCES:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'bins of {bin_frames} frames make {total} instances of split '
       f'{store.split!r} of {store.directory}, more than {_MAX_INSTANCES}: '
       'make the bins longer or take a smaller share of the videos.'

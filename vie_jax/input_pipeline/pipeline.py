@@ -77,7 +77,7 @@ def train_batches(
       frame_numbers: int32 [b, T], of the video at `frame_rate_hz`.
       label: int32 [b], -1 where unknown.
       bad_frames: int32 [b], how many of the T frames stand for damaged ones.
-    It raises frame_store.DatasetError, naming the video, when it has no sound
+    It raises dataset_folder.DatasetError, naming the video, when it has no sound
     frame: a clip of another video would move the wrong row of the memory bank.
     And it does when too many frames are damaged, see BadFrames.check.
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from array_record.python import array_record_module
 
-from vie_jax.input_pipeline import frame_store
+from vie_jax.input_pipeline import dataset_folder
 
 # A TFRecord is its length, 8 bytes, and a checksum of that, 4; its bytes; and
 # a checksum of them, 4.
@@ -122,7 +122,7 @@ class TfRecordShards(_Shards):
     except (OSError, tf.errors.OpError) as error:
       raise _unreadable(path, error) from error
     if _framed_size(framed) != len(framed):
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{path} was changed while it was in use, or is damaged. {_REMEDY}'
       )
     return framed[_HEADER_BYTES:-_FOOTER_BYTES]
@@ -143,7 +143,7 @@ class ArrayRecordShards(_Shards):
     super().__init__(shards)
     for path in self._paths:
       if not os.path.isfile(path):
-        raise frame_store.DatasetError(
+        raise dataset_folder.DatasetError(
           f'{path} is missing, or not on this machine. {_REMEDY}'
         )
     self._reader = functools.lru_cache(_MAX_OPEN_READERS)(self._open_reader)
@@ -167,7 +167,7 @@ class ArrayRecordShards(_Shards):
     )
     found = reader.num_records()
     if found != self._counts[shard]:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{path} holds {found} records instead of {self._counts[shard]}. '
         f'{_REMEDY}'
       )
@@ -186,14 +186,14 @@ def _offsets(path, count):
         file.seek(offset)
         offset += _framed_size(file.read(_HEADER_BYTES))
         if offset > size:
-          raise frame_store.DatasetError(
+          raise dataset_folder.DatasetError(
             f'{path} is cut short or damaged: it has {size} bytes, and they '
             f'end within record {record} of {count}. {_REMEDY}'
           )
   except (OSError, tf.errors.OpError) as error:
     raise _unreadable(path, error) from error
   if offset != size:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{path} holds more than its {count} records: they end at byte {offset} '
       f'of {size}. {_REMEDY}'
     )
@@ -226,6 +226,6 @@ def _open(path):
 
 def _unreadable(path, error):
   reason = getattr(error, 'message', str(error)).strip().split('\n')[0]
-  return frame_store.DatasetError(
+  return dataset_folder.DatasetError(
     f'{path} cannot be read: {reason.rstrip(".")}. {_REMEDY}'
   )

@@ -9,7 +9,7 @@ only: not on threads or hosts, and not on what was read before.
 
 import numpy as np
 
-from vie_jax.input_pipeline import frame_store, frame_window
+from vie_jax.input_pipeline import dataset_folder, frame_window
 
 
 class SoundFrames:
@@ -107,7 +107,7 @@ class _Search:
       for candidate in dict.fromkeys((number - distance, number + distance)):
         if 0 <= candidate < num_frames and self.frame(candidate) is not None:
           return candidate
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'Video {self._store.paths[self._video]!r} (split '
       f'{self._store.split!r} of {self._store.directory}) has no frame that '
       f'can be read and decoded: {self.reason(number)}. No other video can '
@@ -128,7 +128,7 @@ class _Search:
     try:
       (jpeg,) = self._store.read_frames(self._video, [number])
       self._decode(jpeg)
-    except frame_store.UnreadableError as error:
+    except dataset_folder.UnreadableError as error:
       return None, error.reason
     except frame_window.JpegError as error:
       return None, str(error)

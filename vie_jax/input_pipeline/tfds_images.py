@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vie_jax.input_pipeline import frame_store, image_source, record_shards
+from vie_jax.input_pipeline import dataset_folder, image_source, record_shards
 
 TFDS_PREFIX = 'tfds:'
 
@@ -74,7 +74,7 @@ class TfdsImages(image_source.ImageSource):
     )
     file_format = info.file_format.value
     if file_format not in _SHARDS:
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'{TFDS_PREFIX}{spec} is stored as {file_format}; prepare it as '
         f'{" or ".join(_SHARDS)}.'
       )
@@ -97,7 +97,7 @@ class TfdsImages(image_source.ImageSource):
       encoded = values[self._image_key].bytes_list.value[0]
       label = values[self._label_key].int64_list.value[0]
     except Exception as error:  # of protobuf, or there is no such value
-      raise frame_store.DatasetError(
+      raise dataset_folder.DatasetError(
         f'Record {self.names(index)} of {self.location} is damaged: it holds '
         f'no {self._image_key} and {self._label_key}. {self.remedy}'
       ) from error
@@ -125,7 +125,7 @@ def open_split(spec, split, data_dir):
   builder = _builder(spec, data_dir)
   if not builder.info.splits:
     where = f', data_dir={data_dir!r}' if data_dir else ''
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{TFDS_PREFIX}{spec} is not prepared: there is none in '
       f'{builder.data_dir}. Name another folder of TFDS data sets with '
       'config.linear_eval.tfds_data_dir, or prepare it once in Python, with '
@@ -141,7 +141,7 @@ def open_split(spec, split, data_dir):
     found = [name for name in ('train',) if name in there]
     part = 'rest' if split == 'train' else 'held out'
   if not found:
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{TFDS_PREFIX}{spec} has no split {_TFDS_SPLITS[split][0]}, only '
       f'{", ".join(sorted(there))}.'
     )
@@ -168,7 +168,7 @@ def _builder(spec, data_dir):
   _, _, version = spec.partition(':')
   # Any other word before a colon names a place that TFDS would download from.
   if version and not re.match(r'[\d*]', version):
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{TFDS_PREFIX}{spec} is no data set of TFDS itself; images can also be '
       'read from a folder with train/ and val/.'
     )
@@ -176,7 +176,7 @@ def _builder(spec, data_dir):
     return tfds.builder(spec, data_dir=data_dir or None)
   except Exception as error:  # TFDS raises whatever it comes across
     reason = str(error).strip().split('\n')[0].rstrip('.')
-    raise frame_store.DatasetError(
+    raise dataset_folder.DatasetError(
       f'{TFDS_PREFIX}{spec} cannot be opened: {reason}. Data sets are listed at '
       'https://www.tensorflow.org/datasets/catalog; folders with those of your '
       'own are named with config.linear_eval.tfds_data_dir.'
@@ -203,7 +203,7 @@ def _keys(info, spec):
   keys = info.supervised_keys or ()
   if len(keys) == 2 and keys[0] in images and keys[1] in labels:
     return keys
-  raise frame_store.DatasetError(
+  raise dataset_folder.DatasetError(
     f'{TFDS_PREFIX}{spec} is no image classification: it needs one image and '
     f'one class label, and has the images {sorted(images)} and the labels '
     f'{sorted(labels)}.'
