@@ -57,9 +57,9 @@ def neighbors_of_each_device(monkeypatch):
   """The nearest rows of the first device only."""
   whole = nearest_neighbors.top_k
 
-  def top_k(bank, query, *, k, num_videos, mesh):
+  def top_k(bank, query, *, num_videos, **settings):
     own = min(num_videos, bank.shape[0] // 8)
-    return whole(bank, query, k=k, num_videos=own, mesh=mesh)
+    return whole(bank, query, num_videos=own, **settings)
 
   monkeypatch.setattr(nearest_neighbors, 'top_k', top_k)
 
