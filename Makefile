@@ -8,6 +8,10 @@ TOOLS := $(VENV)/tools
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile \
   --no-loadscope-reorder
 
+# Images of containers often set it: each process would then compile the modules
+# that it imports once more, 7 s of the 11 s until a training has them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo reproduce-demo test test-all test-faults test-beam lint format audit lock clean
 
 setup: $(INSTALLED)
