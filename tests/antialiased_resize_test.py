@@ -97,14 +97,15 @@ def test_sums_of_taps_and_products_give_the_same_pixels(
     [(0, 0, 64, 64), (3, 9, 41, 41), (20, 1, 44, 30), (31, 31, 2, 2)],
     jnp.float32,
   )
+  axis_filter = jax.jit(
+    antialiased_resize.axis_filter, static_argnums=(2, 3, 4)
+  )
   filters = [
-    antialiased_resize.axis_filter(
-      crop[:, axis], crop[:, 2 + axis], size, 64, crops_before_resize
-    )
+    axis_filter(crop[:, axis], crop[:, 2 + axis], size, 64, crops_before_resize)
     for axis in range(2)
   ]
   by_taps, by_products = (
-    np.asarray(way(frames, *filters), np.int32)
+    np.asarray(jax.jit(way)(frames, *filters), np.int32)
     for way in (
       antialiased_resize.filter_by_taps,
       antialiased_resize.filter_by_products,
