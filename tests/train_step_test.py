@@ -194,27 +194,32 @@ def bank_state(mesh, num_clusterings):
   )
 
 
+jitted_fit = jax.jit(
+  kmeans.fit,
+  static_argnames=('num_videos', 'num_clusters', 'num_iterations', 'mesh'),
+)
+jitted_recluster = jax.jit(
+  train_step.recluster, static_argnames=('method', 'mesh', 'is_first')
+)
+
+
 def fit(state, mesh, number, num_iterations, last_labels=None):
   """Labels and objective of one clustering alone."""
-  found = jax.jit(
-    functools.partial(
-      kmeans.fit,
-      num_videos=NUM_VIDEOS,
-      num_clusters=METHOD.num_clusters,
-      num_iterations=num_iterations,
-      mesh=mesh,
-    )
-  )(state.bank, key=jax.random.key(1234 + number), last_labels=last_labels)
+  found = jitted_fit(
+    state.bank,
+    num_videos=NUM_VIDEOS,
+    num_clusters=METHOD.num_clusters,
+    num_iterations=num_iterations,
+    mesh=mesh,
+    key=jax.random.key(1234 + number),
+    last_labels=last_labels,
+  )
   return np.asarray(found.labels), float(found.objective[-1])
 
 
 def cluster(state, mesh, *, is_first, warm_iterations):
   method = dataclasses.replace(METHOD, kmeans_warm_iterations=warm_iterations)
-  return jax.jit(
-    functools.partial(
-      train_step.recluster, method=method, mesh=mesh, is_first=is_first
-    )
-  )(state)
+  return jitted_recluster(state, method=method, mesh=mesh, is_first=is_first)
 
 
 def test_each_clustering_begins_with_rows_of_its_own(mesh):
@@ -251,6 +256,7 @@ def test_a_later_clustering_goes_on_from_its_own_labels_if_it_is_warm(mesh):
     assert not np.array_equal(expected, anew)
 
 
+@jax.jit
 def embeddings_before(state, batch):
   """Train-mode embeddings of a batch, computed outside of the step."""
   _, key = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -261,7 +267,7 @@ def embeddings_before(state, batch):
     train=True,
     mutable='batch_stats',
   )
-  return np.asarray(result, np.float64)
+  return result
 
 
 def test_local_aggregation_step_equals_numpy_on_the_bank_of_before(mesh):
@@ -270,7 +276,7 @@ def test_local_aggregation_step_equals_numpy_on_the_bank_of_before(mesh):
   bank = np.asarray(state.bank, np.float64)[:NUM_VIDEOS]
   labels = np.asarray(state.cluster_labels)[:, :NUM_VIDEOS]
   batch = batch_of(0)
-  v = embeddings_before(state, batch)
+  v = np.asarray(embeddings_before(state, batch), np.float64)
   losses, sizes = [], []
   for b, i in enumerate(batch['instance_index']):
     products = bank @ v[b]
@@ -305,7 +311,7 @@ def test_instance_recognition_step_equals_numpy(mesh, loss):
   state, steps = start(mesh, loss)
   bank = np.asarray(state.bank, np.float64)[:NUM_VIDEOS]
   batch = batch_of(0)
-  v = embeddings_before(state, batch)
+  v = np.asarray(embeddings_before(state, batch), np.float64)
   noise_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
   noise = jax.random.randint(noise_key, (BATCH, 64), 0, NUM_VIDEOS, jnp.int32)
   losses = []
