@@ -65,7 +65,8 @@ $(TOOLS): $(INSTALLED)
 	  pip-audit==2.10.1 uv==0.13.9
 
 # The marker is written last: a set-up that was cut short is done again. Most of
-# the modules are never imported: Python compiles those that are.
+# the modules are never imported. Python compiles those that are, here what a
+# training imports: whoever runs main.py may have Python keep nothing.
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 	  { echo "vie_jax needs Python 3.11.4 or later; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
@@ -73,6 +74,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-compile --constraint constraints.txt --editable '.[test]'
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import vie_jax.train'
 	touch $@
 
 clean:
