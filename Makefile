@@ -74,7 +74,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-compile --constraint constraints.txt --editable '.[test]'
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import vie_jax.train'
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -c 'import vie_jax.train'
 	touch $@
 
 clean:

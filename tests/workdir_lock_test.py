@@ -83,7 +83,10 @@ def test_a_look_finds_who_has_it_and_leaves_no_trace(tmp_path, holder):
   assert (tmp_path / 'W' / '.lock').exists()
 
 
-@pytest.mark.parametrize('process', [1, os.getpid(), 0, -1, 'x', 2**70])
+@pytest.mark.parametrize(
+  'process',
+  [1, pytest.param(os.getpid(), id='own'), 0, -1, 'x', 2**70],
+)
 def test_a_look_takes_no_name_for_a_lock(tmp_path, process):
   """A number may be another process's by now; the kernel knows of no lock."""
   with workdir_lock.hold(tmp_path / 'other'):
