@@ -116,8 +116,8 @@ def embed(config: ml_collections.ConfigDict, workdir: str) -> np.ndarray:
     for an array of clips it lies on the disk.
 
   Raises:
-    clip_files.ClipsError, config_check.ConfigError, dataset_folder.DatasetError,
-    checkpoint.CheckpointError, result.ResultError,
+    clip_files.ClipsError, config_check.ConfigError,
+    dataset_folder.DatasetError, checkpoint.CheckpointError, result.ResultError,
     official_checkpoint.OfficialCheckpointError: with the remedy.
   """
   config_check.check(config)

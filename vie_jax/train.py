@@ -336,8 +336,8 @@ def train_and_evaluate(
     The last state.
 
   Raises:
-    config_check.ConfigError, dataset_folder.DatasetError: with the remedy, before
-      anything is written.
+    config_check.ConfigError, dataset_folder.DatasetError: with the remedy,
+      before anything is written.
     checkpoint.CheckpointError: if the checkpoints are of another run, or all
       of them are damaged; they are left as they are.
     workdir_lock.WorkdirLockedError: if another process writes to the workdir.

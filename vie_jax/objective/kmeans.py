@@ -22,7 +22,8 @@ CHUNK = 1024
 """Rows that are compared with all centroids at a time, unless on a GPU: their
 scores should fit the cache of a CPU."""
 SCORE_BYTES = 2**29
-"""Bytes of the scores that a GPU forms at a time, unless CHUNK rows take more."""
+"""Bytes of scores that a GPU forms at a time, unless those of CHUNK rows are
+more."""
 
 # Scores that are looked at together for the largest one: the lanes of a TPU.
 _GROUP = 128
@@ -126,6 +127,10 @@ def rows_of_chunk(platform: str, num_clusters: int) -> int:
 
   On GPUs as many as SCORE_BYTES hold: for fewer, the time goes into starting
   kernels (docs/performance.md).
+
+  Args:
+    platform: of the device, as JAX names it.
+    num_clusters: C.
   """
   if platform != 'gpu':
     return CHUNK
