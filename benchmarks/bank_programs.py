@@ -82,6 +82,7 @@ def measured_machine(rounds):
   flops = 2.0 * 64 * rows * DIM / medians['multiply']
   bandwidth = 2.0 * 4 * 64 * rows / medians['copy']
   device = accelerators.Accelerator(
+    platform='cpu',
     bfloat16_flops=flops,
     float32_flops=flops,
     exact_flops=flops,

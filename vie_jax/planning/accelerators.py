@@ -10,7 +10,7 @@ class Accelerator:
   """One device, as JAX counts them: a GPU, or a TPU chip.
 
   Attributes:
-    platform: 'gpu' or 'tpu'.
+    platform: 'gpu' or 'tpu', as JAX names them; 'cpu' in a benchmark.
     bfloat16_flops: peak operations a second of dense matrix products.
     float32_flops: those of float32 arguments at JAX's default precision, which
       is TF32 on GPUs that have it and one bfloat16 pass on TPUs.
