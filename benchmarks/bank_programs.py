@@ -96,4 +96,4 @@ def measured_machine(rounds):
     usable_memory=1.0,
     source='measured',
   )
-  return scaling.Machine(device, 1.0, 1.0)
+  return scaling.Machine(device, 1.0, 1.0, 1.0)

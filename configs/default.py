@@ -360,15 +360,19 @@ def get_config() -> ml_collections.ConfigDict:
   # 'v100', 'a100', 'h100', 'h200', 'tpu_v4', 'tpu_v5e', 'tpu_v5p' or 'tpu_v6e';
   # vie_jax/planning/accelerators.py has their peaks and where these are from.
   config.plan.accelerator = 'h100'
-  # Share of the peak of matrix products that is reached, in (0, 1]. A guess:
-  # nothing of this was measured on an accelerator yet.
-  config.plan.efficiency = 0.4
-  # Share of the peak bandwidth of memory and links, in (0, 1]; a guess, too.
+  # Share of the peak of matrix products that a network's step reaches, in
+  # (0, 1]. On one H100 it was 0.12 to 0.23 in bfloat16 (docs/performance.md);
+  # elsewhere a guess.
+  config.plan.efficiency = 0.2
+  # Likewise, that products with the memory bank and of k-means reach. K-means
+  # reached 0.6 of an H100's float32.
+  config.plan.bank_efficiency = 0.6
+  # Share of the peak bandwidth of memory and links, in (0, 1]; a guess.
   config.plan.bandwidth_efficiency = 0.8
   # Bytes a second that one host writes to where checkpoints are kept.
   config.plan.storage_bandwidth = 1e9
   # Frames of a video, 10 s at 25 per second; bytes of a stored frame and
-  # milliseconds of a core to read and decode one (docs/benchmarks.md).
+  # milliseconds of a core to read and decode one (docs/scaling.md).
   config.plan.frames_per_video = 250
   config.plan.bytes_per_frame = 42_590
   config.plan.host_ms_per_frame = 0.52

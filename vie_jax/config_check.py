@@ -326,7 +326,11 @@ def _relations(config):
       f'objective.temperature is {config.objective.temperature}; it must be '
       'positive and finite'
     )
-  for field in ('plan.efficiency', 'plan.bandwidth_efficiency'):
+  for field in (
+    'plan.efficiency',
+    'plan.bank_efficiency',
+    'plan.bandwidth_efficiency',
+  ):
     if not _is_share(_value(config, field)):
       yield f'{field} is {_value(config, field)}; it must lie in (0, 1]'
   for field in _MOMENTA:

@@ -31,7 +31,7 @@ SIZES = scaling.Sizes(
   num_clusterings=1,
   kmeans_iterations=programs.METHOD.kmeans_iterations,
 )
-MACHINE = scaling.Machine(accelerators.ACCELERATORS['h100'], 0.4, 0.8)
+MACHINE = scaling.Machine(accelerators.ACCELERATORS['h100'], 0.4, 0.5, 0.8)
 SMALL = 256
 """Bytes: counters, keys and sums of single numbers are not in the formulas."""
 

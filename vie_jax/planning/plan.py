@@ -54,6 +54,7 @@ def estimate(
   machine = scaling.Machine(
     accelerators.ACCELERATORS[wanted.accelerator],
     wanted.efficiency,
+    wanted.bank_efficiency,
     wanted.bandwidth_efficiency,
   )
   device = machine.accelerator

@@ -275,17 +275,24 @@ class Machine:
 
   Attributes:
     accelerator: the device.
-    efficiency: share of the peak of matrix products, in (0, 1].
+    efficiency: share of the peak of matrix products that a network reaches,
+      in (0, 1].
+    bank_efficiency: likewise, that products with the memory bank reach.
     bandwidth_efficiency: share of the peaks of memory and links, in (0, 1].
   """
 
   accelerator: Accelerator
   efficiency: float
+  bank_efficiency: float
   bandwidth_efficiency: float
 
   def compute(self, flops: float, peak: float) -> float:
-    """Seconds of matrix products."""
+    """Seconds of a network's operations."""
     return flops / (peak * self.efficiency)
+
+  def multiply(self, flops: float) -> float:
+    """Seconds of exact products with rows of the memory bank."""
+    return flops / (self.accelerator.exact_flops * self.bank_efficiency)
 
   def move(self, num_bytes: float) -> float:
     """Seconds of reading or writing the device's memory."""
@@ -318,9 +325,7 @@ def _pass_over_bank(sizes, machine, batch_size):
   """Products of a batch with all local rows, written to memory."""
   rows, dim = sizes.local_rows, sizes.embedding_size
   return max(
-    machine.compute(
-      2.0 * batch_size * rows * dim, machine.accelerator.exact_flops
-    ),
+    machine.multiply(2.0 * batch_size * rows * dim),
     machine.move(WORD * rows * (dim + batch_size)),
   )
 
