@@ -167,6 +167,8 @@ def main():
     packages=['jax', 'orbax-checkpoint', 'tensorstore'],
   )
   state = first_state(arguments.videos, sharding.make_mesh())
+  if arguments.folder:
+    pathlib.Path(arguments.folder).mkdir(parents=True, exist_ok=True)
   root = pathlib.Path(tempfile.mkdtemp(dir=arguments.folder))
   ways = [OwnWay(root / 'own'), OrbaxAlone(root / 'orbax')]
   found = {way.name: [] for way in ways}
