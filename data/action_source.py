@@ -158,6 +158,13 @@ def _source(videos, definition, split, name, entries, expected):
     else:
       splits[entry.split].append(video)
       labels[video.path] = entry.class_name
+  both = {entry.path for entry in entries if entry.split == 'train'} & {
+    entry.path for entry in entries if entry.split == 'val'
+  }
+  if both:
+    raise InputError(
+      f'{len(both)} videos are in both lists, the first is {min(both)!r}'
+    )
   if not labels:
     raise InputError(
       f'none of the {len(entries)} videos of the lists is in {videos}; they '

@@ -94,6 +94,15 @@ class Evaluator:
     """
     config, mesh = self._experiment.config, self._experiment.mesh
     rows = reference.rows
+    if config.knn.num_neighbors > rows.num_instances:
+      logging.log_first_n(
+        logging.WARNING,
+        'knn.num_neighbors is %d instead of %d: there are no more training '
+        'videos.',
+        1,
+        rows.num_instances,
+        config.knn.num_neighbors,
+      )
     neighbors = knn.search(
       reference.bank,
       embeddings.reshape(-1, embeddings.shape[-1]),
@@ -242,7 +251,7 @@ def _open(
   """The folder of the result, the validation videos, what to compare with."""
   name = run.train.store.name
   if config.embeddings:
-    folder = result.folder(config, workdir, MODE, name)
+    folder = result.folder(config, workdir, MODE, name, *run.chosen_columns)
     stack.enter_context(workdir_lock.hold(folder))
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, SPLITS
@@ -258,14 +267,19 @@ def _open(
   )
   if found.workdir and config.knn.reference == 'bank':
     _check_bank(run, found)
-    folder = result.folder(config, workdir, MODE, name)
+    folder = result.folder(config, workdir, MODE, name, *run.chosen_columns)
     stack.enter_context(workdir_lock.hold(folder))
     opened = split_embeddings.embed_splits(run, found, folder, SPLITS[1:])
     return folder, opened['val'], _bank_reference(run, found)
   if config.knn.reference == 'bank':
     logging.info('These weights have no memory bank: comparing with clips.')
   folder = result.folder(
-    config, workdir, MODE, name, 'clips' if found.workdir else ''
+    config,
+    workdir,
+    MODE,
+    name,
+    *run.chosen_columns,
+    'clips' if found.workdir else '',
   )
   stack.enter_context(workdir_lock.hold(folder))
   opened = split_embeddings.embed_splits(run, found, folder, SPLITS)

@@ -67,6 +67,12 @@ class Experiment:
     wanted = list(self.config.dataset.label_columns)
     return wanted or self.train.label_columns
 
+  @property
+  def chosen_columns(self) -> list[str]:
+    """The same if the data set has others, too, which names a result; else []."""
+    has_others = set(self.label_columns) < set(self.train.label_columns)
+    return self.label_columns if has_others else []
+
 
 @contextlib.contextmanager
 def open_experiment(
