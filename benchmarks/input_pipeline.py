@@ -42,6 +42,9 @@ import subprocess
 import sys
 import tempfile
 
+# Before TensorFlow, after which the import of some versions crashes.
+with contextlib.suppress(ImportError):
+  import torchcodec  # noqa: F401
 import numpy as np
 from PIL import Image
 

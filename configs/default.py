@@ -54,7 +54,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.embeddings = ''
   # Name of an evaluation's folder in WORKDIR/MODE; empty: the name of the data
   # set and, behind it, what else tells two results apart: a source of weights
-  # other than 'workdir', 'multiscale', 'clips', one of several label columns.
+  # other than 'workdir', 'multiscale', 'clips', some of several label columns
+  # (not of linear_eval, which refuses others than its folder began with).
   config.result_name = ''
 
   config.dataset = ml_collections.ConfigDict()

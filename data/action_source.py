@@ -9,7 +9,7 @@ import posixpath
 import known_counts
 from archives import read_texts
 from folder_source import list_videos
-from labels_and_splits import FOLDER_COLUMN, InputError
+from labels_and_splits import FOLDER_COLUMN, InputError, check_apart
 from source import Source
 
 _HMDB_MARKS = {'0': None, '1': 'train', '2': 'val'}
@@ -150,6 +150,12 @@ def _lines(text, name):
 def _source(videos, definition, split, name, entries, expected):
   listing = list_videos(videos)
   find = _Finder(listing.videos)
+  check_apart(
+    *(
+      {entry.path for entry in entries if entry.split == part}
+      for part in ('train', 'val')
+    )
+  )
   splits, labels, missing = {'train': [], 'val': []}, {}, []
   for entry in entries:
     video = find.take(entry)
@@ -158,13 +164,6 @@ def _source(videos, definition, split, name, entries, expected):
     else:
       splits[entry.split].append(video)
       labels[video.path] = entry.class_name
-  both = {entry.path for entry in entries if entry.split == 'train'} & {
-    entry.path for entry in entries if entry.split == 'val'
-  }
-  if both:
-    raise InputError(
-      f'{len(both)} videos are in both lists, the first is {min(both)!r}'
-    )
   if not labels:
     raise InputError(
       f'none of the {len(entries)} videos of the lists is in {videos}; they '

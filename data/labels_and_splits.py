@@ -131,6 +131,23 @@ def split_by_hash(videos, *, val_percent):
   return splits
 
 
+def check_apart(train, val):
+  """Refuses lists of both splits that share a path.
+
+  Args:
+    train: set of str.
+    val: set of str.
+
+  Raises:
+    InputError: naming the first of them.
+  """
+  both = train & val
+  if both:
+    raise InputError(
+      f'{len(both)} paths are in both lists, the first is {min(both)!r}'
+    )
+
+
 def split_by_lists(videos, *, train, val):
   """Splits by two lists; videos in neither are left out.
 
@@ -145,11 +162,7 @@ def split_by_lists(videos, *, train, val):
   Raises:
     InputError: if a path is in both lists, or none is in the folder.
   """
-  both = sorted(train & val)
-  if both:
-    raise InputError(
-      f'{len(both)} paths are in both lists, the first is {both[0]!r}'
-    )
+  check_apart(train, val)
   splits = {
     'train': [video for video in videos if video.path in train],
     'val': [video for video in videos if video.path in val],

@@ -225,6 +225,17 @@ def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
 
 
 @pytest.mark.slow
+def test_chosen_label_columns_replace_no_result(demo_dataset, trained):
+  whole = evaluate.knn_eval(tiny_run.config(demo_dataset), str(trained))
+  config = tiny_run.config(demo_dataset, dataset__label_columns=('motion',))
+  part = evaluate.knn_eval(config, str(trained))
+  assert set(part['accuracy']) < set(whole['accuracy'])
+  folder = trained / 'knn_eval'
+  assert result.read(folder / 'demo' / 'result.json') == whole
+  assert result.read(folder / 'demo_motion' / 'result.json') == part
+
+
+@pytest.mark.slow
 def test_another_source_replaces_no_result(demo_dataset, trained, tmp_path):
   workdir = str(tmp_path / 'W')
   config = tiny_run.config(demo_dataset, init_from=str(trained))

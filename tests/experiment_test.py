@@ -84,6 +84,8 @@ def test_label_columns_are_those_asked_for_or_all(
   config = tiny_run.config(demo_dataset, dataset__label_columns=wanted)
   with experiment.open_experiment(config) as parts:
     assert parts.label_columns == list(expected)
+    # All of them name no result.
+    assert parts.chosen_columns == list(wanted)
 
 
 def test_the_data_set_is_closed_at_the_end(demo_dataset):

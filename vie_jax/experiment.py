@@ -69,7 +69,10 @@ class Experiment:
 
   @property
   def chosen_columns(self) -> list[str]:
-    """The same if the data set has others, too, which names a result; else []."""
+    """Label columns that were asked for, where the data set has more.
+
+    They name the folder of a result, see `result.folder`; empty for all columns.
+    """
     has_others = set(self.label_columns) < set(self.train.label_columns)
     return self.label_columns if has_others else []
 

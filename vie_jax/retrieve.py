@@ -130,7 +130,9 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
         f'{config.dataset.dir} has no validation videos to look for; prepare '
         'it again with a larger --val-percent.'
       )
-    folder = result.folder(config, workdir, MODE, run.val.store.name)
+    folder = result.folder(
+      config, workdir, MODE, run.val.store.name, *run.chosen_columns
+    )
     stack.enter_context(workdir_lock.hold(folder))
     # Before anything that takes time.
     beside = findings.read_beside(
@@ -268,7 +270,9 @@ def _answer(
   path = pathlib.Path(config.retrieve.query).expanduser()
   _check_query(config, path)
   with experiment.open_experiment(config, trains=False) as run:
-    folder = result.folder(config, workdir, MODE, run.train.store.name)
+    folder = result.folder(
+      config, workdir, MODE, run.train.store.name, *run.chosen_columns
+    )
     with (
       workdir_lock.hold(folder),
       _prepared(path, folder / 'query-scratch') as store,

@@ -272,7 +272,8 @@ def table(planned: dict) -> str:
     f'a checkpoint: {_size(checkpoint["bytes"])}, '
     f'{_time(checkpoint["seconds"])} to write',
     f'input: {feed["clips_per_second"]:,.0f} clips a second, '
-    f'{math.ceil(feed["cores_per_host"]):,} cores on each of {planned["hosts"]} hosts, '
+    f'{math.ceil(feed["cores_per_host"]):,} cores on each of '
+    f'{planned["hosts"]} hosts, '
     f'{_size(feed["read_bytes_per_second"])} a second of '
     f'{_size(feed["stored_bytes"])}',
   ]
