@@ -1,4 +1,4 @@
-"""Unpacks archives: zip, tar and, with the extra `rar`, rar.
+"""Unpacks archives of the kinds that `archive_formats` knows.
 
 An archive is untrusted input. All names, kinds and sizes are looked at before
 the first byte is written: names that lead out of the folder, links, devices,
@@ -7,52 +7,26 @@ is written is written by this module, never by the library of the format.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
 import posixpath
 import shutil
 import stat
-import zipfile
 
+import archive_formats
 from error_words import words_of
 from labels_and_splits import InputError
 from progress import progress_bar
 from staging import OutputError, output_errors, read_json, write_json
-from tar_stream import open_tar
 
 # In lower case.
 ARCHIVE_SUFFIXES = ('.zip', '.rar', '.tar', '.tgz', '.tar.gz', '.tar.xz')
 
 _MARK = '.extracted.json'
 _TEMPORARY = '.extracting.part'
-_CHUNK = 2**20
-# Videos are compressed already; lists of names shrink to a tenth.
-_MAX_RATIO = 100
-_SMALL_BYTES = 2**26
 _MAX_MEMBERS = 1_000_000
 _MAX_TEXT_BYTES = 2**26
-_RAR_END = 10
-_RAR_ENCRYPTED = 0x04
-_RAR_ON_UNIX = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """A member of an archive.
-
-  Attributes:
-    name: str, with '/'.
-    size: bytes, unpacked.
-    is_folder: bool.
-    problem: str, why it must not be unpacked, or None.
-  """
-
-  name: str
-  size: int
-  is_folder: bool
-  problem: str | None
 
 
 def is_archive(path):
@@ -174,7 +148,7 @@ def _texts_in_archive(archive):
     contents[_base(name)] = buffer.getvalue()
 
   with _input_errors(archive):
-    _format(archive).unpack(archive, wanted, keep)
+    archive_formats.format_of(archive).unpack(archive, wanted, keep)
   return contents
 
 
@@ -217,7 +191,7 @@ def _unpack(archive, members, folder):
       bar.update()
 
     with _input_errors(archive):
-      _format(archive).unpack(archive, wanted, write_file)
+      archive_formats.format_of(archive).unpack(archive, wanted, write_file)
 
 
 def _is_there(path, size):
@@ -256,7 +230,7 @@ def _checked_members(archive):
   """Lists the members of an archive by name; refuses what is not safe."""
   with _input_errors(archive):
     packed_bytes = os.stat(archive).st_size
-    listed = _format(archive).members(archive)
+    listed = archive_formats.format_of(archive).members(archive)
   members, total, paths = {}, 0, set()
   for member in listed:
     problem = member.problem or _name_problem(member.name)
@@ -274,15 +248,11 @@ def _checked_members(archive):
     raise InputError(
       f'{archive} is not unpacked: more than {_MAX_MEMBERS} files'
     )
-  if total > _max_bytes(packed_bytes):
+  if total > archive_formats.max_bytes(packed_bytes):
     raise InputError(
       f'{archive} is not unpacked: {packed_bytes} bytes would become {total}'
     )
   return members
-
-
-def _max_bytes(packed_bytes):
-  return max(_MAX_RATIO * packed_bytes, _SMALL_BYTES)
 
 
 def _name_problem(name):
@@ -313,148 +283,3 @@ def _input_errors(archive):
     raise InputError(f'{archive} cannot be read: {reason}') from error
   except Exception as error:  # of zlib, lzma, zipfile, tarfile and unrar
     raise InputError(f'{archive} is damaged: {words_of(error)}') from error
-
-
-def _format(archive):
-  name = os.fspath(archive).lower()
-  if name.endswith('.zip'):
-    return _Zip
-  return _Rar if name.endswith('.rar') else _Tar
-
-
-class _Zip:
-  """Zip archives."""
-
-  @staticmethod
-  def members(archive):
-    with zipfile.ZipFile(archive) as file:
-      return [
-        Member(info.filename, info.file_size, info.is_dir(), _zip_problem(info))
-        for info in file.infolist()
-      ]
-
-  @staticmethod
-  def unpack(archive, wanted, opened):
-    with zipfile.ZipFile(archive) as file:
-      for name, size in wanted.items():
-        with opened(name, size) as write, file.open(name) as content:
-          _copy(content, write)
-
-
-def _zip_problem(info):
-  kind = stat.S_IFMT(info.external_attr >> 16)
-  if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-    return 'is a link or a device'
-  return 'is encrypted' if info.flag_bits & 1 else None
-
-
-class _Tar:
-  """Tar archives, compressed or not."""
-
-  @staticmethod
-  def members(archive):
-    with _opened_tar(archive) as file:
-      return [
-        Member(
-          info.name,
-          info.size,
-          info.isdir(),
-          None if info.isreg() or info.isdir() else 'is a link or a device',
-        )
-        for info in file
-        if info.name != '.'
-      ]
-
-  @staticmethod
-  def unpack(archive, wanted, opened):
-    with _opened_tar(archive) as file:
-      for info in file:
-        if info.name in wanted:
-          with opened(info.name, info.size) as write:
-            _copy(file.extractfile(info), write)
-
-
-def _opened_tar(archive):
-  # Each member has up to three blocks more than its size, and names.
-  return open_tar(archive, max_bytes=2 * _max_bytes(os.stat(archive).st_size))
-
-
-class _Rar:
-  """Rar archives, by the UnRAR library."""
-
-  @staticmethod
-  def members(archive):
-    return [_rar_member(header) for header in _rar_headers(archive)]
-
-  @staticmethod
-  def unpack(archive, wanted, opened):
-    for header in _rar_headers(archive, wanted):
-      name = header.FileNameW
-      with opened(name, wanted[name]) as write:
-        errors = []
-
-        def keep(chunk, write=write, errors=errors):
-          # An exception would be lost inside of the library.
-          try:
-            if not errors:
-              write(chunk)
-          except (InputError, OutputError) as error:
-            errors.append(error)
-
-        header.test(keep)
-        if errors:
-          raise errors[0]
-
-
-def _rar_headers(archive, wanted=None):
-  """Yields the headers of a rar archive, all or those of some names.
-
-  The library's own loop takes a damaged header for the end.
-  """
-  unrarlib = _unrarlib(archive)
-  with unrarlib.RarArchive.open_for_processing(os.fspath(archive)) as opened:
-    while True:
-      data = unrarlib.RARHeaderDataEx()
-      code = unrarlib.RARReadHeaderEx(opened.handle, data)
-      if code == _RAR_END:
-        return
-      if code:
-        raise InputError(f'{archive} is damaged, or a part of it is missing')
-      header = unrarlib.RarHeader(opened, data)
-      if wanted is None:
-        yield header
-        header.skip()
-      elif header.FileNameW in wanted:
-        yield header
-      else:
-        header.skip()
-
-
-def _unrarlib(archive):
-  try:
-    from unrar.cffi import unrarlib
-  except ImportError:
-    raise InputError(
-      f'{archive} needs a program for rar archives: "pip install unrar2-cffi", '
-      f'or unpack it yourself, with "unrar x {archive}" or "bsdtar -xf '
-      f'{archive}", and name the folder instead'
-    ) from None
-  return unrarlib
-
-
-def _rar_member(header):
-  data = header.headerDataEx
-  is_folder = bool(header.Flags & 0x20)
-  is_link = bool(data.RedirType) or (
-    header.HostOS == _RAR_ON_UNIX and stat.S_ISLNK(data.FileAttr)
-  )
-  problem = 'is a link' if is_link else None
-  if header.Flags & _RAR_ENCRYPTED:
-    problem = 'is encrypted'
-  size = header.UnpSize + (header.UnpSizeHigh << 32)
-  return Member(header.FileNameW, size, is_folder, problem)
-
-
-def _copy(content, write):
-  while chunk := content.read(_CHUNK):
-    write(chunk)

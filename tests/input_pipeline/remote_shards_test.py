@@ -12,6 +12,7 @@ from array_record.python import array_record_module
 from input_pipeline import frame_dataset
 
 from vie_jax.input_pipeline import (
+  array_record_format,
   dataset_folder,
   frame_store,
   remote_shards,
@@ -84,7 +85,7 @@ def test_every_changed_byte_outside_of_a_record_is_found(tmp_path):
     try:
       assert _remote(damaged, 2).read([0]) == records[:1]
       number_of_hash_bytes += 1
-    except remote_shards.DamagedError:
+    except array_record_format.DamagedError:
       pass
   # Two hashes in the header of a chunk, one in that of a block.
   assert number_of_hash_bytes == 24
@@ -98,9 +99,11 @@ def test_a_damaged_index_is_refused(tmp_path, place):
   if place == 'footer':
     begin = content.rindex(b'group_size')
   damaged = _changed(content, begin, bytes(300))
-  with pytest.raises(remote_shards.DamagedError):
+  with pytest.raises(array_record_format.DamagedError):
     _remote(damaged, 30).read([0])
-  with pytest.raises(remote_shards.DamagedError, match='30 records instead'):
+  with pytest.raises(
+    array_record_format.DamagedError, match='30 records instead'
+  ):
     _remote(content, 31).read([0])
 
 
@@ -111,7 +114,7 @@ def test_other_writer_options_are_refused(tmp_path):
     for _ in range(6):
       writer.write(bytes(1000))
     writer.close()
-    with pytest.raises(remote_shards.DamagedError):
+    with pytest.raises(array_record_format.DamagedError):
       _remote(path.read_bytes(), 6).read([0])
 
 
