@@ -12,8 +12,10 @@ import itertools
 import os
 import pathlib
 
+import demo_files
 import demo_videos
 import numpy as np
+from render_processes import in_order
 
 MARK = '.demo_images.json'
 _JPEG_QUALITY = 92
@@ -91,7 +93,7 @@ def write_image_folder(
     'num_train': num_train,
     'num_val': num_val,
   }
-  demo_videos.claim(directory, MARK, wanted)
+  demo_files.claim(directory, MARK, wanted)
   total = num_train + num_val
   missing = [
     index
@@ -102,7 +104,7 @@ def write_image_folder(
     _write_image, directory=directory, num_train=num_train, seed=seed
   )
   finished = itertools.repeat(None, total - len(missing))
-  rendered = demo_videos.in_order(write, missing, num_processes)
+  rendered = in_order(write, missing, num_processes)
   for _ in itertools.chain(finished, rendered):
     if on_image is not None:
       on_image()

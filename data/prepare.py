@@ -105,7 +105,7 @@ def _run_folder(options):
 
 def _run_demo(options):
   # Imported here: the other commands do without the renderer.
-  import demo_videos
+  import demo_files
 
   if is_remote(options.out) and not options.videos:
     raise InputError(
@@ -113,7 +113,7 @@ def _run_demo(options):
     )
   videos = options.videos or f'{options.out.rstrip(os.sep)}-videos'
   with _rendering(videos, 'video', options.num_videos) as bar:
-    demo_videos.write_video_files(
+    demo_files.write_video_files(
       videos,
       seed=options.seed,
       num_videos=options.num_videos,

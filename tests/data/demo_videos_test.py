@@ -12,6 +12,7 @@ import sys
 import textwrap
 
 import av
+import demo_files
 import demo_videos
 import numpy as np
 import prepare
@@ -248,7 +249,7 @@ def test_motion_shows_between_frames_and_does_not_tell_the_appearance(
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   directory = tmp_path_factory.mktemp('demo') / 'videos'
-  demo_videos.write_video_files(directory, seed=3, num_videos=6)
+  demo_files.write_video_files(directory, seed=3, num_videos=6)
   return directory
 
 
@@ -286,7 +287,7 @@ def test_h264_gives_back_nearly_the_rendered_frames(folder, videos):
 
 
 def test_several_processes_write_the_same_bytes(folder, tmp_path):
-  demo_videos.write_video_files(
+  demo_files.write_video_files(
     tmp_path / 'new', seed=3, num_videos=6, num_processes=2
   )
   assert _contents(tmp_path / 'new') == _contents(folder)
@@ -297,7 +298,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    import demo_videos
+    import demo_files
 
     class Count:
       videos = 0
@@ -307,7 +308,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
         if self.videos == 3:
           os.kill(os.getpid(), signal.SIGKILL)
 
-    demo_videos.write_video_files(
+    demo_files.write_video_files(
       sys.argv[2], seed=3, num_videos=6, on_video=Count()
     )
   """
@@ -324,7 +325,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   # What a kill in the middle of a file leaves behind.
   (directory / '.video_0003.mp4.unfinished').write_bytes(b'half a file')
   calls = []
-  demo_videos.write_video_files(
+  demo_files.write_video_files(
     directory, seed=3, num_videos=6, on_video=lambda: calls.append(1)
   )
   assert len(calls) == 6
@@ -336,13 +337,13 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    import demo_videos
+    import demo_files
 
     def stop():
       os.kill(os.getpid(), signal.SIGKILL)
 
     if __name__ == '__main__':
-      demo_videos.write_video_files(
+      demo_files.write_video_files(
         sys.argv[2], seed=3, num_videos=40, num_processes=2, on_video=stop
       )
   """
@@ -363,7 +364,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
 def test_folder_of_other_videos_is_refused(folder, other):
   before = _contents(folder)
   with pytest.raises(ValueError, match='name another'):
-    demo_videos.write_video_files(
+    demo_files.write_video_files(
       folder, **{'seed': 3, 'num_videos': 6, **other}
     )
   assert _contents(folder) == before
@@ -372,7 +373,7 @@ def test_folder_of_other_videos_is_refused(folder, other):
 def test_folder_with_other_files_is_refused(tmp_path):
   (tmp_path / 'holiday.mp4').write_bytes(b'')
   with pytest.raises(ValueError, match='new or an empty folder'):
-    demo_videos.write_video_files(tmp_path, seed=3, num_videos=6)
+    demo_files.write_video_files(tmp_path, seed=3, num_videos=6)
   assert [path.name for path in tmp_path.iterdir()] == ['holiday.mp4']
 
 
