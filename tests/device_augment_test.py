@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
 from synthetic_frames import assert_few_differ, noise, textured
 
-from vie_jax import antialiased_resize, device_augment
+from vie_jax import antialiased_resize, device_augment, platform_choice
 
 pytestmark = pytest.mark.usefixtures('strict_dtypes')
 OFFICIAL = json.loads(
@@ -27,9 +26,6 @@ STRENGTHS = {
   'grey_probability': 0.3,
 }
 NO_NOISE = dict.fromkeys(STRENGTHS, 0.0)
-color_noise = jax.jit(
-  device_augment.color_noise, static_argnames=('grey_first',)
-)
 augment = jax.jit(
   device_augment.augment,
   static_argnames=(
@@ -50,84 +46,6 @@ def pixels(normalized):
   std = 255 * np.array(device_augment.PIXEL_STD)
   mean = 255 * np.array(device_augment.PIXEL_MEAN)
   return np.asarray(normalized) * std + mean
-
-
-def pillow_noise(frame, operations, is_grey):
-  """One uint8 frame after (name, factor) operations, by Pillow alone."""
-  image = Image.fromarray(frame)
-  for name, factor in operations:
-    if name == 'brightness':
-      image = ImageEnhance.Brightness(image).enhance(factor)
-    elif name == 'contrast':
-      image = ImageEnhance.Contrast(image).enhance(factor)
-    elif name == 'saturation':
-      image = ImageEnhance.Color(image).enhance(factor)
-    else:
-      hue, saturation, value = image.convert('HSV').split()
-      turned = (np.asarray(hue, np.int32) + int(factor * 255)) % 256
-      hue = Image.fromarray(turned.astype(np.uint8))
-      image = Image.merge('HSV', (hue, saturation, value)).convert('RGB')
-  if is_grey:
-    image = image.convert('L').convert('RGB')
-  return np.asarray(image)
-
-
-def noise_arguments(clips):
-  """Arguments of color_noise for a list of (operations, is_grey)."""
-  arguments = {name: [] for name in (*OPERATIONS, 'order')}
-  for operations, _ in clips:
-    named = dict(operations)
-    for name in OPERATIONS:
-      neutral = 0.0 if name == 'hue' else 1.0
-      arguments[name].append(named.get(name, neutral))
-    order = [OPERATIONS.index(name) for name in named]
-    order += [i for i in range(4) if i not in order]
-    arguments['order'].append(order)
-  order = jnp.array(arguments.pop('order'), jnp.int32)
-  arguments = {k: jnp.array(v, jnp.float32) for k, v in arguments.items()}
-  is_grey = jnp.array([grey for _, grey in clips])
-  return {**arguments, 'order': order, 'is_grey': is_grey}
-
-
-def test_color_noise_equals_the_official_one():
-  colour = OFFICIAL['colour']
-  picture = np.array(colour['input'], np.float32)
-  picture = picture.reshape(1, 1, *colour['input_shape'])
-  for case in colour['cases']:
-    operations = [tuple(operation) for operation in case['operations']]
-    arguments = noise_arguments([(operations, case['grayscale'])])
-    if 'hue' not in dict(operations):
-      arguments['hue'] = None  # a shift of 0 still rounds through HSV
-    result = color_noise(picture, **arguments)
-    expected = np.reshape(case['output'], picture.shape)
-    assert_few_differ(result, expected, levels=2)
-    # But for rounding before a shift of the hue, not a level differs.
-    assert_few_differ(result, expected, levels=0, share=0.01)
-
-
-@pytest.mark.parametrize('make_frames', [textured, noise])
-def test_color_noise_equals_pillow_for_random_orders_and_factors(make_frames):
-  rng = np.random.default_rng(1)
-  frames = make_frames(rng, 24, 2, 20, 30)
-  clips = []
-  for _ in range(len(frames)):
-    factors = dict(zip(OPERATIONS, rng.uniform(0.6, 1.4, 4), strict=True))
-    factors['hue'] = rng.uniform(-0.4, 0.4)
-    operations = [
-      (OPERATIONS[i], factors[OPERATIONS[i]]) for i in rng.permutation(4)
-    ]
-    clips.append((operations, rng.uniform() < 0.3))
-  result = color_noise(frames.astype(np.float32), **noise_arguments(clips))
-  expected = np.stack(
-    [
-      np.stack([pillow_noise(frame, *clip) for frame in video])
-      for video, clip in zip(frames, clips, strict=True)
-    ]
-  )
-  # Pillow's 8-bit hues turn one level before the shift into several after.
-  assert_few_differ(result, expected, share=0.0005)
-  assert_few_differ(result, expected, levels=0, share=0.005)
-  assert np.all(np.asarray(result) == np.round(result))
 
 
 def test_parameters_are_drawn_as_the_official_ones():
@@ -166,24 +84,6 @@ def test_parameters_are_drawn_as_the_official_ones():
   columns = [drawn[name] for name in names] + [drawn['order'][:, 0]]
   correlation = np.corrcoef(np.stack(columns).astype(np.float64))
   assert np.abs(correlation - np.eye(7)).max() < 0.035
-
-
-@pytest.mark.parametrize('last', OPERATIONS)
-def test_grey_comes_after_every_order(last):
-  frames = textured(np.random.default_rng(8), 1, 2, 12, 12)
-  operations = [(n, 0.2 if n == 'hue' else 1.3) for n in OPERATIONS]
-  operations.sort(key=lambda operation: operation[0] == last)
-  arguments = noise_arguments([(operations, True)])
-  result = np.asarray(color_noise(frames.astype(np.float32), **arguments))
-  np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
-  expected = [pillow_noise(frame, operations, True) for frame in frames[0]]
-  assert_few_differ(result[0], np.stack(expected), levels=2)
-
-
-def test_neutral_color_noise_changes_nothing():
-  frames = textured(np.random.default_rng(2), 2, 2, 9, 9).astype(np.float32)
-  arguments = noise_arguments([([], False)] * 2) | {'hue': None}
-  np.testing.assert_array_equal(color_noise(frames, **arguments), frames)
 
 
 @pytest.mark.parametrize('crops_before_resize', [True, False])
@@ -256,7 +156,8 @@ def test_frames_of_a_clip_share_their_noise_and_clips_do_not():
   assert 0.22 < num_grey / (8 * 64) < 0.38
 
 
-def test_augment_is_the_same_on_any_number_of_devices():
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+def test_augment_is_the_same_on_any_number_of_devices(platform):
   devices = jax.devices()
   count = min(len(devices), 4)
   mesh = jax.make_mesh(
@@ -268,22 +169,14 @@ def test_augment_is_the_same_on_any_number_of_devices():
   sharded = jax.NamedSharding(mesh, jax.P('data'))
   frames = textured(np.random.default_rng(9), 8, 2, 16, 16)
   crop = np.tile(np.array([[1.5, 0.0, 13.0, 14.5]], np.float32), (8, 1))
+  spread = [jax.device_put(array, sharded) for array in (frames, crop)]
   alone = augment(jax.random.key(4), frames, crop, size=8, **STRENGTHS)
-  spread = augment(
-    jax.random.key(4),
-    jax.device_put(frames, sharded),
-    jax.device_put(crop, sharded),
-    size=8,
-    **STRENGTHS,
-  )
-  assert_few_differ(pixels(spread), pixels(alone), levels=0.01)
-  compiled = augment.lower(
-    jax.random.key(4),
-    jax.device_put(frames, sharded),
-    jax.device_put(crop, sharded),
-    size=8,
-    **STRENGTHS,
-  ).compile()
+  with platform_choice.only(platform):
+    compiled = augment.lower(
+      jax.random.key(4), *spread, size=8, **STRENGTHS
+    ).compile()
+  result = compiled(jax.random.key(4), *spread)
+  assert_few_differ(pixels(result), pixels(alone), levels=0.01)
   assert compiled.output_shardings.spec == jax.P('data')
   for in_loops in (False, True):
     assert not compiled_program.collectives(compiled, in_loops=in_loops)
@@ -322,34 +215,6 @@ def test_shapes_that_do_not_fit_are_refused():
     device_augment.center(window, jnp.zeros((3, 4)), size=4)
   with pytest.raises(ValueError, match=r'must be uint8 .* got float32'):
     device_augment.center(window.astype(np.float32), jnp.zeros((2, 4)), size=4)
-
-
-@pytest.mark.parametrize('make_frames', [textured, noise])
-def test_grey_can_come_before_every_order(make_frames):
-  rng = np.random.default_rng(10)
-  frames = make_frames(rng, 24, 1, 20, 30)
-  clips, expected = [], []
-  for number, (frame,) in enumerate(frames):
-    factors = dict(zip(OPERATIONS, rng.uniform(0.6, 1.4, 4), strict=True))
-    factors['hue'] = rng.uniform(-0.4, 0.4)
-    operations = [
-      (OPERATIONS[i], factors[OPERATIONS[i]]) for i in rng.permutation(4)
-    ]
-    clips.append((operations, number % 2 == 0))
-    if number % 2 == 0:
-      frame = np.asarray(Image.fromarray(frame).convert('L').convert('RGB'))
-    expected.append([pillow_noise(frame, operations, False)])
-  frames, expected = frames.astype(np.float32), np.stack(expected)
-  arguments = noise_arguments(clips)
-  result = np.asarray(color_noise(frames, **arguments, grey_first=True))
-  assert_few_differ(result, expected, share=0.0005)
-  assert_few_differ(result, expected, levels=0, share=0.005)
-  is_grey = np.all(result == result[..., :1], axis=(1, 2, 3, 4))
-  assert is_grey.tolist() == [number % 2 == 0 for number in range(24)]
-  # A shift of the hue changes how light a colour is, but no grey.
-  last = np.asarray(color_noise(frames, **arguments))
-  assert np.all(np.abs(last - result)[::2].mean(axis=(1, 2, 3, 4)) > 0.5)
-  np.testing.assert_array_equal(last[1::2], result[1::2])
 
 
 def test_augment_turns_grey_first_if_asked_to():

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vie_jax import platform_choice
+
 # A weight of the resize filter is a whole number of these parts.
 _UNITS = 2**16
 
@@ -53,10 +55,14 @@ def resize(window, crop, *, size, is_flipped=None, crops_before_resize=False):
   )
   if is_flipped is not None:
     columns = jax.tree.map(functools.partial(_mirror, is_flipped), columns)
-  frames = jax.lax.platform_dependent(
-    window, rows, columns, tpu=filter_by_products, default=filter_by_taps
+  return platform_choice.by_platform(
+    window,
+    rows,
+    columns,
+    gpu=filter_by_planes,
+    tpu=filter_by_products,
+    others=filter_by_taps,
   )
-  return frames.astype(jnp.float32)
 
 
 class AxisFilter(NamedTuple):
@@ -126,23 +132,58 @@ def filter_by_taps(window, rows, columns):
     columns: AxisFilter, of its columns.
 
   Returns:
-    uint8 [B, T, size, size, 3].
+    float32 [B, T, size, size, 3], whole grey levels.
   """
 
-  def along(axis, frames, first, weights):
-    shape = [1] * frames.ndim
-    shape[axis] = -1
-    total = jnp.zeros((), jnp.float32)
-    for tap in range(weights.shape[1]):
-      pixels = jnp.take(frames, first + tap, axis=axis, mode='clip')
-      total += pixels.astype(jnp.float32) * weights[:, tap].reshape(shape)
-    return jnp.floor(total + 0.5).astype(jnp.uint8)
-
   def of_clip(frames, rows, columns):
-    frames = along(2, frames, *columns)
-    return along(1, frames, *rows)
+    return _sum_of_taps(_sum_of_taps(frames, columns, axis=2), rows, axis=1)
 
-  return jax.vmap(of_clip)(window, rows, columns)
+  return jax.vmap(of_clip)(window, rows, columns).astype(jnp.float32)
+
+
+def filter_by_planes(window, rows, columns):
+  """Does the same where threads should read bytes that lie side by side: GPUs.
+
+  Pixels of the axis that is filtered lie as far apart as can be, so that whole
+  planes of pixels are added up; between the filters the axes change places.
+
+  Args:
+    window: as in filter_by_taps, like the filters and the result.
+    rows: AxisFilter.
+    columns: AxisFilter.
+
+  Returns:
+    The same to the bit.
+  """
+
+  along = jax.vmap(functools.partial(_sum_of_taps, axis=0))
+  frames = _in_this_order(window.transpose(0, 3, 4, 1, 2))  # [B, x, 3, T, y]
+  frames = _in_this_order(along(frames, columns))
+  frames = _in_this_order(frames.transpose(0, 4, 2, 3, 1))  # [B, y, 3, T, x]
+  frames = _in_this_order(along(frames, rows).transpose(0, 2, 3, 1, 4))
+  planes = [frames[:, channel] for channel in range(frames.shape[1])]
+  return jnp.stack([plane.astype(jnp.float32) for plane in planes], axis=4)
+
+
+def _in_this_order(frames):
+  """The same array, in memory in the order of its axes.
+
+  Else XLA may leave it as it lies and call it transposed.
+  """
+  flat = jax.lax.optimization_barrier(frames.reshape(frames.shape[0], -1))
+  return flat.reshape(frames.shape)
+
+
+def _sum_of_taps(frames, axis_filter, *, axis):
+  """Filters a clip, uint8 [..., n, ...] -> [..., size, ...], along an axis."""
+  first, weights = axis_filter
+  shape = [1] * frames.ndim
+  shape[axis] = -1
+  total = jnp.zeros((), jnp.float32)
+  for tap in range(weights.shape[1]):
+    pixels = jnp.take(frames, first + tap, axis=axis, mode='clip')
+    total += pixels.astype(jnp.float32) * weights[:, tap].reshape(shape)
+  return jnp.floor(total + 0.5).astype(jnp.uint8)
 
 
 def filter_by_products(window, rows, columns):
@@ -154,7 +195,7 @@ def filter_by_products(window, rows, columns):
     columns: AxisFilter.
 
   Returns:
-    uint8 [B, T, size, size, 3], equal to the bit.
+    The same to the bit.
   """
 
   def dense(axis_filter, side):
@@ -169,4 +210,4 @@ def filter_by_products(window, rows, columns):
   frames = jnp.einsum('btyxc,bix->btyic', frames, columns, precision=precision)
   frames = jnp.floor(frames + 0.5)
   frames = jnp.einsum('btyic,boy->btoic', frames, rows, precision=precision)
-  return jnp.floor(frames + 0.5).astype(jnp.uint8)
+  return jnp.floor(frames + 0.5)

@@ -16,15 +16,12 @@ in Pillow 13.
 import jax
 import jax.numpy as jnp
 
-from vie_jax import antialiased_resize
+from vie_jax import antialiased_resize, color_noise
 
 # Per colour channel, of pixels in [0, 1]; the ImageNet statistics that the
 # official networks normalise with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
-
-# Values of `order` in color_noise.
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def augment(
@@ -59,7 +56,7 @@ def augment(
     hue: largest shift, as a share of the colour circle, in [0, 0.5]; the
       shift is uniform in [-hue, hue]. 0 leaves the hue alone.
     grey_probability: of turning a clip grey, in [0, 1].
-    grey_first: as in color_noise.
+    grey_first: as in color_noise.apply.
     crops_before_resize: as in antialiased_resize.resize.
     dtype: of the result.
 
@@ -93,7 +90,7 @@ def augment(
   if not hue:
     drawn['hue'] = None
   if brightness or contrast or saturation or hue or grey_probability:
-    frames = color_noise(frames, **drawn, grey_first=grey_first)
+    frames = color_noise.apply(frames, **drawn, grey_first=grey_first)
   return _keep_faults(normalize(frames, dtype), crop, window.shape[2])
 
 
@@ -123,7 +120,7 @@ def draw_parameters(
     grey_probability: in [0, 1].
 
   Returns:
-    dict of is_flipped bool [B] and the arguments of color_noise: brightness,
+    dict of is_flipped bool [B] and the arguments of color_noise.apply: brightness,
     contrast, saturation and hue float32 [B], order int32 [B, 4], each of the
     24 equally likely, is_grey bool [B].
 
@@ -180,80 +177,6 @@ def center(window, crop, *, size, crops_before_resize=False, dtype=jnp.float32):
   return _keep_faults(normalize(frames, dtype), crop, window.shape[2])
 
 
-def color_noise(
-  frames,
-  *,
-  brightness,
-  contrast,
-  saturation,
-  hue,
-  order,
-  is_grey,
-  grey_first=False,
-):
-  """Changes brightness, contrast, saturation and hue in a given order.
-
-  Args:
-    frames: float32 [B, T, H, W, 3], whole grey levels.
-    brightness: float32 [B], factors >= 0; 1 changes nothing.
-    contrast: float32 [B], likewise, around each frame's mean brightness.
-    saturation: float32 [B], likewise.
-    hue: float32 [B], shift in [-0.5, 0.5] of the colour circle, or None to
-      leave the hue alone.
-    order: int32 [B, 4], a permutation of BRIGHTNESS, CONTRAST, SATURATION,
-      HUE: the operations from first to last.
-    is_grey: bool [B], turn the clip grey.
-    grey_first: whether it turns grey before all else (official, for still
-      images), or at the end (official, for videos).
-
-  Returns:
-    float32 [B, T, H, W, 3], whole grey levels.
-
-  Sharding: row-wise over the batch.
-
-  Source: torchvision's ColorJitter and Grayscale on PIL images, as the
-  official code calls them; Pillow truncates when it blends. Deviation: for
-  still images, resnet_th_preprocessing.py there, the official hue is shifted in
-  floating point and its grey levels and mean are truncated, not rounded.
-  """
-  # As planes, a pixel's brightness is computed once and not for each channel.
-  planes = tuple(frames[..., channel] for channel in range(3))
-  if grey_first:
-    planes = _turn_grey(planes, is_grey)
-  # Every clip has its own order. Instead of branching per clip, all go
-  # through three blends, the hue, three blends; a clip's unused blends have
-  # factor 1, which is exact. Written as loops as they compile, and on CPU
-  # run, twice as fast as six blends in a row; what goes from one to the next is
-  # bytes, as the time is that of reading and writing them.
-  factors = jnp.stack([brightness, contrast, saturation], axis=1)
-  hue_position = jnp.argmax(order == HUE, axis=1)
-
-  def blend(planes, position, is_active):
-    operation = jnp.minimum(order[:, position], SATURATION)
-    factor = jnp.take_along_axis(factors, operation[:, jnp.newaxis], axis=1)
-    factor = jnp.where(is_active[:, jnp.newaxis], factor, 1.0)
-    planes = _as_type(planes, jnp.float32)
-    planes = _blend(planes, _per_clip(operation), _per_clip(factor[:, 0]))
-    return _as_type(planes, jnp.uint8)
-
-  planes = jax.lax.fori_loop(
-    0,
-    3,
-    lambda i, planes: blend(planes, i, i < hue_position),
-    _as_type(planes, jnp.uint8),
-  )
-  if hue is not None:
-    planes = _shift_hue(_as_type(planes, jnp.float32), hue)
-    planes = _as_type(planes, jnp.uint8)
-  planes = jax.lax.fori_loop(
-    1, 4, lambda i, planes: blend(planes, i, i > hue_position), planes
-  )
-  planes = _as_type(planes, jnp.float32)
-  if not grey_first:
-    planes = _turn_grey(planes, is_grey)
-  return jnp.stack(planes, axis=4)
-
-
 def _check(window, crop):
   if window.dtype != jnp.uint8 or window.ndim != 5 or window.shape[4] != 3:
     raise ValueError(
@@ -285,74 +208,6 @@ def _keep_faults(clips, crop, side):
 def _per_clip(values):
   """[B] -> [B, 1, 1, 1], for planes: frames as three arrays [B, T, H, W]."""
   return jnp.expand_dims(values, (1, 2, 3))
-
-
-def _as_type(planes, dtype):
-  return tuple(plane.astype(dtype) for plane in planes)
-
-
-def _turn_grey(planes, is_grey):
-  luma = _luma(planes)
-  return tuple(jnp.where(_per_clip(is_grey), luma, plane) for plane in planes)
-
-
-def _luma(planes):
-  """float32 [B, T, H, W], whole grey levels; exact in float32."""
-  red, green, blue = planes
-  scaled = 19595.0 * red + 38470.0 * green + 7471.0 * blue
-  return jnp.floor((scaled + 32768.0) / 65536.0)
-
-
-def _blend(planes, operation, factor):
-  """Moves planes from the operation's anchor picture by the factor."""
-  luma = _luma(planes)
-  mean = jnp.floor(jnp.mean(luma, axis=(2, 3), keepdims=True) + 0.5)
-  anchor = jnp.where(operation == CONTRAST, mean, luma)
-  anchor = jnp.where(operation == BRIGHTNESS, 0.0, anchor)
-  blended = (anchor + factor * (plane - anchor) for plane in planes)
-  return tuple(jnp.floor(jnp.clip(plane, 0.0, 255.0)) for plane in blended)
-
-
-def _shift_hue(planes, shift):
-  """Turns the colour circle of 8-bit HSV pictures and comes back to RGB."""
-  red, green, blue = planes
-  value = jnp.maximum(jnp.maximum(red, green), blue)
-  chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-  safe = jnp.where(chroma == 0.0, 1.0, chroma)
-  # Divided one by one and the whole number added last, as this rounds
-  # most like Pillow.
-  to_red, to_green, to_blue = ((value - plane) / safe for plane in planes)
-  sixth = jnp.where(
-    red == value,
-    to_blue - to_green,
-    jnp.where(
-      green == value, 2.0 + (to_red - to_blue), 4.0 + (to_green - to_red)
-    ),
-  )
-  hue = sixth / 6.0
-  hue = jnp.floor(255.0 * jnp.where(hue < 0.0, hue + 1.0, hue))
-  saturation = jnp.floor(255.0 * (chroma / jnp.maximum(value, 1.0)))
-
-  hue = jnp.mod(hue + _per_clip(jnp.trunc(255.0 * shift)), 256.0)
-  sixth = hue * 6.0 / 255.0
-  sector = jnp.floor(sixth)
-  share = sixth - sector
-  saturation = saturation / 255.0
-  low = jnp.floor(value * (1.0 - saturation) + 0.5)
-  falling = jnp.floor(value * (1.0 - saturation * share) + 0.5)
-  rising = jnp.floor(value * (1.0 - saturation * (1.0 - share)) + 0.5)
-
-  def by_sector(first, *others):
-    # Sector 6, hue 255, is sector 0 again.
-    for number, other in enumerate(others, start=1):
-      first = jnp.where(sector == number, other, first)
-    return first
-
-  return (
-    by_sector(value, falling, low, low, rising, value),
-    by_sector(rising, value, value, falling, low, low),
-    by_sector(low, low, rising, value, value, falling),
-  )
 
 
 def normalize(frames, dtype=jnp.float32):

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vie_jax import sharding
-from vie_jax.models import platform_choice
+from vie_jax import platform_choice, sharding
 
 FLAG = 'is_skipped'
 """Name of the metric, a bool scalar, by which a step says that it changed

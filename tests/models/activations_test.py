@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from vie_jax.models import activations, networks, platform_choice
+from vie_jax import platform_choice
+from vie_jax.models import activations, networks
 
 SHAPE = (2, 4, 4, 3)
 FLOAT = 4

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vie_jax import platform_choice
 from vie_jax.models import folded_conv
 
 CASES = [
@@ -76,6 +77,32 @@ def test_only_cpus_convolve_few_channels_by_strides(platform, is_strided):
   # Forward, and the gradient by the kernel.
   assert program.count('stablehlo.convolution') == 2
   assert ('stride = [2, 2]' in program) == is_strided
+
+
+@pytest.mark.parametrize(
+  ('platform', 'is_in_blocks'), [('cpu', False), ('cuda', True), ('tpu', False)]
+)
+def test_only_gpus_convolve_few_features_in_blocks(platform, is_in_blocks):
+  conv = folded_conv.FoldedConv(8, (3, 3, 3))
+  x = jax.ShapeDtypeStruct((2, 4, 16, 16, 6), jnp.float32)
+  params = jax.eval_shape(conv.init, jax.random.key(0), x)
+  traced = jax.jit(conv.apply).trace(params, x)
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  # Rows of 2 blocks of 8 pixels, each of 3 x 6 channels.
+  assert ('tensor<8x16x2x144xf32>' in program) == is_in_blocks
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+@pytest.mark.parametrize('kernel,strides', CASES)
+def test_ways_of_each_platform_are_the_same(kernel, strides, platform):
+  x = np.random.default_rng(0).standard_normal((2, 4, 8, 16, 3))
+  x = x.astype(np.float32)
+  conv = folded_conv.FoldedConv(4, kernel, strides)
+  params = jax.jit(conv.init)(jax.random.key(1), x)
+  expected = jax.jit(conv.apply)(params, x)
+  with platform_choice.only(platform):
+    result = jax.jit(conv.apply)(params, x)
+  np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('kernel', [(2, 3, 3), (1, 4, 3), (1, 3, 2)])

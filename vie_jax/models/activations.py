@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import platform_choice
+from vie_jax import platform_choice
 
 
 def saved_bytes(

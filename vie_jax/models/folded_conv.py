@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax.models import platform_choice, space_to_depth
+from vie_jax import platform_choice
+from vie_jax.models import space_to_depth, width_to_depth
 from vie_jax.models.taps import Size, taps_along
 
 
@@ -60,10 +61,24 @@ class FoldedConv(nn.Module):
       return platform_choice.by_platform(
         x, kernel, cpu=fold, others=space_to_depth.convolve
       )
+    if width_to_depth.applies(x.shape[3], self.features, self.strides[2]):
+      in_blocks = functools.partial(fold, convolve=width_to_depth.convolve)
+      return platform_choice.by_platform(x, kernel, gpu=in_blocks, others=fold)
     return fold(x, kernel)
 
 
-def _convolve(x, kernel, *, strides):
+def _convolve_frames(x, kernel, *, strides):
+  """[N, H, W, in], [h, w, in, out] -> [N, H', W', out]."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=strides,
+    padding=[((size - 1) // 2,) * 2 for size in kernel.shape[:2]],
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def _convolve(x, kernel, *, strides, convolve=_convolve_frames):
   """[B, T, H, W, in], [t, h, w, in, out] -> [B, T', H', W', out]."""
   time, height, width, _, features = kernel.shape
   padding = ((time - 1) // 2,) * 2
@@ -71,11 +86,5 @@ def _convolve(x, kernel, *, strides):
   x = jnp.concatenate(taps, axis=-1) if time > 1 else taps[0]
   # Channels of the concatenation run over (tap, in).
   kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, -1, features)
-  y = jax.lax.conv_general_dilated(
-    x.reshape(-1, *x.shape[2:]),
-    kernel,
-    window_strides=strides[1:],
-    padding=[((size - 1) // 2,) * 2 for size in (height, width)],
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
+  y = convolve(x.reshape(-1, *x.shape[2:]), kernel, strides=strides[1:])
   return y.reshape(*x.shape[:2], *y.shape[1:])

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vie_jax.models import platform_choice
+from vie_jax import platform_choice
 
 
 def double(x):
@@ -30,6 +30,22 @@ def test_one_way_alone_is_traced_for_a_count(platform, primitive):
     (equation,) = jax.make_jaxpr(double)(jnp.ones(3)).eqns
   assert equation.primitive.name == primitive
   assert len(jax.make_jaxpr(double)(jnp.ones(3)).eqns) > 1
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu'])
+def test_every_kind_of_device_can_have_a_way(platform):
+  def computed(x):
+    return platform_choice.by_platform(x, **{platform: jnp.sin}, others=jnp.cos)
+
+  for lowered in ('cpu', 'cuda', 'rocm', 'tpu'):
+    traced = jax.jit(computed).trace(jnp.ones(3))
+    program = traced.lower(lowering_platforms=(lowered,)).as_text()
+    kind = 'gpu' if lowered in ('cuda', 'rocm') else lowered
+    wanted = 'sine' if kind == platform else 'cosine'
+    assert f'stablehlo.{wanted} ' in program
+  with platform_choice.only(platform):
+    (equation,) = jax.make_jaxpr(computed)(jnp.ones(3)).eqns
+  assert equation.primitive.name == 'sin'
 
 
 def test_what_was_traced_before_is_traced_again_for_a_count():
