@@ -65,6 +65,9 @@ def main():
   parser.add_argument('--batch-size', type=int, help='else of the config')
   parser.add_argument('--width', type=int, help='of the network, likewise')
   parser.add_argument('--crop-size', type=int, help='in pixels, likewise')
+  parser.add_argument(
+    '--dtype', choices=('float32', 'bfloat16'), default='float32'
+  )
   options = parser.parse_args()
   report = result_lines.Report(
     'device_augment', rounds=options.rounds, packages=_PACKAGES
@@ -74,6 +77,7 @@ def main():
     config.batch_size = options.batch_size or config.batch_size
     config.model.width = options.width or config.model.width
     config.crop.size = options.crop_size or config.crop.size
+    config.model.dtype = options.dtype
     _measure(name, config, options, report)
   report.finish()
 
@@ -82,7 +86,10 @@ def _measure(name, config, options, report):
   mesh = sharding.make_mesh(1)
   batch = _batch(config, mesh)
   augment = functools.partial(
-    device_augment.augment, size=config.crop.size, **config.augmentation
+    device_augment.augment,
+    size=config.crop.size,
+    dtype=config.model.dtype,
+    **config.augmentation,
   )
   augment_alone = jax.jit(augment)
   clips = augment_alone(jax.random.key(0), batch['window'], batch['crop'])
@@ -108,7 +115,8 @@ def _measure(name, config, options, report):
   whole = np.array(milliseconds[_WHOLE])
   case = (
     f'{name}, batch {config.batch_size}, width {config.model.width}, '
-    f'{config.crop.size} px, on {jax.devices()[0].device_kind}'
+    f'{config.crop.size} px, {options.dtype}, on '
+    f'{jax.devices()[0].device_kind}'
   )
   for way, values in milliseconds.items():
     ratio = None if way == _WHOLE else float(np.median(values / whole))
