@@ -3,13 +3,13 @@
 import concurrent.futures
 import multiprocessing
 import os
-import signal
 import threading
+
+import interrupts
 
 
 def _start_worker():
-  """Leaves ctrl-C to the parent, and ends the worker when the parent ends."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  """Ends the worker when the parent ends."""
 
   def follow_parent():
     multiprocessing.parent_process().join()
@@ -36,7 +36,9 @@ def in_order(function, numbers, num_processes):
     initializer=_start_worker,
   )
   try:
-    yield from pool.map(function, numbers, chunksize=4)
+    with interrupts.held_back():
+      results = pool.map(function, numbers, chunksize=4)
+    yield from results
   finally:
     # When the caller stops early, the rest is not rendered first.
     pool.shutdown(cancel_futures=True)

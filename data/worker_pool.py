@@ -13,6 +13,8 @@ import resource
 import signal
 import time
 
+import interrupts
+
 _READY = 'ready'
 _PROGRESS = 'progress'
 # How often a task that goes on says so, at most.
@@ -103,15 +105,12 @@ class WorkerPool:
         yield task, result
 
   def _start_workers(self, count):
-    new = [
-      _Worker(
-        self._context,
-        (self._function, self._max_memory_bytes),
-        self._limits,
-      )
-      for _ in range(count)
-    ]
-    self._workers += new
+    new = []
+    with interrupts.held_back():
+      for _ in range(count):
+        work = self._function, self._max_memory_bytes
+        new.append(_Worker(self._context, work, self._limits))
+      self._workers += new
     for worker in new:
       worker.wait_until_started()
 
@@ -226,7 +225,6 @@ class _Reporter:
 
 def _serve(connection, function, max_memory_bytes):
   """The worker's loop; ends when the parent is gone or kills it."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   _limit_memory(max_memory_bytes)
   with contextlib.suppress(EOFError, BrokenPipeError):
     connection.send(_READY)

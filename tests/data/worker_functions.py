@@ -34,6 +34,11 @@ def obey(task, report_progress):
   return os.getpid() if verb == 'pid' else argument
 
 
+def wait(unused_number):
+  """Takes longer than starting a process."""
+  time.sleep(3)
+
+
 @dataclasses.dataclass(frozen=True)
 class Decoded:
   """What became of a video file.

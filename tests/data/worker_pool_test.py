@@ -1,6 +1,9 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
@@ -143,3 +146,48 @@ def test_ten_tasks_that_end_their_process_are_named(task, word, options):
   found = _outcomes([task] * 10, **options)
   assert len(found) == 10
   assert all(word in outcome.reason for _, outcome in found)
+
+
+STARTS_PROCESSES = {
+  'worker_pool': """
+with worker_pool.WorkerPool(
+  worker_functions.obey,
+  num_processes=3,
+  timeout_seconds=60,
+  max_stall_seconds=60,
+  max_memory_bytes=2**30,
+) as pool:
+  list(pool.run([('sleep', 60)] * 3))
+""",
+  'render_processes': """
+list(render_processes.in_order(worker_functions.wait, range(3), 3))
+""",
+}
+
+
+@pytest.mark.parametrize('delay', [0.0, 0.3])
+@pytest.mark.parametrize('name', STARTS_PROCESSES)
+def test_processes_that_start_leave_ctrl_c_to_their_parent(name, delay):
+  body = textwrap.indent(STARTS_PROCESSES[name], '  ')
+  script = f"""
+import worker_functions, {name}
+print('begins', flush=True)
+try:
+{body}
+except KeyboardInterrupt:
+  raise SystemExit(130)
+"""
+  path = os.pathsep.join(folder for folder in sys.path if folder)
+  process = subprocess.Popen(
+    [sys.executable, '-c', script],
+    env={**os.environ, 'PYTHONPATH': path},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  assert process.stdout.readline() == 'begins\n'
+  time.sleep(delay)
+  os.killpg(process.pid, signal.SIGINT)
+  _, errors = process.communicate(timeout=60)
+  assert (process.returncode, errors) == (130, '')
