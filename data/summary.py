@@ -74,12 +74,18 @@ def printable(text):
     text: str.
 
   Returns:
-    str without control characters.
+    str without control characters. Bytes of names that are not UTF-8 are
+    as in a Python literal.
   """
-  return ''.join(
-    char if char.isprintable() else char.encode('unicode_escape').decode()
-    for char in text
-  )
+  return ''.join(map(_escaped, text))
+
+
+def _escaped(char):
+  if char.isprintable():
+    return char
+  if '\udc80' <= char <= '\udcff':  # how Python holds such a byte
+    return f'\\x{ord(char) - 0xDC00:02x}'
+  return char.encode('unicode_escape').decode()
 
 
 def _split_rows(manifest):
@@ -136,9 +142,7 @@ def _print_rest(out, manifest):
   print(
     f'  {inputs["other_files"]} other files passed over'
     + (
-      f', {inputs["left_out"]} videos in neither list'
-      if inputs['left_out']
-      else ''
+      f', {inputs["left_out"]} videos in no split' if inputs['left_out'] else ''
     )
   )
   _print_missing(inputs)

@@ -241,7 +241,7 @@ def test_lists_decide_the_split(videos, tmp_path, capsys):
   assert paths == ['cup/01.mkv', 'cup/04.mp4']
   assert [row['path'] for row in _rows(tmp_path / 'o', 'val')] == ['dog/02.avi']
   printed = capsys.readouterr().out
-  assert '9 videos in neither list' in printed
+  assert '9 videos in no split' in printed
   assert 'no/such.mp4: in val.txt, but not in the folder' in printed
 
 
