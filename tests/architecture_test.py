@@ -52,7 +52,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'platform_choice': ('', 'jax'),
   'finite': ('platform_choice sharding', 'jax numpy'),
   'skipped_steps': ('finite', 'jax ml_collections numpy'),
-  'objective': ('objective sharding', 'jax numpy'),
+  'objective': ('objective platform_choice sharding', 'jax numpy'),
   'models': ('models platform_choice untrusted', 'jax flax numpy'),
   'antialiased_resize': ('platform_choice', 'jax'),
   'color_noise': ('platform_choice', 'jax'),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from vie_jax import sharding
+from vie_jax import platform_choice, sharding
 from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS
@@ -112,8 +112,8 @@ def _best_columns(products, is_video, k):
   def tpu_or(for_others, for_tpu, *arguments):
     if num_columns % LANES:
       return for_others(*arguments)
-    return jax.lax.platform_dependent(
-      *arguments, tpu=for_tpu, default=for_others
+    return platform_choice.by_platform(
+      *arguments, tpu=for_tpu, others=for_others
     )
 
   is_video = is_video.reshape(-1, GROUP)
