@@ -66,7 +66,7 @@ def main():
   parser.add_argument('--width', type=int, help='of the network, likewise')
   parser.add_argument('--crop-size', type=int, help='in pixels, likewise')
   parser.add_argument(
-    '--dtype', choices=('float32', 'bfloat16'), default='float32'
+    '--dtype', choices=('float32', 'bfloat16'), help='likewise'
   )
   options = parser.parse_args()
   report = result_lines.Report(
@@ -77,7 +77,7 @@ def main():
     config.batch_size = options.batch_size or config.batch_size
     config.model.width = options.width or config.model.width
     config.crop.size = options.crop_size or config.crop.size
-    config.model.dtype = options.dtype
+    config.model.dtype = options.dtype or config.model.dtype
     _measure(name, config, options, report)
   report.finish()
 
@@ -115,7 +115,7 @@ def _measure(name, config, options, report):
   whole = np.array(milliseconds[_WHOLE])
   case = (
     f'{name}, batch {config.batch_size}, width {config.model.width}, '
-    f'{config.crop.size} px, {options.dtype}, on '
+    f'{config.crop.size} px, {config.model.dtype}, on '
     f'{jax.devices()[0].device_kind}'
   )
   for way, values in milliseconds.items():

@@ -48,6 +48,12 @@ def test_every_kind_of_device_can_have_a_way(platform):
   assert equation.primitive.name == 'sin'
 
 
+@pytest.mark.parametrize('platform', ['cuda', 'GPU', ''])
+def test_unknown_platforms_are_refused(platform):
+  with pytest.raises(ValueError, match='known are cpu, gpu, tpu'):
+    platform_choice.only(platform)
+
+
 def test_what_was_traced_before_is_traced_again_for_a_count():
   @jax.jit
   def inner(x):

@@ -1,4 +1,4 @@
-"""Resizes the crop of each window on the device, as Pillow's bilinear filter does.
+"""Resizes the crop of each window on the device, as Pillow does bilinearly.
 
 The filter is separable: columns first, then rows, with whole grey levels in
 between. Each output pixel is a sum of a few pixels along an axis.

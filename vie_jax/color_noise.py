@@ -81,12 +81,12 @@ def apply(
   factors = jnp.stack([brightness, contrast, saturation], axis=1)
   noise = _Noise(factors, hue, order, is_grey)
   planes = platform_choice.by_platform(
-    planes, noise, gpu=in_two_passes, others=in_steps
+    planes, noise, gpu=_in_two_passes, others=_in_steps
   )
   return jnp.stack(planes, axis=4)
 
 
-def in_steps(planes, noise):
+def _in_steps(planes, noise):
   """Reads and writes all pixels for each operation.
 
   Written as loops the blends compile, and on a CPU run, twice as fast as six in
@@ -121,7 +121,7 @@ def in_steps(planes, noise):
   return _turn_grey(_as_type(planes, jnp.float32), noise.is_grey)
 
 
-def in_two_passes(planes, noise):
+def _in_two_passes(planes, noise):
   """The same to the bit: once over all pixels for the mean, then once more.
 
   The contrast needs the mean brightness of a frame after the operations before
@@ -130,7 +130,7 @@ def in_two_passes(planes, noise):
   keep what several operations read, and takes hundreds of times as long.
 
   Args:
-    planes: as in in_steps.
+    planes: as in _in_steps.
     noise: likewise.
 
   Returns:
@@ -210,7 +210,7 @@ def _blend(planes, noise, position, is_active, mean):
   """Moves planes from the anchor picture of an operation by its factor.
 
   Args:
-    planes: as in in_steps.
+    planes: as in _in_steps.
     noise: likewise.
     position: of the operation, in each clip's order.
     is_active: bool [B], whether it is done.

@@ -331,7 +331,7 @@ def _relations(config):
     'plan.bank_efficiency',
     'plan.bandwidth_efficiency',
   ):
-    if not 0.001 <= _value(config, field) <= 1:
+    if not _is_share(_value(config, field)) or _value(config, field) < 0.001:
       yield f'{field} is {_value(config, field)}; it must lie in [0.001, 1]'
   for field in _MOMENTA:
     if not 0 <= _value(config, field) < 1:

@@ -120,9 +120,9 @@ def draw_parameters(
     grey_probability: in [0, 1].
 
   Returns:
-    dict of is_flipped bool [B] and the arguments of color_noise.apply: brightness,
-    contrast, saturation and hue float32 [B], order int32 [B, 4], each of the
-    24 equally likely, is_grey bool [B].
+    dict of is_flipped bool [B] and the arguments of color_noise.apply:
+    brightness, contrast, saturation and hue float32 [B], order int32 [B, 4],
+    each of the 24 equally likely, is_grey bool [B].
 
   Source: as the module; ranges and probabilities as there: torchvision's
     ColorJitter, then grey with a probability, then the flip.
@@ -202,12 +202,7 @@ def _keep_faults(clips, crop, side):
   # To half a pixel, which rounding does not reach. NaN compares as false.
   is_inside = (offset > -0.5) & (offset + length < side + 0.5)
   is_crop = jnp.all(is_inside & (length > 0), axis=1)
-  return jnp.where(_per_clip(is_crop)[..., jnp.newaxis], clips, jnp.nan)
-
-
-def _per_clip(values):
-  """[B] -> [B, 1, 1, 1], for planes: frames as three arrays [B, T, H, W]."""
-  return jnp.expand_dims(values, (1, 2, 3))
+  return jnp.where(jnp.expand_dims(is_crop, (1, 2, 3, 4)), clips, jnp.nan)
 
 
 def normalize(frames, dtype=jnp.float32):

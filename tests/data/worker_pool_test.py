@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
+import interrupts
 import pytest
 import worker_functions
 import worker_pool
@@ -165,7 +167,7 @@ list(render_processes.in_order(worker_functions.wait, range(3), 3))
 }
 
 
-@pytest.mark.parametrize('delay', [0.0, 0.3])
+@pytest.mark.parametrize('delay', [0.0, 0.01, 0.3])
 @pytest.mark.parametrize('name', STARTS_PROCESSES)
 def test_processes_that_start_leave_ctrl_c_to_their_parent(name, delay):
   body = textwrap.indent(STARTS_PROCESSES[name], '  ')
@@ -191,3 +193,38 @@ except KeyboardInterrupt:
   os.killpg(process.pid, signal.SIGINT)
   _, errors = process.communicate(timeout=60)
   assert (process.returncode, errors) == (130, '')
+
+
+def test_ctrl_c_is_held_back_beside_another_thread():
+  other = threading.Thread(target=time.sleep, args=(2,))
+  other.start()
+  steps = []
+
+  def interrupted():
+    with interrupts.held_back():
+      signal.pthread_kill(other.ident, signal.SIGINT)
+      time.sleep(0.1)
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(0.1)
+      steps.append('the end of the block')
+    steps.append('after the block')
+
+  with pytest.raises(KeyboardInterrupt):
+    interrupted()
+  assert steps == ['the end of the block']
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+  other.join()
+
+
+def test_without_ctrl_c_nothing_is_raised_in_any_thread():
+  def enter():
+    with interrupts.held_back():
+      entered.append(True)
+
+  entered = []
+  enter()
+  thread = threading.Thread(target=enter)
+  thread.start()
+  thread.join()
+  assert entered == [True, True]

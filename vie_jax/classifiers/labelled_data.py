@@ -249,10 +249,11 @@ def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
     **config.augmentation,
     'grey_probability': settings.static_grey_probability,
   }
+  picture = {'size': size, 'dtype': config.model.dtype}
   augment = functools.partial(
-    device_augment.augment, size=size, grey_first=True, **noise
+    device_augment.augment, grey_first=True, **picture, **noise
   )
-  center = functools.partial(device_augment.center, size=size)
+  center = functools.partial(device_augment.center, **picture)
 
   def labels_of(batch):
     return batch['label'][:, None]

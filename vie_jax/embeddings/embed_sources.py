@@ -216,6 +216,7 @@ def _open_videos(
         crops_before_resize=augmentation.crops_before_resize(
           config.crop.method
         ),
+        dtype=config.model.dtype,
       ),
       damage=damage,
     )
@@ -274,7 +275,9 @@ def _open_images(
   num_frames, size = config.clip.num_frames, config.crop.size
 
   def center(window, crop):
-    image = device_augment.center(window, crop, size=size)
+    image = device_augment.center(
+      window, crop, size=size, dtype=config.model.dtype
+    )
     return jnp.repeat(image, num_frames, axis=1)
 
   with image_folder.open_flat(str(folder)) as images:

@@ -22,7 +22,7 @@ def saved_bytes(
     model: from clips to embeddings.
     variables: its `params` and `batch_stats`, or their shapes.
     shape: (T, H, W, 3), of a clip.
-    platform: 'cpu', or any other kind of device: CPUs have ways of their own.
+    platform: 'cpu', 'gpu' or 'tpu', which have ways of their own.
 
   Returns:
     Bytes, of two clips less those of one: parameters do not count.

@@ -276,9 +276,9 @@ class Machine:
   Attributes:
     accelerator: the device.
     efficiency: share of the peak of matrix products that a network reaches,
-      in (0, 1].
+      in [0.001, 1].
     bank_efficiency: likewise, that products with the memory bank reach.
-    bandwidth_efficiency: share of the peaks of memory and links, in (0, 1].
+    bandwidth_efficiency: share of the peaks of memory and links, likewise.
   """
 
   accelerator: Accelerator
