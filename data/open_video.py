@@ -16,6 +16,7 @@ import stat
 import av
 from error_words import words_of
 from file_ends import cut_box, problem_at_end
+from stream_clock import StreamClock
 
 # Suffixes that make a file a candidate; compared in lower case.
 VIDEO_SUFFIXES = frozenset(
@@ -70,8 +71,6 @@ _ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 
 # Streams in these containers are often cut together; their clock may jump.
 _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
-_LARGEST_JUMP_SECONDS = 10
-_LARGEST_STEP_BACK_SECONDS = 1
 
 # JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
 # a format that it would read other files with.
@@ -194,7 +193,7 @@ class OpenVideo:
 
   def _clock(self):
     start = self._container.start_time or 0
-    return _Clock(
+    return StreamClock(
       offset=fractions.Fraction(start, 1_000_000),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
@@ -350,43 +349,6 @@ def _decoder(stream, max_pixels):
   context.options = {'max_pixels': str(max_pixels)}
   context.thread_count = 1
   return context
-
-
-class _Clock:
-  """Turns timestamps of a stream into seconds, and bridges their gaps."""
-
-  def __init__(self, *, offset, time_base, frame_seconds, is_spliced):
-    self._offset = offset
-    self._time_base = time_base
-    self._frame_seconds = frame_seconds
-    self._is_spliced = is_spliced
-    self._last = None
-    self._expected = None
-
-  def read(self, picture):
-    """Returns (time, duration) in seconds of the next picture."""
-    time_base = picture.time_base or self._time_base
-    duration = self._frame_seconds
-    if time_base and picture.duration and picture.duration > 0:
-      duration = picture.duration * time_base
-    pts = picture.pts if picture.pts is not None else picture.dts
-    if pts is None or not time_base:
-      time = self._expected or fractions.Fraction(0)
-    else:
-      time = pts * time_base - self._offset
-      if self._jumps(time):
-        self._offset += time - self._expected
-        time = self._expected
-    self._last = time
-    self._expected = time + duration
-    return time, duration
-
-  def _jumps(self, time):
-    if self._expected is None:
-      return False
-    if self._is_spliced and time - self._expected > _LARGEST_JUMP_SECONDS:
-      return True
-    return self._last - time > _LARGEST_STEP_BACK_SECONDS
 
 
 def _timed(pictures, clock):

@@ -1,0 +1,51 @@
+"""The clock of a video stream, which may jump or stand still."""
+
+import fractions
+
+_LARGEST_JUMP_SECONDS = 10
+_LARGEST_STEP_BACK_SECONDS = 1
+
+
+class StreamClock:
+  """Turns timestamps of a stream into seconds, and bridges their gaps."""
+
+  def __init__(self, *, offset, time_base, frame_seconds, is_spliced):
+    """Makes a clock for the pictures of a stream, from the first one on.
+
+    Args:
+      offset: fractions.Fraction, seconds of the timestamps at the start.
+      time_base: fractions.Fraction, seconds of a tick, or None.
+      frame_seconds: of a picture that does not tell its duration.
+      is_spliced: whether streams of this kind are often cut together.
+    """
+    self._offset = offset
+    self._time_base = time_base
+    self._frame_seconds = frame_seconds
+    self._is_spliced = is_spliced
+    self._last = None
+    self._expected = None
+
+  def read(self, picture):
+    """Returns (time, duration) in seconds of the next av.VideoFrame."""
+    time_base = picture.time_base or self._time_base
+    duration = self._frame_seconds
+    if time_base and picture.duration and picture.duration > 0:
+      duration = picture.duration * time_base
+    pts = picture.pts if picture.pts is not None else picture.dts
+    if pts is None or not time_base:
+      time = self._expected or fractions.Fraction(0)
+    else:
+      time = pts * time_base - self._offset
+      if self._jumps(time):
+        self._offset += time - self._expected
+        time = self._expected
+    self._last = time
+    self._expected = time + duration
+    return time, duration
+
+  def _jumps(self, time):
+    if self._expected is None:
+      return False
+    if self._is_spliced and time - self._expected > _LARGEST_JUMP_SECONDS:
+      return True
+    return self._last - time > _LARGEST_STEP_BACK_SECONDS
