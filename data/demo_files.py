@@ -51,16 +51,18 @@ def _write_text(path, text):
 
 
 def claim(directory, mark, wanted):
-  """Marks a folder as holding a rendered data set, or finds it marked so.
+  """Makes a folder for a rendered data set and marks it, or finds it marked so.
 
   Args:
-    directory: pathlib.Path, of an existing folder.
+    directory: pathlib.Path, of the folder.
     mark: name of the file that tells what is in it.
-    wanted: dict, what is to be in it.
+    wanted: dict, what is to be in it, beside the version of the pictures.
 
   Raises:
     ValueError: if the folder holds anything else.
   """
+  directory.mkdir(parents=True, exist_ok=True)
+  wanted = {'version': demo_videos.VERSION, **wanted}
   path = directory / mark
   found = json.loads(path.read_text()) if path.exists() else None
   if found == wanted:
@@ -108,12 +110,7 @@ def write_video_files(
     ValueError: if the folder holds anything but these videos.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  wanted = {
-    'version': demo_videos.VERSION,
-    'seed': seed,
-    'num_videos': num_videos,
-  }
+  wanted = {'seed': seed, 'num_videos': num_videos}
   if look != 'day':
     wanted['look'] = look
   claim(directory, '.demo_videos.json', wanted)

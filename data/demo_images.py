@@ -86,13 +86,7 @@ def write_image_folder(
     ValueError: if the folder holds anything but these images.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  wanted = {
-    'version': demo_videos.VERSION,
-    'seed': seed,
-    'num_train': num_train,
-    'num_val': num_val,
-  }
+  wanted = {'seed': seed, 'num_train': num_train, 'num_val': num_val}
   demo_files.claim(directory, MARK, wanted)
   total = num_train + num_val
   missing = [
