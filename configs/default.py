@@ -362,8 +362,8 @@ def get_config() -> ml_collections.ConfigDict:
   # vie_jax/planning/accelerators.py has their peaks and where these are from.
   config.plan.accelerator = 'h100'
   # Share of the peak of matrix products that a network's step reaches, in
-  # [0.001, 1]. On one H100 it was 0.13 to 0.23 in bfloat16 (docs/performance.md);
-  # elsewhere a guess.
+  # [0.001, 1]. On one H100 it was 0.13 to 0.23 in bfloat16
+  # (docs/performance.md); elsewhere a guess.
   config.plan.efficiency = 0.2
   # Likewise, that products with the memory bank and of k-means reach. K-means
   # reached 0.6 of an H100's float32.

@@ -147,15 +147,8 @@ def filter_by_planes(window, rows, columns):
   Pixels of the axis that is filtered lie as far apart as can be, so that whole
   planes of pixels are added up; between the filters the axes change places.
 
-  Args:
-    window: as in filter_by_taps, like the filters and the result.
-    rows: AxisFilter.
-    columns: AxisFilter.
-
-  Returns:
-    The same to the bit.
+  Arguments and result are those of filter_by_taps, to the bit.
   """
-
   along = jax.vmap(functools.partial(_sum_of_taps, axis=0))
   frames = _in_this_order(window.transpose(0, 3, 4, 1, 2))  # [B, x, 3, T, y]
   frames = _in_this_order(along(frames, columns))
@@ -189,13 +182,7 @@ def _sum_of_taps(frames, axis_filter, *, axis):
 def filter_by_products(window, rows, columns):
   """Does the same by matrix products, which TPUs prefer to single pixels.
 
-  Args:
-    window: as in filter_by_taps, like the filters and the result.
-    rows: AxisFilter.
-    columns: AxisFilter.
-
-  Returns:
-    The same to the bit.
+  Arguments and result are those of filter_by_taps, to the bit.
   """
 
   def dense(axis_filter, side):

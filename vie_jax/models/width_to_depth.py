@@ -23,6 +23,9 @@ def applies(width: int, features: int, stride: int) -> bool:
     width: of the input, in pixels.
     features: output channels.
     stride: along the width.
+
+  Returns:
+    True if there are few features and a row splits into blocks.
   """
   return features <= MOST_FEATURES and _block(width, features, stride) > 1
 
