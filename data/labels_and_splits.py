@@ -144,7 +144,7 @@ def check_apart(train, val):
   both = train & val
   if both:
     raise InputError(
-      f'{len(both)} paths are in both lists, the first is {min(both)!r}'
+      f'paths that are in both lists: {len(both)}, the first is {min(both)!r}'
     )
 
 

@@ -127,7 +127,7 @@ def _in_two_passes(planes, noise):
   The contrast needs the mean brightness of a frame after the operations before
   it, and no other operation needs more than one pixel. So those are done twice,
   and nothing is written in between (docs/performance.md). On CPUs XLA does not
-  keep what several operations read, and takes hundreds of times as long.
+  keep what several operations read, and takes a hundred times as long.
 
   Args:
     planes: as in _in_steps.

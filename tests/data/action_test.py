@@ -223,7 +223,7 @@ def test_hmdb51_is_prepared_from_its_archive_of_archives(hmdb, tmp_path):
     (
       'ucf101',
       {'trainlist01.txt': 'A/x.avi 1', 'testlist01.txt': 'A/x.avi'},
-      "1 paths are in both lists, the first is 'A/x.avi'",
+      "paths that are in both lists: 1, the first is 'A/x.avi'",
     ),
     ('hmdb51', {'a_test_split2.txt': 'x.avi 1'}, 'no CLASS_test_split1.txt'),
     ('hmdb51', {'a_test_split1.txt': 'x.avi 3'}, 'and 0, 1 or 2'),
