@@ -131,6 +131,8 @@ class _Reader:
     """Raises InputError where no row is left."""
     if self.videos:
       return
+    if not self.missing and not self.skipped:
+      raise InputError(f'{file} has no rows, only names of columns')
     example = ''
     if self.missing:
       example = f'; the first missing one is {self.missing[0]["path"]!r}'

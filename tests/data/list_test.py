@@ -314,6 +314,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
   'name, text, message',
   [
     ('l.csv', '', 'is empty'),
+    ('l.csv', 'path,label\n', 'no rows'),
     ('l.csv', 'file,label\na.mp4,x\n', 'no column "path"'),
     ('l.csv', 'path,path\na.mp4,x\n', 'two columns'),
     ('l.csv', 'path,label_\na.mp4,x\n', 'label columns'),
