@@ -142,7 +142,9 @@ def _parts(name, sizes):
   # has to be: a resize of the same frames for all sides would hide the rest.
   side = config.crop.short_side_max
   network = dataclasses.replace(
-    plan.network_of(config, _facts(config), platform=jax.default_backend()),
+    plan.network_of(
+      config, _facts(config), platform=jax.default_backend(), clips=batch
+    ),
     input_bytes_per_clip=shape[0] * side * side * 3 + 5 * scaling.WORD,
   )
   return Parts(

@@ -131,6 +131,19 @@ def test_a_plan_is_of_the_network_of_the_config():
   assert plan.plan(config_of(), FACTS) == planned()
 
 
+def test_a_plan_for_tpus_counts_what_arrays_are_filled_up_to():
+  fields = {'plan__devices': 8, 'batch_size': 128}
+  on_gpu, on_tpu = (
+    plan.plan(config_of(**fields, plan__accelerator=name), FACTS)
+    for name in ('h100', 'tpu_v5e')
+  )
+  of_gpu, of_tpu = (
+    found['bytes_per_device']['activations'] for found in (on_gpu, on_tpu)
+  )
+  # Of 16 clips: either 4 to 32 channels as 128, or clips as 128.
+  assert 7 * of_gpu < of_tpu < 12 * of_gpu
+
+
 def test_every_field_of_the_plan_is_tested():
   fields = {f'plan.{name}' for name in config_of().plan}
   assert fields <= set(EFFECTS)

@@ -43,7 +43,14 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     config_check.ConfigError: if the batch or the bank does not split over so
       many devices, or there are more videos than an index can tell apart.
   """
-  return estimate(config, network_of(config, facts))
+  sizes = sizes_of(config)
+  network = network_of(
+    config,
+    facts,
+    platform=_accelerator(config).platform,
+    clips=sizes.batch_size // sizes.num_devices,
+  )
+  return estimate(config, network)
 
 
 def estimate(
@@ -52,7 +59,7 @@ def estimate(
   """As `plan`, of a network whose cost is known already."""
   wanted, sizes = config.plan, sizes_of(config)
   machine = scaling.Machine(
-    accelerators.ACCELERATORS[wanted.accelerator],
+    _accelerator(config),
     wanted.efficiency,
     wanted.bank_efficiency,
     wanted.bandwidth_efficiency,
@@ -139,14 +146,21 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     kmeans_iterations=method.kmeans_warm_iterations or method.kmeans_iterations,
     product_bytes=method.product_bytes,
     kmeans_chunk=kmeans.rows_of_chunk(
-      accelerators.ACCELERATORS[wanted.accelerator].platform,
-      method.num_clusters,
+      _accelerator(config).platform, method.num_clusters
     ),
   )
 
 
+def _accelerator(config):
+  return accelerators.ACCELERATORS[config.plan.accelerator]
+
+
 def network_of(
-  config: ml_collections.ConfigDict, facts: dict, *, platform: str = 'gpu'
+  config: ml_collections.ConfigDict,
+  facts: dict,
+  *,
+  platform: str = 'gpu',
+  clips: int = 1,
 ) -> scaling.Network:
   """What the cost of the config's network depends on; traced, not run.
 
@@ -154,6 +168,7 @@ def network_of(
     config: see configs/default.py.
     facts: of the network alone, see `describe.description`.
     platform: whose ways count, see `activations.saved_bytes`.
+    clips: of a device, see there.
   """
   model, shape = blueprint.build_model(config), blueprint.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -169,7 +184,7 @@ def network_of(
     optimizer_slots=_OPTIMIZER_SLOTS[config.optimizer.name],
     flops_per_clip=facts['forward_flops_per_clip'],
     activation_bytes_per_clip=activations.saved_bytes(
-      model, variables, shape, platform=platform
+      model, variables, shape, clips=clips, platform=platform
     ),
     # The window of every frame, the crop's four numbers and the index.
     input_bytes_per_clip=shape[0] * window * window * 3 + 5 * scaling.WORD,
