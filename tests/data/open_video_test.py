@@ -135,6 +135,27 @@ def test_pictures_above_max_pixels_are_refused_at_opening(tmp_path):
   assert _reason(tmp_path / 'large.mov', max_pixels=512 * 512 - 1)
 
 
+@pytest.mark.parametrize(
+  ('name', 'codec'),
+  [
+    ('a.mp4', 'libx264'),
+    ('a.h264', 'libx264'),
+    ('a.mkv', 'libx265'),
+    ('a.webm', 'libvpx'),
+    ('b.webm', 'libvpx-vp9'),
+    ('a.mpg', 'mpeg2video'),
+    ('a.avi', 'mjpeg'),
+  ],
+)
+def test_pictures_above_max_pixels_name_their_limit(tmp_path, name, codec):
+  frames = sample_videos.moving(3, height=128, width=256)
+  pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+  sample_videos.write(tmp_path / name, frames, codec=codec, pix_fmt=pix_fmt)
+  assert _count(tmp_path / name, max_pixels=256 * 128)
+  reason = _reason(tmp_path / name, max_pixels=128 * 128)
+  assert 'above 16384 pixels (--max-pixels)' in reason
+
+
 def test_a_stream_that_grows_above_max_pixels_is_cut_there(tmp_path):
   small, large = tmp_path / 'a.h264', tmp_path / 'b.h264'
   sample_videos.write(small, sample_videos.moving(5))
@@ -142,7 +163,9 @@ def test_a_stream_that_grows_above_max_pixels_is_cut_there(tmp_path):
   both = tmp_path / 'both.h264'
   both.write_bytes(small.read_bytes() + large.read_bytes())
   assert _count(both) == 10
-  assert 0 < _count(both, max_pixels=512 * 512 - 1) <= 5
+  with open_video.open_video(both, max_pixels=512 * 512 - 1) as video:
+    assert 0 < sum(1 for _ in video.frames()) <= 5
+    assert 'above 262143 pixels (--max-pixels)' in video.first_error
 
 
 def test_a_cut_file_gives_fewer_frames_or_an_error(good_files, tmp_path):
