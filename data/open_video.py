@@ -138,7 +138,7 @@ class OpenVideo:
     first_error: str, what was wrong with the first damaged packet, or None.
   """
 
-  def __init__(self, path, container, stream, decoder, max_pixels):
+  def __init__(self, path, container, stream, decoder):
     self.path = path
     self.rate_hz = _rate(stream)
     self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
@@ -153,7 +153,6 @@ class OpenVideo:
     self._container = container
     self._stream = stream
     self._decoder = decoder
-    self._max_pixels = max_pixels
 
   def frames(self):
     """Decodes the video stream from its start; to be called once.
@@ -225,13 +224,8 @@ class OpenVideo:
 
   def _note_damage(self, error):
     self.num_damaged_packets += 1
-    if self.first_error is not None:
-      return
-    if isinstance(error, av.error.ArgumentError):
-      # How most decoders say that a picture is too large for them.
-      limit = self._max_pixels
-      error = f'damaged, or a picture above {limit} pixels (--max-pixels)'
-    self.first_error = error if isinstance(error, str) else _reason(error)
+    if self.first_error is None:
+      self.first_error = error if isinstance(error, str) else _reason(error)
 
 
 def require_regular_file(path):
@@ -295,7 +289,7 @@ def open_video(path, *, max_pixels):
     with video_errors(path):
       stream = _video_stream(path, container, max_pixels)
       decoder = _decoder(stream, max_pixels)
-      video = OpenVideo(path, container, stream, decoder, max_pixels)
+      video = OpenVideo(path, container, stream, decoder)
     yield video
 
 

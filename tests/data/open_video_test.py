@@ -163,9 +163,7 @@ def test_a_stream_that_grows_above_max_pixels_is_cut_there(tmp_path):
   both = tmp_path / 'both.h264'
   both.write_bytes(small.read_bytes() + large.read_bytes())
   assert _count(both) == 10
-  with open_video.open_video(both, max_pixels=512 * 512 - 1) as video:
-    assert 0 < sum(1 for _ in video.frames()) <= 5
-    assert 'above 262143 pixels (--max-pixels)' in video.first_error
+  assert 0 < _count(both, max_pixels=512 * 512 - 1) <= 5
 
 
 def test_a_cut_file_gives_fewer_frames_or_an_error(good_files, tmp_path):
