@@ -357,7 +357,8 @@ def _write_table(out, name, rows, labels):
   table = pyarrow.table(arrays, schema=schema)
   temporary = Staging(out).directory / 'table.tmp'
   with output_errors(out / name):
-    pyarrow.parquet.write_table(table, temporary)
+    with open(temporary, 'wb') as file:
+      pyarrow.parquet.write_table(table, file)
     sync(temporary)
     os.replace(temporary, out / name)
 

@@ -83,12 +83,20 @@ def _parsed(arguments):
   fields = [word for word in arguments if word.startswith('--config.')]
   parser = _parser()
   options = parser.parse_args(
-    [word for word in arguments if word not in fields]
+    [_with_home(word) for word in arguments if word not in fields]
   )
   if fields and options.run is not _run_show:
     parser.error(f'unrecognized arguments: {" ".join(fields)}')
   options.config_fields = fields
   return options
+
+
+def _with_home(word):
+  """Puts the home directory for a `~` behind `=`, which shells leave."""
+  option, equals, value = word.partition('=')
+  if not (equals and option.startswith('--')):
+    return word
+  return f'{option}={os.path.expanduser(value)}'
 
 
 def _run_folder(options):

@@ -100,6 +100,8 @@ def prepare_dataset(source, settings, *, cluster=None):
   out = pathlib.Path(settings.out)
   if os.path.realpath(out) == source.folder:
     raise InputError('--out must be another directory than that of the videos')
+  if os.fsencode(out) != str(out).encode(errors='replace'):
+    raise InputError(f'--out must be UTF-8, unlike {settings.out}')
   setup = _setup(source, settings)
   with output_errors(out):
     out.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,8 @@ def open_table(source):
     TableError: in one line, without the name of the file.
   """
   num_bytes = _size(source)
+  if not isinstance(source, io.BytesIO):
+    source = os.path.abspath(source)  # Arrow takes 'a:b' for a URL.
   try:
     schema = pyarrow.parquet.read_schema(source)
     texts = [field.name for field in schema if _is_text(field.type)]

@@ -209,3 +209,13 @@ def test_missing_weights_are_told_of_before_slow_imports(
     tmp_path, '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
   )
   assert f'{tmp_path} has no checkpoint to take weights from. Train' in said
+
+
+def test_a_workdir_may_lie_in_the_home_directory(
+  tmp_path, demo_dataset, monkeypatch
+):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  said = refused_before_slow_imports(
+    '~/w', '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
+  )
+  assert f'There is no workdir {tmp_path}/w to take weights from' in said

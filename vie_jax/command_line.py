@@ -117,4 +117,4 @@ def workdir(chosen: str | None) -> str:
   folder = chosen or os.path.join('workdir', name)
   if problem := urls.problem(folder):
     refuse(f'--workdir: {problem}.')
-  return folder
+  return os.path.expanduser(folder)

@@ -34,7 +34,7 @@ def use(folder: str = FOLDER) -> None:
     )
   if jax.config.jax_compilation_cache_dir is not None:
     return
-  path = pathlib.Path(folder).expanduser()
+  path = pathlib.Path(os.path.expanduser(folder))
   problem = _problem(path)
   if problem:
     logging.warning(

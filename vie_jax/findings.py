@@ -1,6 +1,7 @@
 """What networks find near the validation videos, kept for other pages."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -87,7 +88,7 @@ def read_beside(
 
 def _folder(entry, val, mode, name):
   """The folder of results that an entry names."""
-  path = pathlib.Path(entry).expanduser()
+  path = pathlib.Path(os.path.expanduser(entry))
   if (path / FILE).is_file():
     return path
   folders = [

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -267,7 +268,7 @@ def _answer(
   config: ml_collections.ConfigDict, workdir: str, started: float
 ) -> dict:
   """Finds the training videos nearest to a video file of the user's own."""
-  path = pathlib.Path(config.retrieve.query).expanduser()
+  path = pathlib.Path(os.path.expanduser(config.retrieve.query))
   _check_query(config, path)
   with experiment.open_experiment(config, trains=False) as run:
     folder = result.folder(

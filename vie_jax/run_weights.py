@@ -3,6 +3,7 @@
 They are anybody's: shapes are compared before any array is read.
 """
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import TypeVar
@@ -115,7 +116,7 @@ def load_bank(
       )
     return _read_bank(checkpoints, step, mesh)['bank']
 
-  return _read(pathlib.Path(workdir).expanduser(), read, step)
+  return _read(pathlib.Path(os.path.expanduser(workdir)), read, step)
 
 
 def training_of(record: dict) -> str:

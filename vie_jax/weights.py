@@ -11,6 +11,7 @@ A two-stream network may take each stream from a source of its own,
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 
 import jax
@@ -341,7 +342,7 @@ class _Loader:
 
 
 def _folder(source: str | pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(source).expanduser()
+  return pathlib.Path(os.path.expanduser(source))
 
 
 def _check_trn_kernel(found, expected, num_frames, folder) -> None:

@@ -164,6 +164,31 @@ def test_a_flat_folder_has_no_labels_and_val_may_be_empty(tmp_path, capsys):
   assert 'labels' not in capsys.readouterr().out
 
 
+def test_outputs_may_have_any_name_that_is_utf_8(tmp_path, monkeypatch, capsys):
+  videos = tmp_path / 'v'
+  videos.mkdir()
+  sample_videos.write(videos / 'one.mp4', sample_videos.moving(5))
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  names = ('a:b', 's3:x', '~x', '~', '%41', 'ä ö')
+  for name in names:
+    # `~` alone is the home of the user, also where a shell has left it.
+    arguments = ['folder', '--videos', 'v', f'--out={name}', '--processes', '1']
+    assert prepare.main(arguments) == 0
+    out = tmp_path / ('home' if name == '~' else name)
+    with frame_store.FrameStore.open(out, 'train') as train:
+      assert train.num_videos == 1
+    assert prepare.main(['check', name if name != '~' else str(out)]) == 0
+  for name in names[:3]:
+    # By a relative path, as Arrow would take it for a URL.
+    with frame_store.FrameStore.open(name, 'train') as train:
+      assert train.num_frames.tolist() == [5]
+  capsys.readouterr()
+  assert _prepare('v', os.fsdecode(b'b\xff')) == 2
+  assert '--out must be UTF-8' in capsys.readouterr().err
+  assert not os.path.exists(b'b\xff')
+
+
 def test_an_empty_train_split_is_said(tmp_path, capsys):
   (tmp_path / 'v').mkdir()
   sample_videos.write(tmp_path / 'v' / 'one.mp4', sample_videos.moving(5))

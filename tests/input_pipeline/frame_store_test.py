@@ -250,6 +250,14 @@ def test_a_data_set_that_is_there_is_looked_for_without_opening_it(dataset):
   )
 
 
+def test_a_data_set_may_lie_in_the_home_directory(dataset, monkeypatch):
+  monkeypatch.setenv('HOME', str(dataset.parent))
+  with frame_store.FrameStore.open(f'~/{dataset.name}', 'train') as store:
+    assert store.num_videos
+  with pytest.raises(dataset_folder.DatasetError, match='~nobody-there/x'):
+    dataset_folder.check_is_there('~nobody-there/x')
+
+
 def test_videos_are_counted_without_opening_them(dataset):
   with frame_store.FrameStore.open(dataset, 'train') as store:
     num_videos = store.num_videos

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -119,7 +120,7 @@ def _place(name: str) -> pathlib.Path | str:
   """A path of this machine, or a URL as it is."""
   if remote_shards.is_remote(name):
     return name
-  return pathlib.Path(name).expanduser()
+  return pathlib.Path(os.path.expanduser(name))
 
 
 def _is_prepared(place: pathlib.Path | str) -> bool:

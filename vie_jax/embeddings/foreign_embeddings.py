@@ -4,6 +4,7 @@ Each vector belongs to a video of a prepared data set, which it names by the
 `id` or the `path` of `videos.parquet`. docs/embeddings.md has the formats.
 """
 
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -43,7 +44,7 @@ def read(
     EmbeddingsError: in one line, if the file cannot be read, a video is missing
       or comes twice, or a vector is not finite, zero, or of another length.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if not path.is_file():
     raise EmbeddingsError(f'There is no file {path} (config.embeddings).')
   kinds = {'.parquet': _ParquetFile, '.npy': _NumpyFile}

@@ -5,6 +5,7 @@ A folder lies here, or behind a URL. `frame_store` reads the frames.
 """
 
 import io
+import os
 import pathlib
 import shlex
 from typing import Any
@@ -98,7 +99,7 @@ def find(directory: str | pathlib.Path) -> Folder:
   """What `/` finds files in: a folder here, or one behind a URL."""
   if remote_shards.is_remote(directory):
     return remote_shards.RemoteFolder(directory)
-  return pathlib.Path(directory)
+  return pathlib.Path(os.path.expanduser(directory))
 
 
 def read_manifest(directory: Folder) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     OfficialCheckpointError: naming the path and the remedy, if it is missing,
       damaged or of another kind.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
     return _read_v2(_prefix_in_folder(path))
   prefix = path.with_name(_FILE_OF_CHECKPOINT.sub('', path.name))
