@@ -65,11 +65,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
+  'device_memory': ('', 'jax'),
   'disk': ('', ''),
   'patient_file': ('disk', ''),
   'command_line': ('processes.exit_codes untrusted', 'ml_collections'),
   'run_errors': (
-    'checkpoint config_check disk embeddings.clip_files '
+    'checkpoint config_check device_memory disk embeddings.clip_files '
     'embeddings.foreign_embeddings finite input_pipeline '
     'models.official_checkpoint processes result untrusted workdir_lock',
     '',

@@ -7,6 +7,7 @@ from absl import logging
 from vie_jax import (
   checkpoint,
   config_check,
+  device_memory,
   disk,
   finite,
   result,
@@ -72,6 +73,10 @@ def leave(error: BaseException, workdir: str) -> None:
     message = f'{error} The same command goes on from there.'
     logging.warning('%s', message)
     ending.leave(preemption.SIGNALS.exit_code, message)
+  elif device_memory.is_exhausted(error):
+    message = device_memory.message(error)
+    logging.error('%s', message)
+    ending.leave(exit_codes.REFUSED, message)
   elif isinstance(error, Exception) and peers.is_shared():
     _leave_shared(error)
 
