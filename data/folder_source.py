@@ -10,11 +10,15 @@ from labels_and_splits import (
   folder_labels,
   read_labels,
   read_path_list,
+  split_by_folders,
   split_by_hash,
   split_by_lists,
+  split_folders,
 )
 from open_video import VIDEO_SUFFIXES
 from source import Source, warning
+
+_VAL_PERCENT = 10
 
 
 def read_folder(
@@ -24,9 +28,12 @@ def read_folder(
   labels=None,
   train_list=None,
   val_list=None,
-  val_percent=10,
+  val_percent=None,
 ):
   """Lists a folder of videos with their labels and splits.
+
+  Folders at the top that are called train and val are splits, and the classes
+  are the folders in them.
 
   Args:
     videos: path of the folder.
@@ -35,7 +42,8 @@ def read_folder(
       where there is one, else for the subfolders.
     train_list: path of a list of videos, or None.
     val_list: path of a list of videos, or None.
-    val_percent: share of val where there are no lists, in [0, 100].
+    val_percent: share of val where there are no lists, in [0, 100]; None for
+      the folders train and val where there are such, else for 10.
 
   Returns:
     Source.
@@ -46,21 +54,26 @@ def read_folder(
   folder = os.path.realpath(videos)
   listing = list_videos(videos)
   paths = [video.path for video in listing.videos]
-  class_of_path, labels_file = _labels(folder, paths, labels)
-  splits, lists = _splits(listing.videos, train_list, val_list, val_percent)
+  split_of_folder = split_folders(paths)
+  class_of_path, labels_file = _labels(folder, paths, labels, split_of_folder)
+  lists = _lists(train_list, val_list)
+  splits, options = _splits(listing.videos, lists, val_percent, split_of_folder)
   warnings = _rows_without_file(class_of_path, paths, labels_file)
   for file in lists:
     warnings += [
       warning(path, f'in {os.path.basename(file)}, but not in the folder')
       for path in sorted(read_path_list(file) - set(paths))
     ]
+  warnings += _about_splits(paths, split_of_folder, options)
+  if labels_file is None:
+    warnings += _about_classes(paths, depth=bool(split_of_folder))
   return Source(
     folder=folder,
     name=name or os.path.basename(folder),
     splits=splits,
     labels=class_of_path,
-    options={
-      'val_percent': None if lists else val_percent,
+    options=options
+    | {
       'labels_sha256': file_digest(labels_file) if labels_file else None,
       'lists_sha256': [file_digest(file) for file in lists],
     },
@@ -100,13 +113,13 @@ def list_videos(folder):
   return listing
 
 
-def _labels(folder, paths, file):
+def _labels(folder, paths, file, split_of_folder):
   """Returns the labels and the file that they come from, if any."""
   if file is None:
     own_file = os.path.join(folder, LABELS_FILE)
     file = own_file if os.path.isfile(own_file) else None
   if file is None:
-    return folder_labels(paths), None
+    return folder_labels(paths, depth=bool(split_of_folder)), None
   labels = read_labels(file)
   if not any(path in labels[column] for column in labels for path in paths):
     raise InputError(
@@ -116,15 +129,57 @@ def _labels(folder, paths, file):
   return labels, file
 
 
-def _splits(videos, train_list, val_list, val_percent):
-  """Returns the splits and the files of the lists, if any."""
+def _lists(train_list, val_list):
+  """Returns the files of the lists, if any."""
   lists = [file for file in (train_list, val_list) if file]
-  if not lists:
-    return split_by_hash(videos, val_percent=val_percent), []
   if len(lists) == 1:
     raise InputError('--train-list and --val-list must be given together')
-  train, val = (read_path_list(file) for file in lists)
-  return split_by_lists(videos, train=train, val=val), lists
+  return lists
+
+
+def _splits(videos, lists, val_percent, split_of_folder):
+  """Returns the splits, and the options that say what decided about them."""
+  if lists:
+    train, val = map(read_path_list, lists)
+    splits = split_by_lists(videos, train=train, val=val)
+    return splits, {'val_percent': None}
+  if split_of_folder and val_percent is None:
+    splits = split_by_folders(videos, split_of_folder)
+    return splits, {'val_percent': None, 'split_folders': split_of_folder}
+  percent = _VAL_PERCENT if val_percent is None else val_percent
+  return split_by_hash(videos, val_percent=percent), {'val_percent': percent}
+
+
+def _about_splits(paths, split_of_folder, options):
+  """Warns of what one might take for another split than it is."""
+  if split_of_folder and options['val_percent'] is not None:
+    text = 'is no split: --val-percent has a hash of the paths choose instead'
+    return [warning(folder, text) for folder in split_of_folder]
+  if 'split_folders' not in options:
+    return []
+  left_out = 'in no split: it is left out where there is a folder for val'
+  loose = f'in no split: it is in none of {", ".join(split_of_folder)}'
+  return [
+    warning(folder, left_out)
+    for folder, split in split_of_folder.items()
+    if split is None
+  ] + [warning(path, loose) for path in paths if '/' not in path]
+
+
+def _about_classes(paths, *, depth):
+  """Warns where all videos lie deeper than in the folders of the classes."""
+  inside = [path.split('/') for path in paths if path.count('/') > depth]
+  if not inside or any(len(parts) == depth + 2 for parts in inside):
+    return []
+  first = inside[0][: depth + 2]
+  return [
+    warning(
+      '/'.join(first[:-1]),
+      f'it is a class, and its subfolders, such as {first[-1]}, are none; '
+      'where they are the classes, name the folder right above them with '
+      f'--videos, or give {LABELS_FILE}',
+    )
+  ]
 
 
 def _rows_without_file(labels, paths, labels_file):

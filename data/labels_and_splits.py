@@ -11,23 +11,60 @@ UNKNOWN = -1
 FOLDER_COLUMN = 'label'
 LABELS_FILE = 'labels.csv'
 
+# Folders at the top that are no classes, in lower case.
+_SPLIT_FOLDERS = {
+  'train': 'train',
+  'val': 'val',
+  'validation': 'val',
+  'valid': 'val',
+  'test': 'test',
+}
+
 
 class InputError(Exception):
   """The command's input cannot be used; one line for the user."""
 
 
-def folder_labels(paths):
-  """Takes the first folder of each path as its class.
+def folder_labels(paths, *, depth=0):
+  """Takes a folder of each path as its class.
+
+  Args:
+    paths: list of str, relative, with '/'.
+    depth: how many folders are above that of the class.
+
+  Returns:
+    dict from column to dict from path to class name; no column where no file
+    lies in such a folder. Files above it are left out.
+  """
+  names = {}
+  for path in paths:
+    folders = path.split('/')[:-1]
+    if len(folders) > depth:
+      names[path] = folders[depth]
+  return {FOLDER_COLUMN: names} if names else {}
+
+
+def split_folders(paths):
+  """Tells which folders at the top are splits, and not classes.
+
+  They are where all that hold videos are called train, val, validation, valid
+  or test, in any case, and train and another one are there.
 
   Args:
     paths: list of str, relative, with '/'.
 
   Returns:
-    dict from column to dict from path to class name; no column where all
-    files lie at the top. Files at the top are left out.
+    dict from the name of each folder to 'train', 'val' or, for test where
+    there is val, None. Empty where they are no splits.
   """
-  names = {path: path.split('/', 1)[0] for path in paths if '/' in path}
-  return {FOLDER_COLUMN: names} if names else {}
+  folders = sorted({path.split('/')[0] for path in paths if '/' in path})
+  found = {name: _SPLIT_FOLDERS.get(name.lower()) for name in folders}
+  given = set(found.values())
+  if None in given or 'train' not in given or len(given) < 2:
+    return {}
+  held_out = 'val' if 'val' in given else 'test'
+  part_of = {'train': 'train', held_out: 'val'}
+  return {name: part_of.get(split) for name, split in found.items()}
 
 
 def read_labels(file):
@@ -172,6 +209,24 @@ def split_by_lists(videos, *, train, val):
       'no video of the folder is in the lists; lines must be paths '
       f'relative to the folder, such as {videos[0].path!r}'
     )
+  return splits
+
+
+def split_by_folders(videos, split_of_folder):
+  """Splits by the folder at the top; videos outside of these are left out.
+
+  Args:
+    videos: list of VideoFile.
+    split_of_folder: dict, as `split_folders` returns it.
+
+  Returns:
+    dict with the list of VideoFile of 'train' and of 'val'.
+  """
+  splits = {'train': [], 'val': []}
+  for video in videos:
+    split = split_of_folder.get(video.name.split('/')[0])
+    if split and '/' in video.name:
+      splits[split].append(video)
   return splits
 
 

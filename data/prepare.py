@@ -234,7 +234,9 @@ def _add_folder(commands):
   parser.add_argument(
     '--val-list', metavar='FILE', help='paths of the val split, by line'
   )
-  add_val_percent(parser)
+  add_val_percent(parser, 'also in place of folders named train and val: ')
+  # Where it is not given, such folders decide.
+  parser.set_defaults(val_percent=None)
   add_common(parser)
 
 

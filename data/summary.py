@@ -18,6 +18,7 @@ def print_summary(out, manifest):
   """
   print(f'Data set {printable(manifest["name"])!r} in {out}:')
   print(table(_split_rows(manifest)))
+  _print_split_folders(manifest)
   for column in sorted(manifest['labels']):
     names = manifest['labels'][column]
     print(
@@ -33,6 +34,19 @@ def print_summary(out, manifest):
         'lists of videos changes that, and decodes all videos again.'
       )
   _print_not_evaluated(out, manifest)
+
+
+def _print_split_folders(manifest):
+  """Says which folders are the splits, where folders are."""
+  folders = manifest['options'].get('split_folders') or {}
+  named = [
+    f'{split} is {printable(folder)}/'
+    for split in SPLITS
+    for folder in folders
+    if folders[folder] == split
+  ]
+  if named:
+    print(f'  split by folders: {", ".join(named)}')
 
 
 def _first_of(names):

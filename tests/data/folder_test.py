@@ -270,6 +270,133 @@ def test_lists_decide_the_split(videos, tmp_path, capsys):
   assert 'no/such.mp4: in val.txt, but not in the folder' in printed
 
 
+def _layout(folder, *names):
+  """Writes a small video of each name, no two of them the same."""
+  for number, name in enumerate(names):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    sample_videos.write(folder / name, sample_videos.moving(3, seed=number))
+  return folder
+
+
+def _labels_and_splits(out):
+  found = {}
+  for split in ('train', 'val'):
+    with frame_store.FrameStore.open(out, split) as store:
+      numbers, names = store.label('label')
+      for path, number in zip(store.paths, numbers, strict=True):
+        found[path] = split, names[number] if number >= 0 else None
+  return found
+
+
+_FOUR = ('train/cup/a.mp4', 'train/dog/b.mp4', 'Test/cup/c.mp4', 'Test/d.mp4')
+
+
+def test_folders_named_train_and_test_are_the_split_and_no_classes(
+  tmp_path, capsys
+):
+  videos = _layout(tmp_path / 'v', *_FOUR, 'loose.mp4')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert _labels_and_splits(tmp_path / 'o') == {
+    'train/cup/a.mp4': ('train', 'cup'),
+    'train/dog/b.mp4': ('train', 'dog'),
+    'Test/cup/c.mp4': ('val', 'cup'),
+    'Test/d.mp4': ('val', None),
+  }
+  printed = capsys.readouterr().out
+  assert 'split by folders: train is train/, val is Test/' in printed
+  assert 'loose.mp4: in no split: it is in none of Test, train' in printed
+  assert '1 videos in no split' in printed
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert 'already complete' in capsys.readouterr().out
+
+
+def test_a_test_folder_beside_a_validation_folder_is_left_out_and_named(
+  tmp_path, capsys
+):
+  videos = _layout(tmp_path / 'v', *_FOUR, 'valid/dog/e.mp4')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  splits = {p: s for p, (s, _) in _labels_and_splits(tmp_path / 'o').items()}
+  assert splits == {
+    'train/cup/a.mp4': 'train',
+    'train/dog/b.mp4': 'train',
+    'valid/dog/e.mp4': 'val',
+  }
+  assert 'Test: in no split: it is left out' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['extra/cup/e.mp4', 'train_256/cup/e.mp4'])
+def test_another_folder_beside_train_and_test_makes_all_of_them_classes(
+  tmp_path, name
+):
+  videos = _layout(tmp_path / 'v', *_FOUR, name)
+  assert _prepare(videos, tmp_path / 'o') == 0
+  classes = {name for _, name in _labels_and_splits(tmp_path / 'o').values()}
+  assert classes == {'train', 'Test', name.split('/')[0]}
+
+
+def test_a_table_gives_the_labels_and_folders_the_split(tmp_path):
+  videos = _layout(tmp_path / 'v', *_FOUR)
+  (videos / 'labels.csv').write_text('path,label\ntrain/cup/a.mp4,mug\n')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert set(_labels_and_splits(tmp_path / 'o').values()) == {
+    ('train', 'mug'),
+    ('train', None),
+    ('val', None),
+  }
+
+
+def test_a_share_that_is_given_goes_before_folders_with_a_warning(
+  tmp_path, capsys
+):
+  videos = _layout(tmp_path / 'v', *_FOUR)
+  assert _prepare(videos, tmp_path / 'o', '--val-percent', '0') == 0
+  found = _labels_and_splits(tmp_path / 'o')
+  assert {split for split, _ in found.values()} == {'train'}
+  assert found['Test/cup/c.mp4'] == ('train', 'cup')
+  printed = capsys.readouterr().out
+  for folder in ('Test', 'train'):
+    assert f'{folder}: is no split: --val-percent has a hash' in printed
+  assert 'split by folders' not in printed
+
+
+def test_lists_go_before_folders(tmp_path):
+  videos = _layout(tmp_path / 'v', *_FOUR)
+  (tmp_path / 'train.txt').write_text('Test/cup/c.mp4\n')
+  (tmp_path / 'val.txt').write_text('train/cup/a.mp4\n')
+  lists = [f'--{s}-list={tmp_path / s}.txt' for s in ('train', 'val')]
+  assert _prepare(videos, tmp_path / 'o', *lists) == 0
+  assert _labels_and_splits(tmp_path / 'o') == {
+    'Test/cup/c.mp4': ('train', 'cup'),
+    'train/cup/a.mp4': ('val', 'cup'),
+  }
+
+
+@pytest.mark.parametrize(
+  'names, folder',
+  [
+    (('sport/run/a.mp4', 'sport/swim/b.mp4'), 'sport'),
+    (('train/sport/run/a.mp4', 'val/sport/run/b.mp4'), 'train/sport'),
+  ],
+)
+def test_classes_that_hold_only_folders_are_warned_about(
+  tmp_path, names, folder
+):
+  videos = _layout(tmp_path / 'v', *names)
+  assert _prepare(videos, tmp_path / 'o') == 0
+  (entry,) = _manifest(tmp_path / 'o')['warnings']
+  assert entry['path'] == folder
+  assert 'its subfolders, such as run, are none' in entry['warning']
+  found = _labels_and_splits(tmp_path / 'o').values()
+  assert {name for _, name in found} == {'sport'}
+  _layout(videos, f'{folder}/c.mp4')
+  assert _prepare(videos, tmp_path / 'p') == 0
+  assert not [
+    entry
+    for entry in _manifest(tmp_path / 'p')['warnings']
+    if 'subfolders' in entry['warning']
+  ]
+
+
 def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
   videos, tmp_path, capsys
 ):
