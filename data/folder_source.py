@@ -57,12 +57,15 @@ def read_folder(
   split_of_folder = split_folders(paths)
   class_of_path, labels_file = _labels(folder, paths, labels, split_of_folder)
   lists = _lists(train_list, val_list)
-  splits, options = _splits(listing.videos, lists, val_percent, split_of_folder)
+  listed = [read_path_list(file, folder) for file in lists]
+  splits, options = _splits(
+    listing.videos, listed, val_percent, split_of_folder
+  )
   warnings = _rows_without_file(class_of_path, paths, labels_file)
-  for file in lists:
+  for file, names in zip(lists, listed, strict=True):
     warnings += [
       warning(path, f'in {os.path.basename(file)}, but not in the folder')
-      for path in sorted(read_path_list(file) - set(paths))
+      for path in sorted(names - set(paths))
     ]
   warnings += _about_splits(paths, split_of_folder, options)
   if labels_file is None:
@@ -120,7 +123,7 @@ def _labels(folder, paths, file, split_of_folder):
     file = own_file if os.path.isfile(own_file) else None
   if file is None:
     return folder_labels(paths, depth=bool(split_of_folder)), None
-  labels = read_labels(file)
+  labels = read_labels(file, folder)
   if not any(path in labels[column] for column in labels for path in paths):
     raise InputError(
       f'{file} names no video of the folder; its paths must be relative to '
@@ -137,10 +140,10 @@ def _lists(train_list, val_list):
   return lists
 
 
-def _splits(videos, lists, val_percent, split_of_folder):
+def _splits(videos, listed, val_percent, split_of_folder):
   """Returns the splits, and the options that say what decided about them."""
-  if lists:
-    train, val = map(read_path_list, lists)
+  if listed:
+    train, val = listed
     splits = split_by_lists(videos, train=train, val=val)
     return splits, {'val_percent': None}
   if split_of_folder and val_percent is None:

@@ -4,6 +4,7 @@ import collections
 import csv
 import hashlib
 import io
+import os
 import pathlib
 import posixpath
 
@@ -19,6 +20,8 @@ _SPLIT_FOLDERS = {
   'valid': 'val',
   'test': 'test',
 }
+# Columns that a list has, and a table of labels has not.
+_COLUMNS_OF_LISTS = ('split', 'start', 'end')
 
 
 class InputError(Exception):
@@ -67,12 +70,13 @@ def split_folders(paths):
   return {name: part_of.get(split) for name, split in found.items()}
 
 
-def read_labels(file):
-  """Reads a table of labels: a path, then one or more label columns.
+def read_labels(file, folder):
+  """Reads a table of labels: a path, and one or more label columns.
 
   Args:
-    file: path of a CSV file with a header, in UTF-8. The first column is
-      'path', relative to the folder of videos.
+    file: path of a CSV file with a header, in UTF-8. The column 'path' is
+      relative to the folder of videos, or absolute and below it.
+    folder: str, that folder, without symlinks.
 
   Returns:
     dict from column to dict from path to class name; an empty cell means
@@ -85,34 +89,37 @@ def read_labels(file):
   rows = _csv_rows(file)
   if not rows:
     raise InputError(f'{file} is empty; its first line must be "path,..."')
-  columns = _checked_header(file, rows[0][1])
-  labels = {column: {} for column in columns}
+  names = _checked_header(file, rows[0][1])
+  labels = {name: {} for name in names if name != 'path'}
   line_of_path = {}
   for line, cells in rows[1:]:
-    if len(cells) != len(columns) + 1:
+    if len(cells) != len(names):
       raise InputError(
-        f'{file}, line {line}: {len(cells)} cells instead of {len(columns) + 1}'
+        f'{file}, line {line}: {len(cells)} cells instead of {len(names)}'
       )
-    path = _relative_path(cells[0], f'{file}, line {line}')
+    cell_of = dict(zip(names, cells, strict=True))
+    path = _relative_path(cell_of.pop('path'), folder, f'{file}, line {line}')
     if path in line_of_path:
       raise InputError(
         f'{file}, line {line}: {path!r} is already on line {line_of_path[path]}'
       )
     line_of_path[path] = line
-    for column, cell in zip(columns, cells[1:], strict=True):
+    for column, cell in cell_of.items():
       if cell.strip():
         labels[column][path] = cell.strip()
   return labels
 
 
-def read_path_list(file):
-  """Reads a list of videos, one relative path a line.
+def read_path_list(file, folder):
+  """Reads a list of videos, one path a line.
 
   Args:
-    file: path of a text file in UTF-8; empty lines are passed over.
+    file: path of a text file in UTF-8; empty lines are passed over. Paths are
+      relative to the folder of videos, or absolute and below it.
+    folder: str, that folder, without symlinks.
 
   Returns:
-    set of str.
+    set of str, relative.
 
   Raises:
     InputError: naming the line.
@@ -121,7 +128,7 @@ def read_path_list(file):
   for number, line in enumerate(_text(file).split('\n'), 1):
     line = line.removesuffix('\r')
     if line.strip():
-      paths.add(_relative_path(line, f'{file}, line {number}'))
+      paths.add(_relative_path(line, folder, f'{file}, line {number}'))
   return paths
 
 
@@ -256,8 +263,9 @@ def _csv_rows(file):
 
 
 def _checked_header(file, header):
+  """Returns the names of all columns."""
   names = [name.strip() for name in header]
-  if names[0] != 'path' or len(names) < 2:
+  if 'path' not in names or len(names) < 2:
     raise InputError(
       f'{file}, line 1: the header must be "path" and one or more label '
       f'columns, with commas between them, not {",".join(names)!r}'
@@ -267,13 +275,31 @@ def _checked_header(file, header):
     raise InputError(
       f'{file}, line 1: column names must be unique and not empty'
     )
-  return names[1:]
+  for name in names:
+    if name.lower() in _COLUMNS_OF_LISTS:
+      raise InputError(
+        f'{file}, line 1: a table of labels has no column {name!r}; rename it '
+        'if it is a label, or give the file to "prepare.py list --list", which '
+        'reads split, start and end'
+      )
+  return names
 
 
-def _relative_path(text, place):
+def _relative_path(text, folder, place):
   path = posixpath.normpath(text)
+  if path.startswith('/') and '\0' not in path:
+    path = _relative_to(folder, path)
   if path.startswith(('/', '../')) or path in ('.', '..'):
     raise InputError(
-      f'{place}: {text!r} is not a path relative to the folder of videos'
+      f'{place}: {text!r} is not a path relative to the folder of videos, nor '
+      'one below it'
     )
+  return path
+
+
+def _relative_to(folder, path):
+  """Returns an absolute path relative to a folder, or as it is."""
+  for place in (path, os.path.realpath(path)):
+    if pathlib.PurePosixPath(place).is_relative_to(folder):
+      return os.path.relpath(place, folder)
   return path

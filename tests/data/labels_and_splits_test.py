@@ -6,7 +6,7 @@ from find_videos import VideoFile
 def _labels(tmp_path, text):
   file = tmp_path / 'labels.csv'
   file.write_bytes(text if isinstance(text, bytes) else text.encode())
-  return labels_and_splits.read_labels(file)
+  return labels_and_splits.read_labels(file, str(tmp_path))
 
 
 def test_the_first_folder_is_the_class_and_the_top_has_none():
@@ -41,6 +41,25 @@ def test_columns_of_a_table_are_read_with_quotes_and_a_byte_order_mark(
   }
 
 
+def test_columns_may_have_any_order_and_paths_be_absolute(tmp_path):
+  (tmp_path / 'link').symlink_to('.')
+  text = f'what,path,how\ncup,{tmp_path}/d/a.mp4,left\n'
+  text += f'dog,{tmp_path}/./b.mp4,\nball,{tmp_path}/link/c.mp4,\n'
+  assert _labels(tmp_path, text) == {
+    'what': {'d/a.mp4': 'cup', 'b.mp4': 'dog', 'link/c.mp4': 'ball'},
+    'how': {'d/a.mp4': 'left'},
+  }
+
+
+def test_absolute_paths_may_lead_through_a_link_to_the_folder(tmp_path):
+  (tmp_path / 'real').mkdir()
+  (tmp_path / 'link').symlink_to('real')
+  file = tmp_path / 'list.txt'
+  file.write_text(f'{tmp_path}/link/a.mp4\n{tmp_path}/real/b.mp4\n')
+  paths = labels_and_splits.read_path_list(file, str(tmp_path / 'real'))
+  assert paths == {'a.mp4', 'b.mp4'}
+
+
 @pytest.mark.parametrize(
   'text, message',
   [
@@ -49,11 +68,15 @@ def test_columns_of_a_table_are_read_with_quotes_and_a_byte_order_mark(
     ('path\na.mp4\n', 'line 1: the header'),
     ('path,x,x\na.mp4,1,2\n', 'line 1: column names'),
     ('path,x,\na.mp4,1,2\n', 'line 1: column names'),
+    ('path,x,split\na.mp4,1,val\n', "no column 'split'; .* list --list"),
+    ('path,Start,x\na.mp4,0,1\n', "line 1: .* no column 'Start'"),
+    ('path,end\na.mp4,1\n', "line 1: .* no column 'end'"),
     ('path,x\na.mp4\n', 'line 2: 1 cells instead of 2'),
     ('path,x\na.mp4,1\nb.mp4,1,2\n', 'line 3: 3 cells'),
     ('path,x\na.mp4,1\n\na.mp4,2\n', "line 4: 'a.mp4' is already on line 2"),
     ('path,x\n/etc/a.mp4,1\n', 'line 2: .* not a path relative'),
     ('path,x\n../a.mp4,1\n', 'line 2: .* not a path relative'),
+    ('path,x\n"/a\0.mp4",1\n', 'line 2: .* not a path relative'),
     ('path,x\n,1\n', 'line 2: .* not a path relative'),
     ('path,x\n"a.mp4,1\n', 'line 2: unexpected end'),
     (b'path,x\na.mp4,1\n\xff.mp4,2\n', 'line 3: not UTF-8'),
@@ -88,7 +111,9 @@ def test_the_share_of_val_may_be_nothing_or_everything(percent, in_val):
 
 def test_lists_decide_and_leave_the_rest_out(tmp_path):
   (tmp_path / 'train.txt').write_text('1.mp4\r\n\n./2.mp4\nabsent.mp4\n')
-  paths = labels_and_splits.read_path_list(tmp_path / 'train.txt')
+  paths = labels_and_splits.read_path_list(
+    tmp_path / 'train.txt', str(tmp_path)
+  )
   assert paths == {'1.mp4', '2.mp4', 'absent.mp4'}
   splits = labels_and_splits.split_by_lists(
     _videos(5), train=paths, val={'4.mp4'}
