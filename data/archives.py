@@ -13,6 +13,7 @@ import pathlib
 import posixpath
 import shutil
 import stat
+import sys
 
 import archive_formats
 from error_words import words_of
@@ -37,19 +38,27 @@ def is_archive(path):
 def extract_archive(archive, folder):
   """Unpacks an archive and the archives in it; goes on after a kill.
 
+  What was unpacked before is kept, and that is printed.
+
   Args:
     archive: path.
     folder: path of a new or empty folder, or of one that this function was
       given before with the same archive.
 
   Raises:
-    InputError: if the archive is not safe, damaged or of an unknown format,
-      or if the folder holds something else.
+    InputError: if the archive is not safe, damaged or of an unknown format, if
+      the folder holds something else, or if the archive has changed since: by
+      its size or the time of its last change.
     OutputError: if the folder cannot be written.
   """
   archive, folder = pathlib.Path(archive), pathlib.Path(folder)
   mark = _mark(archive)
   if read_json(folder / _MARK) == mark | {'complete': True}:
+    print(
+      f'Note: {folder} was unpacked from {archive} before and is used as it '
+      'is; to have it unpacked again, remove that folder.',
+      file=sys.stderr,
+    )
     return
   members = _checked_members(archive)
   with output_errors(folder):
@@ -57,10 +66,7 @@ def extract_archive(archive, folder):
     found = read_json(folder / _MARK)
     is_empty = not any(folder.iterdir())
   if found != mark and not is_empty:
-    raise InputError(
-      f'{folder} is not empty and was not unpacked from {archive}; name '
-      'another folder with --extract-to'
-    )
+    raise InputError(_mismatch(folder, found, archive))
   write_json(folder / _MARK, mark, aside=folder)
   _unpack(archive, members, folder)
   inner = {
@@ -158,7 +164,26 @@ def _base(name):
 
 def _mark(archive):
   with _input_errors(archive):
-    return {'archive': archive.name, 'bytes': archive.stat().st_size}
+    status = archive.stat()
+  # Archives of equal sizes are common: those of tar are rounded up.
+  return {
+    'archive': archive.name,
+    'bytes': status.st_size,
+    'mtime_ns': status.st_mtime_ns,
+  }
+
+
+def _mismatch(folder, found, archive):
+  """Says why a folder with some mark is not that of an archive."""
+  if isinstance(found, dict) and found.get('archive') == archive.name:
+    return (
+      f'{archive} has changed since {folder} was unpacked from it; remove that '
+      'folder to have it unpacked again, or name another with --extract-to'
+    )
+  return (
+    f'{folder} is not empty and was not unpacked from {archive}; name another '
+    'folder with --extract-to'
+  )
 
 
 def _unpack(archive, members, folder):

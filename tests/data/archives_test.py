@@ -88,7 +88,7 @@ def test_archives_inside_in_folders_of_their_own_keep_apart(tmp_path):
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
-  tmp_path, suffix, monkeypatch
+  tmp_path, suffix, monkeypatch, capsys
 ):
   archive, out = _write(tmp_path / f'x{suffix}', _MEMBERS), tmp_path / 'out'
   replaced = []
@@ -109,8 +109,33 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_left_alone(
   assert _content(out) == _MEMBERS
   assert done.stat().st_mtime_ns == time
   done.unlink()
+  assert 'is used as it is' not in capsys.readouterr().err
   archives.extract_archive(archive, out)
   assert not done.exists()
+  assert f'Note: {out} was unpacked from {archive}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('is_finished', [True, False])
+def test_another_archive_of_the_same_name_and_size_is_not_taken_for_it(
+  tmp_path, suffix, monkeypatch, is_finished
+):
+  archive, out = tmp_path / f'x{suffix}', tmp_path / 'out'
+  _write(archive, {'a.avi': b'one', 'b.avi': b'two'})
+  with monkeypatch.context() as patch:
+    if not is_finished:
+      # The mark is there, and nothing else.
+      patch.setattr(archives, '_unpack', lambda *unused: 1 / 0)
+      with pytest.raises(ZeroDivisionError):
+        archives.extract_archive(archive, out)
+    else:
+      archives.extract_archive(archive, out)
+  before, size = _content(out), archive.stat().st_size
+  _write(archive, {'a.avi': b'eno', 'b.avi': b'owt'})
+  archive.write_bytes(archive.read_bytes().ljust(size, b'\0')[:size])
+  os.utime(archive, (1, 1))
+  with pytest.raises(InputError, match=r'has changed since .* remove that'):
+    archives.extract_archive(archive, out)
+  assert _content(out) == before
 
 
 @pytest.mark.parametrize(
