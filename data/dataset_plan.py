@@ -5,6 +5,10 @@ from labels_and_splits import InputError, number_classes
 from resume import content_digest, listing_digest
 from source import warning
 
+# A file that is longer than a list says by both is more than was listed.
+_MUCH_LONGER = 1.5
+_MUCH_LONGER_SECONDS = 2.0
+
 
 def make_plan(source, setup, records):
   """Puts together what `write_dataset` writes.
@@ -38,13 +42,16 @@ def make_plan(source, setup, records):
   for column, values in numbers.items():
     for row, value in zip(all_rows, values, strict=True):
       row[f'label_{column}'] = value
+  longer = _longer_than_listed(source, all_rows)
   plan = setup | {
     'inputs': _inputs(source, records),
     'labels': class_names,
     'rows': rows,
     'skipped': skipped,
-    'warnings': _warnings(source, records, all_rows),
+    'warnings': _warnings(source, records, all_rows) + longer,
   }
+  if longer:
+    plan['inputs']['longer_than_listed'] = len(longer)
   if source.missing is not None:
     plan['missing'] = source.missing
     plan['inputs']['missing'] = len(source.missing)
@@ -94,4 +101,20 @@ def _warnings(source, records, rows):
     first = first_path.setdefault(content, row['path'])
     if first != row['path']:
       warnings.append(warning(row['path'], f'same content as {first}'))
+  return warnings
+
+
+def _longer_than_listed(source, rows):
+  """Warns of files that hold more than a list says."""
+  warnings = []
+  for row in sorted(rows, key=lambda row: row['path']):
+    found, listed = (
+      row['duration_seconds'],
+      source.listed_seconds.get(row['path']),
+    )
+    if listed is None:
+      continue
+    if found > max(listed * _MUCH_LONGER, listed + _MUCH_LONGER_SECONDS):
+      text = f'lasts {found:.1f} s, and {listed:.1f} s by the list'
+      warnings.append(warning(row['path'], text))
   return warnings

@@ -55,11 +55,19 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-  """A file that was taken for a clip; `split` is None where not known."""
+  """A file that was taken for a clip.
+
+  Attributes:
+    video: VideoFile.
+    class_name: str.
+    split: 'train' or 'val', or None where not known.
+    listed_seconds: float, of the clip in the list; None where there is no list.
+  """
 
   video: object
   class_name: str
   split: str | None
+  listed_seconds: float | None = None
 
 
 def read_kinetics400(
@@ -124,6 +132,11 @@ def read_kinetics400(
     ),
     missing=missing,
     expected=known_counts.KINETICS400,
+    listed_seconds={
+      choice.video.path: choice.listed_seconds
+      for choice in chosen
+      if choice.listed_seconds is not None
+    },
   )
 
 
@@ -178,7 +191,8 @@ def _by_lists(videos, clips, whole_videos):
     if first is not clip:
       repeated.append({'path': path, 'reason': _repetition(first, video)})
       continue
-    chosen.append(_Choice(video, clip.class_name, clip.split))
+    seconds = float(clip.segment.end - clip.segment.start)
+    chosen.append(_Choice(video, clip.class_name, clip.split, seconds))
   return chosen, missing, repeated
 
 

@@ -24,6 +24,8 @@ class Source:
       and that are not there. None where there is no list.
     expected: dict of numbers that are known of this data set, 'train', 'val'
       and 'classes', or None.
+    listed_seconds: dict from path to float, how long a list says that a file
+      is.
   """
 
   folder: str
@@ -37,6 +39,7 @@ class Source:
   warnings: list = dataclasses.field(default_factory=list)
   missing: list | None = None
   expected: dict | None = None
+  listed_seconds: dict = dataclasses.field(default_factory=dict)
 
   @property
   def videos(self):

@@ -151,6 +151,20 @@ def _print_missing(inputs):
   )
 
 
+def _print_longer(manifest):
+  """Says how many files hold more than a list says of them."""
+  count = manifest['inputs'].get('longer_than_listed')
+  if not count:
+    return
+  remedy = ''
+  if not manifest['options'].get('whole_videos'):
+    remedy = (
+      '; where ID.mp4 is the whole video of the web, --restart with '
+      '--whole-videos takes the times of the list of it'
+    )
+  print(f'  much longer than listed: {count} videos, taken whole{remedy}')
+
+
 def _print_rest(out, manifest):
   inputs = manifest['inputs']
   print(
@@ -160,6 +174,7 @@ def _print_rest(out, manifest):
     )
   )
   _print_missing(inputs)
+  _print_longer(manifest)
   skipped = read_json_at(place_of(out), 'skipped.json') or []
   _print_list('skipped', skipped, 'reason')
   _print_list('warnings', manifest['warnings'], 'warning')

@@ -117,6 +117,30 @@ def test_whole_videos_are_cut_by_the_times_of_the_list(clip, tmp_path):
   assert _videos(tmp_path / 'o') == {'abc.mp4#t=1,2': ('val', 'yoga', 25)}
 
 
+def test_files_that_are_much_longer_than_listed_are_warned_about(
+  clip, tmp_path, capsys
+):
+  rows = 'yoga,whole,1,1.9,val\nyoga,near,1,2.5,val\nyoga,part,1,2,val\n'
+  (tmp_path / 'l.csv').write_text(_HEADER + rows)
+  names = ('whole.mp4', 'near.mp4', 'part_000001_000002.mp4')
+  videos = _put(clip, tmp_path / 'v', *names)
+  options = [f'--val-csv={tmp_path / "l.csv"}', '--processes=1']
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  # 3 s are more than 1.5 times as long as 1.5 s is, but by less than 2 s.
+  assert _manifest(tmp_path / 'o')['warnings'] == [
+    {'path': 'whole.mp4', 'warning': 'lasts 3.0 s, and 0.9 s by the list'}
+  ]
+  printed = capsys.readouterr().out
+  assert 'much longer than listed: 1 videos, taken whole; where' in printed
+  assert '--restart with --whole-videos' in printed
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  assert 'much longer than listed: 1 videos' in capsys.readouterr().out
+  options.append('--whole-videos')
+  assert _prepare(videos, tmp_path / 'p', *options) == 0
+  assert _manifest(tmp_path / 'p')['warnings'] == []
+  assert 'longer than listed' not in capsys.readouterr().out
+
+
 def test_clips_of_one_id_are_parts_or_are_said_to_be_listed_again(tmp_path):
   rows = 'yoga,abc,1,2,val\nyoga,abc,5,6,val\nsurfing,abc,1,2,val\n'
   (tmp_path / 'l.csv').write_text(_HEADER + rows)
