@@ -185,7 +185,7 @@ def _source(videos, definition, split, name, entries, expected):
       'lists_sha256': [_digest(entries)],
     },
     skipped=listing.skipped,
-    num_other_files=listing.num_other_files,
+    other_files=listing.other_files,
     num_left_out=len(listing.videos) - len(labels),
     missing=missing,
     expected=expected,

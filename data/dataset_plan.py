@@ -1,6 +1,7 @@
 """Decides the whole content of a data set, but for the frames."""
 
 from dataset_writer import SPLITS
+from find_videos import named_suffixes
 from labels_and_splits import InputError, number_classes
 from resume import content_digest, listing_digest
 from source import warning
@@ -83,7 +84,8 @@ def _inputs(source, records):
     'bytes': sum(video.size for video in source.videos),
     'listing_sha256': listing_digest(source.videos),
     'content_sha256': content_digest(digests),
-    'other_files': source.num_other_files,
+    'other_files': sum(source.other_files.values()),
+    'other_kinds': named_suffixes(source.other_files),
     'left_out': source.num_left_out,
   }
 

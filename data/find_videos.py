@@ -10,6 +10,11 @@ import stat
 from open_video import VIDEO_SUFFIXES
 from segments import Segment
 
+_MAX_NAMED = 5
+# What stands for a suffix where a file has none that says what it is.
+_HIDDEN, _NO_SUFFIX = 'hidden', 'no suffix'
+_LONGEST_SUFFIX = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
@@ -49,12 +54,13 @@ class Listing:
   Attributes:
     videos: list of VideoFile, sorted by path.
     skipped: list of dict with 'path' and 'reason', sorted by path.
-    num_other_files: files without a video suffix, or hidden.
+    other_files: dict from suffix, in lower case, to the number of files with
+      it that are passed over; 'hidden' and 'no suffix' are such, too.
   """
 
   videos: list
   skipped: list
-  num_other_files: int
+  other_files: dict
 
 
 def find_videos(folder):
@@ -76,6 +82,20 @@ def find_videos(folder):
   return _Search(folder).run()
 
 
+def named_suffixes(counts):
+  """Names the most common kinds of files.
+
+  Args:
+    counts: dict from suffix to number of files.
+
+  Returns:
+    str, such as '.qt 2, .txt 1'.
+  """
+  order = sorted(counts, key=lambda suffix: (-counts[suffix], suffix))
+  named = [f'{suffix} {counts[suffix]}' for suffix in order[:_MAX_NAMED]]
+  return ', '.join(named + ['...'] * (len(order) > _MAX_NAMED))
+
+
 class _Search:
   """One walk over a folder; real files first, symlinks after them."""
 
@@ -84,7 +104,7 @@ class _Search:
     self._videos = {}
     self._skipped = []
     self._links = collections.deque()
-    self._num_other_files = 0
+    self._other_files = collections.Counter()
     self._seen_folders = {self._root}
     self._path_of_file = {}
 
@@ -95,7 +115,7 @@ class _Search:
     return Listing(
       videos=[self._videos[path] for path in sorted(self._videos)],
       skipped=sorted(self._skipped, key=lambda entry: entry['path']),
-      num_other_files=self._num_other_files,
+      other_files=dict(self._other_files),
     )
 
   def _walk(self, folder, prefix):
@@ -114,7 +134,8 @@ class _Search:
       for entry in entries:
         path = prefix + _as_text(entry.name)
         if entry.name.startswith('.'):
-          self._num_other_files += entry.is_file(follow_symlinks=False)
+          if entry.is_file(follow_symlinks=False):
+            self._other_files[_HIDDEN] += 1
         elif entry.is_symlink():
           self._links.append((entry.path, path))
         elif entry.is_dir(follow_symlinks=False):
@@ -138,7 +159,7 @@ class _Search:
 
   def _add_file(self, file, path):
     if not _is_video_name(path):
-      self._num_other_files += 1
+      self._other_files[_kind(path)] += 1
       return
     try:
       status = os.stat(file)
@@ -168,6 +189,11 @@ class _Search:
 
 def _is_video_name(path):
   return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+
+
+def _kind(path):
+  suffix = os.path.splitext(path)[1].lower()
+  return suffix if 1 < len(suffix) <= _LONGEST_SUFFIX else _NO_SUFFIX
 
 
 def _as_text(name):

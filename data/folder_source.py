@@ -3,7 +3,7 @@
 import os
 
 from dataset_writer import file_digest
-from find_videos import find_videos
+from find_videos import find_videos, named_suffixes
 from labels_and_splits import (
   LABELS_FILE,
   InputError,
@@ -81,7 +81,7 @@ def read_folder(
       'lists_sha256': [file_digest(file) for file in lists],
     },
     skipped=listing.skipped,
-    num_other_files=listing.num_other_files,
+    other_files=listing.other_files,
     num_left_out=len(paths) - sum(map(len, splits.values())),
     warnings=warnings,
   )
@@ -108,9 +108,11 @@ def list_videos(folder):
       f'--videos {folder} cannot be listed: {error.strerror}'
     ) from error
   if not listing.videos:
+    others = listing.other_files
+    kinds = f': {named_suffixes(others)}' if others else ''
     raise InputError(
-      f'no video files in {folder} ({listing.num_other_files} other '
-      f'files, {len(listing.skipped)} skipped); known suffixes: '
+      f'no video files in {folder} ({sum(others.values())} other files{kinds}; '
+      f'{len(listing.skipped)} skipped); known suffixes: '
       + ' '.join(sorted(VIDEO_SUFFIXES))
     )
   return listing

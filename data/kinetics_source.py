@@ -125,7 +125,7 @@ def read_kinetics400(
       'lists_sha256': [file_digest(file) for file in files],
     },
     skipped=sorted(listing.skipped + repeated, key=lambda entry: entry['path']),
-    num_other_files=listing.num_other_files,
+    other_files=listing.other_files,
     num_left_out=len(
       {video.file for video in listing.videos}
       - {choice.video.file for choice in chosen}

@@ -17,7 +17,8 @@ class Source:
     options: dict, what decides about splits and labels; a data set that was
       prepared with others has to be prepared anew.
     skipped: list of dict with 'path' and 'reason', sorted by path.
-    num_other_files: files in the folder that are no videos.
+    other_files: dict from suffix to number of files in the folder that are no
+      videos.
     num_left_out: videos in the folder that belong to no split.
     warnings: list of dict with 'path' and 'warning'.
     missing: list of dict with 'path' and 'split': videos that a list names
@@ -34,7 +35,7 @@ class Source:
   labels: dict
   options: dict
   skipped: list
-  num_other_files: int = 0
+  other_files: dict = dataclasses.field(default_factory=dict)
   num_left_out: int = 0
   warnings: list = dataclasses.field(default_factory=list)
   missing: list | None = None

@@ -167,8 +167,10 @@ def _print_longer(manifest):
 
 def _print_rest(out, manifest):
   inputs = manifest['inputs']
+  kinds = inputs.get('other_kinds')  # Not there in older data sets.
   print(
     f'  {inputs["other_files"]} other files passed over'
+    + (f' ({printable(kinds)})' if kinds else '')
     + (
       f', {inputs["left_out"]} videos in no split' if inputs['left_out'] else ''
     )

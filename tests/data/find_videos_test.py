@@ -22,7 +22,21 @@ def test_files_are_found_by_suffix_in_any_case_and_sorted(tmp_path):
   for name in ('b/2.MP4', 'b/10.mkv', 'a.WebM', 'c/d/e.ogv', 'z.txt', 'mp4'):
     _touch(tmp_path / name)
   assert _paths(tmp_path) == ['a.WebM', 'b/10.mkv', 'b/2.MP4', 'c/d/e.ogv']
-  assert find_videos.find_videos(tmp_path).num_other_files == 2
+  others = find_videos.find_videos(tmp_path).other_files
+  assert others == {'.txt': 1, 'no suffix': 1}
+
+
+def test_files_that_are_passed_over_are_counted_by_suffix(tmp_path):
+  names = ('a.SRT', 'b/c.srt', 'd.txt', '.e.mp4', 'f.', 'g. A whole sentence')
+  for name in names:
+    _touch(tmp_path / name)
+  others = find_videos.find_videos(tmp_path).other_files
+  assert others == {'.srt': 2, '.txt': 1, 'hidden': 1, 'no suffix': 2}
+  assert find_videos.named_suffixes(others) == (
+    '.srt 2, no suffix 2, .txt 1, hidden 1'
+  )
+  many = {f'.{number}': 1 for number in range(9)}
+  assert find_videos.named_suffixes(many) == '.0 1, .1 1, .2 1, .3 1, .4 1, ...'
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path):

@@ -427,7 +427,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
     assert entry['reason']
     assert entry['reason'] in printed
   assert 'cup/line\\nbreak.mp4' in printed
-  assert '1 other files' in printed
+  assert '1 other files passed over (.txt 1)' in printed
   assert _manifest(tmp_path / 'o')['splits']['train']['videos'] > 0
 
 
@@ -457,7 +457,7 @@ def test_a_missing_or_empty_folder_is_said(tmp_path, capsys):
   (tmp_path / 'v' / 'x.txt').write_text('x')
   assert _prepare(tmp_path / 'v', tmp_path / 'o') == 2
   message = _error(capsys)
-  assert '1 other files' in message
+  assert '(1 other files: .txt 1; 0 skipped)' in message
   assert '.mp4' in message
   assert not (tmp_path / 'o').exists()
 

@@ -45,6 +45,30 @@ def test_all_frames_are_decoded(good_files):
 
 
 @pytest.mark.parametrize(
+  ('suffix', 'codec', 'others'),
+  [
+    ('.mov', 'libx264', '.qt .mj2 .3gpp .3gp2'),
+    ('.ts', 'libx264', '.m2t .tp .trp'),
+    ('.mpg', 'mpeg2video', '.m2p .vro'),
+    ('.m1v', 'mpeg1video', '.m1v .mpv'),
+    ('.h264', 'libx264', '.264 .avc'),
+    ('.hevc', 'libx265', '.265 .h265'),
+    ('.mkv', 'libx264', '.mk3d'),
+    ('.ogv', 'libvpx', '.ogm'),
+  ],
+)
+def test_rare_suffixes_of_usual_formats_are_read(
+  tmp_path, suffix, codec, others
+):
+  path = tmp_path / f'x{suffix}'
+  sample_videos.write(path, sample_videos.moving(30), codec=codec)
+  for other in others.split():
+    assert other in open_video.VIDEO_SUFFIXES
+    path = path.rename(tmp_path / f'x{other}')
+    assert _count(path) == 30, other
+
+
+@pytest.mark.parametrize(
   'content',
   [b'\0' * 2**20, b'just some text\n', bytes(range(256)) * 40],
   ids=['zeros', 'text', 'bytes'],

@@ -143,6 +143,20 @@ def test_symlinks_are_followed_inside_the_folder_only(tmp_path, caplog):
   assert 'train/fox has no images of its own' in message
 
 
+def test_images_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
+  others = ('a.webp', 'b.WebP', 'deep/c.tiff', '.e.webp', 'd.txt')
+  files = {f'train/cat/{name}': PLAIN for name in others}
+  image_dataset.write_folder(tmp_path / 'pets', image_dataset.FOLDER | files)
+  with caplog.at_level('WARNING', logger='absl'):
+    source = image_folder.open_split(str(tmp_path / 'pets'), 'train')
+  assert source.num_images == 4
+  (line,) = caplog.messages
+  assert line == (
+    f'3 images in {tmp_path}/pets/train are passed over (.tiff 1, .webp 2); '
+    '.jpg .jpeg .png .bmp .gif are read: convert the others.'
+  )
+
+
 def test_a_split_that_is_a_symlink_out_of_the_folder_is_refused(tmp_path):
   outside = image_dataset.write_folder(
     tmp_path / 'outside', image_dataset.FOLDER

@@ -20,9 +20,10 @@ from vie_jax.processes import watchdog
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
 # The same as data/open_video.py has; a test holds that.
 VIDEO_SUFFIXES = (
-  '.3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v '
-  '.m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogg .ogv '
-  '.rm .rmvb .ts .vob .webm .wmv .y4m'
+  '.264 .265 .3g2 .3gp .3gp2 .3gpp .asf .avc .avi .divx .dv .f4v .flv '
+  '.gif .h264 .h265 .hevc .ivf .m1v .m2p .m2t .m2ts .m2v .m4v .mj2 .mjpeg '
+  '.mjpg .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm '
+  '.ogv .qt .rm .rmvb .tp .trp .ts .vob .vro .webm .wmv .y4m'
 )
 _NAMED = 20
 

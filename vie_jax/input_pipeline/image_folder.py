@@ -12,6 +12,11 @@ from vie_jax.input_pipeline import dataset_folder, image_source
 # Names of image files end in one of these, in any case.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
 
+# Images that are not read, and not passed over in silence.
+_UNREAD_SUFFIXES = frozenset(
+  ('.avif', '.heic', '.heif', '.jp2', '.jxl', '.ppm', '.tif', '.tiff', '.webp')
+)
+
 # What each split is called, the first that is there being taken.
 _FOLDER_SPLITS = {'train': ('train',), 'val': ('val', 'validation', 'test')}
 
@@ -194,7 +199,7 @@ def _find_images(root, folder):
   Raises:
     DatasetError: if a folder cannot be listed.
   """
-  images, outside = [], []
+  images, outside, unread = [], [], collections.Counter()
   # A folder that can be reached by several paths is listed once: under its
   # own, or else the first of the others.
   waiting = collections.deque([(os.path.realpath(folder), '')])
@@ -215,6 +220,16 @@ def _find_images(root, folder):
         (links if is_link else waiting).append((target, f'{path}/'))
       elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
         images.append((path, entry.stat().st_size))
+      elif _suffix(entry.name) in _UNREAD_SUFFIXES and entry.is_file():
+        unread[_suffix(entry.name)] += 1
+  if unread:
+    logging.warning(
+      '%d images in %s are passed over (%s); %s are read: convert the others.',
+      unread.total(),
+      folder,
+      ', '.join(f'{suffix} {unread[suffix]}' for suffix in sorted(unread)),
+      ' '.join(IMAGE_SUFFIXES),
+    )
   if outside:
     logging.warning(
       '%d symlinks in %s lead out of %s and are passed over, such as %r.',
@@ -224,6 +239,10 @@ def _find_images(root, folder):
       min(outside),
     )
   return sorted(images)
+
+
+def _suffix(name):
+  return os.path.splitext(name)[1].lower()
 
 
 def _entries(folder):
