@@ -33,7 +33,7 @@ class Entry:
     return self.path.split('/')[0]
 
 
-def read_ucf101(videos, *, splits, split, name=None):
+def read_ucf101(videos, *, splits, split, name=None, follow_links=False):
   """Reads UCF101 with one of its three official splits.
 
   Args:
@@ -42,6 +42,7 @@ def read_ucf101(videos, *, splits, split, name=None):
     split: 1, 2 or 3; the split's test list is val.
     name: of the data set; None for 'ucf101', with the number behind it for
       splits 2 and 3.
+    follow_links: whether to follow symlinks out of the folder.
 
   Returns:
     Source.
@@ -50,12 +51,13 @@ def read_ucf101(videos, *, splits, split, name=None):
     InputError: if the lists or the videos cannot be used.
   """
   entries = ucf101_entries(read_texts(splits), splits, split)
+  listing = list_videos(videos, follow_links=follow_links)
   return _source(
-    videos, 'ucf101', split, name, entries, known_counts.UCF101[split]
+    videos, listing, 'ucf101', split, name, entries, known_counts.UCF101[split]
   )
 
 
-def read_hmdb51(videos, *, splits, split, name=None):
+def read_hmdb51(videos, *, splits, split, name=None, follow_links=False):
   """Reads HMDB51 with one of its three official splits.
 
   Args:
@@ -64,6 +66,7 @@ def read_hmdb51(videos, *, splits, split, name=None):
       on.
     split: 1, 2 or 3; the split's test list is val.
     name: of the data set; None for 'hmdb51', likewise.
+    follow_links: whether to follow symlinks out of the folder.
 
   Returns:
     Source.
@@ -72,7 +75,10 @@ def read_hmdb51(videos, *, splits, split, name=None):
     InputError: if the lists or the videos cannot be used.
   """
   entries = hmdb51_entries(read_texts(splits), splits, split)
-  return _source(videos, 'hmdb51', split, name, entries, known_counts.HMDB51)
+  listing = list_videos(videos, follow_links=follow_links)
+  return _source(
+    videos, listing, 'hmdb51', split, name, entries, known_counts.HMDB51
+  )
 
 
 def ucf101_entries(texts, place, split):
@@ -147,8 +153,7 @@ def _lines(text, name):
       yield f'{name}, line {number}', line.split()
 
 
-def _source(videos, definition, split, name, entries, expected):
-  listing = list_videos(videos)
+def _source(videos, listing, definition, split, name, entries, expected):
   find = _Finder(listing.videos)
   check_apart(
     *(

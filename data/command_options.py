@@ -122,6 +122,15 @@ def add_val_percent(parser, condition=''):
   )
 
 
+def add_follow_links(parser):
+  """Adds whether symlinks that lead out of --videos are followed."""
+  parser.add_argument(
+    '--follow-links',
+    action='store_true',
+    help='follow symlinks that lead out of DIR, too: for links of your own',
+  )
+
+
 def add_processes(parser):
   """Adds the number of worker processes."""
   parser.add_argument(

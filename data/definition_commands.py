@@ -8,6 +8,7 @@ from action_source import read_hmdb51, read_ucf101
 from archives import extract_archive, is_archive
 from command_options import (
   add_common,
+  add_follow_links,
   add_val_percent,
   int_from,
   prepare_and_print,
@@ -107,6 +108,7 @@ def _add_actions(commands, name, read, *, archive, lists):
     metavar='DIR',
     help='where to unpack an archive (OUT-videos)',
   )
+  add_follow_links(parser)
   add_common(parser)
 
 
@@ -117,7 +119,11 @@ def _run_actions(options, read):
     videos = options.extract_to or _beside(options.out)
     extract_archive(archive, videos)
   source = read(
-    videos, splits=options.splits, split=options.split, name=options.name
+    videos,
+    splits=options.splits,
+    split=options.split,
+    name=options.name,
+    follow_links=options.follow_links,
   )
   return prepare_and_print(source, options)
 
@@ -142,6 +148,7 @@ def _add_kinetics400(commands):
     action='store_true',
     help='ID.mp4 is a whole video of the web: take the times of the lists',
   )
+  add_follow_links(parser)
   add_val_percent(parser)
   add_common(parser)
 
@@ -154,6 +161,7 @@ def _run_kinetics400(options):
     whole_videos=options.whole_videos,
     val_percent=options.val_percent,
     name=options.name,
+    follow_links=options.follow_links,
   )
   return prepare_and_print(source, options)
 

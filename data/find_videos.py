@@ -14,6 +14,7 @@ _MAX_NAMED = 5
 # What stands for a suffix where a file has none that says what it is.
 _HIDDEN, _NO_SUFFIX = 'hidden', 'no suffix'
 _LONGEST_SUFFIX = 10
+_REMEDY = '--follow-links takes it'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class VideoFile:
     name: str, its path relative to the folder, with '/'. Bytes that are not
       UTF-8 are written as \\xNN.
     file: str, relative to the folder, of the file itself, as the file system
-      has it.
+      has it; with '..' in front where symlinks out of the folder are followed.
     size: bytes.
     mtime_ns: time of the last change.
     segment: Segment, or None for the whole file.
@@ -63,15 +64,17 @@ class Listing:
   other_files: dict
 
 
-def find_videos(folder):
+def find_videos(folder, *, follow_links=False):
   """Lists the video files below a folder.
 
   Hidden files and folders are passed over. A symlink is followed when its
   target lies below the folder. A file that can be reached by several paths
-  is taken once: under its own path, or else the first of the others.
+  is taken once: under its own path, or else the first of the others. So is a
+  folder, with all that lies in it.
 
   Args:
     folder: str or path.
+    follow_links: whether to follow symlinks that lead out of it, too.
 
   Returns:
     Listing.
@@ -79,7 +82,7 @@ def find_videos(folder):
   Raises:
     OSError: if the folder itself cannot be listed.
   """
-  return _Search(folder).run()
+  return _Search(folder, follow_links).run()
 
 
 def named_suffixes(counts):
@@ -99,8 +102,9 @@ def named_suffixes(counts):
 class _Search:
   """One walk over a folder; real files first, symlinks after them."""
 
-  def __init__(self, folder):
+  def __init__(self, folder, follow_links):
     self._root = os.path.realpath(folder)
+    self._follow_links = follow_links
     self._videos = {}
     self._skipped = []
     self._links = collections.deque()
@@ -139,23 +143,32 @@ class _Search:
         elif entry.is_symlink():
           self._links.append((entry.path, path))
         elif entry.is_dir(follow_symlinks=False):
-          self._seen_folders.add(entry.path)
-          waiting.append((entry.path, f'{path}/'))
+          # A link may have led into it before, or lead to what it is in.
+          if entry.path not in self._seen_folders:
+            self._seen_folders.add(entry.path)
+            waiting.append((entry.path, f'{path}/'))
         else:
           self._add_file(entry.path, path)
 
   def _follow(self, link):
     link_path, path = link
     target = os.path.realpath(link_path)
-    if not pathlib.Path(target).is_relative_to(self._root):
-      if _is_video_name(path) or os.path.isdir(target):
-        self._skip(path, 'a symlink that leads out of the folder')
+    is_inside = pathlib.Path(target).is_relative_to(self._root)
+    if not is_inside and not self._follow_links:
+      self._skip_link(path, is_folder=os.path.isdir(target))
     elif os.path.isdir(target):
       if target not in self._seen_folders:
         self._seen_folders.add(target)
         self._walk(target, f'{path}/')
     else:
       self._add_file(target, path)
+
+  def _skip_link(self, path, *, is_folder):
+    reason = 'a symlink that leads out of the folder'
+    if is_folder:
+      self._skip(path, f'{reason}, with everything in it ({_REMEDY})')
+    elif _is_video_name(path):
+      self._skip(path, f'{reason} ({_REMEDY})')
 
   def _add_file(self, file, path):
     if not _is_video_name(path):

@@ -29,6 +29,7 @@ def read_folder(
   train_list=None,
   val_list=None,
   val_percent=None,
+  follow_links=False,
 ):
   """Lists a folder of videos with their labels and splits.
 
@@ -44,6 +45,7 @@ def read_folder(
     val_list: path of a list of videos, or None.
     val_percent: share of val where there are no lists, in [0, 100]; None for
       the folders train and val where there are such, else for 10.
+    follow_links: whether to follow symlinks out of the folder.
 
   Returns:
     Source.
@@ -52,7 +54,7 @@ def read_folder(
     InputError: if the input does not allow it.
   """
   folder = os.path.realpath(videos)
-  listing = list_videos(videos)
+  listing = list_videos(videos, follow_links=follow_links)
   paths = [video.path for video in listing.videos]
   split_of_folder = split_folders(paths)
   class_of_path, labels_file = _labels(folder, paths, labels, split_of_folder)
@@ -87,11 +89,12 @@ def read_folder(
   )
 
 
-def list_videos(folder):
+def list_videos(folder, *, follow_links=False):
   """Lists the videos below the folder that --videos names.
 
   Args:
     folder: path.
+    follow_links: whether to follow symlinks out of it.
 
   Returns:
     Listing, with at least one video.
@@ -102,7 +105,7 @@ def list_videos(folder):
   if not os.path.isdir(folder):
     raise InputError(f'--videos {folder} is not a folder')
   try:
-    listing = find_videos(folder)
+    listing = find_videos(folder, follow_links=follow_links)
   except OSError as error:
     raise InputError(
       f'--videos {folder} cannot be listed: {error.strerror}'
@@ -110,9 +113,12 @@ def list_videos(folder):
   if not listing.videos:
     others = listing.other_files
     kinds = f': {named_suffixes(others)}' if others else ''
+    first = ''
+    if listing.skipped:
+      first = ', such as {path!r}: {reason}'.format(**listing.skipped[0])
     raise InputError(
       f'no video files in {folder} ({sum(others.values())} other files{kinds}; '
-      f'{len(listing.skipped)} skipped); known suffixes: '
+      f'{len(listing.skipped)} skipped{first}); known suffixes: '
       + ' '.join(sorted(VIDEO_SUFFIXES))
     )
   return listing

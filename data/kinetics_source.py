@@ -78,6 +78,7 @@ def read_kinetics400(
   whole_videos=False,
   val_percent=10,
   name='kinetics400',
+  follow_links=False,
 ):
   """Reads a folder of clips of Kinetics-400.
 
@@ -93,6 +94,7 @@ def read_kinetics400(
       the web, of which the times of the list are taken.
     val_percent: share of val where neither lists nor folders tell the split.
     name: of the data set.
+    follow_links: whether to follow symlinks out of the folder.
 
   Returns:
     Source.
@@ -104,7 +106,7 @@ def read_kinetics400(
   if whole_videos and not files:
     raise InputError('--whole-videos needs the times of the official lists')
   clips = _clips(train_csv, 'train') + _clips(val_csv, 'val')
-  listing = list_videos(videos)
+  listing = list_videos(videos, follow_links=follow_links)
   if files:
     chosen, missing, repeated = _by_lists(listing.videos, clips, whole_videos)
   else:

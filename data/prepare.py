@@ -24,6 +24,7 @@ import sys
 from check_dataset import check_dataset, read_manifest
 from command_options import (
   add_common,
+  add_follow_links,
   add_processes,
   add_val_percent,
   int_from,
@@ -107,6 +108,7 @@ def _run_folder(options):
     train_list=options.train_list,
     val_list=options.val_list,
     val_percent=options.val_percent,
+    follow_links=options.follow_links,
   )
   return prepare_and_print(source, options)
 
@@ -237,6 +239,7 @@ def _add_folder(commands):
   add_val_percent(parser, 'also in place of folders named train and val: ')
   # Where it is not given, such folders decide.
   parser.set_defaults(val_percent=None)
+  add_follow_links(parser)
   add_common(parser)
 
 

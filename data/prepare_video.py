@@ -104,9 +104,15 @@ def _decode(task, staging, report_progress):
 
 
 def _check_place(source, folder):
-  """Refuses what has become something else since it was listed."""
+  """Refuses what has become something else since it was listed.
+
+  What is listed outside of the folder, with --follow-links, is a file without
+  symlinks on the way to it.
+  """
   require_regular_file(source)
-  if not pathlib.Path(os.path.realpath(source)).is_relative_to(folder):
+  real = os.path.realpath(source)
+  is_inside = pathlib.Path(real).is_relative_to(folder)
+  if not is_inside and real != os.path.normpath(source):
     raise VideoError(source, 'a symlink that leads out of the folder')
 
 

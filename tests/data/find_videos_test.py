@@ -62,7 +62,35 @@ def test_symlinks_out_of_the_folder_are_skipped_with_a_reason(tmp_path):
   skipped = _skipped(folder)
   for name in ('file.mp4', 'dir', 'dots.mp4'):
     assert 'leads out' in skipped[name]
+    assert '(--follow-links takes it)' in skipped[name]
+  assert 'with everything in it' in skipped['dir']
+  assert 'with everything in it' not in skipped['file.mp4']
   assert 'No such file' in skipped['absent.mp4']
+
+
+def test_symlinks_out_of_the_folder_can_be_followed(tmp_path):
+  folder, outside = tmp_path / 'videos', tmp_path / 'outside'
+  for path in (folder / 'a.mp4', outside / 'b.mp4', outside / 'c' / 'd.mp4'):
+    _touch(path)
+  os.mkfifo(outside / 'pipe.mp4')
+  (folder / 'dogs').symlink_to(outside)
+  (folder / 'e.mp4').symlink_to(outside / 'c' / 'd.mp4')
+  (folder / 'zero.mp4').symlink_to('/dev/zero')
+  # Loops: back into the folder, to what it is in, and to themselves.
+  (outside / 'back').symlink_to(folder)
+  (outside / 'c' / 'up').symlink_to(outside)
+  (folder / 'parent').symlink_to(tmp_path)
+  listing = find_videos.find_videos(folder, follow_links=True)
+  assert {video.path: video.file for video in listing.videos} == {
+    'a.mp4': 'a.mp4',
+    'dogs/b.mp4': '../outside/b.mp4',
+    'dogs/c/d.mp4': '../outside/c/d.mp4',
+  }
+  assert {entry['path']: entry['reason'] for entry in listing.skipped} == {
+    'dogs/pipe.mp4': 'not a regular file',
+    'e.mp4': 'the same file as dogs/c/d.mp4',
+    'zero.mp4': 'not a regular file',
+  }
 
 
 def test_symlinks_inside_the_folder_are_followed(tmp_path):

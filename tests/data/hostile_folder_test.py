@@ -246,6 +246,52 @@ def test_a_video_that_changes_or_vanishes_meanwhile_is_skipped(
     assert not list((tmp_path / '.staging').glob('*.frames*'))
 
 
+def test_classes_on_another_disk_are_taken_if_that_is_asked_for(tmp_path):
+  videos, disk = tmp_path / 'videos', tmp_path / 'disk'
+  for folder in (videos, disk / 'cats'):
+    folder.mkdir(parents=True)
+  for number in range(2):
+    path = disk / 'cats' / f'{number}.mp4'
+    sample_videos.write(path, sample_videos.moving(3, seed=number))
+  (videos / 'cats').symlink_to(disk / 'cats')
+  result = _run(videos, tmp_path / 'o')
+  assert result.returncode == 2
+  assert b"'cats': a symlink that leads out of the folder" in result.stderr
+  assert b'--follow-links' in result.stderr
+  result = _run(videos, tmp_path / 'o', '--follow-links')
+  assert result.returncode == 0
+  with frame_store.FrameStore.open(tmp_path / 'o', 'train') as store:
+    assert store.paths == ['cats/0.mp4', 'cats/1.mp4']
+    assert store.label('label')[1] == ['cats']
+
+
+def test_a_file_elsewhere_is_not_followed_further_than_it_was_listed(tmp_path):
+  import find_videos
+  import prepare_video
+  from staging import Staging
+  from video_frames import FrameOptions
+
+  videos = tmp_path / 'videos'
+  videos.mkdir()
+  secret, listed = tmp_path / 'secret.mp4', tmp_path / 'disk' / 'a.mp4'
+  listed.parent.mkdir()
+  sample_videos.write(secret, sample_videos.moving(3))
+  shutil.copy2(secret, listed)
+  (videos / 'a.mp4').symlink_to(listed)
+  listing = find_videos.find_videos(videos, follow_links=True)
+  task = prepare_video.Task(
+    folder=os.path.realpath(videos),
+    video=listing.videos[0],
+    out=str(tmp_path),
+    options=FrameOptions(),
+  )
+  Staging(tmp_path).directory.mkdir()
+  assert 'row' in prepare_video.prepare_video(task)
+  listed.unlink()
+  listed.symlink_to(secret)
+  assert 'leads out' in prepare_video.prepare_video(task)['reason']
+
+
 def test_a_run_with_too_many_bad_videos_stops_early_with_a_list(tmp_path):
   videos, out = tmp_path / 'videos', tmp_path / 'out'
   videos.mkdir()
