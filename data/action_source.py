@@ -52,9 +52,10 @@ def read_ucf101(videos, *, splits, split, name=None, follow_links=False):
   """
   entries = ucf101_entries(read_texts(splits), splits, split)
   listing = list_videos(videos, follow_links=follow_links)
-  return _source(
+  source = _source(
     videos, listing, 'ucf101', split, name, entries, known_counts.UCF101[split]
   )
+  return _with_lists(source, splits)
 
 
 def read_hmdb51(videos, *, splits, split, name=None, follow_links=False):
@@ -76,9 +77,10 @@ def read_hmdb51(videos, *, splits, split, name=None, follow_links=False):
   """
   entries = hmdb51_entries(read_texts(splits), splits, split)
   listing = list_videos(videos, follow_links=follow_links)
-  return _source(
+  source = _source(
     videos, listing, 'hmdb51', split, name, entries, known_counts.HMDB51
   )
+  return _with_lists(source, splits)
 
 
 def ucf101_entries(texts, place, split):
@@ -195,6 +197,12 @@ def _source(videos, listing, definition, split, name, entries, expected):
     missing=missing,
     expected=expected,
   )
+
+
+def _with_lists(source, place):
+  """Notes where the lists of a source are from."""
+  (digest,) = source.options['lists_sha256']
+  return dataclasses.replace(source, file_of_digest={digest: place})
 
 
 def _default_name(definition, split):

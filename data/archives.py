@@ -125,6 +125,11 @@ def read_texts(place):
       }
   elif is_archive(place):
     contents = _texts_in_archive(place)
+  elif place.suffix == '.txt' and place.is_file():
+    raise InputError(
+      f'{place} is one list, and all are needed; name their folder, '
+      f'{place.parent}'
+    )
   else:
     raise InputError(f'{place} is neither a folder nor an archive')
   texts = {}

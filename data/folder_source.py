@@ -72,6 +72,8 @@ def read_folder(
   warnings += _about_splits(paths, split_of_folder, options)
   if labels_file is None:
     warnings += _about_classes(paths, depth=bool(split_of_folder))
+  deciding = [*lists, labels_file] if labels_file else lists
+  digests = {file: file_digest(file) for file in deciding}
   return Source(
     folder=folder,
     name=name or os.path.basename(folder),
@@ -79,11 +81,12 @@ def read_folder(
     labels=class_of_path,
     options=options
     | {
-      'labels_sha256': file_digest(labels_file) if labels_file else None,
-      'lists_sha256': [file_digest(file) for file in lists],
+      'labels_sha256': digests.get(labels_file),
+      'lists_sha256': [digests[file] for file in lists],
     },
     skipped=listing.skipped,
     other_files=listing.other_files,
+    file_of_digest={digests[file]: file for file in digests},
     num_left_out=len(paths) - sum(map(len, splits.values())),
     warnings=warnings,
   )

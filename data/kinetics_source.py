@@ -113,6 +113,7 @@ def read_kinetics400(
     chosen, missing, repeated = _by_folders(listing.videos), None, []
   if not chosen:
     raise InputError(f'no clip of Kinetics-400 found in {videos}; {_LAYOUT}')
+  digests = [file_digest(file) for file in files]
   is_split = any(choice.split for choice in chosen)
   return Source(
     folder=os.path.realpath(videos),
@@ -124,10 +125,11 @@ def read_kinetics400(
       'whole_videos': whole_videos,
       'val_percent': None if is_split else val_percent,
       'labels_sha256': None,
-      'lists_sha256': [file_digest(file) for file in files],
+      'lists_sha256': digests,
     },
     skipped=sorted(listing.skipped + repeated, key=lambda entry: entry['path']),
     other_files=listing.other_files,
+    file_of_digest=dict(zip(digests, files, strict=True)),
     num_left_out=len(
       {video.file for video in listing.videos}
       - {choice.video.file for choice in chosen}

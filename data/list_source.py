@@ -53,6 +53,7 @@ def read_list(file, *, root=None, name=None, val_percent=10):
     reader.add(row)
   reader.check(file)
   splits = _splits(reader, 'split' in columns, val_percent)
+  digest = file_digest(file)
   return Source(
     folder=root,
     name=name or pathlib.Path(file).stem,
@@ -62,8 +63,9 @@ def read_list(file, *, root=None, name=None, val_percent=10):
       'definition': 'list',
       'val_percent': None if 'split' in columns else val_percent,
       'labels_sha256': None,
-      'lists_sha256': [file_digest(file)],
+      'lists_sha256': [digest],
     },
+    file_of_digest={digest: file},
     skipped=sorted(reader.skipped, key=lambda entry: entry['path']),
     num_left_out=len(reader.videos) - sum(map(len, splits.values())),
     warnings=[
@@ -119,13 +121,22 @@ class _Reader:
       return
     first = self._place_of_path.setdefault(video.path, row.place)
     if first != row.place:
-      self._skip(video.path, f'already in {first}')
+      other = self._other_label(video.path, row)
+      self._skip(video.path, f'already in {first}{other}')
       return
     self.videos.append(video)
     self.split_of_path[video.path] = split
     for cell, column in self._label_columns.items():
       if name := name_in(row, cell):
         self.labels[column][video.path] = name
+
+  def _other_label(self, path, row):
+    """Says how the labels of a row differ from those of its video, if at all."""
+    for cell, column in self._label_columns.items():
+      before, now = self.labels[column].get(path, ''), name_in(row, cell)
+      if before != now:
+        return f', with another {cell}: {before!r} there, {now!r} here'
+    return ''
 
   def check(self, file):
     """Raises InputError where no row is left."""

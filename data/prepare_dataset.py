@@ -109,7 +109,7 @@ def prepare_dataset(source, settings, *, cluster=None):
     if not settings.restart and is_complete(out, source, setup):
       Staging(out).remove()
       return read_json(out / 'dataset.json'), False
-    staging = open_staging(out, setup, restart=settings.restart)
+    staging = open_staging(out, source, setup, restart=settings.restart)
     _prepare(source, settings, staging, None, cluster)
   return read_json(out / 'dataset.json'), True
 
@@ -133,7 +133,7 @@ def _prepare_remote(source, settings, cluster):
     is_new = settings.restart or 'dataset.json' not in place.sizes()
     if is_new:
       print(f'Staging in {out}.', file=sys.stderr)
-      staging = open_staging(out, setup, restart=settings.restart)
+      staging = open_staging(out, source, setup, restart=settings.restart)
       target.begin(restart=settings.restart)
       local = dataclasses.replace(settings, out=str(out))
       _prepare(source, local, staging, target, cluster)

@@ -15,6 +15,8 @@ from dataset_writer import file_digest, remove_dataset
 from labels_and_splits import InputError
 from staging import Staging, output_errors, read_json
 
+# At the end of the names of options that are digests of files.
+_DIGESTS = '_sha256'
 _RESTART = 'add --restart to throw it away and start again'
 
 
@@ -83,7 +85,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
   if manifest is None:
     raise InputError(f'{out / "dataset.json"} is damaged; {_RESTART}')
   for key in ('name', 'options'):
-    _check_same(out, key, manifest[key], setup[key])
+    _check_same(out, key, manifest[key], setup[key], source)
   check_same_inputs(out, manifest['inputs'], source)
   if any(video.mtime_ns > finished_ns for video in source.videos):
     digests = {
@@ -96,11 +98,12 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
       )
 
 
-def open_staging(out, setup, *, restart):
+def open_staging(out, source, setup, *, restart):
   """Finds or begins the staging directory; never touches foreign files.
 
   Args:
     out: pathlib.Path of the output directory.
+    source: Source.
     setup: dict with 'name', 'options' and 'created_with'.
     restart: whether to throw away what is there.
 
@@ -127,7 +130,7 @@ def open_staging(out, setup, *, restart):
     staging.start(setup)
   else:
     for key in ('name', 'options', 'created_with'):
-      _check_same(out, key, old[key], setup[key])
+      _check_same(out, key, old[key], setup[key], source)
   staging.remove_leftovers()
   return staging
 
@@ -168,12 +171,12 @@ def digest_or_empty(folder, video):
     return ''
 
 
-def _check_same(out, key, old, new):
+def _check_same(out, key, old, new, source):
   if old == new:
     return
   if isinstance(old, dict):
     changed = ', '.join(
-      f'{name} {old.get(name)!r} -> {new.get(name)!r}'
+      _change(name, old.get(name), new.get(name), source.file_of_digest)
       for name in sorted(old.keys() | new.keys())
       if old.get(name) != new.get(name)
     )
@@ -183,6 +186,22 @@ def _check_same(out, key, old, new):
     f'{out} was begun with other settings, {key}: {changed}; use the same '
     f'as before, or {_RESTART}'
   )
+
+
+def _change(name, old, new, file_of_digest):
+  """Says what is new about an option, of a digest by the name of its file."""
+  if not name.endswith(_DIGESTS):
+    return f'{name} {old!r} -> {new!r}'
+  before, now = (
+    [value] if isinstance(value, str) else value or [] for value in (old, new)
+  )
+  if len(before) != len(now):
+    kind = name.removesuffix(_DIGESTS)
+    return f'files of {kind}: {len(before)} then, {len(now)} now'
+  files = [file_of_digest[digest] for digest in now if digest not in before]
+  if not files:
+    return 'the same lists in another order'
+  return ', '.join(f'{file} has changed' for file in files)
 
 
 def _digest_of(lines):

@@ -25,6 +25,8 @@ class Source:
       and that are not there. None where there is no list.
     expected: dict of numbers that are known of this data set, 'train', 'val'
       and 'classes', or None.
+    file_of_digest: dict from each digest in `options` to the path of the list or
+      table that it is of, for messages.
     listed_seconds: dict from path to float, how long a list says that a file
       is.
   """
@@ -40,6 +42,7 @@ class Source:
   warnings: list = dataclasses.field(default_factory=list)
   missing: list | None = None
   expected: dict | None = None
+  file_of_digest: dict = dataclasses.field(default_factory=dict)
   listed_seconds: dict = dataclasses.field(default_factory=dict)
 
   @property

@@ -232,6 +232,9 @@ def test_lists_are_read_from_folders_and_archives_alike(tmp_path, suffix):
   assert archives.read_texts(tmp_path / 'out') == {'a.txt': 'one\n'}
   with pytest.raises(InputError, match='neither a folder nor'):
     archives.read_texts(tmp_path / 'absent')
+  with pytest.raises(InputError, match='one list, and all are needed') as error:
+    archives.read_texts(tmp_path / 'out' / 'd' / 'a.txt')
+  assert str(error.value).endswith(f'folder, {tmp_path}/out/d')
 
 
 def test_without_the_library_the_command_to_run_is_said(tmp_path):

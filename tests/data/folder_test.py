@@ -575,6 +575,26 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   assert sum(s['videos'] for s in _manifest(out)['splits'].values()) == 11
 
 
+def test_changed_labels_and_lists_are_named(videos, tmp_path, capsys):
+  labels, out = videos / 'labels.csv', tmp_path / 'o'
+  labels.write_text('path,what\ncup/01.mkv,cup\n')
+  files = [tmp_path / 'train.txt', tmp_path / 'val.txt']
+  for file, name in zip(files, ('cup/01.mkv', 'dog/02.avi'), strict=True):
+    file.write_text(name)
+  lists = [f'--train-list={files[0]}', f'--val-list={files[1]}']
+  assert _prepare(videos, out, *lists) == 0
+  labels.write_text('path,what\ncup/01.mkv,mug\n')
+  files[1].write_text('dog/05.mkv')
+  assert _prepare(videos, out, *lists) == 2
+  message = _error(capsys)
+  assert f'options: {labels} has changed, {files[1]} has changed; ' in message
+  labels.unlink()
+  assert _prepare(videos, out) == 2
+  message = _error(capsys)
+  assert 'files of labels: 1 then, 0 now' in message
+  assert 'files of lists: 2 then, 0 now' in message
+
+
 def test_a_second_run_on_the_same_output_is_refused(
   class_folder, tmp_path, capsys
 ):

@@ -177,6 +177,29 @@ def test_a_file_by_two_names_is_one_video(videos, tmp_path):
   ]
 
 
+def test_a_video_that_is_listed_twice_is_skipped_with_the_label_that_differs(
+  videos, tmp_path
+):
+  text = 'path,label,label_how\na.mp4,x,left\na.mp4,y,left\na.mp4,x,\n'
+  file = _write(tmp_path / 'l.csv', f'{text}a.mp4,x,left\n')
+  source = list_source.read_list(file, root=videos)
+  assert source.labels == {'label': {'a.mp4': 'x'}, 'how': {'a.mp4': 'left'}}
+  already = f'already in {file}, line 2'
+  assert [entry['reason'] for entry in source.skipped] == [
+    f"{already}, with another label: 'x' there, 'y' here",
+    f"{already}, with another label_how: 'left' there, '' here",
+    already,
+  ]
+
+
+def test_a_list_that_has_changed_is_named(videos, tmp_path, capsys):
+  file = _write(tmp_path / 'l.csv', 'path\na.mp4\n')
+  assert _prepare(file, tmp_path / 'o', '--root', videos) == 0
+  _write(file, 'path,label\na.mp4,x\n')
+  assert _prepare(file, tmp_path / 'o', '--root', videos) == 2
+  assert f'options: {file} has changed; use' in capsys.readouterr().err
+
+
 def test_the_folder_of_the_list_is_the_root_and_segments_share_a_side(
   videos, tmp_path
 ):
