@@ -1,5 +1,6 @@
 """The commands of prepare.py that know a data set by its lists."""
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -18,6 +19,8 @@ from labels_and_splits import InputError
 from list_source import read_list
 from remote import is_remote
 from staging import read_json
+
+_HIGHEST_RATE_HZ = 1000
 
 
 def add_definitions(commands):
@@ -190,10 +193,10 @@ def _add_tfds(commands):
   )
   parser.add_argument(
     '--frame-rate',
-    type=int_from(1, 1000),
+    type=_frame_rate,
     default=25,
     metavar='HZ',
-    help='of the stored frames, which TFDS does not tell (25)',
+    help='of the stored frames, such as 12.5, which TFDS does not tell (25)',
   )
   parser.add_argument(
     '--extract-to',
@@ -202,6 +205,19 @@ def _add_tfds(commands):
   )
   add_val_percent(parser, 'where it has one split only: ')
   add_common(parser)
+
+
+def _frame_rate(text):
+  """Reads a frame rate, for argparse: int or float in [1, 1000]."""
+  try:
+    rate = float(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r} is no number') from None
+  if not 1 <= rate <= _HIGHEST_RATE_HZ:
+    raise argparse.ArgumentTypeError(
+      f'{text} is not in [1, {_HIGHEST_RATE_HZ}]'
+    )
+  return int(rate) if rate.is_integer() else rate
 
 
 def _run_tfds(options):

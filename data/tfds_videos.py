@@ -8,6 +8,7 @@ import fractions
 import json
 import os
 import pathlib
+import re
 
 import av
 import numpy as np
@@ -20,6 +21,8 @@ from staging import output_errors, read_json, write_json
 LIST_FILE = 'list.jsonl'
 SKIPPED_FILE = 'skipped.json'
 _MARK = '.tfds.json'
+# How configs name a data set of TFDS.
+_PREFIX = 'tfds:'
 # What each split is called, the first that is there being taken.
 _SPLITS = {'train': ('train',), 'val': ('validation', 'val', 'test')}
 
@@ -32,7 +35,8 @@ def write_tfds_videos(
   Nothing is downloaded. A run that was stopped goes on.
 
   Args:
-    name: what `tfds.builder` takes, such as 'ucf101/ucf101_1:2.0.0'.
+    name: what `tfds.builder` takes, such as 'ucf101/ucf101_1:2.0.0'; with or
+      without 'tfds:' in front.
     folder: path of a new folder, or of one that this function was given
       before with the same arguments; afterwards with LIST_FILE in it, in which
       rows have a split if the data set has both, and SKIPPED_FILE, a list of
@@ -42,7 +46,8 @@ def write_tfds_videos(
       encoded file, bytes; None for the only tfds.features.Video.
     label: the feature with the class, text or a number, as 'meta/label' where
       it is inside of another; None for the only ClassLabel, if any.
-    frame_rate_hz: of the stored frames, which TFDS does not tell.
+    frame_rate_hz: int or float, of the stored frames, which TFDS does not
+      tell.
 
   Returns:
     str, the name and version of the data set.
@@ -51,6 +56,7 @@ def write_tfds_videos(
     InputError: if there is no such data set, or no video in it.
     OutputError: if the folder cannot be written.
   """
+  name = name.removeprefix(_PREFIX)
   builder = _builder(name, data_dir)
   features = builder.info.features
   video = video or _only(features, tfds.features.Video, name, '--video')
@@ -90,8 +96,10 @@ def _builder(name, data_dir):
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except Exception as error:  # TFDS raises whatever it comes across
-    reason = str(error).strip().split('\n')[0]
-    raise InputError(f'tfds {name} cannot be opened: {reason}') from error
+    reason = str(error).strip().split('\n')[0].rstrip('.')
+    raise InputError(
+      f'tfds {name} cannot be opened: {reason}{_others(name, data_dir)}'
+    ) from error
   if not builder.info.splits:
     where = f', data_dir={data_dir!r}' if data_dir else ''
     raise InputError(
@@ -101,6 +109,23 @@ def _builder(name, data_dir):
       'download_and_prepare()"'
     )
   return builder
+
+
+def _others(name, data_dir):
+  """Says which configs and versions of a data set are prepared, if any."""
+  base = re.match(r'\w+', name)
+  if base is None:
+    return ''
+  folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
+  found = [
+    path.parent.relative_to(folder)
+    for depth in ('*', '*/*')
+    for path in sorted((folder / base[0]).glob(f'{depth}/dataset_info.json'))
+  ]
+  if not found:
+    return ''
+  names = ', '.join(f'{path.parent}:{path.name}' for path in found)
+  return f'; in {folder} there is {names}'
 
 
 def _only(features, kind, name, option):

@@ -204,6 +204,24 @@ def test_the_frame_rate_and_the_features_are_options(data_dir, tmp_path):
   assert _prepare(data_dir, tmp_path / 'p', folder) == 2
 
 
+def test_a_frame_rate_may_be_no_whole_number(data_dir, tmp_path):
+  options = ('--label=speed', '--frame-rate=12.5')
+  out = tmp_path / 'o'
+  assert _prepare(data_dir, out, *options, name='tfds:small_videos') == 0
+  found = {name: len(f) for name, f in _videos(out, 'train')}
+  assert found == {'0': 8, '1': 10, '2': 12}
+
+
+@pytest.mark.parametrize(
+  'rate, message',
+  [('fast', "'fast' is no number"), ('nan', 'nan is not in [1, 1000]')],
+)
+def test_a_frame_rate_that_is_none_is_said(rate, message, tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    _prepare(tmp_path, tmp_path / 'o', f'--frame-rate={rate}')
+  assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_encoded_files_are_taken_as_they_are(data_dir, tmp_path):
   assert _prepare(data_dir, tmp_path / 'o', '--video=file') == 0
   assert [len(f) for _, f in _videos(tmp_path / 'o', 'train')] == [7, 7, 7]
@@ -215,6 +233,9 @@ def test_encoded_files_are_taken_as_they_are(data_dir, tmp_path):
     ('small_videos', ('--video=sound',), "no feature 'sound', only"),
     ('small_videos', ('--video=way',), 'not uint8 [T, H, W, 3]'),
     ('no_such_set', (), 'cannot be opened'),
+    ('small_videos:9.9.9', (), 'there is small_videos:1.0.0'),
+    ('tfds:small_videos/x', (), 'there is small_videos:1.0.0'),
+    ('../sets', (), 'tfds ../sets cannot be opened'),
     ('ucf101/ucf101_1', (), 'download_and_prepare()'),
   ],
 )
