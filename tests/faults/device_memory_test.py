@@ -1,32 +1,29 @@
-"""A device has too little memory for a run: one line, and no second try."""
+"""A device has too little memory for a program: one line, no second try."""
 
 import jax
-import processes
+import jax.numpy as jnp
 import pytest
-import tiny_run
 
-from vie_jax import device_memory
-
-REFUSED = 2
-# A bank of 36 videos, and 400 GB for each thousand of its rows.
-TOO_MUCH = {'model__embedding_size': 100_000_000, 'num_devices': 0}
+from vie_jax import device_memory, run_errors
+from vie_jax.processes import exit_codes
 
 
-@pytest.mark.parametrize('num_processes', [1, 2])
-def test_what_no_device_can_hold_is_refused_in_one_line(
-  demo_dataset, tmp_path, num_processes
-):
-  command = tiny_run.command(tmp_path / 'run', demo_dataset, **TOO_MUCH)
-  run = processes.Processes(
-    [command] * num_processes, tmp_path / 'said', num_devices=1
-  )
-  ended = run.wait()
-  assert [process.code for process in ended] == [REFUSED] * num_processes
-  logs = '\n'.join(process.log for process in ended)
-  assert 'A device has too little memory: Out of memory' in logs
-  assert 'Smaller batches need less (config.batch_size' in logs
-  assert 'Traceback' not in logs
-  assert 'mistake in the code' not in logs
+@pytest.fixture(scope='module')
+def error():
+  """What XLA raises for an array of 4 TB."""
+  with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+    jax.block_until_ready(jax.jit(lambda: jnp.zeros(10**12))())
+  return caught.value
+
+
+def test_what_no_device_can_hold_ends_a_run_in_one_line(error, caplog):
+  with pytest.raises(SystemExit) as end:
+    run_errors.leave(error, '/the/workdir')
+  assert end.value.code == exit_codes.REFUSED
+  (message,) = caplog.messages
+  assert message.startswith('A device has too little memory: Out of memory')
+  assert 'Smaller batches need less (config.batch_size' in message
+  assert '\n' not in message
 
 
 @pytest.mark.parametrize(
