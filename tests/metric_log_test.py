@@ -55,6 +55,33 @@ def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path, length):
     json.loads(line)
 
 
+@pytest.mark.parametrize(
+  'line',
+  [
+    '{"step": "x"}',
+    '{"step": null}',
+    '{"step": true}',
+    '{"step": 1.0}',
+    '{"step": NaN}',
+    '{"step": [1]}',
+    '{"step": -1}',
+    '{"step": 2147483648}',
+    '{"loss": 0.5}',
+    '1',
+  ],
+)
+def test_a_line_without_a_step_is_left_out_and_dropped(tmp_path, line):
+  write(tmp_path, [1])
+  path = tmp_path / metric_log.FILE_NAME
+  path.write_text(path.read_text() + line + '\n')
+  assert steps_of(tmp_path) == [1]
+  write(tmp_path, [2], from_step=1)
+  assert [json.loads(line) for line in path.read_text().splitlines()] == [
+    {'step': 1, 'loss': 0.5},
+    {'step': 2, 'loss': 1.0},
+  ]
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_a_figure_that_is_not_finite_becomes_null(tmp_path, value):
   writer = metric_log.JsonLinesWriter(tmp_path, from_step=None)

@@ -30,6 +30,8 @@ FILE_NAME = 'metrics.jsonl'
 NO_ROOM = 'there is no room for the figures of the steps before it'
 # TensorBoard's files are not begun anew with less room than this.
 _ENOUGH_BYTES = 2**20
+# Steps are counted in int32 and are below this, see `train_state`.
+_MOST_STEPS = 2**31
 # Calls of `write_scalars` that are kept for TensorBoard.
 _MOST_CALLS = 10_000
 # That TensorFlow tells of in words only.
@@ -46,7 +48,8 @@ _DISK_ERRORS = (
 def read(workdir: str | pathlib.Path) -> Iterator[dict]:
   """Yields {'step': int, name: float, ...} for each line of a run's log.
 
-  A last line that a kill cut short is left out.
+  Left out is a last line that a kill cut short, and every other one that is
+  no record of a step.
   """
   path = pathlib.Path(workdir) / FILE_NAME
   if not path.exists():
@@ -57,8 +60,12 @@ def read(workdir: str | pathlib.Path) -> Iterator[dict]:
         record = json_text.loads(line)
       except ValueError:
         continue
-      if isinstance(record, dict) and 'step' in record:
+      if isinstance(record, dict) and _is_step(record.get('step')):
         yield record
+
+
+def _is_step(value):
+  return type(value) is int and 0 <= value < _MOST_STEPS
 
 
 def curve(
