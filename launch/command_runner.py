@@ -10,7 +10,10 @@ import training_command
 
 
 class CommandError(training_command.LaunchError):
-  """A program failed; what it said last, and its exit code.
+  """A program failed; what it said, and its exit code.
+
+  Of that, the last line that begins with ERROR, behind which gcloud has advice
+  of several lines; else the last one.
 
   Attributes:
     output: all that it said, both streams.
@@ -18,7 +21,8 @@ class CommandError(training_command.LaunchError):
 
   def __init__(self, words: Sequence[str], code: int, output: str):
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    reason = lines[-1] if lines else 'no output'
+    errors = [line for line in lines if line.startswith('ERROR:')]
+    reason = (errors or lines or ['no output'])[-1]
     shown = shlex.join(words[:4])
     super().__init__(f'{shown} ... failed with exit code {code}: {reason}')
     self.output = output

@@ -1,6 +1,7 @@
 """A training on a Cloud TPU, from asking for the TPU to giving it back."""
 
 import argparse
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,6 +23,12 @@ ATTEMPTS = 3
 # Questions in a row that need not be answered.
 PATIENCE = 10
 LAST_LINES = 30
+# What gcloud says if waiting does not help: no project, no account, no right.
+_NOT_SET_UP = re.compile(
+  r'required property \[|active account selected|valid credentials'
+  r'|invalid_grant|reauthentication|UNAUTHENTICATED|PERMISSION_DENIED',
+  re.IGNORECASE,
+)
 
 
 class _PreemptedError(Exception):
@@ -79,6 +86,27 @@ def request(options: argparse.Namespace) -> queued_resource.Request:
   )
 
 
+def _is_not_set_up(error):
+  return _NOT_SET_UP.search(error.output) is not None
+
+
+def _nothing_asked_for(error):
+  """What gcloud refused, and how it is set up."""
+  words = str(error).rstrip('.')
+  return training_command.LaunchError(
+    f'{words}. This command has asked for no TPU. Log in by "gcloud auth '
+    'login", name the project by "gcloud config set project PROJECT" or '
+    '--project, and run it again.'
+  )
+
+
+def _tell(error, told):
+  """Shows a refusal at once, but each wording only once."""
+  if str(error) not in told:
+    told.add(str(error))
+    command_runner.complain(error)
+
+
 class Launch:
   """Trains on a Cloud TPU.
 
@@ -101,6 +129,8 @@ class Launch:
     self._training = training
     self._runner = runner
     self._resource = queued_resource.QueuedResource(request(options), runner)
+    # Whether there was ever a TPU or a request for one, which may cost.
+    self._was_seen = False
     self._was_active = False
     self._commit = commit_of(options.commit)
     self._archive = ARCHIVES / f'vie_jax-{self._commit}.tar.gz'
@@ -152,18 +182,39 @@ class Launch:
     time.sleep(self._options.poll_seconds)
 
   def _state(self):
-    """State of the queued resource, however often one has to ask."""
-    failures = 0
+    """State of the queued resource, however often one has to ask.
+
+    Raises:
+      training_command.LaunchError: if gcloud does not answer: soon, while
+        nothing is there that is waited for, at once if it is not set up.
+    """
+    failures, told = 0, set()
     while True:
       try:
-        return self._resource.state()
+        state = self._resource.state()
       except command_runner.CommandError as error:
         failures += 1
-        if failures == PATIENCE:
-          raise training_command.TryAgainError(
-            f'{error}. {self._what_now()}'
-          ) from error
+        self._bear_silence(error, failures)
+        _tell(error, told)
         self._wait()
+      else:
+        self._was_seen |= state != queued_resource.NONE
+        return state
+
+  def _bear_silence(self, error, failures):
+    """Takes it that the question for the state fails, for a while.
+
+    Raises:
+      training_command.LaunchError: if that was not for a while.
+    """
+    if not self._was_seen and (failures == ATTEMPTS or _is_not_set_up(error)):
+      raise _nothing_asked_for(error) from error
+    if failures == PATIENCE:
+      raise self._given_up(error) from error
+
+  def _given_up(self, error):
+    words = str(error).rstrip('.')
+    return training_command.TryAgainError(f'{words}. {self._what_now()}')
 
   def _make_active(self):
     """Asks for a TPU, unless it is there, and waits until it is.
@@ -174,7 +225,7 @@ class Launch:
     """
     shown = ''
     was_waiting = False
-    failures = 0
+    failures, told = 0, set()
     while True:
       state = self._state()
       if state != shown:
@@ -190,7 +241,7 @@ class Launch:
         self._ask_again(state)
       except command_runner.CommandError as error:
         failures += 1
-        self._bear(error, state, failures)
+        self._bear(error, state, failures, told)
         self._wait()
         continue
       if state not in queued_resource.ENDED:
@@ -203,8 +254,9 @@ class Launch:
       self._resource.delete()
     elif state == queued_resource.NONE:
       self._resource.create()
+      self._was_seen = True
 
-  def _bear(self, error, state, failures):
+  def _bear(self, error, state, failures, told):
     """Takes it that the cloud refuses, for a while: nobody may be watching.
 
     Raises:
@@ -212,12 +264,12 @@ class Launch:
         first request is refused.
     """
     if not self._was_active and state == queued_resource.NONE:
-      raise error
+      if self._was_seen or not _is_not_set_up(error):
+        raise error
+      raise _nothing_asked_for(error) from error
     if failures == PATIENCE:
-      raise training_command.TryAgainError(
-        f'{error}. {self._what_now()}'
-      ) from error
-    command_runner.complain(error)
+      raise self._given_up(error) from error
+    _tell(error, told)
 
   def _refuse(self, state):
     """A request that has ended before it was active."""
@@ -265,6 +317,7 @@ class Launch:
     Raises:
       _PreemptedError: if the reason is that the TPU is gone.
     """
+    told = set()
     for attempt in range(1, ATTEMPTS + 1):
       try:
         step()
@@ -272,10 +325,8 @@ class Launch:
       except command_runner.CommandError as error:
         self._check_active()
         if attempt == ATTEMPTS:
-          raise training_command.TryAgainError(
-            f'{error}. {self._what_now()}'
-          ) from error
-        command_runner.complain(error)
+          raise self._given_up(error) from error
+        _tell(error, told)
         self._wait()
 
   def _check_active(self):
@@ -305,7 +356,7 @@ class Launch:
     Raises:
       _PreemptedError: if the TPU is taken away.
     """
-    failures = 0
+    failures, told = 0, set()
     while True:
       self._wait()
       self._check_active()
@@ -314,12 +365,13 @@ class Launch:
       except command_runner.CommandError as error:
         failures += 1
         if failures < PATIENCE:
+          _tell(error, told)
           continue
         raise training_command.TryAgainError(
           f'A worker does not answer, {failures} times in a row: {error}. '
           f'{self._what_now()}'
         ) from error
-      failures = 0
+      failures, told = 0, set()
       if states and None not in states:
         return training_command.exit_code_of(states)
 

@@ -414,19 +414,92 @@ def test_credentials_that_are_not_found_are_no_tpu_that_is_gone(
   assert 'create' not in verbs(stand_ins)
 
 
-def test_gcloud_fails_for_a_while(cloud, stand_ins):
-  down = {'err': 'ERROR: Unable to reach the server\n', 'code': 1}
+DOWN = {'err': 'ERROR: Unable to reach the server\n', 'code': 1}
+
+
+def test_gcloud_fails_for_a_while(cloud, stand_ins, capsys):
+  slow = {'err': 'ERROR: Deadline exceeded\n', 'code': 1}
   code = cloud(
-    answers={STATE: [down, down, *states('ACTIVE')], WORKERS: [DONE]}
+    answers={
+      STATE: [DOWN, DOWN, *states('ACTIVE'), *[DOWN] * 4, slow, slow]
+      + states('ACTIVE'),
+      WORKERS: [DONE],
+    }
   )
   assert code == 0
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.rpartition(': ')[2] for line in lines] == [
+    'Unable to reach the server',
+    'Unable to reach the server',
+    'Deadline exceeded',
+  ]
 
 
-def test_gcloud_fails_for_good(cloud, stand_ins, capsys):
-  down = {'err': 'ERROR: not logged in\n', 'code': 1}
-  assert cloud(answers={STATE: [down]}) == 75
-  assert 'not logged in' in capsys.readouterr().err
-  assert len(stand_ins.calls) == tpu_launch.PATIENCE
+@pytest.mark.parametrize('seen', ['ACTIVE', 'ACCEPTED'])
+def test_gcloud_fails_for_good_in_the_middle(cloud, stand_ins, capsys, seen):
+  assert cloud(answers={STATE: [*states(seen), DOWN]}) == 75
+  error = capsys.readouterr().err
+  assert 'Unable to reach the server. The same command goes on' in error
+  asked = [call for call in stand_ins.calls if STATE in call]
+  assert len(asked) == 1 + tpu_launch.PATIENCE
+
+
+def test_gcloud_fails_for_good_after_the_request(cloud, stand_ins, capsys):
+  assert cloud(answers={STATE: [*states(None), DOWN]}) == 75
+  assert 'costs until it is deleted' in capsys.readouterr().err
+
+
+def test_gcloud_never_answers(cloud, stand_ins, capsys):
+  assert cloud(answers={STATE: [DOWN]}) == 2
+  shown, end = capsys.readouterr().err.splitlines()
+  assert shown.endswith('ERROR: Unable to reach the server')
+  assert 'ERROR: Unable to reach the server. This command has asked' in end
+  assert 'costs' not in end
+  assert len(stand_ins.calls) == tpu_launch.ATTEMPTS
+
+
+NO_PROJECT = (
+  'ERROR: (gcloud.compute.tpus.queued-resources.describe) The required '
+  'property [project] is not currently set.\n'
+  'You may set it for your current workspace by running:\n\n'
+  '  $ gcloud config set project VALUE\n\n'
+  'or it can be set by the environment variable [CLOUDSDK_CORE_PROJECT]\n'
+)
+NO_ACCOUNT = (
+  'ERROR: (gcloud.compute.tpus.queued-resources.describe) You do not '
+  'currently have an active account selected.\n'
+  'Please run:\n\n  $ gcloud auth login\n\nto obtain new credentials.\n'
+)
+
+
+@pytest.mark.parametrize(
+  'said, words',
+  [
+    (NO_PROJECT, 'property [project] is not currently set. This command'),
+    (NO_ACCOUNT, 'have an active account selected. This command'),
+    (
+      'ERROR: (gcloud) PERMISSION_DENIED: Cloud TPU API is disabled.\n',
+      'Cloud TPU API is disabled.',
+    ),
+  ],
+)
+@pytest.mark.parametrize('verb', ['describe', 'create'])
+def test_a_gcloud_that_is_not_set_up(
+  cloud, stand_ins, capsys, verb, said, words
+):
+  refused = [{'err': said, 'code': 1}]
+  answers = {
+    'describe': {STATE: refused},
+    'create': {STATE: states(None), ' create ': refused},
+  }
+  assert cloud(answers=answers[verb]) == 2
+  (error,) = capsys.readouterr().err.splitlines()
+  assert words in error
+  assert '"gcloud auth login"' in error
+  assert '"gcloud config set project PROJECT"' in error
+  assert 'costs' not in error
+  assert verb in stand_ins.calls[-1]
+  assert len(stand_ins.calls) == 1 + (verb == 'create')
 
 
 def test_a_state_that_nobody_knows(cloud, stand_ins, capsys):
