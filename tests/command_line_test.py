@@ -50,7 +50,10 @@ REFUSED = {
   'a fraction': (['--config.batch_size=1.5'], 'batch_size=1.5'),
   'nothing': (['--config.batch_size='], 'batch_size='),
   'many digits': (['--config.batch_size=' + '9' * 5000], 'batch_size=999'),
-  'too large': (['--config.seed=9223372036854775808'], 'less than 2**63'),
+  'too large': (
+    ['--config.seed=9223372036854775808'],
+    'at most 9223372036854775807',
+  ),
   'a truth': (['--config.batch_size=True'], 'batch_size=True'),
   'unknown': (['--config.nothing=1'], "no field 'nothing'"),
   'misspelt': (['--config.batchsize=1'], 'batch_size'),

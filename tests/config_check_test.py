@@ -220,6 +220,47 @@ def test_every_bound_and_choice_is_of_a_field_that_exists():
   assert checked <= known
 
 
+WHOLE_NUMBERS = [
+  field
+  for field, value in fields_of(default.get_config())
+  if type(value) is int
+]
+
+
+@pytest.mark.parametrize('field', WHOLE_NUMBERS)
+def test_a_whole_number_that_nothing_could_hold_is_refused(field):
+  config = default.get_config()
+  assign(config, field, 2**63)
+  assert f'config.{field} is {2**63}; it must be at most' in refusal(config)
+
+
+@pytest.mark.parametrize(
+  'field, most',
+  [
+    ('optimizer.warmup_steps', 2**31 - 1),
+    ('num_steps', 2**31 - 1),
+    ('batch_size', 2**20),
+    ('clip.num_eval_clips', 10_000),
+    ('model.width', 4096),
+  ],
+)
+def test_the_largest_whole_number_is_taken(field, most):
+  config = default.get_config()
+  assign(config, field, most)
+  config_check.check(config)
+  assign(config, field, most + 1)
+  assert f'is {most + 1}; it must be at most {most}' in refusal(config)
+
+
+@pytest.mark.parametrize('group', ['optimizer', 'linear_eval'])
+def test_drops_after_the_last_step_there_can_be_are_refused(group):
+  config = default.get_config()
+  config[group].drop_steps = (3, 2**31 - 2)
+  config_check.check(config)
+  config[group].drop_steps = (3, 2**31 - 1)
+  assert f'config.{group}.drop_steps is (3, 2147483647)' in refusal(config)
+
+
 def names_read(path):
   """Attributes and names of arguments in a source file."""
   for node in ast.walk(ast.parse(path.read_text())):

@@ -102,3 +102,16 @@ def test_unknown_names_are_refused():
     optimizer.schedule('linear', learning_rate=0.1, num_steps=1)
   with pytest.raises(ValueError, match='sgd'):
     optimizer.build('lion', lambda s: s, momentum=0.9, weight_decay=0.0)
+
+
+@pytest.mark.parametrize('kind', ['drops', 'cosine'])
+def test_the_largest_steps_are_numbers_that_jax_has(kind):
+  schedule = optimizer.schedule(
+    kind,
+    learning_rate=1.0,
+    num_steps=2**31 - 1,
+    drop_steps=(2**31 - 2,),
+    warmup_steps=2**31 - 1,
+  )
+  rate = jax.jit(schedule)(jnp.int32(2**30))
+  assert 0.2 < rate < 0.6

@@ -97,6 +97,48 @@ _NOT_NEGATIVE = (
   'supervised.weight_decay',
   'supervised.num_drops',
 )
+# Steps, and what is counted, are int32.
+_MOST = 2**31 - 1
+# Other bounds: far above what any run has had, and below what ends in overflow.
+_AT_MOST = {
+  'seed': 2**63 - 1,
+  'objective.product_bytes': 2**63 - 1,
+  'model.width': 4096,
+  'model.fast_width': 4096,
+  'model.alpha': 4096,
+  'model.embedding_size': 2**16,
+  'clip.num_frames': 10_000,
+  'clip.frame_step': 10_000,
+  'crop.size': 2**14,
+  'crop.short_side_min': 2**14,
+  'crop.short_side_max': 2**14,
+  'crop.eval_short_side': 2**14,
+  'instance_recognition.num_noise': 2**24,
+  'local_aggregation.num_clusterings': 1000,
+  'input.num_threads': 4096,
+  'input.prefetch_batches': 4096,
+  **dict.fromkeys(
+    (
+      'clip.num_eval_clips',
+      'finetune.num_eval_clips',
+      'supervised.num_eval_clips',
+    ),
+    10_000,
+  ),
+  **dict.fromkeys(
+    (
+      'batch_size',
+      'knn.batch_size',
+      'embed.batch_size',
+      *(
+        f'{group}.{name}'
+        for group in ('linear_eval', 'finetune', 'supervised')
+        for name in ('batch_size', 'eval_batch_size')
+      ),
+    ),
+    2**20,
+  ),
+}
 _SHARES = (
   'augmentation.flip_probability',
   'augmentation.grey_probability',
@@ -186,8 +228,10 @@ def _problems(config):
         f'{field} is {_value(config, field)}; it must be finite and not '
         'negative'
       )
-  if config.seed >= 2**63:
-    yield f'seed is {config.seed}; it must be less than 2**63'
+  for field in {**dict.fromkeys((*_AT_LEAST_ONE, *_NOT_NEGATIVE)), **_AT_MOST}:
+    value, most = _value(config, field), _AT_MOST.get(field, _MOST)
+    if isinstance(value, int) and value > most:
+      yield f'{field} is {value}; it must be at most {most}'
   for field in _SHARES:
     if not 0 <= _value(config, field) <= 1:
       yield f'{field} is {_value(config, field)}; it must lie in [0, 1]'
@@ -204,7 +248,7 @@ def _problems(config):
     if not all(_is_step(step) for step in _value(config, field)):
       yield (
         f'{field} is {_value(config, field)}; each must be a whole number of '
-        'steps, not negative'
+        f'steps, not negative and less than {_MOST}'
       )
   for group in ('finetune', 'supervised'):
     if config[group].drop_steps and config[group].schedule == 'plateau':
@@ -282,7 +326,8 @@ def _sources(config):
 
 
 def _is_step(value):
-  return isinstance(value, int) and value >= 0
+  # The rate drops at the step behind it, which is one, too.
+  return isinstance(value, int) and 0 <= value < _MOST
 
 
 def _is_share(value):
