@@ -49,11 +49,19 @@ def test_a_batch_that_does_not_split_evenly_is_refused(demo_dataset, field):
     assert parts.mesh.size == 4
 
 
-def test_devices_that_the_bank_does_not_split_over_are_refused(demo_dataset):
-  config = tiny_run.config(demo_dataset, num_devices=3, batch_size=15)
+@pytest.mark.parametrize('number, fitting', [(3, 2), (5, 4), (6, 4)])
+def test_devices_that_the_bank_does_not_split_over_are_refused_first(
+  demo_dataset, number, fitting
+):
+  """No batch size helps, and the first remedy that is named must."""
+  config = tiny_run.config(demo_dataset, num_devices=number)
   message = refusal(config)
-  assert '3 devices' in message
-  assert 'config.num_devices' in message
+  assert f'{number} devices' in message
+  assert f'set config.num_devices={fitting}.' in message
+  assert 'batch_size' not in message
+  config.num_devices = fitting
+  with experiment.open_experiment(config) as parts:
+    assert parts.mesh.size == fitting
 
 
 def test_a_batch_larger_than_the_data_set_is_refused(demo_dataset):

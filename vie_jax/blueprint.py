@@ -34,12 +34,16 @@ def clip_shape(
   return (config.clip.num_frames, config.crop.size, config.crop.size, 3)
 
 
-def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
+def make_mesh(
+  config: ml_collections.ConfigDict, *batch_sizes: str, has_rows: bool = False
+) -> Mesh:
   """The mesh of all devices in use.
 
   Args:
     config: `num_devices` says how many.
     *batch_sizes: fields of batch sizes, which must split evenly over them.
+    has_rows: whether rows must, too: those of a memory bank or a readout, see
+      `memory_bank.num_rows`.
 
   Raises:
     config_check.ConfigError: if one does not, or there are too few devices.
@@ -57,6 +61,9 @@ def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
       'processes use all that they have; 0 takes them.'
     )
   mesh = sharding.make_mesh(config.num_devices)
+  # First: no batch size helps against it.
+  if has_rows:
+    _check_rows(mesh)
   for field in batch_sizes:
     size = operator.attrgetter(field)(config)
     if size % mesh.size:
@@ -68,19 +75,21 @@ def make_mesh(config: ml_collections.ConfigDict, *batch_sizes: str) -> Mesh:
   return mesh
 
 
-def check_rows(mesh: Mesh) -> None:
-  """Refuses a number of devices that rows do not split over.
-
-  Rows are those of a memory bank or a readout, see `memory_bank.num_rows`.
-
-  Raises:
-    config_check.ConfigError: with the remedy.
-  """
-  if memory_bank.ROW_MULTIPLE % mesh.size:
-    raise config_check.ConfigError(
-      f'{mesh.size} devices are in use, and rows of memory banks and '
-      'readouts split evenly over 1, 2, 4 ... 1024 of them only; set config.num_devices.'
-    )
+def _check_rows(mesh):
+  """Refuses a number of devices that rows do not split over."""
+  most = memory_bank.ROW_MULTIPLE
+  if most % mesh.size == 0:
+    return
+  number = min(most, 2 ** (mesh.size.bit_length() - 1))
+  remedy = (
+    f'set config.num_devices={number}'
+    if jax.process_count() == 1
+    else 'start another number of processes'
+  )
+  raise config_check.ConfigError(
+    f'{mesh.size} devices are in use, and rows of memory banks and readouts '
+    f'split evenly over 1, 2, 4 ... {most} of them only; {remedy}.'
+  )
 
 
 def method_of(

@@ -99,8 +99,7 @@ def open_experiment(
   """
   config_check.check(config)
   trained = (batch_size,) if trains else ()
-  mesh = blueprint.make_mesh(config, *trained, eval_batch_size)
-  blueprint.check_rows(mesh)
+  mesh = blueprint.make_mesh(config, *trained, eval_batch_size, has_rows=True)
   with contextlib.ExitStack() as stack:
     stores = {
       split: stack.enter_context(

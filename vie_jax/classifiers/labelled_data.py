@@ -199,9 +199,11 @@ def open_images(
   """
   config_check.check(config)
   mesh = blueprint.make_mesh(
-    config, f'{group}.batch_size', f'{group}.eval_batch_size'
+    config,
+    f'{group}.batch_size',
+    f'{group}.eval_batch_size',
+    has_rows=True,
   )
-  blueprint.check_rows(mesh)
   settings = config[group]
   name = os.path.expanduser(name)
   with contextlib.ExitStack() as stack:
