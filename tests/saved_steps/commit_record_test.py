@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from vie_jax import checkpoint, sharding
-from vie_jax.saved_steps import commit_record
+from vie_jax.saved_steps import commit_record, step_folders
 from vie_jax.saved_steps.commit_record import DamagedError, Leaf
 
 
@@ -113,6 +113,17 @@ def test_files_outside_of_the_step_are_not_looked_at(step, name):
   rewrite(step, lambda content: content['files'].update({name: [1, None]}))
   with pytest.raises(DamagedError, match='outside of the step'):
     commit_record.check_files(step, commit_record.read(step), ['model', '..'])
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(step, make):
+  (step / commit_record.FILE).unlink()
+  make(step / commit_record.FILE)
+  with pytest.raises(DamagedError, match='is no regular file'):
+    commit_record.read(step)
+  (step / 'record').mkdir()
+  make(step / 'record' / 'metadata')
+  assert step_folders.old_version(step) is None
 
 
 def test_another_version_is_told_from_damage(step):

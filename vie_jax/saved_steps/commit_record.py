@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -141,8 +142,11 @@ def read(folder: pathlib.Path) -> CommitRecord:
   """
   try:
     path = folder / FILE
-    size = path.stat().st_size
-    text = path.read_text('utf-8') if size <= _LARGEST_RECORD else None
+    status = path.stat()
+    # A pipe would be waited for.
+    is_file = stat.S_ISREG(status.st_mode)
+    is_readable = is_file and status.st_size <= _LARGEST_RECORD
+    text = path.read_text('utf-8') if is_readable else None
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
@@ -151,6 +155,8 @@ def read(folder: pathlib.Path) -> CommitRecord:
     raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
   except UnicodeDecodeError:
     raise DamagedError(f'{FILE} is not JSON') from None
+  if not is_file:
+    raise DamagedError(f'{FILE} is no regular file')
   if text is None:
     raise DamagedError(f'{FILE} is larger than {_LARGEST_RECORD} bytes')
   try:

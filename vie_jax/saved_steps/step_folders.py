@@ -145,8 +145,10 @@ def is_step(folder: pathlib.Path) -> bool:
 
 def old_version(folder: pathlib.Path) -> int | None:
   """The format version of a step from before there were commit records."""
+  path = folder / 'record' / 'metadata'
   try:
-    record = json.loads((folder / 'record' / 'metadata').read_text('utf-8'))
+    # A pipe would be waited for.
+    record = json.loads(path.read_text('utf-8')) if path.is_file() else None
     return int(record['format_version'])
   except (OSError, ValueError, TypeError, KeyError, RecursionError):
     return None
