@@ -86,6 +86,11 @@ def test_a_mistake_of_the_code_is_left_to_python(caplog):
       'access',
     ),
     (
+      IsADirectoryError(errno.EISDIR, 'Is a directory', '/a/metrics.jsonl'),
+      '/a/metrics.jsonl cannot be used: Is a directory.',
+      'move the folder away',
+    ),
+    (
       OSError(errno.EMFILE, 'Too many open files', '/a/file'),
       '/a/file cannot be used: Too many open files.',
       'ulimit -n',

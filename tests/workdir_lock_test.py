@@ -205,6 +205,27 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     pass
 
 
+@pytest.mark.parametrize('kind', ['file', 'dangling symlink', 'lock folder'])
+def test_what_is_in_the_way_is_named_with_what_to_do(tmp_path, kind):
+  path = named = tmp_path / 'W'
+  if kind == 'file':
+    path.write_text('in the way')
+  elif kind == 'dangling symlink':
+    path.symlink_to(tmp_path / 'nowhere')
+  else:
+    named = path / '.lock'
+    named.mkdir(parents=True)
+  with (
+    pytest.raises(workdir_lock.WorkdirLockedError) as error,
+    workdir_lock.hold(path),
+  ):
+    pass
+  message = str(error.value)
+  assert message.startswith(f'{named} cannot be written to: ')
+  assert 'move' in message
+  assert os.path.lexists(named)
+
+
 def test_a_full_disk_is_no_refusal(tmp_path):
   """It may have room at the next try; a refusal would be the last."""
   with fault_runs.small_disk(tmp_path / 'disk', '64k') as folder:
@@ -226,14 +247,15 @@ def test_a_run_s_folder_that_is_read_only_now_may_pass(tmp_path):
     steps.mkdir(parents=True)
     (failing.folder / 'new').mkdir()
     failing.fail()
+    for folder in ('W', 'W/knn_eval/demo'):
+      with (
+        pytest.raises(OSError, match='Read-only') as error,
+        workdir_lock.hold(failing.folder / folder),
+      ):
+        pass
+      assert error.value.filename == str(failing.folder / folder)
     with (
-      pytest.raises(OSError, match='Read-only') as error,
-      workdir_lock.hold(failing.folder / 'W'),
-    ):
-      pass
-    assert error.value.filename == str(failing.folder / 'W')
-    with (
-      pytest.raises(workdir_lock.WorkdirLockedError, match='Read-only'),
+      pytest.raises(workdir_lock.WorkdirLockedError, match='mounted for'),
       workdir_lock.hold(failing.folder / 'new'),
     ):
       pass

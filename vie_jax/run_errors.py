@@ -46,6 +46,7 @@ _PASSING = (errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.ESTALE)
 # What the system does not let this process do -> what helps.
 _REFUSED = {
   errno.EACCES: 'Give the user of the run access to it, and run again.',
+  errno.EISDIR: 'A file is to be there: move the folder away, and run again.',
   errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
   errno.ENFILE: 'The whole machine has too many open files; run again.',
 }

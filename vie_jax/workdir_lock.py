@@ -36,6 +36,14 @@ _BEAT = 2.0
 _WATCH = 4.5
 _POLL = 0.1
 _MOST_BYTES = 4096
+# What stands in the way of a folder, or of its lock -> what helps.
+_REMEDIES = {
+  errno.EEXIST: 'It is no folder: move it away, or use another --workdir.',
+  errno.ENOTDIR: 'A file stands where a folder is to be: use another --workdir.',
+  errno.EISDIR: 'A file is to be there: move the folder away, and run again.',
+  errno.EACCES: 'Give the user of the run access, or use another --workdir.',
+  errno.EROFS: 'Have it mounted for writing, or use another --workdir.',
+}
 _NOBODY = {'host': 'an unknown host', 'pid': '(unknown)'}
 
 
@@ -61,8 +69,8 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   Raises:
     WorkdirLockedError: naming the process that writes to it, within five
       seconds; or if the folder cannot be made or written to.
-    OSError: if only room is missing there, or what was a run's workdir is
-      read-only now.
+    OSError: if only room is missing there, or what was a run's workdir, or a
+      folder of an evaluation in it, is read-only now.
   """
   folder = pathlib.Path(folder)
   lock, problem, passing = None, '', 0
@@ -74,7 +82,7 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
     except WorkdirLockedError as error:
       problem = str(error)
     except OSError as error:
-      problem = f'{folder} cannot be written to: {error.strerror}.'
+      problem = _problem(folder, error)
       # A run that is there already could be written to, and may be again.
       is_passing = error.errno == errno.EROFS and _has_steps(folder)
       if disk.is_no_room(error) or is_passing:
@@ -146,9 +154,18 @@ def _is_locked(path):
   return False
 
 
+def _problem(folder, error):
+  remedy = _REMEDIES.get(error.errno, 'Use another --workdir.')
+  path = error.filename or folder
+  return f'{path} cannot be written to: {error.strerror}. {remedy}'
+
+
 def _has_steps(folder):
-  with contextlib.suppress(OSError):
-    return any((folder / 'checkpoints').iterdir())
+  """Whether it is the workdir of a run, or WORKDIR/MODE/NAME in one."""
+  for workdir in (folder, *folder.parents)[:3]:
+    with contextlib.suppress(OSError):
+      if any((workdir / 'checkpoints').iterdir()):
+        return True
   return False
 
 
