@@ -6,6 +6,7 @@ videos has to. Frames are those shown in the middle of each 25th of a second.
 """
 
 import importlib.util
+import sys
 
 import av
 import numpy as np
@@ -14,13 +15,17 @@ _RATE_HZ = 25
 
 
 def installed():
-  """Returns the libraries that are there: dict of name to function."""
-  known = {'PyAV': _pyav, 'decord': _decord, 'torchcodec': _torchcodec}
-  return {
-    name: decode
-    for name, decode in known.items()
-    if name == 'PyAV' or importlib.util.find_spec(name)
-  }
+  """Returns the libraries that are there: dict of name to function.
+
+  Names the others on standard error.
+  """
+  found = {'PyAV': _pyav}
+  for name, decode in {'decord': _decord, 'torchcodec': _torchcodec}.items():
+    if importlib.util.find_spec(name):
+      found[name] = decode
+    else:
+      print(f'{name} is not installed, and left out.', file=sys.stderr)
+  return found
 
 
 def whole_frames(path, frame_numbers):

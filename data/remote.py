@@ -58,6 +58,9 @@ class RemoteFolder:
       extra = _EXTRAS.get(url.partition('://')[0])
       remedy = f'pip install "vie_jax[{extra}]"' if extra else str(error)
       raise InputError(f'{url} cannot be opened: {remedy}') from error
+    # Of what lies in an archive, the archive is opened at once.
+    except OSError as error:
+      raise InputError(f'{url} cannot be opened: {words_of(error)}') from error
     self._root = root.rstrip('/')
 
   def __str__(self):

@@ -20,9 +20,9 @@ from duplicates import KINDS, WHERE, find_duplicates
 from labels_and_splits import InputError
 from PIL import Image
 from progress import progress_bar
-from remote import place_of, read_json_at
+from remote import place_of
 from staging import output_errors
-from summary import duration, printable
+from summary import duration, printable, skipped_files
 from untrusted_urls import shown
 
 from vie_jax.input_pipeline.frame_store import FrameStore
@@ -138,7 +138,7 @@ def _page(request, directory):
   text = _render(
     directory=directory,
     manifest=manifest,
-    skipped=read_json_at(directory, 'skipped.json') or [],
+    skipped=skipped_files(directory),
     labels=dataset_facts.count_labels(tables, manifest['labels']),
     histograms=_histograms(tables, hashes),
     sizes=dataset_facts.stored_sizes(tables),

@@ -177,9 +177,27 @@ def _print_rest(out, manifest):
   )
   _print_missing(inputs)
   _print_longer(manifest)
-  skipped = read_json_at(place_of(out), 'skipped.json') or []
-  _print_list('skipped', skipped, 'reason')
+  _print_list('skipped', skipped_files(place_of(out)), 'reason')
   _print_list('warnings', manifest['warnings'], 'warning')
+
+
+def skipped_files(place):
+  """Reads what was skipped of a prepared data set.
+
+  Args:
+    place: of the data set, as `place_of` gives it.
+
+  Returns:
+    list of dict with 'path' and 'reason'; without what is damaged.
+  """
+  entries = read_json_at(place, 'skipped.json')
+  return [
+    entry
+    for entry in (entries if isinstance(entries, list) else [])
+    if isinstance(entry, dict)
+    and isinstance(entry.get('path'), str)
+    and isinstance(entry.get('reason'), str)
+  ]
 
 
 def _print_list(title, entries, key):

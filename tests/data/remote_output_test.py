@@ -311,6 +311,14 @@ def test_what_is_made_beside_the_data_set_needs_a_place(
   assert remedy in capsys.readouterr().err
 
 
+def test_an_archive_that_is_not_there_is_one_line(tmp_path, capsys):
+  url = f'zip://set::{tmp_path}/none.zip'
+  assert prepare.main(['check', url]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(f'Error: {url} cannot be opened: ')
+  assert 'none.zip' in line
+
+
 def test_check_and_show_read_what_is_remote(
   few_videos, s3, target, tmp_path, capsys
 ):

@@ -1,5 +1,7 @@
+import json
+
 import pytest
-from summary import duration, printable
+from summary import duration, printable, skipped_files
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,14 @@ def test_a_duration_has_the_unit_that_fits(seconds, words):
 )
 def test_what_is_printed_stays_on_its_line(text, printed):
   assert printable(text) == printed
+
+
+@pytest.mark.parametrize(
+  'damage', [None, {'x': 1}, [1, 2], ['a'], [[]], [{'x': 1}], [{'path': 'b'}]]
+)
+def test_a_damaged_list_of_what_was_skipped_is_left_out(tmp_path, damage):
+  sound = {'path': 'a.mp4', 'reason': 'the file is empty'}
+  found = [sound] if isinstance(damage, list) else []
+  content = [sound, *damage] if isinstance(damage, list) else damage
+  (tmp_path / 'skipped.json').write_text(json.dumps(content))
+  assert skipped_files(tmp_path) == found
