@@ -345,7 +345,9 @@ def _open_shard(name, entry, path):
   except (OSError, RuntimeError) as error:
     return None, [f'{name} cannot be opened: {error}']
   if found != entry['records']:
-    return None, [f'{name} has {found} frames, not {entry["records"]}']
+    return None, [
+      f'{name} has {found} frames by its index, not {entry["records"]}'
+    ]
   return reader, []
 
 

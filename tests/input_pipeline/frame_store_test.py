@@ -125,6 +125,26 @@ def test_a_frame_that_cannot_be_read_costs_no_other_one(dataset):
     ]
 
 
+def test_a_damaged_index_costs_no_frame_and_is_named(dataset, caplog):
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    num_videos, num_frames = store.num_videos, store.num_frames
+    expected = [store.read_frames(v, range(num_frames[v])) for v in range(5)]
+  shards = sorted((dataset / 'train').glob('*.array_record'))
+  for shard in shards:
+    content = bytearray(shard.read_bytes())
+    # Of the chunk behind the frames, whose first record is about the file.
+    content[content.rindex(b'group_size')] ^= 1
+    shard.write_bytes(content)
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    for _ in range(2):
+      for video in range(num_videos):
+        frames = store.read_frames(video, range(num_frames[video]))
+        assert frames == expected[video]
+  assert len(caplog.messages) == len(shards) >= 2
+  for message, shard in zip(sorted(caplog.messages), shards, strict=True):
+    assert message.startswith(f'The index of {shard} is damaged.')
+
+
 def test_what_the_store_says_about_the_data_set(dataset):
   with frame_store.FrameStore.open(str(dataset), 'train') as store:
     assert store.label_columns == ['class', 'speed']

@@ -32,6 +32,8 @@ _CHUNK_HEADER = struct.Struct('<8xQ8xB7sQ')
 _RECORDS_CHUNK = ord('r')
 _UNCOMPRESSED = 0
 _MAX_VARINT_BYTES = 10
+# Behind the header of the first block and a chunk that says what the file is.
+_FIRST_RECORD = _BLOCK_HEADER.size + _CHUNK_HEADER.size
 
 # Before each number of a protocol buffer: which field it is.
 _TAG_1, _TAG_2, _TAG_3 = 0x08, 0x10, 0x18
@@ -122,6 +124,47 @@ def chunk_offsets(data, begin, num_records):
   if (records != 1).any():
     raise DamagedError("it was not written with 'group_size:1'")
   return offsets
+
+
+def scanned_offsets(read, size, num_records):
+  """Finds where records begin and end by their headers, without the index.
+
+  Args:
+    read: function from begin and end to the bytes between them, fewer where
+      the file ends.
+    size: of the file, in bytes.
+    num_records: that there must be.
+
+  Returns:
+    list of int, [num_records + 1]; shorter where a header is damaged, and
+    what lies behind it cannot be found.
+  """
+  offsets = [_FIRST_RECORD]
+  reach = _CHUNK_HEADER.size + 2 * _BLOCK_HEADER.size
+  while len(offsets) <= num_records:
+    begin = offsets[-1]
+    plain = _without_block_headers(read(begin, begin + reach), begin, '')
+    if len(plain) < _CHUNK_HEADER.size:
+      break
+    data_size, kind, count, _ = _CHUNK_HEADER.unpack_from(plain)
+    end = _behind(begin, _CHUNK_HEADER.size + data_size)
+    is_record = kind == _RECORDS_CHUNK and int.from_bytes(count, 'little') == 1
+    if not is_record or end > size:
+      break
+    offsets.append(end)
+  return offsets
+
+
+def _behind(begin, num_bytes):
+  """Where so many bytes of a chunk end, with the headers of blocks between."""
+  usable = BLOCK_BYTES - _BLOCK_HEADER.size
+  # Bytes that the block of the begin would hold before it, without its header.
+  before = max(begin % BLOCK_BYTES - _BLOCK_HEADER.size, 0)
+  blocks, rest = divmod(before + num_bytes, usable)
+  if not rest:
+    blocks, rest = blocks - 1, usable
+  first = begin - begin % BLOCK_BYTES
+  return first + blocks * BLOCK_BYTES + _BLOCK_HEADER.size + rest
 
 
 def _without_block_headers(data, begin, what, *, ends_with_chunk=False):

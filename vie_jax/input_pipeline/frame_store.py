@@ -9,9 +9,14 @@ import os
 import threading
 
 import numpy as np
+from absl import logging
 from array_record.python import array_record_module
 
-from vie_jax.input_pipeline import dataset_folder, remote_shards
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  remote_shards,
+  scanned_shard,
+)
 
 # One frame is one small record: reading ahead would fetch frames nobody
 # asked for, and the reader's own threads cost more than they save.
@@ -258,7 +263,7 @@ class FrameStore:
       if self._is_closed:
         raise dataset_folder.DatasetError(f'{self.directory} was closed.')
       if self._readers[shard] is None:
-        self._readers[shard] = _reader(self._shards[shard][0])
+        self._readers[shard] = _reader(*self._shards[shard])
       return self._readers[shard]
 
   def _check_counts(self, split):
@@ -276,15 +281,26 @@ class FrameStore:
     )
 
 
-def _reader(shard):
+def _reader(shard, num_records):
   """Opens a shard of `dataset_folder.shards_of`."""
   if isinstance(shard, remote_shards.RemoteShard):
     return shard
-  return array_record_module.ArrayRecordReader(
+  reader = array_record_module.ArrayRecordReader(
     os.fspath(shard),
     options=_READER_OPTIONS,
     file_reader_buffer_size=_READER_BUFFER_BYTES,
   )
+  if reader.num_records() == num_records:
+    return reader
+  # `array_record` takes a missing file for an empty one; this does not.
+  scanned = scanned_shard.ScannedShard(shard, num_records)
+  logging.warning(
+    'The index of %s is damaged. Frames are found without it, and their '
+    'checksums are not looked at; copy the file again where there is a sound '
+    'one, or prepare the data set again.',
+    shard,
+  )
+  return scanned
 
 
 def _column(table, name, dtype):
