@@ -70,6 +70,14 @@ def main(arguments=None, *, cluster=None):
   except (InputError, OutputError, WorkerStartError) as error:
     print(f'Error: {printable(_one_line(error))}.', file=sys.stderr)
     return 2
+  except ModuleNotFoundError as error:
+    # Such as in an environment for workers, with what they need.
+    print(
+      f'Error: the package {error.name} is not installed, which this command '
+      'needs; install vie_jax ("pip install -e .").',
+      file=sys.stderr,
+    )
+    return 2
   except BrokenPipeError:
     # Whoever read our output has left, as in "prepare.py ... | head".
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

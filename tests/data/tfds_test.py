@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 
 import av
 import numpy as np
@@ -250,3 +251,17 @@ def test_mistakes_are_one_line(
   ]
   assert len(errors) == 1
   assert message in errors[0]
+
+
+def test_a_package_that_is_not_installed_is_named_in_one_line(
+  tmp_path, monkeypatch, capsys
+):
+  # As in the environment of Beam's workers.
+  for name in [*sys.modules]:
+    if name.partition('.')[0] in ('tensorflow_datasets', 'tfds_videos'):
+      monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  out = str(tmp_path / 'o')
+  assert prepare.main(['tfds', '--name=any', '--out', out]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('Error: the package tensorflow_datasets is not inst')
