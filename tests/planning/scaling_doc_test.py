@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import re
 
 import pytest
@@ -136,7 +137,7 @@ def test_sentences_are_the_planners():
   search, network = of_step(billion, 'search'), of_step(billion, 'network')
   for sentence in (
     f'{round(feed["clips_per_second"], -2):,.0f} clips a second ask for '
-    f'{feed["cores_per_host"]:.0f} cores,',
+    f'{math.ceil(feed["cores_per_host"])} cores,',
     f'The search takes {search / network:.0f} times as long as the network',
     f'at {equal_cost("vie_slowfast", "h100")} videos for SlowFast on H100, at '
     f'{equal_cost("vie_slowfast", "tpu_v4")} on TPU v4, and at '
