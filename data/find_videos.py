@@ -14,7 +14,7 @@ _MAX_NAMED = 5
 # What stands for a suffix where a file has none that says what it is.
 _HIDDEN, _NO_SUFFIX = 'hidden', 'no suffix'
 _LONGEST_SUFFIX = 10
-_REMEDY = '--follow-links takes it'
+_REMEDY = 'prepare.py --follow-links takes it'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_symlinks_out_of_the_folder_are_skipped_with_a_reason(tmp_path):
   skipped = _skipped(folder)
   for name in ('file.mp4', 'dir', 'dots.mp4'):
     assert 'leads out' in skipped[name]
-    assert '(--follow-links takes it)' in skipped[name]
+    assert '(prepare.py --follow-links takes it)' in skipped[name]
   assert 'with everything in it' in skipped['dir']
   assert 'with everything in it' not in skipped['file.mp4']
   assert 'No such file' in skipped['absent.mp4']
