@@ -47,13 +47,13 @@ def extract_archive(archive, folder):
 
   Raises:
     InputError: if the archive is not safe, damaged or of an unknown format, if
-      the folder holds something else, or if the archive has changed since: by
-      its size or the time of its last change.
+      the folder holds something else, or what another archive of that name
+      held, by its size or the time of its last change.
     OutputError: if the folder cannot be written.
   """
   archive, folder = pathlib.Path(archive), pathlib.Path(folder)
   mark = _mark(archive)
-  if read_json(folder / _MARK) == mark | {'complete': True}:
+  if _found_mark(folder, mark) == mark | {'complete': True}:
     print(
       f'Note: {folder} was unpacked from {archive} before and is used as it '
       'is; to have it unpacked again, remove that folder.',
@@ -63,7 +63,7 @@ def extract_archive(archive, folder):
   members = _checked_members(archive)
   with output_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    found = read_json(folder / _MARK)
+    found = _found_mark(folder, mark)
     is_empty = not any(folder.iterdir())
   if found != mark and not is_empty:
     raise InputError(_mismatch(folder, found, archive))
@@ -178,12 +178,21 @@ def _mark(archive):
   }
 
 
+def _found_mark(folder, mark):
+  """Reads the mark of a folder; one of before has no time, and so any."""
+  found = read_json(folder / _MARK)
+  if not isinstance(found, dict):
+    return found
+  return {'mtime_ns': mark['mtime_ns']} | found
+
+
 def _mismatch(folder, found, archive):
   """Says why a folder with some mark is not that of an archive."""
   if isinstance(found, dict) and found.get('archive') == archive.name:
     return (
-      f'{archive} has changed since {folder} was unpacked from it; remove that '
-      'folder to have it unpacked again, or name another with --extract-to'
+      f'{archive} has another size or time than the one that {folder} was '
+      'unpacked from; remove that folder to have it unpacked again, or name '
+      'another with --extract-to'
     )
   return (
     f'{folder} is not empty and was not unpacked from {archive}; name another '

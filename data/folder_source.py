@@ -7,6 +7,7 @@ from find_videos import find_videos, named_suffixes
 from labels_and_splits import (
   LABELS_FILE,
   InputError,
+  columns_of_lists,
   folder_labels,
   read_labels,
   read_path_list,
@@ -14,6 +15,7 @@ from labels_and_splits import (
   split_by_hash,
   split_by_lists,
   split_folders,
+  stray_folders,
 )
 from open_video import VIDEO_SUFFIXES
 from source import Source, warning
@@ -63,7 +65,11 @@ def read_folder(
   splits, options = _splits(
     listing.videos, listed, val_percent, split_of_folder
   )
-  warnings = _rows_without_file(class_of_path, paths, labels_file)
+  if split_of_folder and labels_file is None:
+    # Versions before took the folders at the top for classes.
+    options |= {'class_depth': 1}
+  warnings = _without_columns_of_lists(class_of_path, labels_file)
+  warnings += _rows_without_file(class_of_path, paths, labels_file)
   for file, names in zip(lists, listed, strict=True):
     warnings += [
       warning(path, f'in {os.path.basename(file)}, but not in the folder')
@@ -72,6 +78,7 @@ def read_folder(
   warnings += _about_splits(paths, split_of_folder, options)
   if labels_file is None:
     warnings += _about_classes(paths, depth=bool(split_of_folder))
+    warnings += _about_strays(paths)
   deciding = [*lists, labels_file] if labels_file else lists
   digests = {file: file_digest(file) for file in deciding}
   return Source(
@@ -193,6 +200,29 @@ def _about_classes(paths, *, depth):
       'where they are the classes, name the folder right above them with '
       f'--videos, or give {LABELS_FILE}',
     )
+  ]
+
+
+def _about_strays(paths):
+  text = (
+    'beside it, train and val are classes, and no split; move it out of the '
+    'folder, or give lists, where they should be'
+  )
+  return [warning(folder, text) for folder in stray_folders(paths)]
+
+
+def _without_columns_of_lists(labels, file):
+  """Takes columns that only a list has out of the labels, and names them."""
+  columns = columns_of_lists(labels)
+  for column in columns:
+    del labels[column]
+  return [
+    warning(
+      os.path.basename(file),
+      f'the column {column!r} is not used; "prepare.py list --list" reads '
+      'split, start and end',
+    )
+    for column in columns
   ]
 
 

@@ -60,14 +60,35 @@ def split_folders(paths):
     dict from the name of each folder to 'train', 'val' or, for test where
     there is val, None. Empty where they are no splits.
   """
-  folders = sorted({path.split('/')[0] for path in paths if '/' in path})
-  found = {name: _SPLIT_FOLDERS.get(name.lower()) for name in folders}
+  found = _top_folders(paths)
   given = set(found.values())
   if None in given or 'train' not in given or len(given) < 2:
     return {}
   held_out = 'val' if 'val' in given else 'test'
   part_of = {'train': 'train', held_out: 'val'}
   return {name: part_of.get(split) for name, split in found.items()}
+
+
+def stray_folders(paths):
+  """Names the folders beside train and another split that are none.
+
+  Args:
+    paths: as in `split_folders`, which they make return nothing.
+
+  Returns:
+    list of str.
+  """
+  found = _top_folders(paths)
+  given = set(found.values()) - {None}
+  if 'train' not in given or len(given) < 2:
+    return []
+  return [name for name, split in found.items() if split is None]
+
+
+def _top_folders(paths):
+  """dict from each folder at the top to the split of that name, or None."""
+  folders = sorted({path.split('/')[0] for path in paths if '/' in path})
+  return {name: _SPLIT_FOLDERS.get(name.lower()) for name in folders}
 
 
 def read_labels(file, folder):
@@ -108,6 +129,18 @@ def read_labels(file, folder):
       if cell.strip():
         labels[column][path] = cell.strip()
   return labels
+
+
+def columns_of_lists(labels):
+  """Names the columns of a table of labels that are for `prepare.py list`.
+
+  Args:
+    labels: dict from column, as `read_labels` returns it.
+
+  Returns:
+    list of str: split, start and end, in any case.
+  """
+  return [name for name in labels if name.lower() in _COLUMNS_OF_LISTS]
 
 
 def read_path_list(file, folder):
@@ -275,13 +308,6 @@ def _checked_header(file, header):
     raise InputError(
       f'{file}, line 1: column names must be unique and not empty'
     )
-  for name in names:
-    if name.lower() in _COLUMNS_OF_LISTS:
-      raise InputError(
-        f'{file}, line 1: a table of labels has no column {name!r}; rename it '
-        'if it is a label, or give the file to "prepare.py list --list", which '
-        'reads split, start and end'
-      )
   return names
 
 

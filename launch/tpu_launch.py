@@ -185,8 +185,8 @@ class Launch:
     """State of the queued resource, however often one has to ask.
 
     Raises:
-      training_command.LaunchError: if gcloud does not answer: soon, while
-        nothing is there that is waited for, at once if it is not set up.
+      training_command.LaunchError: if gcloud does not answer for long, or,
+        at once, if it is not set up.
     """
     failures, told = 0, set()
     while True:
@@ -207,7 +207,7 @@ class Launch:
     Raises:
       training_command.LaunchError: if that was not for a while.
     """
-    if not self._was_seen and (failures == ATTEMPTS or _is_not_set_up(error)):
+    if not self._was_seen and _is_not_set_up(error):
       raise _nothing_asked_for(error) from error
     if failures == PATIENCE:
       raise self._given_up(error) from error

@@ -12,8 +12,13 @@ REMEDY = (
   'config.plan.videos says what a training takes.'
 )
 
-# How XLA says so on CPUs and GPUs, and its compiler for TPUs.
-_SAID = re.compile(r'(ran )?out of memory[^\n]*', re.IGNORECASE)
+# How XLA says so on CPUs and GPUs, CUDA, XLA's compiler for TPUs, and what
+# loads programs there and allocates arrays.
+_SAID = re.compile(
+  r'((ran )?out[ _]of[ _]memory|attempting to (allocate|reserve)'
+  r'|failed to allocate)[^\n]*',
+  re.IGNORECASE,
+)
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -164,7 +164,8 @@ def _has_steps(folder):
   """Whether it is the workdir of a run, or WORKDIR/MODE/NAME in one."""
   for workdir in (folder, *folder.parents)[:3]:
     with contextlib.suppress(OSError):
-      if any((workdir / 'checkpoints').iterdir()):
+      steps = (workdir / 'checkpoints').iterdir()
+      if any(step.name.isdigit() for step in steps):
         return True
   return False
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -133,9 +134,26 @@ def test_another_archive_of_the_same_name_and_size_is_not_taken_for_it(
   _write(archive, {'a.avi': b'eno', 'b.avi': b'owt'})
   archive.write_bytes(archive.read_bytes().ljust(size, b'\0')[:size])
   os.utime(archive, (1, 1))
-  with pytest.raises(InputError, match=r'has changed since .* remove that'):
+  with pytest.raises(
+    InputError, match=r'another size or time than .* remove that'
+  ):
     archives.extract_archive(archive, out)
   assert _content(out) == before
+
+
+def test_a_mark_of_before_has_no_time_and_is_believed(tmp_path, capsys):
+  archive, out = tmp_path / 'x.zip', tmp_path / 'out'
+  _write(archive, {'a.avi': b'one'})
+  archives.extract_archive(archive, out)
+  mark = out / archives._MARK
+  content = json.loads(mark.read_text())
+  assert content.pop('mtime_ns') == archive.stat().st_mtime_ns
+  mark.write_text(json.dumps(content))
+  archives.extract_archive(archive, out)
+  assert 'is used as it is' in capsys.readouterr().err
+  mark.write_text(json.dumps(content | {'bytes': 1}))
+  with pytest.raises(InputError, match='another size or time'):
+    archives.extract_archive(archive, out)
 
 
 @pytest.mark.parametrize(

@@ -326,12 +326,54 @@ def test_a_test_folder_beside_a_validation_folder_is_left_out_and_named(
 
 @pytest.mark.parametrize('name', ['extra/cup/e.mp4', 'train_256/cup/e.mp4'])
 def test_another_folder_beside_train_and_test_makes_all_of_them_classes(
-  tmp_path, name
+  tmp_path, name, capsys
 ):
   videos = _layout(tmp_path / 'v', *_FOUR, name)
   assert _prepare(videos, tmp_path / 'o') == 0
   classes = {name for _, name in _labels_and_splits(tmp_path / 'o').values()}
-  assert classes == {'train', 'Test', name.split('/')[0]}
+  folder = name.split('/')[0]
+  assert classes == {'train', 'Test', folder}
+  assert f'{folder}: beside it, train and val are cl' in capsys.readouterr().out
+
+
+def test_columns_of_a_list_are_no_labels_and_named(tmp_path, capsys):
+  videos = _layout(tmp_path / 'v', 'a.mp4', 'b.mp4')
+  table = 'path,Split,label,end\na.mp4,train,cup,3\nb.mp4,val,dog,4\n'
+  (videos / 'labels.csv').write_text(table)
+  assert _prepare(videos, tmp_path / 'o', '--val-percent', '0') == 0
+  assert _labels_and_splits(tmp_path / 'o') == {
+    'a.mp4': ('train', 'cup'),
+    'b.mp4': ('train', 'dog'),
+  }
+  printed = capsys.readouterr().out
+  for column in ('Split', 'end'):
+    assert f"labels.csv: the column '{column}' is not used" in printed
+  # With none left there are no labels, and that is no mistake, either.
+  (videos / 'labels.csv').write_text('path,split\na.mp4,train\n')
+  assert _prepare(videos, tmp_path / 'p', '--val-percent', '0') == 0
+  assert 'labels' not in _manifest(tmp_path / 'p')['labels']
+
+
+@pytest.mark.parametrize(
+  'options', [('--val-percent', '10'), ('--train-list', 't', '--val-list', 'v')]
+)
+def test_classes_of_a_version_before_are_not_kept(
+  tmp_path, capsys, monkeypatch, options
+):
+  # It took train and Test for classes, and said nothing of that in options.
+  monkeypatch.chdir(tmp_path)
+  videos = _layout(tmp_path / 'v', *_FOUR)
+  pathlib.Path('t').write_text('train/cup/a.mp4\ntrain/dog/b.mp4\n')
+  pathlib.Path('v.txt').write_text('Test/cup/c.mp4\n')
+  options = ['v.txt' if option == 'v' else option for option in options]
+  assert _prepare(videos, 'o', *options) == 0
+  assert set(_manifest(tmp_path / 'o')['labels']['label']) == {'cup', 'dog'}
+  manifest = _manifest(tmp_path / 'o')
+  assert manifest['options'].pop('class_depth') == 1
+  pathlib.Path('o/dataset.json').write_text(json.dumps(manifest))
+  capsys.readouterr()
+  assert _prepare(videos, 'o', *options) == 2
+  assert 'folders called train and val were classes' in capsys.readouterr().err
 
 
 def test_a_table_gives_the_labels_and_folders_the_split(tmp_path):

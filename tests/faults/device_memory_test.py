@@ -39,6 +39,26 @@ def test_what_no_device_can_hold_ends_a_run_in_one_line(error, caplog):
       'memory: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm'
       '. Smaller',
     ),
+    (
+      'RESOURCE_EXHAUSTED: Error loading program: Attempting to reserve 12.34G '
+      'at the bottom of memory. That was not possible.',
+      'memory: Attempting to reserve 12.34G at the bottom of memory. That',
+    ),
+    (
+      'RESOURCE_EXHAUSTED: Error allocating device buffer: Attempting to '
+      'allocate 15.65G. That was not possible.',
+      'memory: Attempting to allocate 15.65G. That was not possible. Smaller',
+    ),
+    (
+      'RESOURCE_EXHAUSTED: Failed to allocate request for 2.00GiB on device '
+      'ordinal 0',
+      'memory: Failed to allocate request for 2.00GiB on device ordinal 0.',
+    ),
+    (
+      'INTERNAL: failed to create a stream: CUDA_ERROR_OUT_OF_MEMORY: out of '
+      'memory',
+      'memory: OUT_OF_MEMORY: out of memory. Smaller',
+    ),
   ],
 )
 def test_what_the_compilers_say_is_said_again(text, said):

@@ -450,12 +450,13 @@ def test_gcloud_fails_for_good_after_the_request(cloud, stand_ins, capsys):
 
 
 def test_gcloud_never_answers(cloud, stand_ins, capsys):
-  assert cloud(answers={STATE: [DOWN]}) == 2
+  assert cloud(answers={STATE: [DOWN]}) == 75
   shown, end = capsys.readouterr().err.splitlines()
   assert shown.endswith('ERROR: Unable to reach the server')
-  assert 'ERROR: Unable to reach the server. This command has asked' in end
-  assert 'costs' not in end
-  assert len(stand_ins.calls) == tpu_launch.ATTEMPTS
+  assert 'ERROR: Unable to reach the server. The same command goes on' in end
+  # Of an earlier run, for all that is known.
+  assert 'A TPU that is there costs until it is deleted' in end
+  assert len(stand_ins.calls) == tpu_launch.PATIENCE
 
 
 NO_PROJECT = (

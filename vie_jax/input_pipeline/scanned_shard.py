@@ -22,7 +22,7 @@ class ScannedShard:
       num_records: that it should hold.
 
     Raises:
-      array_record_format.DamagedError: if it is gone.
+      array_record_format.DamagedError: if it cannot be opened.
       OSError: if it cannot be read.
     """
     self._path = path
@@ -63,6 +63,8 @@ class ScannedShard:
       return open(self._path, 'rb', buffering=0)
     except FileNotFoundError as error:
       raise array_record_format.DamagedError('it is gone') from error
+    except OSError as error:
+      raise array_record_format.DamagedError(error.strerror) from error
 
 
 def _at(file, begin, end):
