@@ -191,7 +191,8 @@ def _check_same(out, key, old, new, source):
 def _change(name, old, new, file_of_digest):
   """Says what is new about an option, of a digest by the name of its file."""
   if name == 'class_depth':
-    return 'folders called train and val were classes then, or are now'
+    are = 'are no classes any more' if new else 'are classes now'
+    return f'folders called train and val {are}'
   if not name.endswith(_DIGESTS):
     return f'{name} {old!r} -> {new!r}'
   before, now = (

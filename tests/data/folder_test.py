@@ -373,7 +373,9 @@ def test_classes_of_a_version_before_are_not_kept(
   pathlib.Path('o/dataset.json').write_text(json.dumps(manifest))
   capsys.readouterr()
   assert _prepare(videos, 'o', *options) == 2
-  assert 'folders called train and val were classes' in capsys.readouterr().err
+  assert (
+    'folders called train and val are no classes any' in capsys.readouterr().err
+  )
 
 
 def test_a_table_gives_the_labels_and_folders_the_split(tmp_path):
