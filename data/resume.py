@@ -204,7 +204,7 @@ def _change(name, old, new, file_of_digest):
   files = [file_of_digest[digest] for digest in now if digest not in before]
   if not files:
     return 'the same lists in another order'
-  return ', '.join(f'{file} has changed' for file in files)
+  return ', '.join(f'{file} has changed, or is another' for file in files)
 
 
 def _digest_of(lines):
