@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import s3_server
 from array_record.python import array_record_module
-from input_pipeline import frame_dataset
+from input_pipeline import array_records, frame_dataset
 
 from vie_jax.input_pipeline import (
   array_record_format,
@@ -22,24 +22,11 @@ from vie_jax.input_pipeline import (
 REPOSITORY = pathlib.Path(__file__).parents[2]
 _BLOCK = 2**16
 _RNG = random.Random(5)
-_SIZES = {
-  'no record': [],
-  'one empty record': [0],
-  'one record': [1],
-  'small and empty ones': [3, 0, 5],
-  'of several blocks': [200_000, 1, _BLOCK, _BLOCK - 24, _BLOCK - 64] * 3,
-  'of any size': [_RNG.randrange(_BLOCK) for _ in range(300)],
-  'very many': [1] * 20_000,
-}
 
 
 def _write(path, records):
-  writer = array_record_module.ArrayRecordWriter(
-    str(path), 'group_size:1,uncompressed'
-  )
-  for record in records:
-    writer.write(record)
-  writer.close()
+  """The bytes of a shard."""
+  array_records.write(path, records)
   return path.read_bytes()
 
 
@@ -50,7 +37,9 @@ def _remote(content, num_records):
   return folder.shard('one', num_bytes=len(content), num_records=num_records)
 
 
-@pytest.mark.parametrize('sizes', _SIZES.values(), ids=_SIZES)
+@pytest.mark.parametrize(
+  'sizes', array_records.SIZES.values(), ids=array_records.SIZES
+)
 def test_each_record_is_the_one_that_array_record_reads(tmp_path, sizes):
   content = _write(tmp_path / 'shard', [_RNG.randbytes(n) for n in sizes])
   reader = array_record_module.ArrayRecordReader(str(tmp_path / 'shard'))

@@ -4,32 +4,23 @@ import random
 
 import pytest
 from array_record.python import array_record_module
+from input_pipeline import array_records
 
 from vie_jax.input_pipeline import array_record_format, scanned_shard
 
 BLOCK = array_record_format.BLOCK_BYTES
 RANDOM = random.Random(3)
-SIZES = {
-  'no record': [],
-  'one empty record': [0],
-  'small and empty ones': [3, 0, 5],
-  'of several blocks': [200_000, 1, BLOCK, BLOCK - 24, BLOCK - 64] * 3,
-  'of any size': [RANDOM.randrange(BLOCK) for _ in range(300)],
-  'very many': [1] * 20_000,
-}
 
 
 def write(path, records):
-  writer = array_record_module.ArrayRecordWriter(
-    str(path), 'group_size:1,uncompressed'
-  )
-  for record in records:
-    writer.write(record)
-  writer.close()
+  """The path of a shard."""
+  array_records.write(path, records)
   return path
 
 
-@pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+  'sizes', array_records.SIZES.values(), ids=array_records.SIZES
+)
 def test_each_record_is_the_one_that_array_record_reads(tmp_path, sizes):
   path = write(tmp_path / 'shard', [RANDOM.randbytes(n) for n in sizes])
   expected = array_record_module.ArrayRecordReader(str(path)).read_all()
