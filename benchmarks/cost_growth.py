@@ -143,7 +143,7 @@ def _parts(name, sizes):
   side = config.crop.short_side_max
   network = dataclasses.replace(
     plan.network_of(
-      config, _facts(config), platform=jax.default_backend(), clips=batch
+      config, _facts(config), platform=jax.default_backend(), num_clips=batch
     ),
     input_bytes_per_clip=shape[0] * side * side * 3 + 5 * scaling.WORD,
   )

@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 import jax
 
+TPU_LANES = 128
+"""Numbers that the last axis of an array is filled up to on a TPU."""
+
 _PLATFORMS = ('cpu', 'gpu', 'tpu')
 # JAX's names of the platforms that are GPUs.
 _GPUS = ('cuda', 'rocm')

@@ -100,7 +100,11 @@ class Widened(nn.Module):
 )
 def test_what_is_kept_is_filled_up_on_a_tpu(platform, clips, channels):
   saved = activations.saved_bytes(
-    Widened(), variables_of(Widened()), SHAPE, clips=clips, platform=platform
+    Widened(),
+    variables_of(Widened()),
+    SHAPE,
+    num_clips=clips,
+    platform=platform,
   )
   # With 64 clips of two frames these fill the lanes, and 3 channels are 8.
   clip = {('tpu', 1): 128, ('tpu', 64): 8}.get((platform, clips), 3)

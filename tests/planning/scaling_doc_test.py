@@ -165,5 +165,5 @@ def test_the_networks_are_those_that_the_planner_finds(name):
   config = config_of(name, videos=1e6)
   assert plan.network_of(config, facts) == NETWORKS[name]
   if name == 'vie_slowfast':
-    found = plan.network_of(config, facts, platform='tpu', clips=TPU_CLIPS)
+    found = plan.network_of(config, facts, platform='tpu', num_clips=TPU_CLIPS)
     assert found == on_tpu(NETWORKS[name])

@@ -8,8 +8,6 @@ from flax import linen as nn
 
 from vie_jax import platform_choice
 
-TPU_LANES = 128
-"""Numbers that the last axis of an array is filled up to on a TPU."""
 TPU_ROWS_BYTES = 32
 """What the last axis but one is filled up to there, of one lane: 8 float32."""
 
@@ -19,7 +17,7 @@ def saved_bytes(
   variables: dict,
   shape: tuple,
   *,
-  clips: int = 1,
+  num_clips: int = 1,
   platform: str = 'gpu',
 ) -> float:
   """Bytes that the backward pass needs of each clip.
@@ -32,7 +30,7 @@ def saved_bytes(
     model: from clips to embeddings.
     variables: its `params` and `batch_stats`, or their shapes.
     shape: (T, H, W, 3), of a clip.
-    clips: of a device. Matters on TPUs alone, see `bytes_on_tpu`.
+    num_clips: of a device. Matters on TPUs alone, see `bytes_on_tpu`.
     platform: 'cpu', 'gpu' or 'tpu', which have ways of their own.
 
   Returns:
@@ -57,9 +55,9 @@ def saved_bytes(
       return jax.tree.leaves(jax.eval_shape(backward, variables, clips))
 
   num_bytes = bytes_on_tpu if platform == 'tpu' else _bytes
-  kept = zip(of(clips), of(clips + 1), strict=True)
+  kept = zip(of(num_clips), of(num_clips + 1), strict=True)
   total = sum(num_bytes(a) for a, b in kept if a.shape != b.shape)
-  return total / clips
+  return total / num_clips
 
 
 def bytes_on_tpu(array: jax.Array | jax.ShapeDtypeStruct) -> int:
@@ -77,8 +75,8 @@ def bytes_on_tpu(array: jax.Array | jax.ShapeDtypeStruct) -> int:
   rows = TPU_ROWS_BYTES // array.dtype.itemsize
   return (
     min(
-      frames * _filled(channels, TPU_LANES),
-      _filled(frames, TPU_LANES) * _filled(channels, rows),
+      frames * _filled(channels, platform_choice.TPU_LANES),
+      _filled(frames, platform_choice.TPU_LANES) * _filled(channels, rows),
     )
     * height
     * width

@@ -10,8 +10,6 @@ from vie_jax.objective import row_blocks
 AXIS = sharding.DATA_AXIS
 GROUP = 16
 """Rows whose best one stands for all of them, in the first part of a search."""
-LANES = 128
-"""Numbers that the last axis of an array is filled up to on a TPU."""
 
 
 def top_k(
@@ -110,7 +108,7 @@ def _best_columns(products, is_video, k):
     return jax.lax.top_k(products, k)
 
   def tpu_or(for_others, for_tpu, *arguments):
-    if num_columns % LANES:
+    if num_columns % platform_choice.TPU_LANES:
       return for_others(*arguments)
     return platform_choice.by_platform(
       *arguments, tpu=for_tpu, others=for_others
@@ -134,7 +132,7 @@ def maxima_of_groups(products: jax.Array) -> jax.Array:
 
 
 def maxima_of_groups_on_tpu(products: jax.Array) -> jax.Array:
-  """The same for TPUs, where an axis of GROUP takes as much as one of LANES."""
+  """The same for TPUs, where an axis of GROUP takes as much as one of TPU_LANES."""
   return jax.lax.reduce_window(
     products, -jnp.inf, jax.lax.max, (1, GROUP), (1, GROUP), 'VALID'
   )
@@ -149,13 +147,13 @@ def columns_of_groups(products: jax.Array, group: jax.Array) -> jax.Array:
 def columns_of_groups_on_tpu(
   products: jax.Array, group: jax.Array
 ) -> jax.Array:
-  """The same for TPUs: LANES columns at a time, and of these the group.
+  """The same for TPUs: TPU_LANES columns at a time, and of these the group.
 
-  N is a multiple of LANES.
+  N is a multiple of TPU_LANES.
   """
   batch, num_groups = group.shape
-  in_row = LANES // GROUP
-  rows = products.reshape(batch, -1, LANES)
+  in_row = platform_choice.TPU_LANES // GROUP
+  rows = products.reshape(batch, -1, platform_choice.TPU_LANES)
   rows = jnp.take_along_axis(rows, group[:, :, None] // in_row, axis=1)
   rows = rows.reshape(batch, num_groups, in_row, GROUP)
   is_group = group[:, :, None] % in_row == jnp.arange(in_row)[None, None]

@@ -48,7 +48,7 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     config,
     facts,
     platform=_accelerator(config).platform,
-    clips=sizes.batch_size // sizes.num_devices,
+    num_clips=sizes.batch_size // sizes.num_devices,
   )
   return estimate(config, network)
 
@@ -160,7 +160,7 @@ def network_of(
   facts: dict,
   *,
   platform: str = 'gpu',
-  clips: int = 1,
+  num_clips: int = 1,
 ) -> scaling.Network:
   """What the cost of the config's network depends on; traced, not run.
 
@@ -168,7 +168,7 @@ def network_of(
     config: see configs/default.py.
     facts: of the network alone, see `describe.description`.
     platform: whose ways count, see `activations.saved_bytes`.
-    clips: of a device, see there.
+    num_clips: of a device, see there.
   """
   model, shape = blueprint.build_model(config), blueprint.clip_shape(config)
   clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -184,7 +184,7 @@ def network_of(
     optimizer_slots=_OPTIMIZER_SLOTS[config.optimizer.name],
     flops_per_clip=facts['forward_flops_per_clip'],
     activation_bytes_per_clip=activations.saved_bytes(
-      model, variables, shape, clips=clips, platform=platform
+      model, variables, shape, num_clips=num_clips, platform=platform
     ),
     # The window of every frame, the crop's four numbers and the index.
     input_bytes_per_clip=shape[0] * window * window * 3 + 5 * scaling.WORD,
