@@ -339,8 +339,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.embed.batch_size = 64
 
   config.input = ml_collections.ConfigDict()
-  # Threads that read and decode; 0 is one per core.
+  # Threads, or processes, that read and decode; 0 is one per core.
   config.input.num_threads = 0
+  # What they are, of clips: 'threads' of this process, in which Python runs on
+  # one core at a time; 'processes' beside it; 'auto': these from four on.
+  config.input.decode_in = 'auto'
   # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4
   # Share of the frames that were asked for, in [0, 1], that may be damaged and

@@ -161,6 +161,7 @@ _CHOICES = {
   ),
   'crop.method': ('short_side', 'multiscale'),
   'memory_bank.init': ('uniform', 'embeddings', 'init_from'),
+  'input.decode_in': ('auto', 'threads', 'processes'),
   'instance_recognition.loss': ('nce', 'softmax'),
   'optimizer.name': ('sgd', 'adam'),
   'optimizer.schedule': ('drops', 'cosine'),

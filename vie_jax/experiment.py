@@ -326,6 +326,7 @@ def input_options(config: ml_collections.ConfigDict) -> dict:
     'clip': config.clip,
     'crop': config.crop,
     'num_threads': config.input.num_threads or None,
+    'decode_in': config.input.decode_in,
     'num_prefetched': config.input.prefetch_batches,
     'host_index': jax.process_index(),
     'host_count': jax.process_count(),

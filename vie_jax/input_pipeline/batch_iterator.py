@@ -31,6 +31,7 @@ class _Batches:
     batch_size,
     rows,
     make_batch,
+    num_batches_at_once,
     num_threads,
     num_prefetched,
   ):
@@ -43,6 +44,7 @@ class _Batches:
     self._whole_batch = functools.partial(
       _whole_batch, batch_size, rows, make_batch
     )
+    self._num_batches_at_once = num_batches_at_once
     self._num_threads = num_threads
     self._num_prefetched = num_prefetched
     self._owned = {}
@@ -81,7 +83,10 @@ class _Batches:
     self._owned.clear()
     batches = tf.data.Dataset.range(self._steps.start, self._steps.stop)
     if self._make_batch is not None:
-      batches = batches.map(self._whole_batch)
+      batches = batches.map(
+        self._whole_batch,
+        num_parallel_calls=self._num_batches_at_once,
+      )
     else:
       batches = batches.flat_map(self._positions)
       batches = batches.map(
@@ -104,6 +109,7 @@ def open_batches(
   batch_size,
   rows,
   make_batch=None,
+  num_batches_at_once=None,
   num_threads=None,
   num_prefetched=2,
 ):
@@ -121,6 +127,7 @@ def open_batches(
     rows: range within [0, B), this host's rows of each batch.
     make_batch: makes a batch at once, of the int64 tensor [len(rows)] of its
       positions, in place of clips.make; None if each clip is made alone.
+    num_batches_at_once: that make_batch makes; None for one after the other.
     num_threads: for reading and decoding; None for one per core.
     num_prefetched: batches made ahead of time; 0 makes each when it is asked
       for.
@@ -134,6 +141,7 @@ def open_batches(
     batch_size=batch_size,
     rows=rows,
     make_batch=make_batch,
+    num_batches_at_once=num_batches_at_once,
     num_threads=num_threads or num_cores(),
     num_prefetched=num_prefetched,
   )

@@ -1,29 +1,30 @@
 """Makes batches of clips: what is chosen is read, decoded and put together.
 
-Several threads share a batch, and write into memory that is used again. Which
-clips there are, and which frames and crops make them, is the business of
-`pipeline`.
+Several threads or processes share a batch. Which clips there are, and which
+frames and crops make them, is the business of `pipeline`.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import functools
-import itertools
-import math
 import types
-import weakref
 
 import numpy as np
 import tensorflow as tf
 
-from vie_jax.input_pipeline import augmentation, batch_iterator, sound_frames
+from vie_jax.input_pipeline import (
+  augmentation,
+  batch_iterator,
+  decode_processes,
+  decode_threads,
+  shared_arrays,
+  sound_frames,
+)
 
-# Shares of a batch for each thread: enough that none waits long for the last
-# one, and few, as to hand one over takes as long as to read a frame.
-_SHARES_PER_THREAD = 4
-# Of memory that TensorFlow need not copy, in bytes.
-_ALIGNMENT = 64
+# Fewer threads get along with each other, and processes take memory, and time
+# to start.
+_MIN_PROCESSES = 4
+# While the last clips of a batch are made, other processes begin with the next.
+_BATCHES_AT_ONCE = {'threads': None, 'processes': 2}
 
 
 class Clips:
@@ -68,8 +69,8 @@ class Clips:
       'bad_frames': (tf.int32, ()),
       **{name: (dtype, ()) for name, dtype in extra.items()},
     }
-    self._memory = _Memory()
-    self._frames = sound_frames.SoundFrames(
+    self.num_frames = num_frames
+    self.frames = sound_frames.SoundFrames(
       store,
       counted.damage,
       size=crop.size,
@@ -78,12 +79,11 @@ class Clips:
     )
     self.count = counted.count
 
-  def make_batch(self, pool, num_threads, positions):
+  def make_batch(self, decoder, positions):
     """Gives a batch, in a graph.
 
     Args:
-      pool: ThreadPoolExecutor, to make several clips at once.
-      num_threads: of the pool.
+      decoder: DecodeThreads or DecodeProcesses.
       positions: int64 tensor [n].
 
     Returns:
@@ -92,16 +92,7 @@ class Clips:
 
     def make(positions, visited):
       rows, *choice = self._rows(positions, visited)
-      pixels = self._memory.empty((len(positions), *self._shape))
-      num_shares = min(_SHARES_PER_THREAD * num_threads, len(positions))
-      done = pool.map(
-        functools.partial(self._read, *choice, pixels),
-        np.array_split(np.arange(len(positions)), num_shares),
-      )
-      crops, num_bad = zip(*itertools.chain(*done), strict=True)
-      rows['window'] = pixels
-      rows['crop'] = np.stack(crops)
-      rows['bad_frames'] = np.array(num_bad, np.int32)
+      rows['window'], rows['crop'], rows['bad_frames'] = decoder.read(*choice)
       return [rows[name] for name in self._types]
 
     dtypes, shapes = zip(*self._types.values(), strict=True)
@@ -125,7 +116,8 @@ class Clips:
     """
     positions = position[tf.newaxis]
     _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())
-    self._read(*choice, np.empty((1, *self._shape), np.uint8), [0])
+    (choice,) = zip(*choice, strict=True)
+    self.frames.read(*choice, np.empty(self._shape, np.uint8))
     return False
 
   def _rows(self, positions, visited):
@@ -139,32 +131,40 @@ class Clips:
     }
     return rows, self._table.video(instance_index), frame_numbers, box
 
-  def _read(self, video, frame_numbers, box, pixels, share):
-    """Reads some clips of a batch: a list of (crop, bad frames)."""
-    return [
-      self._frames.read(video[row], frame_numbers[row], box[row], pixels[row])
-      for row in share
-    ]
-
 
 @contextlib.contextmanager
-def open_batches(clips, *, num_threads, **options):
+def open_batches(clips, *, rows, num_threads, decode_in, **options):
   """Gives the iterator over batches of clips; see batch_iterator.
 
   Args:
     clips: Clips.
+    rows: see batch_iterator.open_batches.
     num_threads: that read and decode; None for one per core.
+    decode_in: 'threads' of this process, as many 'processes' beside it, or
+      'auto': processes where there are four or more of them to be.
     **options: of batch_iterator.open_batches.
 
   Yields:
     The iterator.
   """
   num_threads = num_threads or batch_iterator.num_cores()
+  if decode_in == 'auto':
+    decode_in = _best_place(num_threads)
+  if decode_in == 'processes':
+    decoder = decode_processes.DecodeProcesses(
+      clips.frames, clips.num_frames, num_threads, len(rows)
+    )
+  else:
+    decoder = decode_threads.DecodeThreads(
+      clips.frames, clips.num_frames, num_threads
+    )
   with (
-    concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+    decoder,
     batch_iterator.open_batches(
       clips,
-      make_batch=functools.partial(clips.make_batch, pool, num_threads),
+      rows=rows,
+      make_batch=functools.partial(clips.make_batch, decoder),
+      num_batches_at_once=_BATCHES_AT_ONCE[decode_in],
       num_threads=num_threads,
       **options,
     ) as batches,
@@ -172,26 +172,7 @@ def open_batches(clips, *, num_threads, **options):
     yield batches
 
 
-class _Memory:
-  """Arrays whose memory is used again when nobody has them any more.
-
-  Fresh memory has to be cleared by the operating system, which takes longer
-  than to copy what comes into it.
-  """
-
-  def __init__(self):
-    self._free = collections.deque()
-
-  def empty(self, shape):
-    """An uint8 array that TensorFlow takes over as it is: without a copy."""
-    size = math.prod(shape)
-    memory = None
-    with contextlib.suppress(IndexError):
-      memory = self._free.popleft()
-    if memory is None or len(memory) < size + _ALIGNMENT:
-      memory = memoryview(np.empty(size + _ALIGNMENT, np.uint8))
-    # All views of this array keep it: it is the last that is not one.
-    array = np.frombuffer(memory, np.uint8)
-    weakref.finalize(array, self._free.append, memory).atexit = False
-    start = -array.ctypes.data % _ALIGNMENT
-    return array[start : start + size].reshape(shape)
+def _best_place(num_threads):
+  if num_threads < _MIN_PROCESSES or not shared_arrays.is_supported():
+    return 'threads'
+  return 'processes'

@@ -40,6 +40,7 @@ def train_batches(
   host_count=1,
   label_column=None,
   num_threads=None,
+  decode_in='auto',
   num_prefetched=2,
   damage=None,
 ):
@@ -64,6 +65,8 @@ def train_batches(
     host_count: number of hosts, a divisor of batch_size.
     label_column: column of labels; None for labels of -1.
     num_threads: for reading and decoding; None for one per core.
+    decode_in: 'threads', 'processes' in place of them, as many, or 'auto'; see
+      clip_batches.open_batches.
     num_prefetched: batches made ahead of time.
     damage: BadFrames that counts and names damaged frames; None for one of
       its own.
@@ -143,6 +146,7 @@ def train_batches(
     batch_size=batch_size,
     rows=rows,
     num_threads=num_threads,
+    decode_in=decode_in,
     num_prefetched=num_prefetched,
   ) as batches:
     yield batches
@@ -161,6 +165,7 @@ def eval_batches(
   host_count=1,
   label_column=None,
   num_threads=None,
+  decode_in='auto',
   num_prefetched=2,
   damage=None,
 ):
@@ -183,6 +188,8 @@ def eval_batches(
     host_count: number of hosts, a divisor of batch_size.
     label_column: column of labels; None for labels of -1.
     num_threads: for reading and decoding; None for one per core.
+    decode_in: 'threads', 'processes' in place of them, as many, or 'auto'; see
+      clip_batches.open_batches.
     num_prefetched: batches made ahead of time.
     damage: as in train_batches.
 
@@ -242,6 +249,7 @@ def eval_batches(
     batch_size=batch_size,
     rows=rows,
     num_threads=num_threads,
+    decode_in=decode_in,
     num_prefetched=num_prefetched,
   ) as batches:
     yield batches

@@ -19,12 +19,16 @@ class SoundFrames:
     store: FrameStore.
     bad_frames: BadFrames, where damaged videos are named.
     **window_options: of frame_window.FrameWindow: what a clip needs.
+
+  Attributes:
+    store: likewise.
+    window_options: dict of them.
   """
 
   def __init__(self, store, bad_frames, **window_options):
-    self._store = store
+    self.store = store
+    self.window_options = window_options
     self._bad_frames = bad_frames
-    self._window_options = window_options
 
   def read(self, video, frame_numbers, box, pixels):
     """Reads and decodes a clip; may be called from several threads.
@@ -42,15 +46,10 @@ class SoundFrames:
     Raises:
       DatasetError: if no frame of the video is sound, or the store is closed.
     """
-    store = self._store
-    window = frame_window.FrameWindow(
-      box,
-      height=store.height[video],
-      width=store.width[video],
-      **self._window_options,
+    window, left = decode_clip(
+      self.store, video, frame_numbers, box, pixels, **self.window_options
     )
-    left = _decode_all(store, video, frame_numbers, window, pixels)
-    search, num_bad = _Search(store, video, window.check), 0
+    search, num_bad = _Search(self.store, video, window.check), 0
     for row in left:
       number = int(frame_numbers[row])
       found = search.nearest(number)
@@ -61,13 +60,49 @@ class SoundFrames:
     return window.crop, num_bad
 
   def _name(self, video, number, found, reason):
-    store = self._store
+    store = self.store
     self._bad_frames.name(
       (store.split, store.paths[video]),
       f'Frame {number} of video {store.paths[video]!r} (split {store.split!r} '
       f'of {store.directory}) is damaged: {reason}. Frame {found} is shown '
       'instead; further damage of this video is counted, not named.',
     )
+
+
+def decode_clip(records, video, frame_numbers, box, pixels, **window_options):
+  """Reads and decodes the frames of a clip that are not damaged.
+
+  Args:
+    records: FrameRecords.
+    video: int, row of them.
+    frame_numbers: int32 [T].
+    box: float64 [4], of the crop.
+    pixels: uint8 [T, W, W, 3], RGB, to write to.
+    **window_options: of frame_window.FrameWindow.
+
+  Returns:
+    (window, left): the FrameWindow, and the rows of `pixels` whose frames
+    are damaged.
+
+  Raises:
+    DatasetError: if the data set is closed, or cannot be reached.
+  """
+  window = frame_window.FrameWindow(
+    box,
+    height=records.height[video],
+    width=records.width[video],
+    **window_options,
+  )
+  left = []
+  for row, jpeg in enumerate(records.each_frame(video, frame_numbers)):
+    try:
+      if jpeg is None:
+        left.append(row)
+      else:
+        window.decode(jpeg, pixels[row])
+    except frame_window.JpegError:
+      left.append(row)
+  return window, left
 
 
 def read_whole(store, video, frame_number):
@@ -141,17 +176,3 @@ def remedy(store):
     f'Run "python data/prepare.py check {store.directory} --full" to find all '
     'damage, and prepare the data set again with --restart.'
   )
-
-
-def _decode_all(store, video, frame_numbers, window, pixels):
-  """Decodes what it can; returns the rows of `pixels` that are left."""
-  left = []
-  for row, jpeg in enumerate(store.each_frame(video, frame_numbers)):
-    try:
-      if jpeg is None:
-        left.append(row)
-      else:
-        window.decode(jpeg, pixels[row])
-    except frame_window.JpegError:
-      left.append(row)
-  return left

@@ -1,0 +1,242 @@
+"""Reads and decodes the clips of a batch in processes beside this one.
+
+They share memory with it, so that no pixel is copied, and are told by pipes
+which rows of which batch to make. What a process has not made, because of
+damage or because it was killed, is made here: a batch is the same with any
+number of them.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+from absl import logging
+
+from vie_jax.input_pipeline import decode_threads, decode_worker, shared_arrays
+
+_COMMAND = (
+  'from vie_jax.input_pipeline import decode_worker; decode_worker.main()'
+)
+# A process that ends so often is not replaced.
+_MAX_STARTS = 3
+
+
+class DecodeProcesses:
+  """Makes clips, a batch at a time; several at once.
+
+  To be used in a with-statement, as DecodeThreads.
+  """
+
+  def __init__(self, frames, num_frames, num_processes, num_rows):
+    """Starts nothing yet.
+
+    Args:
+      frames: SoundFrames.
+      num_frames: T.
+      num_processes: that read and decode.
+      num_rows: of the largest batch.
+    """
+    self._frames = frames
+    self._num_processes = num_processes
+    store, options = frames.store, frames.window_options
+    self._layout = decode_worker.batch_layout(
+      num_rows, num_frames, options['window']
+    )
+    self._setup = {
+      'directory': str(store.directory),
+      'split': store.split,
+      'num_videos': store.num_videos,
+      'num_rows': num_rows,
+      'num_frames': num_frames,
+      'window_options': options,
+    }
+
+  def __enter__(self):
+    self._memory = shared_arrays.SharedMemory()
+    self._batches = _Batches(self._memory, self._layout)
+    self._share_table()
+    self._idle = queue.SimpleQueue()
+    self._workers = [
+      _Worker(self._memory.file, self._setup)
+      for _ in range(self._num_processes)
+    ]
+    for worker in self._workers:
+      self._idle.put(worker)
+    self._pool = concurrent.futures.ThreadPoolExecutor(self._num_processes)
+    return self
+
+  def __exit__(self, *unused_exception):
+    self._pool.shutdown()
+    for worker in self._workers:
+      worker.close()
+    self._memory.close()
+
+  def read(self, video, frame_numbers, box):
+    """Makes the clips of a batch; see DecodeThreads.read."""
+    num_rows = len(video)
+    batch = self._batches.take()
+    for name, values in (
+      ('video', video),
+      ('frame_numbers', frame_numbers),
+      ('box', box),
+      ('is_done', False),
+    ):
+      batch.arrays[name][:num_rows] = values
+    num_bad = np.zeros(num_rows, np.int32)
+    make = functools.partial(self._make, batch, num_bad)
+    shares = decode_threads.shares(num_rows, self._num_processes)
+    # Also raises what one of them has.
+    collections.deque(self._pool.map(make, shares), maxlen=0)
+    return (
+      batch.arrays['pixels'][:num_rows],
+      batch.arrays['crop'][:num_rows].copy(),
+      num_bad,
+    )
+
+  def _make(self, batch, num_bad, share):
+    worker = self._idle.get()
+    try:
+      worker.make(batch.offset, share)
+    finally:
+      self._idle.put(worker)
+    arrays = batch.arrays
+    for row in share:
+      if not arrays['is_done'][row]:
+        arrays['crop'][row], num_bad[row] = self._frames.read(
+          *(arrays[name][row] for name in ('video', 'frame_numbers', 'box')),
+          arrays['pixels'][row],
+        )
+
+  def _share_table(self):
+    store = self._frames.store
+    layout = decode_worker.table_layout(store.num_videos)
+    # At offset 0, where workers look for it.
+    _, memory = self._memory.add(layout.num_bytes)
+    arrays = layout.arrays(np.frombuffer(memory, np.uint8))
+    for name, array in arrays.items():
+      array[:] = getattr(store, name)
+
+
+class _Batch:
+  """Memory of a batch.
+
+  Attributes:
+    offset: in the shared memory.
+    arrays: of decode_worker.batch_layout.
+  """
+
+  def __init__(self, offset, arrays):
+    self.offset = offset
+    self.arrays = arrays
+
+
+class _Batches:
+  """Memory of batches that is used again when nobody has it any more."""
+
+  def __init__(self, memory, layout):
+    self._memory = memory
+    self._layout = layout
+    self._free = collections.deque()  # (offset, mmap)
+    self._lock = threading.Lock()
+
+  def take(self):
+    """Gives a batch whose memory nobody has."""
+    try:
+      offset, piece = self._free.popleft()
+    except IndexError:
+      with self._lock:
+        offset, piece = self._memory.add(self._layout.num_bytes)
+    # All arrays of this one keep it: it is the last that is not one.
+    memory = np.frombuffer(piece, np.uint8)
+    weakref.finalize(memory, self._free.append, (offset, piece)).atexit = False
+    return _Batch(offset, self._layout.arrays(memory))
+
+
+class _Worker:
+  """A process that decodes, and is replaced when it ends.
+
+  The arguments are the shared memory's file, and what decode_worker is told.
+  """
+
+  def __init__(self, file, setup):
+    self._file = file
+    self._setup = setup
+    self._num_starts = 0
+    self._start()
+
+  def make(self, offset, share):
+    """Has rows of a batch made; returns when they are, or cannot be.
+
+    Args:
+      offset: of the batch in the shared memory.
+      share: range of its rows.
+    """
+    if self._process is None:
+      return
+    try:
+      os.write(
+        self._process.stdin.fileno(),
+        decode_worker.REQUEST.pack(offset, share.start, share.stop),
+      )
+      if self._process.stdout.read(1) == decode_worker.DONE:
+        return
+    except BrokenPipeError:
+      pass
+    self._replace()
+
+  def close(self):
+    """Ends the process."""
+    if self._process is not None:
+      _end(self._process)
+      self._process = None
+
+  def _start(self):
+    self._num_starts += 1
+    self._process = subprocess.Popen(
+      [sys.executable, '-c', _COMMAND],
+      bufsize=0,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      pass_fds=[self._file],
+      env=os.environ
+      | {'PYTHONPATH': os.pathsep.join(path or os.curdir for path in sys.path)},
+    )
+    setup = json.dumps({'file': self._file, **self._setup})
+    # If it has ended, the first request finds out.
+    with contextlib.suppress(BrokenPipeError):
+      os.write(self._process.stdin.fileno(), setup.encode() + b'\n')
+
+  def _replace(self):
+    reason = _end(self._process)
+    self._process = None
+    if self._num_starts < _MAX_STARTS:
+      self._start()
+      outcome = 'another one takes its place'
+    else:
+      outcome = 'threads decode in its place, which is slower'
+    logging.warning(
+      'A process that decodes clips ended (%s); %s. If memory is short, '
+      '--config.input.num_threads=N makes fewer of them.',
+      reason,
+      outcome,
+    )
+
+
+def _end(process):
+  """Ends a process and says how it ended."""
+  process.stdin.close()
+  process.stdout.close()
+  code = process.wait()
+  if code < 0:
+    return f'killed by {signal.Signals(-code).name}'
+  return f'exit code {code}'

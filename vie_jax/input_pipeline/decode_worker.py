@@ -1,0 +1,144 @@
+"""A process that reads and decodes clips for another one.
+
+  python -c 'from vie_jax.input_pipeline import decode_worker as w; w.main()'
+
+is started by `decode_processes`. What to do comes by standard input: a line of
+JSON, then requests. Each is answered by a byte on standard output when it is
+done; pixels and crops are in shared memory by then. The end of the input ends
+the process.
+
+A clip that is not in order is left to the other process, which has the words
+for what is wrong with it.
+"""
+
+import json
+import mmap
+import os
+import signal
+import struct
+
+import numpy as np
+
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  frame_records,
+  shared_arrays,
+  sound_frames,
+)
+
+REQUEST = struct.Struct('=qii')
+"""Where a batch lies in the shared memory, and its rows: first and end."""
+DONE = b'.'
+
+# Whoever asks for clips ends this process; a job's signals are not meant for it.
+_IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
+
+
+def table_layout(num_videos):
+  """What a worker needs of the table of videos: a Layout."""
+  return shared_arrays.Layout(
+    {
+      'first_frame': (np.int64, (num_videos,)),
+      'num_frames': (np.int32, (num_videos,)),
+      'height': (np.int32, (num_videos,)),
+      'width': (np.int32, (num_videos,)),
+    }
+  )
+
+
+def batch_layout(num_rows, num_frames, window):
+  """A batch: what is asked for, and what comes of it; a Layout."""
+  return shared_arrays.Layout(
+    {
+      'pixels': (np.uint8, (num_rows, num_frames, window, window, 3)),
+      'video': (np.int64, (num_rows,)),
+      'frame_numbers': (np.int32, (num_rows, num_frames)),
+      'box': (np.float64, (num_rows, 4)),
+      'crop': (np.float32, (num_rows, 4)),
+      'is_done': (np.bool_, (num_rows,)),
+    }
+  )
+
+
+def main():
+  """Answers requests until there are no more."""
+  for name in _IGNORED:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+  # What anything else prints must not look like an answer.
+  answers = os.dup(1)
+  os.dup2(2, 1)
+  with open(0, 'rb', buffering=0, closefd=False) as requests:
+    worker = _Worker(**json.loads(requests.readline()))
+    while request := requests.read(REQUEST.size):
+      worker.make(*REQUEST.unpack(request))
+      os.write(answers, DONE)
+
+
+class _Worker:
+  """Makes clips.
+
+  The arguments are those that `decode_processes` sends.
+  """
+
+  def __init__(
+    self,
+    *,
+    file,
+    directory,
+    split,
+    num_videos,
+    num_rows,
+    num_frames,
+    window_options,
+  ):
+    self._file = file
+    self._window_options = window_options
+    table = table_layout(num_videos)
+    folder = dataset_folder.find(directory)
+    shards = dataset_folder.shards_of(
+      folder, split, dataset_folder.read_manifest(folder)
+    )
+    self._records = _Records(
+      folder, shards, **table.arrays(self._map(0, table.num_bytes))
+    )
+    self._layout = batch_layout(num_rows, num_frames, window_options['window'])
+    self._batches = {}  # offset -> arrays
+
+  def make(self, offset, first, end):
+    """Makes rows of the batch at an offset."""
+    if offset not in self._batches:
+      memory = self._map(offset, self._layout.num_bytes)
+      self._batches[offset] = self._layout.arrays(memory)
+    batch = self._batches[offset]
+    for row in range(first, end):
+      batch['is_done'][row] = self._make(batch, row)
+
+  def _make(self, batch, row):
+    try:
+      window, left = sound_frames.decode_clip(
+        self._records,
+        int(batch['video'][row]),
+        batch['frame_numbers'][row],
+        batch['box'][row],
+        batch['pixels'][row],
+        **self._window_options,
+      )
+    except (dataset_folder.DatasetError, IndexError):
+      return False
+    batch['crop'][row] = window.crop
+    return not left
+
+  def _map(self, offset, num_bytes):
+    return np.frombuffer(
+      mmap.mmap(self._file, num_bytes, offset=offset), np.uint8
+    )
+
+
+class _Records(frame_records.FrameRecords):
+  """Frames; those of a shard with a damaged index are for the other process.
+
+  It scans the shard once, where each worker would, and warns of it.
+  """
+
+  def _reader_without_index(self, shard, unused_num_records):
+    raise RuntimeError(f'the index of {shard} is damaged')

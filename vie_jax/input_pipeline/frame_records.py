@@ -1,0 +1,205 @@
+"""The JPEG frames of the videos of a split, by number.
+
+Nothing is decoded here: a read returns JPEG bytes. Local files are read by
+`array_record`, what lies behind a URL by `remote_shards`.
+"""
+
+import os
+import threading
+
+import numpy as np
+from absl import logging
+from array_record.python import array_record_module
+
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  remote_shards,
+  scanned_shard,
+)
+
+# One frame is one small record: reading ahead would fetch frames nobody
+# asked for, and the reader's own threads cost more than they save.
+_READER_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'
+_READER_BUFFER_BYTES = 32768
+
+
+class FrameRecords:
+  """The videos of one split, readable one frame at a time by index.
+
+  Attributes:
+    directory: the prepared data set; where it is remote, as str() its URL.
+    num_videos: N, may be 0.
+    num_frames: int32 [N], frames in each video.
+    height: int32 [N], of the stored frames.
+    width: int32 [N], of the stored frames.
+    first_frame: int64 [N], the number of each video's first frame in the split.
+  """
+
+  def __init__(
+    self, directory, shards, *, num_frames, height, width, first_frame
+  ):
+    """Opens nothing yet.
+
+    Args:
+      directory: as `dataset_folder.find` gives it.
+      shards: of dataset_folder.shards_of.
+      num_frames: see the attributes.
+      height: likewise.
+      width: likewise.
+      first_frame: likewise.
+    """
+    self.directory = directory
+    self.num_videos = len(num_frames)
+    self.num_frames = num_frames
+    self.height = height
+    self.width = width
+    self.first_frame = first_frame
+    self._shards = shards
+    ends = np.cumsum([records for _, records in shards], dtype=np.int64)
+    self._shard_start = np.concatenate([np.zeros(1, np.int64), ends])
+    self._readers = [None] * len(shards)
+    self._lock = threading.Lock()
+    self._is_closed = False
+
+  def read_frames(self, instance_index, frame_numbers):
+    """Reads frames of one video; may be called from several threads.
+
+    Args:
+      instance_index: int in [0, N).
+      frame_numbers: int [T], each in [0, num_frames of the video), in any
+        order, repeats allowed.
+
+    Returns:
+      list of T bytes, each one JPEG.
+
+    Raises:
+      IndexError: if the video or one of the frames does not exist.
+      dataset_folder.UnreadableError: if one of the records cannot be read.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.DatasetError: if the store is closed.
+    """
+    shard, records = self._records(instance_index, frame_numbers)
+    return self._read_records(shard, records) if records else []
+
+  def each_frame(self, instance_index, frame_numbers):
+    """Reads frames as they are asked for; may be called from several threads.
+
+    That takes half the time of `read_frames`, which asks for new memory for
+    all of them, and leaves each in the processor's cache for whoever decodes
+    it. What is behind a URL is read at once, as waiting takes the time there.
+
+    Args:
+      instance_index: as in read_frames.
+      frame_numbers: likewise.
+
+    Yields:
+      bytes, one JPEG, for each number; None in place of one that cannot be
+      read, and of those that were to be read together with it.
+
+    Raises:
+      IndexError: as read_frames.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.DatasetError: if the store is closed.
+    """
+    shard, records = self._records(instance_index, frame_numbers)
+    if records and isinstance(
+      self._shards[shard][0], remote_shards.RemoteShard
+    ):
+      calls = [records]
+    else:
+      calls = [[record] for record in records]
+    for call in calls:
+      try:
+        frames = self._read_records(shard, call)
+      except dataset_folder.UnreadableError:
+        frames = [None] * len(call)
+      yield from frames
+
+  def _records(self, instance_index, frame_numbers):
+    """Returns the shard of a video, and the numbers of records in it."""
+    instance_index = int(instance_index)
+    if not 0 <= instance_index < self.num_videos:
+      raise IndexError(
+        f'instance_index {instance_index} is not in [0, {self.num_videos}).'
+      )
+    frame_numbers = np.asarray(frame_numbers, np.int64)
+    first_frame = self.first_frame[instance_index]
+    shard = int(np.searchsorted(self._shard_start, first_frame, 'right')) - 1
+    if not frame_numbers.size:
+      return shard, []
+    num_frames = int(self.num_frames[instance_index])
+    if frame_numbers.min() < 0 or frame_numbers.max() >= num_frames:
+      raise IndexError(
+        f'frames {frame_numbers.tolist()} are not all in [0, {num_frames}) '
+        f'of video {instance_index}.'
+      )
+    records = frame_numbers + (first_frame - self._shard_start[shard])
+    return shard, records.tolist()
+
+  def close(self):
+    """Closes the files; reading afterwards is an error."""
+    with self._lock:
+      self._is_closed = True
+      # A reader that another thread is using closes when that is done.
+      self._readers = [None] * len(self._shards)
+
+  def _read_records(self, shard, records):
+    reader = self._readers[shard]
+    try:
+      if reader is None:
+        reader = self._open_reader(shard)
+      frames = reader.read(records)
+    except RuntimeError as error:
+      if self._is_closed:
+        raise dataset_folder.DatasetError(
+          f'{self.directory} was closed.'
+        ) from error
+      raise self._unreadable(shard, error) from error
+    except remote_shards.RemoteError as error:
+      raise dataset_folder.UnreachableError(
+        f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
+        'be, the same command goes on.'
+      ) from error
+    # What lies behind the end of a file that was cut short while it was open.
+    if not all(frames):
+      raise self._unreadable(shard, 'a record is empty')
+    return frames
+
+  def _unreadable(self, shard, reason):
+    return dataset_folder.UnreadableError(
+      f'{self._shards[shard][0]} cannot be read ({reason})',
+      f'Run "python data/prepare.py check {self.directory}" and prepare the '
+      'data set again where it is damaged.',
+    )
+
+  def _open_reader(self, shard):
+    with self._lock:
+      if self._is_closed:
+        raise dataset_folder.DatasetError(f'{self.directory} was closed.')
+      if self._readers[shard] is None:
+        self._readers[shard] = self._reader(*self._shards[shard])
+      return self._readers[shard]
+
+  def _reader(self, shard, num_records):
+    """Opens a shard of `dataset_folder.shards_of`."""
+    if isinstance(shard, remote_shards.RemoteShard):
+      return shard
+    reader = array_record_module.ArrayRecordReader(
+      os.fspath(shard),
+      options=_READER_OPTIONS,
+      file_reader_buffer_size=_READER_BUFFER_BYTES,
+    )
+    # `array_record` takes a missing file for an empty one; this does not.
+    if reader.num_records() != num_records:
+      return self._reader_without_index(shard, num_records)
+    return reader
+
+  def _reader_without_index(self, shard, num_records):
+    scanned = scanned_shard.ScannedShard(shard, num_records)
+    logging.warning(
+      'The index of %s is damaged. Frames are found without it, and their '
+      'checksums are not looked at; copy the file again where there is a sound '
+      'one, or prepare the data set again.',
+      shard,
+    )
+    return scanned
