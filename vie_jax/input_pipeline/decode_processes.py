@@ -43,11 +43,19 @@ class DecodeProcesses:
     Args:
       frames: SoundFrames.
       num_frames: T.
-      num_processes: that read and decode.
+      num_processes: that read and decode; at most one for each row is used.
       num_rows: of the largest batch.
+
+    Raises:
+      ValueError: if this system has no memory to share.
     """
+    if not shared_arrays.is_supported():
+      raise ValueError(
+        'this system has no memory that processes could share (Linux has): '
+        "decode in 'threads'."
+      )
     self._frames = frames
-    self._num_processes = num_processes
+    self._num_processes = min(num_processes, num_rows)
     store, options = frames.store, frames.window_options
     self._layout = decode_worker.batch_layout(
       num_rows, num_frames, options['window']
@@ -95,7 +103,8 @@ class DecodeProcesses:
     num_bad = np.zeros(num_rows, np.int32)
     make = functools.partial(self._make, batch, num_bad)
     shares = decode_threads.shares(num_rows, self._num_processes)
-    # Also raises what one of them has.
+    # One each: while the last are made, others are at the next batch. Whatever
+    # one of them raises comes out here.
     collections.deque(self._pool.map(make, shares), maxlen=0)
     return (
       batch.arrays['pixels'][:num_rows],

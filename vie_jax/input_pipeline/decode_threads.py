@@ -15,7 +15,7 @@ import numpy as np
 
 # Shares of a batch for each thread: enough that none waits long for the last
 # one, and few, as to hand one over takes as long as to read a frame.
-SHARES_PER_WORKER = 4
+_SHARES_PER_THREAD = 4
 # Of memory that TensorFlow need not copy, in bytes.
 _ALIGNMENT = 64
 
@@ -73,15 +73,15 @@ class DecodeThreads:
 
     done = self._pool.map(
       lambda share: [read(row) for row in share],
-      shares(num_rows, self._num_threads),
+      shares(num_rows, _SHARES_PER_THREAD * self._num_threads),
     )
     crops, num_bad = zip(*itertools.chain(*done), strict=True)
     return pixels, np.stack(crops), np.array(num_bad, np.int32)
 
 
-def shares(num_rows, num_workers):
-  """Splits the rows of a batch: a list of ranges."""
-  count = min(SHARES_PER_WORKER * num_workers, num_rows)
+def shares(num_rows, count):
+  """Splits the rows of a batch: a list of ranges, `count` of them at most."""
+  count = min(count, num_rows)
   ends = [num_rows * number // count for number in range(count + 1)]
   return [range(*ends[number : number + 2]) for number in range(count)]
 
