@@ -27,6 +27,14 @@ from vie_jax.input_pipeline import decode_threads, decode_worker, shared_arrays
 _COMMAND = (
   'from vie_jax.input_pipeline import decode_worker; decode_worker.main()'
 )
+# Whoever asks for clips ends these processes: what a job is sent is not for them.
+_BLOCKED = (
+  signal.SIGINT,
+  signal.SIGTERM,
+  signal.SIGHUP,
+  signal.SIGUSR1,
+  signal.SIGUSR2,
+)
 # A process that ends so often is not replaced.
 _MAX_STARTS = 3
 
@@ -211,15 +219,16 @@ class _Worker:
 
   def _start(self):
     self._num_starts += 1
-    self._process = subprocess.Popen(
-      [sys.executable, '-c', _COMMAND],
-      bufsize=0,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      pass_fds=[self._file],
-      env=os.environ
-      | {'PYTHONPATH': os.pathsep.join(path or os.curdir for path in sys.path)},
-    )
+    paths = os.pathsep.join(path or os.curdir for path in sys.path)
+    with _blocked_signals():
+      self._process = subprocess.Popen(
+        [sys.executable, '-c', _COMMAND],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[self._file],
+        env=os.environ | {'PYTHONPATH': paths},
+      )
     setup = json.dumps({'file': self._file, **self._setup})
     # If it has ended, the first request finds out.
     with contextlib.suppress(BrokenPipeError):
@@ -239,6 +248,16 @@ class _Worker:
       reason,
       outcome,
     )
+
+
+@contextlib.contextmanager
+def _blocked_signals():
+  """Processes that are started in here never see these signals."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process):

@@ -14,7 +14,6 @@ for what is wrong with it.
 import json
 import mmap
 import os
-import signal
 import struct
 
 import numpy as np
@@ -29,9 +28,6 @@ from vie_jax.input_pipeline import (
 REQUEST = struct.Struct('=qii')
 """Where a batch lies in the shared memory, and its rows: first and end."""
 DONE = b'.'
-
-# Whoever asks for clips ends this process; a job's signals are not meant for it.
-_IGNORED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
 
 
 def table_layout(num_videos):
@@ -62,8 +58,6 @@ def batch_layout(num_rows, num_frames, window):
 
 def main():
   """Answers requests until there are no more."""
-  for name in _IGNORED:
-    signal.signal(getattr(signal, name), signal.SIG_IGN)
   # What anything else prints must not look like an answer.
   answers = os.dup(1)
   os.dup2(2, 1)

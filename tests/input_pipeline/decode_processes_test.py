@@ -1,0 +1,295 @@
+"""Clips that processes make are those that threads make, whatever happens."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import fsspec
+import numpy as np
+import psutil
+import pytest
+from input_pipeline import damaged_data_test, frame_dataset
+
+from vie_jax.input_pipeline import (
+  decode_processes,
+  frame_store,
+  instances,
+  pipeline,
+  shared_arrays,
+)
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLIP = types.SimpleNamespace(
+  sampler='slowfast', num_frames=8, frame_step=2, num_eval_clips=3
+)
+CROP = damaged_data_test.CROP
+PROCESSES = {'decode_in': 'processes', 'num_threads': 2}
+THREADS = {'decode_in': 'threads', 'num_threads': 2}
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('dataset')
+  videos = [
+    [frame_dataset.frame_jpeg(video, number) for number in range(length)]
+    for video, length in enumerate(frame_dataset.LENGTHS)
+  ]
+  frame_dataset.write_dataset(directory, videos, videos[:5])
+  return directory
+
+
+@contextlib.contextmanager
+def open_train(directory, **settings):
+  settings = {'clip': CLIP, 'crop': CROP, 'batch_size': 4, 'seed': 5} | settings
+  with (
+    frame_store.FrameStore.open(directory, 'train') as store,
+    pipeline.train_batches(
+      instances.all_videos(store), **PROCESSES | settings
+    ) as batches,
+  ):
+    yield batches
+
+
+def train(directory, count, **settings):
+  with open_train(directory, **settings) as batches:
+    return [next(batches) for _ in range(count)]
+
+
+def evaluate(directory, **settings):
+  settings = {'clip': CLIP, 'crop': CROP, 'batch_size': 4} | settings
+  with (
+    frame_store.FrameStore.open(directory, 'train') as store,
+    pipeline.eval_batches(instances.all_videos(store), **settings) as batches,
+  ):
+    return list(batches)
+
+
+def workers():
+  """The processes that decode for this one."""
+  return [
+    child
+    for child in psutil.Process().children()
+    if 'decode_worker' in ' '.join(child.cmdline())
+  ]
+
+
+def wait_until(is_so, seconds=30):
+  end = time.monotonic() + seconds
+  while not is_so():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize('num_threads', [1, 3, 9])
+def test_batches_are_those_of_threads(directory, num_threads):
+  damaged_data_test.assert_equal(
+    train(directory, 7, num_threads=num_threads),
+    train(directory, 7, **THREADS),
+  )
+  damaged_data_test.assert_equal(
+    evaluate(directory, decode_in='processes', num_threads=num_threads),
+    evaluate(directory, **THREADS),
+  )
+
+
+def test_there_are_as_many_as_asked_for_but_no_more_than_rows(directory):
+  with open_train(directory, num_threads=3) as batches:
+    next(batches)
+    assert len(workers()) == 3
+  assert not workers()
+  with open_train(directory, num_threads=9, batch_size=2) as batches:
+    next(batches)
+    assert len(workers()) == 2
+  assert not workers()
+
+
+def test_a_few_are_threads_unless_asked_otherwise(directory):
+  for num_threads, expected in ((3, 0), (4, 4)):
+    settings = {'num_threads': num_threads, 'decode_in': 'auto'}
+    with open_train(directory, **settings) as batches:
+      next(batches)
+      assert len(workers()) == expected
+
+
+def test_damage_is_replaced_counted_and_named_as_by_threads(tmp_path, caplog):
+  jpeg = frame_dataset.frame_jpeg
+  damaged_data_test.write(
+    tmp_path,
+    {(0, 4): jpeg(0, 4)[:-300], (2, 3): jpeg(1, 3), (5, 7): b''},
+  )
+  damaged_data_test.flip_bit(tmp_path, 4, 6)
+  found = {}
+  for name, settings in (('threads', THREADS), ('processes', PROCESSES)):
+    caplog.clear()
+    batches = damaged_data_test.train(tmp_path, 12, **settings)
+    found[name] = batches, sorted(caplog.messages)
+  damaged_data_test.assert_equal(found['processes'][0], found['threads'][0])
+  assert found['processes'][1] == found['threads'][1]
+  assert len(found['processes'][1]) == 3
+  assert sum(batch['bad_frames'].sum() for batch in found['processes'][0])
+
+
+def test_a_video_without_a_sound_frame_is_named_as_by_threads(tmp_path):
+  damaged_data_test.write(tmp_path, {(1, number): b'?' for number in range(5)})
+  said = set()
+  for settings in (THREADS, PROCESSES):
+    with pytest.raises(ValueError, match=r"'kind/video 1\.mp4'") as raised:
+      damaged_data_test.train(tmp_path, 9, **settings)
+    said.add(str(raised.value))
+  assert len(said) == 1
+
+
+def test_a_damaged_index_is_said_once_and_read_without(tmp_path, caplog):
+  damaged_data_test.write(tmp_path)
+  expected = damaged_data_test.train(tmp_path, 3, **THREADS)
+  shard = damaged_data_test.shard_of(tmp_path)
+  content = bytearray(shard.read_bytes())
+  content[content.rindex(b'group_size')] ^= 1
+  shard.write_bytes(content)
+  found = damaged_data_test.train(tmp_path, 3, **PROCESSES)
+  damaged_data_test.assert_equal(found, expected)
+  (line,) = [text for text in caplog.messages if 'index of' in text]
+  assert str(shard) in line
+
+
+def test_what_is_only_in_this_process_is_read_by_it(directory):
+  target = fsspec.filesystem('memory')
+  target.put(str(directory), '/decode_processes', recursive=True)
+  damaged_data_test.assert_equal(
+    train('memory://decode_processes', 3), train(directory, 3, **THREADS)
+  )
+
+
+def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):
+  expected = train(directory, 60, **THREADS)
+  found = []
+
+  def reports():
+    return [line for line in caplog.messages if 'decodes clips ended' in line]
+
+  with open_train(directory, num_threads=1) as batches:
+    found.append(next(batches))
+    for number in range(1, 4):
+      (victim,) = workers()
+      victim.kill()
+      # Those that are made ahead of time come first.
+      while len(reports()) < number:
+        found.append(next(batches))
+    found += [next(batches) for _ in range(5)]
+    assert not workers()
+  damaged_data_test.assert_equal(found, expected[: len(found)])
+  assert all('killed by SIGKILL' in line for line in reports())
+  outcomes = ['another one takes its place'] * 2
+  outcomes.append('threads decode in its place')
+  for outcome, line in zip(outcomes, reports(), strict=True):
+    assert outcome in line
+
+
+def test_ones_that_cannot_start_are_done_without(
+  directory, caplog, monkeypatch
+):
+  monkeypatch.setattr(
+    decode_processes, '_COMMAND', 'raise SystemExit("no such machine")'
+  )
+  found = train(directory, 5)
+  damaged_data_test.assert_equal(found, train(directory, 5, **THREADS))
+  assert sum('exit code 1' in line for line in caplog.messages) == 6
+
+
+def test_signals_of_a_job_are_not_theirs(directory):
+  with open_train(directory) as batches:
+    next(batches)
+    before = {worker.pid for worker in workers()}
+    for worker in workers():
+      for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        worker.send_signal(number)
+    for _ in range(3):
+      next(batches)
+    assert {worker.pid for worker in workers()} == before
+
+
+def test_memory_is_used_again(directory, monkeypatch):
+  added = []
+  add = shared_arrays.SharedMemory.add
+
+  def note(self, num_bytes):
+    added.append(num_bytes)
+    return add(self, num_bytes)
+
+  monkeypatch.setattr(shared_arrays.SharedMemory, 'add', note)
+  train(directory, 1)
+  with open_train(directory, num_prefetched=2) as batches:
+    added.clear()
+    for _ in range(60):
+      next(batches)
+    assert len(added) < 10
+
+
+def test_a_batch_that_is_kept_stays_as_it_is(directory):
+  with open_train(directory) as batches:
+    kept = next(batches)
+    copy = {name: array.copy() for name, array in kept.items()}
+    for _ in range(30):
+      next(batches)
+  damaged_data_test.assert_equal([kept], [copy])
+
+
+def test_they_need_no_library_that_computes():
+  command = (
+    'import sys; from vie_jax.input_pipeline import decode_worker;'
+    'print([name for name in ("jax", "tensorflow") if name in sys.modules])'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', command], cwd=ROOT, capture_output=True, check=True
+  )
+  assert done.stdout.strip() == b'[]'
+
+
+def test_none_outlives_a_killed_training(directory):
+  command = f"""
+import sys, types
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]
+from input_pipeline import decode_processes_test as test
+with test.open_train({str(directory)!r}) as batches:
+  next(batches)
+  print(*[worker.pid for worker in test.workers()], flush=True)
+  sys.stdin.read()
+"""
+  with subprocess.Popen(
+    [sys.executable, '-c', command],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    env=os.environ | {'PYTHONDONTWRITEBYTECODE': '1'},
+  ) as process:
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) == 2
+    process.kill()
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)))
+
+
+def test_without_memory_to_share_they_are_refused(directory, monkeypatch):
+  monkeypatch.delattr(os, 'memfd_create')
+  with pytest.raises(ValueError, match="'threads'"):
+    train(directory, 1)
+  settings = {'num_threads': 9, 'decode_in': 'auto'}
+  assert len(train(directory, 1, **settings)) == 1
+
+
+def test_arrays_of_a_layout_do_not_meet():
+  layout = shared_arrays.Layout(
+    {'a': (np.uint8, (3, 5)), 'b': (np.float64, (2,)), 'c': (np.int32, (0, 4))}
+  )
+  memory = np.zeros(layout.num_bytes, np.uint8)
+  arrays = layout.arrays(memory)
+  for number, array in enumerate(arrays.values(), 1):
+    array[...] = number
+    assert array.ctypes.data % 64 == memory.ctypes.data % 64
+  assert [array.shape for array in arrays.values()] == [(3, 5), (2,), (0, 4)]
+  assert {float(value) for value in arrays['a'].flat} == {1.0}
+  assert {float(value) for value in arrays['b']} == {2.0}
