@@ -5,7 +5,7 @@
 
 Prints one JSON object per line; a value is the median of the rounds, and a
 ratio the median of the rounds' ratios. The data set is made here, by the
-renderer of the demo. For each config:
+renderer of the demo, or is one that is there (`--data`). For each config:
 
   main.py          a training in a process of its own, as a user starts it: clips
                    per second by its own `metrics.jsonl`, over `--steps` steps
@@ -32,7 +32,7 @@ The linear evaluation is a mode of its own, and takes no time of a training.
 The default configs are for a small machine. On a GPU:
 
   python benchmarks/whole_program.py --configs configs/vie_slowfast.py \\
-      --dtype bfloat16 --steps 200
+      --dtype bfloat16 --steps 200 --data DATASET
 """
 
 import argparse
@@ -160,6 +160,9 @@ def main():
   )
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--steps', type=int, default=60, help='timed in a round')
+  parser.add_argument(
+    '--data', help='folder of a data set to take instead of the rendered videos'
+  )
   parser.add_argument('--videos', type=int, default=512, help='rendered')
   parser.add_argument('--batch-size', type=int, help="else the config's")
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'))
@@ -176,7 +179,8 @@ def main():
   )
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
-    program_runs.prepare_videos(scratch / 'data', options.videos)
+    if options.data is None:
+      program_runs.prepare_videos(scratch / 'data', options.videos)
     for name in options.configs:
       case = _case(name, scratch, options)
       for part in options.parts:
@@ -186,7 +190,7 @@ def main():
 
 def _case(name, scratch, options):
   overrides = {
-    'dataset.dir': str(scratch / 'data'),
+    'dataset.dir': options.data or str(scratch / 'data'),
     'memory_bank.init': 'uniform',
     'objective.instance_recognition_steps': 0,
     'local_aggregation.recluster_every_steps': program_runs.NEVER,
@@ -217,8 +221,12 @@ def _compare_speed(case, rounds, report):
       _STEP: (prepare_step, {'case': case}),
     },
     rounds=rounds,
-    # The three share an accelerator, of which each would take most.
-    environment={'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
+    environment={
+      # The three share an accelerator, of which each would take most.
+      'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+      # The step of main.py and the one alone are one program.
+      'JAX_COMPILATION_CACHE_DIR': case['cache'],
+    },
   )
   main_speed = [result['clips per second'] for result in found[_MAIN].results]
   parts = [found[name].results for name in (_INPUT, _STEP)]

@@ -411,7 +411,7 @@ from vie_jax.input_pipeline import (
   pipeline,
 )
 
-way, directory = sys.argv[1:]
+way, place, directory = sys.argv[1:]
 clip = types.SimpleNamespace(
   sampler='slowfast', num_frames=8, frame_step=2, num_eval_clips=3
 )
@@ -430,7 +430,8 @@ class SlowStore(frame_store.FrameStore):
 videos = instances.all_videos(SlowStore.open(directory, 'train'))
 def open_batches():
   return pipeline.train_batches(
-    videos, clip=clip, crop=crop, batch_size=2, seed=0, num_threads=4
+    videos, clip=clip, crop=crop, batch_size=2, seed=0, num_threads=4,
+    decode_in=place
   )
 
 if way == 'exit':
@@ -465,22 +466,26 @@ else:
 
 @pytest.mark.slow
 def test_the_process_ends_however_batches_are_left(directory):
-  codes = {'exit': 7, 'interrupt': -signal.SIGINT}
+  codes = {
+    (way, place): code
+    for way, code in (('exit', 7), ('interrupt', -signal.SIGINT))
+    for place in ('threads', 'processes')
+  }
   processes = {
-    way: subprocess.Popen(
-      [sys.executable, '-c', USE, way, str(directory)],
+    case: subprocess.Popen(
+      [sys.executable, '-c', USE, *case, str(directory)],
       cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
     )
-    for way in codes
+    for case in codes
   }
   try:
-    for way, process in processes.items():
+    for case, process in processes.items():
       output, errors = process.communicate(timeout=90)
-      assert process.returncode == codes[way], (way, output, errors)
-      assert output == ('end\n' if way == 'exit' else '')
+      assert process.returncode == codes[case], (case, output, errors)
+      assert output == ('end\n' if 'exit' in case else '')
   finally:
     for process in processes.values():
       process.kill()

@@ -77,6 +77,9 @@ class _Batches:
         if not any(found):
           raise
         self._start()
+      except BaseException as error:
+        # TensorFlow's frames keep the iterator for as long as the error lives.
+        raise error.with_traceback(None) from None
 
   def _start(self):
     """Begins to make the batches of the steps that are left."""

@@ -78,24 +78,25 @@ class DecodeProcesses:
     }
 
   def __enter__(self):
-    self._memory = shared_arrays.SharedMemory()
-    self._batches = _Batches(self._memory, self._layout)
-    self._share_table()
     self._idle = queue.SimpleQueue()
-    self._workers = [
-      _Worker(self._memory.file, self._setup)
-      for _ in range(self._num_processes)
-    ]
-    for worker in self._workers:
-      self._idle.put(worker)
-    self._pool = concurrent.futures.ThreadPoolExecutor(self._num_processes)
+    with contextlib.ExitStack() as stack:
+      self._memory = shared_arrays.SharedMemory()
+      stack.callback(self._memory.close)
+      self._batches = _Batches(self._memory, self._layout)
+      self._share_table()
+      for _ in range(self._num_processes):
+        worker = _Worker(self._memory.file, self._setup)
+        stack.callback(worker.close)
+        self._idle.put(worker)
+      self._pool = stack.enter_context(
+        concurrent.futures.ThreadPoolExecutor(self._num_processes)
+      )
+      # Also if nobody ends the with-statement, before the interpreter ends.
+      self._close = weakref.finalize(self, stack.pop_all().close)
     return self
 
   def __exit__(self, *unused_exception):
-    self._pool.shutdown()
-    for worker in self._workers:
-      worker.close()
-    self._memory.close()
+    self._close()
 
   def read(self, video, frame_numbers, box):
     """Makes the clips of a batch; see DecodeThreads.read."""

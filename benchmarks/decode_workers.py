@@ -1,0 +1,174 @@
+"""Compares threads and processes that decode the clips of a training.
+
+  python benchmarks/decode_workers.py \\
+      > benchmarks/results/decode_workers-MACHINE.json
+
+Prints one JSON object per line; a value is the median of the rounds. For each
+network and each number of workers: how many clips a second the input pipeline
+makes with as many threads of the training's process, and with as many processes
+beside it. A ratio is that of processes to threads, above 1 says that processes
+make more. And for both, how long the training's own process computes for each
+batch, in which Python runs on one core at a time: no step can be shorter.
+
+The video is rendered, of 340 x 256 pixels, as those of Kinetics often are.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+# The first three are beside this file, the others on the path from here on.
+import benchmark_videos
+import result_lines
+import turns
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+_NETWORKS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
+_PLACES = ('threads', 'processes')
+# The video is so many instances: a batch holds none twice.
+_REPEATS = 512
+_VIDEO = 340, 256, 30
+_PREFETCHED = 2
+# Made ahead of time, and so not timed: prefetched, and on their way.
+_NOT_TIMED = _PREFETCHED + 3
+_PACKAGES = ('array_record', 'numpy', 'simplejpeg', 'tensorflow-cpu')
+
+
+def prepare_batches(network, data, place, num_workers, num_batches):
+  """Batches of a network's training, taken and dropped."""
+  import numpy as np
+
+  from vie_jax.input_pipeline import frame_store, instances, pipeline
+
+  config = importlib.import_module(f'configs.{network}').get_config()
+  stack = contextlib.ExitStack()
+  videos = instances.all_videos(
+    stack.enter_context(frame_store.FrameStore.open(data, 'train'))
+  )
+  batches = stack.enter_context(
+    pipeline.train_batches(
+      dataclasses.replace(videos, video=np.tile(videos.video, _REPEATS)),
+      clip=config.clip,
+      crop=config.crop,
+      batch_size=config.batch_size,
+      seed=0,
+      num_threads=num_workers,
+      decode_in=place,
+      num_prefetched=_PREFETCHED,
+    )
+  )
+
+  def run():
+    for _ in range(_NOT_TIMED):
+      next(batches)
+    start, cpu = time.perf_counter(), _own_cpu_seconds()
+    for _ in range(num_batches):
+      next(batches)
+    seconds = time.perf_counter() - start
+    return {
+      'clips per second': num_batches * config.batch_size / seconds,
+      'CPU ms of the training for a batch': 1e3
+      * (_own_cpu_seconds() - cpu)
+      / num_batches,
+    }
+
+  # Collected, it would close the data set.
+  run.stack = stack
+  return run, {'batch_size': config.batch_size}
+
+
+def main():
+  """Runs all comparisons and prints them."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--networks', nargs='+', default=_NETWORKS)
+  parser.add_argument('--workers', nargs='+', type=int, default=(1, 2, 4, 16))
+  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--batches', type=int, default=8, help='timed in a round')
+  options = parser.parse_args()
+  report = result_lines.Report(
+    'decode_workers', rounds=options.rounds, packages=_PACKAGES
+  )
+  with tempfile.TemporaryDirectory() as scratch:
+    data = _prepare(pathlib.Path(scratch))
+    for network in options.networks:
+      for num_workers in options.workers:
+        _compare(network, data, num_workers, options, report)
+  report.finish()
+
+
+def _prepare(scratch):
+  benchmark_videos.write_videos(scratch / 'videos', sizes=[_VIDEO])
+  subprocess.run(
+    [
+      *(sys.executable, str(_REPOSITORY / 'data' / 'prepare.py'), 'folder'),
+      f'--videos={scratch / "videos"}',
+      *('--val-percent=0', f'--out={scratch / "data"}'),
+    ],
+    check=True,
+    stdout=subprocess.DEVNULL,
+  )
+  return str(scratch / 'data')
+
+
+def _compare(network, data, num_workers, options, report):
+  found = turns.take_turns(
+    {
+      place: (
+        prepare_batches,
+        {
+          'network': network,
+          'data': data,
+          'place': place,
+          'num_workers': num_workers,
+          'num_batches': options.batches,
+        },
+      )
+      for place in _PLACES
+    },
+    rounds=options.rounds,
+  )
+  size = found['threads'].facts['batch_size']
+  case = f'{network}, batches of {size}'
+  of_threads = found['threads'].results
+  for place in _PLACES:
+    results = found[place].results
+    for metric in results[0]:
+      values = [result[metric] for result in results]
+      ratio = None
+      if place != 'threads' and metric == 'clips per second':
+        ratio = statistics.median(
+          value / other[metric]
+          for value, other in zip(values, of_threads, strict=True)
+        )
+      report.add(
+        case,
+        f'{num_workers} {place}'
+        if num_workers > 1
+        else '1 ' + {'threads': 'thread', 'processes': 'process'}[place],
+        metric,
+        statistics.median(values),
+        ratio=ratio,
+        ratio_to=None if ratio is None else 'threads',
+      )
+
+
+def _own_cpu_seconds():
+  """Of this process, without those that it has started."""
+  usage = resource.getrusage(resource.RUSAGE_SELF)
+  return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == '__main__':
+  main()
