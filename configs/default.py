@@ -342,7 +342,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Threads, or processes, that read and decode; 0 is one per core.
   config.input.num_threads = 0
   # What they are, of clips: 'threads' of this process, in which Python runs on
-  # one core at a time; 'processes' beside it; 'auto': these from four on.
+  # one core at a time; 'processes' beside it; 'auto': these from four cores on,
+  # if the data set is on this machine.
   config.input.decode_in = 'auto'
   # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4

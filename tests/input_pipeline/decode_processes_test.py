@@ -16,6 +16,7 @@ import pytest
 from input_pipeline import damaged_data_test, frame_dataset
 
 from vie_jax.input_pipeline import (
+  batch_iterator,
   decode_processes,
   frame_store,
   instances,
@@ -108,8 +109,9 @@ def test_there_are_as_many_as_asked_for_but_no_more_than_rows(directory):
   assert not workers()
 
 
-def test_a_few_are_threads_unless_asked_otherwise(directory):
-  for num_threads, expected in ((3, 0), (4, 4)):
+def test_a_few_are_threads_unless_asked_otherwise(directory, monkeypatch):
+  for num_cores, num_threads, expected in ((8, 3, 0), (8, 4, 4), (3, 9, 0)):
+    monkeypatch.setattr(batch_iterator, 'num_cores', lambda n=num_cores: n)
     settings = {'num_threads': num_threads, 'decode_in': 'auto'}
     with open_train(directory, **settings) as batches:
       next(batches)
@@ -157,12 +159,17 @@ def test_a_damaged_index_is_said_once_and_read_without(tmp_path, caplog):
   assert str(shard) in line
 
 
-def test_what_is_only_in_this_process_is_read_by_it(directory):
+def test_what_is_only_in_this_process_is_read_by_it(directory, monkeypatch):
+  monkeypatch.setattr(batch_iterator, 'num_cores', lambda: 8)
   target = fsspec.filesystem('memory')
   target.put(str(directory), '/decode_processes', recursive=True)
   damaged_data_test.assert_equal(
     train('memory://decode_processes', 3), train(directory, 3, **THREADS)
   )
+  settings = {'num_threads': 8, 'decode_in': 'auto'}
+  with open_train('memory://decode_processes', **settings) as batches:
+    next(batches)
+    assert not workers()
 
 
 def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):
@@ -277,6 +284,7 @@ def test_without_memory_to_share_they_are_refused(directory, monkeypatch):
   monkeypatch.delattr(os, 'memfd_create')
   with pytest.raises(ValueError, match="'threads'"):
     train(directory, 1)
+  monkeypatch.setattr(batch_iterator, 'num_cores', lambda: 9)
   settings = {'num_threads': 9, 'decode_in': 'auto'}
   assert len(train(directory, 1, **settings)) == 1
 

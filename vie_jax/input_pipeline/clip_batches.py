@@ -16,6 +16,7 @@ from vie_jax.input_pipeline import (
   batch_iterator,
   decode_processes,
   decode_threads,
+  remote_shards,
   shared_arrays,
   sound_frames,
 )
@@ -24,7 +25,7 @@ from vie_jax.input_pipeline import (
 # to start.
 _MIN_PROCESSES = 4
 # While the last clips of a batch are made, other processes begin with the next.
-_BATCHES_AT_ONCE = {'threads': None, 'processes': 2}
+_BATCHES_AT_ONCE = 2
 
 
 class Clips:
@@ -133,15 +134,19 @@ class Clips:
 
 
 @contextlib.contextmanager
-def open_batches(clips, *, rows, num_threads, decode_in, **options):
+def open_batches(
+  clips, *, rows, num_threads, num_prefetched, decode_in, **options
+):
   """Gives the iterator over batches of clips; see batch_iterator.
 
   Args:
     clips: Clips.
     rows: see batch_iterator.open_batches.
     num_threads: that read and decode; None for one per core.
+    num_prefetched: see batch_iterator.open_batches.
     decode_in: 'threads' of this process, as many 'processes' beside it, or
-      'auto': processes where there are four or more of them to be.
+      'auto': processes where four or more of them have a core each, and the
+      data set is on this machine.
     **options: of batch_iterator.open_batches.
 
   Yields:
@@ -149,7 +154,7 @@ def open_batches(clips, *, rows, num_threads, decode_in, **options):
   """
   num_threads = num_threads or batch_iterator.num_cores()
   if decode_in == 'auto':
-    decode_in = _best_place(num_threads)
+    decode_in = _best_place(clips.frames.store, num_threads)
   if decode_in == 'processes':
     decoder = decode_processes.DecodeProcesses(
       clips.frames, clips.num_frames, num_threads, len(rows)
@@ -158,21 +163,29 @@ def open_batches(clips, *, rows, num_threads, decode_in, **options):
     decoder = decode_threads.DecodeThreads(
       clips.frames, clips.num_frames, num_threads
     )
+  runs_ahead = decode_in == 'processes' and num_prefetched
   with (
     decoder,
     batch_iterator.open_batches(
       clips,
       rows=rows,
       make_batch=functools.partial(clips.make_batch, decoder),
-      num_batches_at_once=_BATCHES_AT_ONCE[decode_in],
+      num_batches_at_once=_BATCHES_AT_ONCE if runs_ahead else None,
       num_threads=num_threads,
+      num_prefetched=num_prefetched,
       **options,
     ) as batches,
   ):
     yield batches
 
 
-def _best_place(num_threads):
-  if num_threads < _MIN_PROCESSES or not shared_arrays.is_supported():
+def _best_place(store, num_threads):
+  num_busy = min(num_threads, batch_iterator.num_cores())
+  if (
+    num_busy < _MIN_PROCESSES
+    or not shared_arrays.is_supported()
+    # Each process would fetch and keep an index of its own.
+    or remote_shards.is_remote(str(store.directory))
+  ):
     return 'threads'
   return 'processes'

@@ -65,7 +65,7 @@ def train_batches(
     host_count: number of hosts, a divisor of batch_size.
     label_column: column of labels; None for labels of -1.
     num_threads: for reading and decoding; None for one per core.
-    decode_in: 'threads', 'processes' in place of them, as many, or 'auto'; see
+    decode_in: 'threads', as many 'processes' instead, or 'auto'; see
       clip_batches.open_batches.
     num_prefetched: batches made ahead of time.
     damage: BadFrames that counts and names damaged frames; None for one of
