@@ -289,6 +289,27 @@ def test_without_memory_to_share_they_are_refused(directory, monkeypatch):
   assert len(train(directory, 1, **settings)) == 1
 
 
+@pytest.mark.parametrize(
+  ('limit', 'expected'),
+  [
+    ('250000 100000\n', 3),
+    ('5000 100000\n', 1),
+    ('6400000 100000\n', 8),
+    ('max 100000\n', 8),
+    (None, 8),
+  ],
+)
+def test_cores_are_those_that_a_container_may_use(
+  tmp_path, monkeypatch, limit, expected
+):
+  path = tmp_path / 'cpu.max'
+  if limit is not None:
+    path.write_text(limit)
+  monkeypatch.setattr(batch_iterator, '_CPU_LIMIT', path)
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda unused_pid: range(8))
+  assert batch_iterator.num_cores() == expected
+
+
 def test_arrays_of_a_layout_do_not_meet():
   layout = shared_arrays.Layout(
     {'a': (np.uint8, (3, 5)), 'b': (np.float64, (2,)), 'c': (np.int32, (0, 4))}

@@ -8,9 +8,13 @@ made one after the other.
 import contextlib
 import functools
 import os
+import pathlib
 import weakref
 
 import tensorflow as tf
+
+# Microseconds of processor time in each so many (control groups, version 2).
+_CPU_LIMIT = pathlib.Path('/sys/fs/cgroup/cpu.max')
 
 
 class _Batches:
@@ -184,7 +188,14 @@ def _options(num_threads):
 
 
 def num_cores():
-  """Cores that this process may use."""
+  """Cores that this process may use, as a container's share of time allows."""
   if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0))
+  else:
+    count = os.cpu_count() or 1
+  try:
+    quota, period = map(int, _CPU_LIMIT.read_text().split())
+  # No container, or 'max': none has a limit.
+  except (OSError, ValueError):
+    return count
+  return min(count, -(-quota // period))
