@@ -22,7 +22,13 @@ RETRY, INTERRUPTED, REFUSED = 75, 130, 2
 TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 KILL = signal.SIGKILL
 # Of the process, not of the run.
-TIMES = ('steps_per_sec', 'uptime', 'eval/seconds', 'val/seconds')
+TIMES = (
+  'steps_per_sec',
+  'uptime',
+  'input/wait_share',
+  'eval/seconds',
+  'val/seconds',
+)
 
 
 def steps_of(workdir):

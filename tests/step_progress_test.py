@@ -15,7 +15,9 @@ class Figures:
     self.found |= {(step, name): value for name, value in scalars.items()}
 
 
-def train(caplog, seconds_of_step, *, new=(1,), every_steps=2, first_step=0):
+def train(
+  caplog, seconds_of_step, *, new=(1,), every_steps=2, first_step=0, waits=0
+):
   """Runs steps that take so many seconds each; returns figures and lines."""
   caplog.set_level(logging.INFO)
   now, figures = 100.0, Figures()
@@ -26,7 +28,9 @@ def train(caplog, seconds_of_step, *, new=(1,), every_steps=2, first_step=0):
     clock=lambda: now,
   )
   for done, seconds in enumerate(seconds_of_step, first_step + 1):
-    now += seconds
+    with progress.waiting():
+      now += waits
+    now += seconds - waits
     progress(done, is_new=done in new)
   return figures.found, caplog.messages
 
@@ -44,7 +48,9 @@ def test_what_the_first_step_compiled_is_no_part_of_the_speed(caplog):
 def test_what_a_later_objective_compiles_is_no_part_of_it_either(caplog):
   figures, _ = train(caplog, [60, 1, 1, 99, 2, 2], new=(1, 4), every_steps=3)
   speeds = {
-    step: value for (step, name), value in figures.items() if name != 'uptime'
+    step: value
+    for (step, name), value in figures.items()
+    if name == 'steps_per_sec'
   }
   assert speeds == {3: 1.0, 6: 0.5}
 
@@ -62,6 +68,20 @@ def test_a_last_step_is_told_of_whatever_its_number(caplog):
 def test_steps_that_take_no_time_by_the_clock_are_fast(caplog):
   _, (line,) = train(caplog, [0, 0])
   assert line.endswith('ETA: 0s')
+
+
+def test_waiting_for_input_is_told_if_it_is_much(caplog):
+  figures, lines = train(caplog, [60, 4, 4, 4, 4], waits=3, new=(1, 4))
+  # Steps 2, and 5 alone: the fourth was new.
+  assert figures[2, 'input/wait_share'] == 0.75
+  assert figures[5, 'input/wait_share'] == 0.75
+  assert all(
+    line.endswith(', waiting for input 75% of the time') for line in lines
+  )
+  caplog.clear()
+  figures, lines = train(caplog, [60, 4], waits=0.25)
+  assert figures[2, 'input/wait_share'] == 0.0625
+  assert lines == ['Progress: 4.0 s/step, 100.0% (2/2), ETA: 0s']
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,7 @@ class _ScalarsToLog(metric_writers.LoggingWriter):
     told = {
       name: value
       for name, value in scalars.items()
-      if name not in ('steps_per_sec', 'uptime')
+      if name not in ('steps_per_sec', 'uptime', 'input/wait_share')
     }
     if told:
       super().write_scalars(step, told)

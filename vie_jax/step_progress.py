@@ -1,10 +1,14 @@
 """How fast a training goes, and how long it still takes."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from absl import logging
+
+# Waiting for the input for a smaller share of the time is not worth a word.
+_MIN_SHARE_TOLD = 0.1
 
 _UNITS = (('d', 86_400), ('h', 3600), ('m', 60), ('s', 1))
 
@@ -25,7 +29,9 @@ class StepProgress:
   Args:
     num_steps: of the whole training.
     every_steps: how often to tell.
-    writer: receives `steps_per_sec`, and `uptime` in seconds.
+    writer: receives `steps_per_sec`, `uptime` in seconds, and
+      `input/wait_share`, of the time, in [0, 1]: near 1 where steps are as
+      slow as their input, near 0 where the input is ready before them.
     clock: gives seconds that never go back.
   """
 
@@ -44,6 +50,14 @@ class StepProgress:
     self._begin = clock()
     # The step that the time counts from, and when it was done.
     self._since = (0, self._begin)
+    self._waited = 0.0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """What is done in here is waiting for the input."""
+    begin = self._clock()
+    yield
+    self._waited += self._clock() - begin
 
   def __call__(self, done: int, *, is_new: bool) -> None:
     """Takes note of a step, and tells if it is time to.
@@ -54,24 +68,34 @@ class StepProgress:
     """
     now = self._clock()
     if is_new:
-      self._since = done, now
+      self._since, self._waited = (done, now), 0.0
     elif done % self._every_steps == 0 or done == self._num_steps:
       step, then = self._since
-      self._since = done, now
-      rate = (done - step) / max(now - then, 1e-9)
+      seconds = max(now - then, 1e-9)
+      rate, share = (done - step) / seconds, self._waited / seconds
+      self._since, self._waited = (done, now), 0.0
       self._writer.write_scalars(
-        done, {'steps_per_sec': rate, 'uptime': now - self._begin}
+        done,
+        {
+          'steps_per_sec': rate,
+          'uptime': now - self._begin,
+          'input/wait_share': share,
+        },
       )
-      self._tell(done, rate)
+      self._tell(done, rate, share)
 
-  def _tell(self, done, rate):
+  def _tell(self, done, rate, share):
+    waits = ''
+    if share >= _MIN_SHARE_TOLD:
+      waits = f', waiting for input {share:.0%} of the time'
     logging.info(
-      'Progress: %s, %.1f%% (%d/%d), ETA: %s',
+      'Progress: %s, %.1f%% (%d/%d), ETA: %s%s',
       f'{rate:.1f} steps/s' if rate >= 1 else f'{1 / rate:.1f} s/step',
       100 * done / self._num_steps,
       done,
       self._num_steps,
       duration((self._num_steps - done) / rate),
+      waits,
     )
 
 

@@ -125,7 +125,9 @@ class Loop:
           is_first = step == first_step
           leaving = preemption.SIGNALS.leaving
           with leaving() if is_first else contextlib.nullcontext():
-            state, metrics = self._step(step, state, batches, is_new=is_new)
+            state, metrics = self._step(
+              step, state, batches, progress, is_new=is_new
+            )
           self._report(step, metrics)
           progress(step + 1, is_new=is_new)
           self._evaluate_and_save(step + 1, state)
@@ -135,11 +137,11 @@ class Loop:
     logging.info('Training is complete: step %d.', config.num_steps)
     return state
 
-  def _step(self, step, state, batches, *, is_new):
+  def _step(self, step, state, batches, progress, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
     config, reporter = self.parts.config, self.reporter
     watchdog.expect(f'the batch of step {step + 1}')
-    with step_trace.phase('input wait'):
+    with step_trace.phase('input wait'), progress.waiting():
       local = next(batches)
     with step_trace.phase('batch to device'):
       batch = sharding.global_batch(local, self.parts.mesh)

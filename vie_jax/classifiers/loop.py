@@ -81,7 +81,10 @@ class Loop:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
         is_first = step == first_step
-        state, metrics = self._step(step, state, batches, rate, is_first)
+        watchdog.expect(f'the batch of step {step + 1}')
+        with report.waiting():
+          local = next(batches)
+        state, metrics = self._step(step, state, local, rate, is_first)
         done = step + 1
         is_last = done == schedule.num_steps
         if done % intervals.log == 0 or is_last:
@@ -97,9 +100,7 @@ class Loop:
           break
     return self._outcome(state, progress, was_complete=False)
 
-  def _step(self, step, state, batches, rate, is_first):
-    watchdog.expect(f'the batch of step {step + 1}')
-    local = next(batches)
+  def _step(self, step, state, local, rate, is_first):
     batch = sharding.global_batch(local, self._task.mesh)
     watchdog.expect(f'step {step + 1}', is_slow=is_first)
     state, metrics = self._task.step(state, batch, jnp.float32(rate))
