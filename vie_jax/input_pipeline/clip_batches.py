@@ -22,8 +22,8 @@ from vie_jax.input_pipeline import (
 )
 
 # Fewer threads get along with each other, and processes take memory, and time
-# to start.
-_MIN_PROCESSES = 4
+# to start. Of more cores than the second number, whoever has the memory says so.
+_MIN_PROCESSES, _MAX_PROCESSES = 4, 64
 # While the last clips of a batch are made, other processes begin with the next.
 _BATCHES_AT_ONCE = 2
 
@@ -142,7 +142,8 @@ def open_batches(
   Args:
     clips: Clips.
     rows: see batch_iterator.open_batches.
-    num_threads: that read and decode; None for one per core.
+    num_threads: that read and decode; None for one per core, and for 64
+      processes at most.
     num_prefetched: see batch_iterator.open_batches.
     decode_in: 'threads' of this process, as many 'processes' beside it, or
       'auto': processes where four or more of them have a core each, and the
@@ -152,12 +153,14 @@ def open_batches(
   Yields:
     The iterator.
   """
-  num_threads = num_threads or batch_iterator.num_cores()
+  num_cores = batch_iterator.num_cores()
+  num_processes = num_threads or min(num_cores, _MAX_PROCESSES)
+  num_threads = num_threads or num_cores
   if decode_in == 'auto':
     decode_in = _best_place(clips.frames.store, num_threads)
   if decode_in == 'processes':
     decoder = decode_processes.DecodeProcesses(
-      clips.frames, clips.num_frames, num_threads, len(rows)
+      clips.frames, clips.num_frames, num_processes, len(rows)
     )
   else:
     decoder = decode_threads.DecodeThreads(

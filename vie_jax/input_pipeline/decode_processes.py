@@ -10,33 +10,19 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import json
-import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 
 import numpy as np
 from absl import logging
 
-from vie_jax.input_pipeline import decode_threads, decode_worker, shared_arrays
-
-_COMMAND = (
-  'from vie_jax.input_pipeline import decode_worker; decode_worker.main()'
+from vie_jax.input_pipeline import (
+  decode_threads,
+  decode_worker,
+  shared_arrays,
+  worker_process,
 )
-# Whoever asks for clips ends these processes: what a job is sent is not for them.
-_BLOCKED = (
-  signal.SIGINT,
-  signal.SIGTERM,
-  signal.SIGHUP,
-  signal.SIGUSR1,
-  signal.SIGUSR2,
-)
-# A process that ends so often is not replaced.
-_MAX_STARTS = 3
 
 
 class DecodeProcesses:
@@ -59,8 +45,8 @@ class DecodeProcesses:
     """
     if not shared_arrays.is_supported():
       raise ValueError(
-        'this system has no memory that processes could share (Linux has): '
-        "decode in 'threads'."
+        'this system gives no memory that processes could share (Linux does, '
+        "if nothing forbids it): decode in 'threads'."
       )
     self._frames = frames
     self._num_processes = min(num_processes, num_rows)
@@ -85,7 +71,7 @@ class DecodeProcesses:
       self._batches = _Batches(self._memory, self._layout)
       self._share_table()
       for _ in range(self._num_processes):
-        worker = _Worker(self._memory.file, self._setup)
+        worker = worker_process.WorkerProcess(self._memory.file, self._setup)
         stack.callback(worker.close)
         self._idle.put(worker)
       self._pool = stack.enter_context(
@@ -97,6 +83,8 @@ class DecodeProcesses:
 
   def __exit__(self, *unused_exception):
     self._close()
+    # TensorFlow keeps a function of Python, and so what it calls, for ever.
+    del self._memory, self._batches
 
   def read(self, video, frame_numbers, box):
     """Makes the clips of a batch; see DecodeThreads.read."""
@@ -122,11 +110,12 @@ class DecodeProcesses:
     )
 
   def _make(self, batch, num_bad, share):
-    worker = self._idle.get()
-    try:
-      worker.make(batch.offset, share)
-    finally:
-      self._idle.put(worker)
+    if batch.offset is not None:
+      worker = self._idle.get()
+      try:
+        worker.make(batch.offset, share)
+      finally:
+        self._idle.put(worker)
     arrays = batch.arrays
     for row in share:
       if not arrays['is_done'][row]:
@@ -149,7 +138,7 @@ class _Batch:
   """Memory of a batch.
 
   Attributes:
-    offset: in the shared memory.
+    offset: in the shared memory; None if it is not in there.
     arrays: of decode_worker.batch_layout.
   """
 
@@ -172,100 +161,20 @@ class _Batches:
     try:
       offset, piece = self._free.popleft()
     except IndexError:
-      with self._lock:
-        offset, piece = self._memory.add(self._layout.num_bytes)
+      try:
+        with self._lock:
+          offset, piece = self._memory.add(self._layout.num_bytes)
+      except OSError as error:
+        logging.log_first_n(
+          logging.WARNING,
+          'The system gives no more memory to share (%s). Threads of the '
+          'training decode some of the clips, which is slower.',
+          1,
+          error,
+        )
+        memory = np.empty(self._layout.num_bytes, np.uint8)
+        return _Batch(None, self._layout.arrays(memory))
     # All arrays of this one keep it: it is the last that is not one.
     memory = np.frombuffer(piece, np.uint8)
     weakref.finalize(memory, self._free.append, (offset, piece)).atexit = False
     return _Batch(offset, self._layout.arrays(memory))
-
-
-class _Worker:
-  """A process that decodes, and is replaced when it ends.
-
-  The arguments are the shared memory's file, and what decode_worker is told.
-  """
-
-  def __init__(self, file, setup):
-    self._file = file
-    self._setup = setup
-    self._num_starts = 0
-    self._start()
-
-  def make(self, offset, share):
-    """Has rows of a batch made; returns when they are, or cannot be.
-
-    Args:
-      offset: of the batch in the shared memory.
-      share: range of its rows.
-    """
-    if self._process is None:
-      return
-    try:
-      os.write(
-        self._process.stdin.fileno(),
-        decode_worker.REQUEST.pack(offset, share.start, share.stop),
-      )
-      if self._process.stdout.read(1) == decode_worker.DONE:
-        return
-    except BrokenPipeError:
-      pass
-    self._replace()
-
-  def close(self):
-    """Ends the process."""
-    if self._process is not None:
-      _end(self._process)
-      self._process = None
-
-  def _start(self):
-    self._num_starts += 1
-    paths = os.pathsep.join(path or os.curdir for path in sys.path)
-    with _blocked_signals():
-      self._process = subprocess.Popen(
-        [sys.executable, '-c', _COMMAND],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=[self._file],
-        env=os.environ | {'PYTHONPATH': paths},
-      )
-    setup = json.dumps({'file': self._file, **self._setup})
-    # If it has ended, the first request finds out.
-    with contextlib.suppress(BrokenPipeError):
-      os.write(self._process.stdin.fileno(), setup.encode() + b'\n')
-
-  def _replace(self):
-    reason = _end(self._process)
-    self._process = None
-    if self._num_starts < _MAX_STARTS:
-      self._start()
-      outcome = 'another one takes its place'
-    else:
-      outcome = 'threads decode in its place, which is slower'
-    logging.warning(
-      'A process that decodes clips ended (%s); %s. If memory is short, '
-      '--config.input.num_threads=N makes fewer of them.',
-      reason,
-      outcome,
-    )
-
-
-@contextlib.contextmanager
-def _blocked_signals():
-  """Processes that are started in here never see these signals."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end(process):
-  """Ends a process and says how it ended."""
-  process.stdin.close()
-  process.stdout.close()
-  code = process.wait()
-  if code < 0:
-    return f'killed by {signal.Signals(-code).name}'
-  return f'exit code {code}'

@@ -38,14 +38,16 @@ class DecodeThreads:
     self._frames = frames
     self._shape = num_frames, window, window, 3
     self._num_threads = num_threads
-    self._memory = _Memory()
 
   def __enter__(self):
+    self._memory = _Memory()
     self._pool = concurrent.futures.ThreadPoolExecutor(self._num_threads)
     return self
 
   def __exit__(self, *unused_exception):
     self._pool.shutdown()
+    # TensorFlow keeps a function of Python, and so what it calls, for ever.
+    del self._memory
 
   def read(self, video, frame_numbers, box):
     """Makes the clips of a batch.

@@ -1,20 +1,20 @@
 """A process that reads and decodes clips for another one.
 
-  python -c 'from vie_jax.input_pipeline import decode_worker as w; w.main()'
-
-is started by `decode_processes`. What to do comes by standard input: a line of
-JSON, then requests. Each is answered by a byte on standard output when it is
-done; pixels and crops are in shared memory by then. The end of the input ends
-the process.
+`worker_process` starts it, with the number of a socket as its last argument.
+What to do comes from there: a line of JSON, then requests. The line, and each
+request when it is done, is answered by a byte; pixels and crops are in shared
+memory by then. The end of what comes ends the process.
 
 A clip that is not in order is left to the other process, which has the words
 for what is wrong with it.
 """
 
+import contextlib
 import json
 import mmap
-import os
+import socket
 import struct
+import sys
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from vie_jax.input_pipeline import (
 REQUEST = struct.Struct('=qii')
 """Where a batch lies in the shared memory, and its rows: first and end."""
 DONE = b'.'
+NO_DATASET = 3
+"""Exit code if the data set is not found, as one in memory is not."""
 
 
 def table_layout(num_videos):
@@ -58,14 +60,20 @@ def batch_layout(num_rows, num_frames, window):
 
 def main():
   """Answers requests until there are no more."""
-  # What anything else prints must not look like an answer.
-  answers = os.dup(1)
-  os.dup2(2, 1)
-  with open(0, 'rb', buffering=0, closefd=False) as requests:
-    worker = _Worker(**json.loads(requests.readline()))
+  with (
+    socket.socket(fileno=int(sys.argv[-1])) as answers,
+    answers.makefile('rb') as requests,
+    # Nobody wants an answer any more.
+    contextlib.suppress(ConnectionError),
+  ):
+    try:
+      worker = _Worker(**json.loads(requests.readline()))
+    except dataset_folder.DatasetError:
+      sys.exit(NO_DATASET)
+    answers.sendall(DONE)
     while request := requests.read(REQUEST.size):
       worker.make(*REQUEST.unpack(request))
-      os.write(answers, DONE)
+      answers.sendall(DONE)
 
 
 class _Worker:

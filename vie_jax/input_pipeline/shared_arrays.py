@@ -1,5 +1,7 @@
 """Arrays in memory that several processes share."""
 
+import errno
+import fcntl
 import math
 import mmap
 import os
@@ -66,7 +68,12 @@ class SharedMemory:
     Raises:
       OSError: if the system gives none.
     """
-    self.file = os.memfd_create('vie_jax_clips')
+    first = os.memfd_create('vie_jax_clips')
+    try:
+      # Standard input and output of a process come at 0 and 1.
+      self.file = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+      os.close(first)
     self._end = 0
     self.close = weakref.finalize(self, os.close, self.file)
 
@@ -80,8 +87,10 @@ class SharedMemory:
       (offset, mmap): where the piece begins, and its memory.
 
     Raises:
-      OSError: if there is no room.
+      OSError: if there is no room, or the file is closed.
     """
+    if not self.close.alive:
+      raise OSError(errno.EBADF, 'the shared memory is closed')
     offset = self._end
     os.ftruncate(self.file, offset + num_bytes)
     self._end = offset + num_bytes
@@ -89,5 +98,13 @@ class SharedMemory:
 
 
 def is_supported():
-  """Whether this system has such files."""
-  return hasattr(os, 'memfd_create')
+  """Whether this system gives such files."""
+  if not hasattr(os, 'memfd_create'):
+    return False
+  try:
+    memory = SharedMemory()
+    memory.add(mmap.ALLOCATIONGRANULARITY)
+  except OSError:
+    return False
+  memory.close()
+  return True

@@ -1,0 +1,166 @@
+"""A process that decodes, as the training sees it: started, asked, replaced."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from absl import logging
+
+from vie_jax.input_pipeline import decode_worker
+
+_COMMAND = (
+  'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
+  'from vie_jax.input_pipeline import decode_worker; decode_worker.main()'
+)
+# A process that ends so often is not replaced.
+_MAX_STARTS = 3
+# How long one that is no longer wanted may take to see it, in seconds.
+_PATIENCE = 2.0
+
+
+class WorkerProcess:
+  """A process that decodes, and is replaced when it ends."""
+
+  def __init__(self, file, setup):
+    """Starts it; what keeps it from that is said, and not raised.
+
+    Args:
+      file: descriptor of the shared memory.
+      setup: dict, what else decode_worker is told.
+    """
+    self._file = file
+    self._setup = setup
+    self._num_starts = 0
+    self._process = self._socket = None
+    self._start()
+
+  def make(self, offset, share):
+    """Has rows of a batch made; returns when they are, or cannot be.
+
+    Args:
+      offset: of the batch in the shared memory.
+      share: range of its rows.
+    """
+    if self._process is None:
+      return
+    request = decode_worker.REQUEST.pack(offset, share.start, share.stop)
+    with contextlib.suppress(ConnectionError):
+      self._is_ready = self._is_ready or self._hears()
+      if self._is_ready:
+        self._socket.sendall(request)
+        if self._hears():
+          return
+    self._replace()
+
+  def close(self):
+    """Ends the process."""
+    if self._process is not None:
+      self._end()
+
+  def _hears(self):
+    return self._socket.recv(1) == decode_worker.DONE
+
+  def _start(self):
+    self._num_starts += 1
+    self._is_ready = False
+    try:
+      self._socket, its = socket.socketpair()
+      with its:
+        self._process = self._open(its)
+    except OSError as error:
+      self._give_up(error)
+      return
+    setup = json.dumps({'file': self._file, **self._setup})
+    # If it has ended, the first request finds out.
+    with contextlib.suppress(ConnectionError):
+      self._socket.sendall(setup.encode() + b'\n')
+
+  def _open(self, its):
+    # Standard input and output of a process come at 0 and 1.
+    number = fcntl.fcntl(its, fcntl.F_DUPFD_CLOEXEC, 3)
+    path = [entry or os.getcwd() for entry in sys.path]
+    try:
+      with _blocked_signals():
+        return subprocess.Popen(
+          # -P: nothing in the current folder is a module.
+          [
+            *(sys.executable, '-P', '-c', _COMMAND),
+            *(json.dumps(path), str(number)),
+          ],
+          stdin=subprocess.DEVNULL,
+          stdout=subprocess.DEVNULL,
+          pass_fds=[self._file, number],
+          # There is nothing for these threads to do.
+          env=os.environ | {'OPENBLAS_NUM_THREADS': '1'},
+        )
+    finally:
+      os.close(number)
+
+  def _replace(self):
+    code = self._end()
+    reason = _reason(code)
+    # What it does not find once, it does not find again.
+    if code >= 0 and not self._is_ready:
+      self._give_up(reason)
+      return
+    is_last = self._num_starts == _MAX_STARTS
+    logging.warning(
+      'A process that decodes clips ended (%s); %s. If memory is short, '
+      '--config.input.num_threads=N makes fewer of them.',
+      reason,
+      'threads decode in its place, which is slower'
+      if is_last
+      else 'another one takes its place',
+    )
+    if not is_last:
+      self._start()
+
+  def _give_up(self, reason):
+    logging.log_first_n(
+      logging.WARNING,
+      'A process that is to decode clips does not start (%s). Threads of the '
+      'training decode, which is slower.',
+      1,
+      reason,
+    )
+    if self._socket is not None:
+      self._socket.close()
+
+  def _end(self):
+    """Ends the process; its exit code, negative for a signal."""
+    process, self._process = self._process, None
+    with contextlib.suppress(OSError):
+      # Unlike closing, this also counts if a child has the socket, too.
+      self._socket.shutdown(socket.SHUT_RDWR)
+    self._socket.close()
+    try:
+      return process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      return process.wait()
+
+
+def _reason(code):
+  if code == decode_worker.NO_DATASET:
+    return 'it does not find the data set'
+  if code >= 0:
+    return f'exit code {code}'
+  with contextlib.suppress(ValueError):
+    return f'killed by {signal.Signals(-code).name}'
+  return f'killed by signal {-code}'
+
+
+@contextlib.contextmanager
+def _blocked_signals():
+  """Processes that are started in here see none: what a job is sent is not
+  for them, and whoever asks for clips ends them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
