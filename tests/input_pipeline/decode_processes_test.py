@@ -262,18 +262,29 @@ def test_sound_clips_are_made_by_processes_only(directory, monkeypatch):
   damaged_data_test.assert_equal(train(directory, 9), expected)
 
 
+LAZY = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from vie_jax.input_pipeline import decode_worker
+make, asked = decode_worker._Worker.make, []
+def make_at_first(worker, *request):
+  asked.append(request)
+  if len(asked) < 6:
+    make(worker, *request)
+decode_worker._Worker.make = make_at_first
+decode_worker.main()
+"""
+
+
 def test_rows_that_nobody_made_are_not_those_of_a_batch_before(
   directory, monkeypatch
 ):
-  """Processes that answer and make nothing, in memory that is used again."""
-  idle = (
-    'import socket, sys; s = socket.socket(fileno=int(sys.argv[-1]));'
-    'f = s.makefile("rb"); f.readline(); s.sendall(b".");'
-    'exec("while f.read(16): s.sendall(b\'.\')")'
-  )
+  """Processes that answer, and soon make nothing, in memory used before."""
   expected = train(directory, 30, **THREADS)
-  monkeypatch.setattr(worker_process, '_COMMAND', idle)
-  damaged_data_test.assert_equal(train(directory, 30), expected)
+  monkeypatch.setattr(worker_process, '_COMMAND', LAZY)
+  with open_train(directory) as batches:
+    for batch in expected:
+      damaged_data_test.assert_equal([next(batches)], [batch])
 
 
 def test_what_lies_in_the_current_folder_is_not_theirs(
@@ -298,22 +309,25 @@ def test_stopped_ones_do_not_keep_batches_from_closing(directory):
 
 
 @pytest.mark.parametrize('settings', [THREADS, PROCESSES])
-def test_nothing_is_kept_of_batches_that_are_closed(directory, settings):
+def test_batches_that_are_closed_leave_their_memory(directory, settings):
   def count():
     gc.collect()
-    pieces = pathlib.Path('/proc/self/maps').read_text().count('vie_jax_clips')
-    files = len(os.listdir('/proc/self/fd'))
-    kept = sum(
-      isinstance(one, (decode_threads._Memory, decode_processes._Batches))
-      for one in gc.get_objects()
-    )
-    return pieces, files, kept
+    return {
+      'pieces': pathlib.Path('/proc/self/maps').read_text().count('vie_jax'),
+      'files': len(os.listdir('/proc/self/fd')),
+      'memories': sum(
+        isinstance(one, (decode_threads._Memory, decode_processes._Batches))
+        for one in gc.get_objects()
+      ),
+    }
 
   train(directory, 3, **settings)
   before = count()
-  for _ in range(4):
+  for _ in range(12):
     train(directory, 3, **settings)
-  assert count() == before
+  # TensorFlow's threads may still have the last ones: less than one of each.
+  for name, number in count().items():
+    assert number < before[name] + 12
 
 
 def test_signals_of_a_job_are_not_theirs(directory):
