@@ -321,12 +321,19 @@ def state_shapes(
 
 
 def input_options(config: ml_collections.ConfigDict) -> dict:
-  """What both kinds of batches need to know of the config and the host."""
+  """What all batches of clips need to know of the config and the host."""
   return {
     'clip': config.clip,
     'crop': config.crop,
-    'num_threads': config.input.num_threads or None,
     'decode_in': config.input.decode_in,
+    **image_input_options(config),
+  }
+
+
+def image_input_options(config: ml_collections.ConfigDict) -> dict:
+  """What batches of images need to know of the config and the host."""
+  return {
+    'num_threads': config.input.num_threads or None,
     'num_prefetched': config.input.prefetch_batches,
     'host_index': jax.process_index(),
     'host_count': jax.process_count(),

@@ -170,7 +170,9 @@ def clips_of(batches):
 
 @pytest.mark.parametrize('host', range(4))
 def test_a_host_reads_no_clips_but_its_own(videos, monkeypatch, host):
+  # What other processes read is not seen here.
   share = {'batch_size': 8, 'host_index': host, 'host_count': 4}
+  share['decode_in'] = 'threads'
   own = clips_of(train(videos, 12, **share))
   assert len(own) == 24
   read, whole = [], frame_store.FrameStore.each_frame
@@ -390,7 +392,7 @@ def test_a_closed_store_is_named(directory):
   with frame_store.FrameStore.open(directory, 'train') as store:
     pass  # closed: nothing can be read any more
   with pytest.raises(dataset_folder.DatasetError, match=r'was closed'):
-    train(instances.all_videos(store), 1)
+    train(instances.all_videos(store), 1, decode_in='threads')
 
 
 def test_batches_end_with_their_with_statement(videos):

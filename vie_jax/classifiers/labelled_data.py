@@ -240,13 +240,7 @@ def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
   shape = blueprint.clip_shape(config)
   repeats = 1 if config.model.name in network_names.FRAME_WISE else shape[0]
   size = config.crop.size
-  options = {
-    'size': size,
-    'num_threads': config.input.num_threads or None,
-    'num_prefetched': config.input.prefetch_batches,
-    'host_index': jax.process_index(),
-    'host_count': jax.process_count(),
-  }
+  options = {'size': size, **experiment.image_input_options(config)}
   noise = {
     **config.augmentation,
     'grey_probability': settings.static_grey_probability,

@@ -307,8 +307,6 @@ def _open_images(
 
 
 def _open_image_batches(images, config, start_step):
-  options = experiment.input_options(config)
-  del options['clip'], options['crop']
   return experiment.watched(
     image_pipeline.eval_batches(
       images,
@@ -316,7 +314,7 @@ def _open_image_batches(images, config, start_step):
       short_side=max(config.crop.eval_short_side, config.crop.size),
       batch_size=config.embed.batch_size,
       start_step=start_step,
-      **options,
+      **experiment.image_input_options(config),
     )
   )
 
