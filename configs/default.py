@@ -339,7 +339,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.embed.batch_size = 64
 
   config.input = ml_collections.ConfigDict()
-  # Threads, or processes, that read and decode; 0 is one per core.
+  # Threads, or processes, that read and decode; 0 is one per core, and at most
+  # 64 processes.
   config.input.num_threads = 0
   # What they are, of clips: 'threads' of this process, in which Python runs on
   # one core at a time; 'processes' beside it; 'auto': these from four cores on,
