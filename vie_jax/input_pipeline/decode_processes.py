@@ -1,6 +1,6 @@
 """Reads and decodes the clips of a batch in processes beside this one.
 
-They share memory with it, so that no pixel is copied, and are told by pipes
+They share memory with it, so that no pixel is copied, and are told by sockets
 which rows of which batch to make. What a process has not made, because of
 damage or because it was killed, is made here: a batch is the same with any
 number of them.
