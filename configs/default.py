@@ -343,8 +343,8 @@ def get_config() -> ml_collections.ConfigDict:
   # 64 processes.
   config.input.num_threads = 0
   # What they are, of clips: 'threads' of this process, in which Python runs on
-  # one core at a time; 'processes' beside it; 'auto': these from four cores on,
-  # if the data set is on this machine.
+  # one core at a time; 'processes' beside it; 'auto': these from four on, if
+  # there are as many cores and the data set is on this machine.
   config.input.decode_in = 'auto'
   # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4

@@ -92,6 +92,21 @@ def is_gone(process):
     return True
 
 
+def left_by_killed(command):
+  """Kills a program that has told its processes; they must end with it."""
+  with subprocess.Popen(
+    [sys.executable, '-c', command],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+  ) as process:
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    left = [psutil.Process(pid) for pid in pids]
+    process.kill()
+    wait_until(lambda: all(map(is_gone, left)))
+  return pids
+
+
 def wait_until(is_so, seconds=30):
   end = time.monotonic() + seconds
   while not is_so():
@@ -195,6 +210,7 @@ def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):
   with open_train(directory, num_threads=1) as batches:
     found.append(next(batches))
     for number in range(1, 4):
+      wait_until(workers)
       (victim,) = workers()
       victim.kill()
       # Those that are made ahead of time come first.
@@ -223,7 +239,7 @@ def test_ones_that_cannot_start_are_done_without(directory, monkeypatch):
   damaged_data_test.assert_equal(train(directory, 5), expected)
   assert len(said) == 2
   for line, times in said:
-    assert 'does not start (exit code 7)' in line
+    assert 'does not work (exit code 7)' in line
     assert times == 1
 
 
@@ -295,6 +311,42 @@ def test_what_lies_in_the_current_folder_is_not_theirs(
   (tmp_path / 'vie_jax' / '__init__.py').write_text('raise SystemExit(1)')
   monkeypatch.chdir(tmp_path)
   test_sound_clips_are_made_by_processes_only(directory, monkeypatch)
+
+
+def test_silent_ones_are_done_without_and_ended(directory, monkeypatch):
+  expected = train(directory, 9, **THREADS)
+  monkeypatch.setattr(worker_process, '_MAX_SILENCE', 1.0)
+  with open_train(directory) as batches:
+    found = [next(batches)]
+    stopped = workers()
+    for worker in stopped:
+      worker.suspend()
+    found += [next(batches) for _ in range(8)]
+    assert not any(worker.is_running() for worker in stopped)
+  damaged_data_test.assert_equal(found, expected)
+
+
+def test_busy_ones_end_with_a_killed_training(directory):
+  busy = (
+    'import json, sys; sys.path[:] = json.loads(sys.argv[1]); import time;'
+    'from vie_jax.input_pipeline import decode_worker as w;'
+    'w._Worker.make = lambda *unused: time.sleep(999); w.main()'
+  )
+  command = f"""
+import sys, threading, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]
+from input_pipeline import decode_processes_test as test
+from vie_jax.input_pipeline import worker_process
+worker_process._COMMAND = {busy!r}
+def tell():
+  test.wait_until(lambda: len(test.workers()) == 2)
+  time.sleep(2)
+  print(*[worker.pid for worker in test.workers()], flush=True)
+threading.Thread(target=tell).start()
+with test.open_train({str(directory)!r}) as batches:
+  next(batches)
+"""
+  assert len(left_by_killed(command)) == 2
 
 
 def test_stopped_ones_do_not_keep_batches_from_closing(directory):
@@ -389,18 +441,7 @@ with test.open_train({str(directory)!r}) as batches:
   print(*[worker.pid for worker in test.workers()], flush=True)
   sys.stdin.read()
 """
-  with subprocess.Popen(
-    [sys.executable, '-c', command],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.DEVNULL,
-    env=os.environ | {'PYTHONDONTWRITEBYTECODE': '1'},
-  ) as process:
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(pids) == 2
-    left = [psutil.Process(pid) for pid in pids]
-    process.kill()
-    wait_until(lambda: all(map(is_gone, left)))
+  assert len(left_by_killed(command)) == 2
 
 
 def test_without_memory_to_share_they_are_refused(directory, monkeypatch):

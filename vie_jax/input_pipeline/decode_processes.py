@@ -70,9 +70,11 @@ class DecodeProcesses:
       stack.callback(self._memory.close)
       self._batches = _Batches(self._memory, self._layout)
       self._share_table()
+      workers = []
+      stack.callback(worker_process.close_all, workers)
       for _ in range(self._num_processes):
         worker = worker_process.WorkerProcess(self._memory.file, self._setup)
-        stack.callback(worker.close)
+        workers.append(worker)
         self._idle.put(worker)
       self._pool = stack.enter_context(
         concurrent.futures.ThreadPoolExecutor(self._num_processes)

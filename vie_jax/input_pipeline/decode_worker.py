@@ -12,9 +12,12 @@ for what is wrong with it.
 import contextlib
 import json
 import mmap
+import os
+import select
 import socket
 import struct
 import sys
+import threading
 
 import numpy as np
 
@@ -60,8 +63,10 @@ def batch_layout(num_rows, num_frames, window):
 
 def main():
   """Answers requests until there are no more."""
+  number = int(sys.argv[-1])
+  threading.Thread(target=_end_with, args=(number,), daemon=True).start()
   with (
-    socket.socket(fileno=int(sys.argv[-1])) as answers,
+    socket.socket(fileno=number) as answers,
     answers.makefile('rb') as requests,
     # Nobody wants an answer any more.
     contextlib.suppress(ConnectionError),
@@ -74,6 +79,17 @@ def main():
     while request := requests.read(REQUEST.size):
       worker.make(*REQUEST.unpack(request))
       answers.sendall(DONE)
+
+
+def _end_with(number):
+  """Ends this process, whatever it does, when the other one is gone.
+
+  Its signals are blocked, and what it waits for may never come.
+  """
+  poll = select.poll()
+  poll.register(number, select.POLLRDHUP)
+  poll.poll()
+  os._exit(0)
 
 
 class _Worker:

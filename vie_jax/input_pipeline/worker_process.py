@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from absl import logging
 
@@ -19,8 +20,9 @@ _COMMAND = (
 )
 # A process that ends so often is not replaced.
 _MAX_STARTS = 3
-# How long one that is no longer wanted may take to see it, in seconds.
-_PATIENCE = 2.0
+# How long they may take together to see that they are not wanted any more, and
+# how long each for its share of a batch, in seconds.
+_PATIENCE, _MAX_SILENCE = 2.0, 60.0
 
 
 class WorkerProcess:
@@ -49,18 +51,37 @@ class WorkerProcess:
     if self._process is None:
       return
     request = decode_worker.REQUEST.pack(offset, share.start, share.stop)
-    with contextlib.suppress(ConnectionError):
+    try:
       self._is_ready = self._is_ready or self._hears()
       if self._is_ready:
         self._socket.sendall(request)
         if self._hears():
           return
+    except TimeoutError:
+      self._process.kill()
+      self._end()
+      self._give_up(f'it is silent for {_MAX_SILENCE:g} seconds')
+      return
+    except OSError:
+      # It has ended.
+      pass
     self._replace()
 
-  def close(self):
-    """Ends the process."""
+  def dismiss(self):
+    """Says that it is not wanted any more, and does not wait."""
     if self._process is not None:
-      self._end()
+      with contextlib.suppress(OSError):
+        # Unlike closing, this also counts if a child has the socket, too.
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+  def close(self, deadline):
+    """Ends the process.
+
+    Args:
+      deadline: by time.monotonic, at which one that was dismissed is killed.
+    """
+    if self._process is not None:
+      self._end(deadline)
 
   def _hears(self):
     return self._socket.recv(1) == decode_worker.DONE
@@ -70,6 +91,7 @@ class WorkerProcess:
     self._is_ready = False
     try:
       self._socket, its = socket.socketpair()
+      self._socket.settimeout(_MAX_SILENCE)
       with its:
         self._process = self._open(its)
     except OSError as error:
@@ -77,13 +99,15 @@ class WorkerProcess:
       return
     setup = json.dumps({'file': self._file, **self._setup})
     # If it has ended, the first request finds out.
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
       self._socket.sendall(setup.encode() + b'\n')
 
   def _open(self, its):
+    path = [
+      entry or os.getcwd() for entry in sys.path if isinstance(entry, str)
+    ]
     # Standard input and output of a process come at 0 and 1.
     number = fcntl.fcntl(its, fcntl.F_DUPFD_CLOEXEC, 3)
-    path = [entry or os.getcwd() for entry in sys.path]
     try:
       with _blocked_signals():
         return subprocess.Popen(
@@ -123,7 +147,7 @@ class WorkerProcess:
   def _give_up(self, reason):
     logging.log_first_n(
       logging.WARNING,
-      'A process that is to decode clips does not start (%s). Threads of the '
+      'A process that is to decode clips does not work (%s). Threads of the '
       'training decode, which is slower.',
       1,
       reason,
@@ -131,18 +155,31 @@ class WorkerProcess:
     if self._socket is not None:
       self._socket.close()
 
-  def _end(self):
+  def _end(self, deadline=None):
     """Ends the process; its exit code, negative for a signal."""
+    self.dismiss()
     process, self._process = self._process, None
-    with contextlib.suppress(OSError):
-      # Unlike closing, this also counts if a child has the socket, too.
-      self._socket.shutdown(socket.SHUT_RDWR)
     self._socket.close()
+    if deadline is None:
+      deadline = time.monotonic() + _PATIENCE
     try:
-      return process.wait(_PATIENCE)
+      return process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
       process.kill()
       return process.wait()
+
+
+def close_all(workers):
+  """Ends processes, all at once.
+
+  Args:
+    workers: list of WorkerProcess.
+  """
+  for worker in workers:
+    worker.dismiss()
+  deadline = time.monotonic() + _PATIENCE
+  for worker in workers:
+    worker.close(deadline)
 
 
 def _reason(code):
