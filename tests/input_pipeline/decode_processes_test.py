@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from input_pipeline import damaged_data_test, frame_dataset
 
 from vie_jax.input_pipeline import (
   batch_iterator,
+  clip_batches,
   decode_processes,
   decode_threads,
   frame_store,
@@ -472,6 +474,31 @@ def test_cores_are_those_that_a_container_may_use(
   monkeypatch.setattr(batch_iterator, '_CPU_LIMIT', path)
   monkeypatch.setattr(os, 'sched_getaffinity', lambda unused_pid: range(8))
   assert batch_iterator.num_cores() == expected
+
+
+@pytest.mark.parametrize(
+  ('tasks', 'own', 'expected'),
+  [
+    ('1000\n', 4096, 7),
+    ('max\n', 1000, 7),
+    ('max\n', resource.RLIM_INFINITY, 9),
+    (None, 10**6, 9),
+    ('500\n', 10**6, 0),
+  ],
+)
+def test_there_are_no_more_than_their_threads_may_be(
+  directory, tmp_path, monkeypatch, tasks, own, expected
+):
+  path = tmp_path / 'pids.max'
+  if tasks is not None:
+    path.write_text(tasks)
+  monkeypatch.setattr(clip_batches, '_TASK_LIMIT', path)
+  monkeypatch.setattr(resource, 'getrlimit', lambda unused: (own, own))
+  monkeypatch.setattr(batch_iterator, 'num_cores', lambda: 9)
+  settings = {'num_threads': None, 'decode_in': 'auto', 'batch_size': 9}
+  with open_train(directory, **settings) as batches:
+    next(batches)
+    assert len(workers()) == expected
 
 
 def test_arrays_of_a_layout_do_not_meet():

@@ -6,6 +6,8 @@ frames and crops make them, is the business of `pipeline`.
 
 import contextlib
 import functools
+import pathlib
+import resource
 import types
 
 import numpy as np
@@ -24,6 +26,11 @@ from vie_jax.input_pipeline import (
 # Fewer threads get along with each other, and processes take memory, and time
 # to start. Of more cores than the second number, whoever has the memory says so.
 _MIN_PROCESSES, _MAX_PROCESSES = 4, 64
+# Threads of such a process, most of them of array_record's, and how many
+# openings of batches there are at a time: a training, and its evaluation.
+_THREADS_OF_PROCESS, _OPENINGS = 68, 2
+# How many threads a container may have (control groups, version 2).
+_TASK_LIMIT = pathlib.Path('/sys/fs/cgroup/pids.max')
 # While the last clips of a batch are made, other processes begin with the next.
 _BATCHES_AT_ONCE = 2
 
@@ -146,8 +153,8 @@ def open_batches(
       processes at most.
     num_prefetched: see batch_iterator.open_batches.
     decode_in: 'threads' of this process, as many 'processes' beside it, or
-      'auto': processes where four or more of them have a core each, and the
-      data set is on this machine.
+      'auto': processes where four or more of them have a core each and the
+      system allows their threads, if the data set is on this machine.
     **options: of batch_iterator.open_batches.
 
   Yields:
@@ -157,7 +164,8 @@ def open_batches(
   num_processes = num_threads or min(num_cores, _MAX_PROCESSES)
   num_threads = num_threads or num_cores
   if decode_in == 'auto':
-    decode_in = _best_place(clips.frames.store, num_threads)
+    num_processes = min(num_processes, _room_for_processes())
+    decode_in = _best_place(clips.frames.store, min(num_processes, num_cores))
   if decode_in == 'processes':
     decoder = decode_processes.DecodeProcesses(
       clips.frames, clips.num_frames, num_processes, len(rows)
@@ -182,8 +190,7 @@ def open_batches(
     yield batches
 
 
-def _best_place(store, num_threads):
-  num_busy = min(num_threads, batch_iterator.num_cores())
+def _best_place(store, num_busy):
   if (
     num_busy < _MIN_PROCESSES
     or not shared_arrays.is_supported()
@@ -192,3 +199,14 @@ def _best_place(store, num_threads):
   ):
     return 'threads'
   return 'processes'
+
+
+def _room_for_processes():
+  """How many processes the limits on threads leave room for."""
+  limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+  if limit == resource.RLIM_INFINITY:
+    limit = 2**31
+  # No container, or 'max': none has a limit.
+  with contextlib.suppress(OSError, ValueError):
+    limit = min(limit, int(_TASK_LIMIT.read_text()))
+  return limit // (_OPENINGS * _THREADS_OF_PROCESS)
