@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import fsspec
 import numpy as np
 import psutil
 import pytest
 from absl import logging
-from input_pipeline import damaged_data_test, frame_dataset
+from input_pipeline import damaged_data_test, frame_dataset, pipeline_test
 
 from vie_jax.input_pipeline import (
   batch_iterator,
@@ -33,10 +32,7 @@ from vie_jax.input_pipeline import (
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
-CLIP = types.SimpleNamespace(
-  sampler='slowfast', num_frames=8, frame_step=2, num_eval_clips=3
-)
-CROP = damaged_data_test.CROP
+CLIP, CROP = pipeline_test.CLIP, pipeline_test.CROP
 PROCESSES = {'decode_in': 'processes', 'num_threads': 2}
 THREADS = {'decode_in': 'threads', 'num_threads': 2}
 
@@ -44,11 +40,7 @@ THREADS = {'decode_in': 'threads', 'num_threads': 2}
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
   directory = tmp_path_factory.mktemp('dataset')
-  videos = [
-    [frame_dataset.frame_jpeg(video, number) for number in range(length)]
-    for video, length in enumerate(frame_dataset.LENGTHS)
-  ]
-  frame_dataset.write_dataset(directory, videos, videos[:5])
+  frame_dataset.write_training(directory)
   return directory
 
 

@@ -24,6 +24,15 @@ def frame_jpeg(video, number):
   return file.getvalue()
 
 
+def write_training(directory):
+  """Writes a data set of videos as long as LENGTHS, none for validation."""
+  videos = [
+    [frame_jpeg(video, number) for number in range(length)]
+    for video, length in enumerate(LENGTHS)
+  ]
+  write_dataset(directory, videos, [])
+
+
 def video_and_frame(window):
   """What frame_jpeg wrote, from uint8 [..., H, W, 3]."""
   # What the crop does not need is black.

@@ -41,11 +41,7 @@ MULTISCALE = types.SimpleNamespace(
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
   directory = tmp_path_factory.mktemp('dataset')
-  videos = [
-    [frame_dataset.frame_jpeg(video, number) for number in range(length)]
-    for video, length in enumerate(frame_dataset.LENGTHS)
-  ]
-  frame_dataset.write_dataset(directory, videos, [])
+  frame_dataset.write_training(directory)
   return directory
 
 

@@ -50,6 +50,11 @@ class Clips:
     counted: of damage_count: its BadFrames, and its count, are those of the
       clips.
     extra: dict of the names of what else the batch has to their types.
+
+  Attributes:
+    frames: SoundFrames, which reads and decodes them.
+    num_frames: likewise.
+    count: takes note of the damage of a batch, see damage_count.
   """
 
   def __init__(
