@@ -10,6 +10,9 @@ beside it. A ratio is that of processes to threads, above 1 says that processes
 make more. And for both, how long the training's own process computes for each
 batch, in which Python runs on one core at a time: no step can be shorter.
 
+With --milliseconds=30 the data set lies in an object store on this machine that
+answers each request after so long, and whose process takes of the same cores.
+
 The video is rendered, of 340 x 256 pixels, as those of Kinetics often are.
 """
 
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import os
 import pathlib
 import resource
 import statistics
@@ -27,8 +31,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-# The first three are beside this file, the others on the path from here on.
+# The first four are beside this file, the others on the path from here on.
 import benchmark_videos
+import object_store
 import result_lines
 import turns
 
@@ -95,13 +100,16 @@ def main():
   parser.add_argument('--networks', nargs='+', default=_NETWORKS)
   parser.add_argument('--workers', nargs='+', type=int, default=(1, 2, 4, 16))
   parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--milliseconds', type=float)
   parser.add_argument('--batches', type=int, default=8, help='timed in a round')
   options = parser.parse_args()
   report = result_lines.Report(
     'decode_workers', rounds=options.rounds, packages=_PACKAGES
   )
-  with tempfile.TemporaryDirectory() as scratch:
-    data = _prepare(pathlib.Path(scratch))
+  with (
+    tempfile.TemporaryDirectory() as scratch,
+    _place(_prepare(pathlib.Path(scratch)), options.milliseconds) as data,
+  ):
     for network in options.networks:
       for num_workers in options.workers:
         _compare(network, data, num_workers, options, report)
@@ -120,6 +128,17 @@ def _prepare(scratch):
     stdout=subprocess.DEVNULL,
   )
   return str(scratch / 'data')
+
+
+@contextlib.contextmanager
+def _place(folder, milliseconds):
+  """Where the data set is read: its folder, or its URL."""
+  if milliseconds is None:
+    yield folder
+    return
+  with object_store.running(folder, milliseconds) as environment:
+    os.environ.update(environment)
+    yield f's3://{object_store.BUCKET}'
 
 
 def _compare(network, data, num_workers, options, report):
@@ -141,6 +160,8 @@ def _compare(network, data, num_workers, options, report):
   )
   size = found['threads'].facts['batch_size']
   case = f'{network}, batches of {size}'
+  if options.milliseconds is not None:
+    case += f', object store that takes {options.milliseconds:g} ms'
   of_threads = found['threads'].results
   for place in _PLACES:
     results = found[place].results

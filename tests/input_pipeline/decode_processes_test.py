@@ -75,7 +75,7 @@ def workers():
   return [
     child
     for child in psutil.Process().children()
-    if 'decode_worker' in ' '.join(child.cmdline())
+    if not is_gone(child) and 'decode_worker' in ' '.join(child.cmdline())
   ]
 
 
@@ -191,7 +191,7 @@ def test_what_is_only_in_this_process_is_read_by_it(directory, monkeypatch):
   settings = {'num_threads': 8, 'decode_in': 'auto'}
   with open_train('memory://decode_processes', **settings) as batches:
     next(batches)
-    assert not workers()
+    wait_until(lambda: not workers())
 
 
 def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):
@@ -309,7 +309,7 @@ def test_what_lies_in_the_current_folder_is_not_theirs(
 
 def test_silent_ones_are_done_without_and_ended(directory, monkeypatch):
   expected = train(directory, 9, **THREADS)
-  monkeypatch.setattr(worker_process, '_MAX_SILENCE', 1.0)
+  monkeypatch.setattr(decode_processes, '_MAX_SILENCE', 1.0)
   with open_train(directory) as batches:
     found = [next(batches)]
     stopped = workers()

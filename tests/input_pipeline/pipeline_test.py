@@ -173,9 +173,9 @@ def test_a_host_reads_no_clips_but_its_own(videos, monkeypatch, host):
   assert len(own) == 24
   read, whole = [], frame_store.FrameStore.each_frame
 
-  def each_frame(store, video, numbers):
+  def each_frame(store, video, numbers, places):
     read.append((int(video), *map(int, numbers)))
-    return whole(store, video, numbers)
+    return whole(store, video, numbers, places)
 
   monkeypatch.setattr(frame_store.FrameStore, 'each_frame', each_frame)
   train(videos, 3, **share)  # and some ahead of time
@@ -421,9 +421,9 @@ crop = types.SimpleNamespace(
   eval_short_side=30,
 )
 class SlowStore(frame_store.FrameStore):
-  def each_frame(self, instance_index, frame_numbers):
+  def each_frame(self, *clip):
     time.sleep(0.02)  # so that reading is under way whenever we leave
-    return super().each_frame(instance_index, frame_numbers)
+    return super().each_frame(*clip)
 
 videos = instances.all_videos(SlowStore.open(directory, 'train'))
 def open_batches():

@@ -5,6 +5,7 @@ frames and crops make them, is the business of `pipeline`.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import resource
@@ -18,7 +19,6 @@ from vie_jax.input_pipeline import (
   batch_iterator,
   decode_processes,
   decode_threads,
-  remote_shards,
   shared_arrays,
   sound_frames,
 )
@@ -31,8 +31,26 @@ _MIN_PROCESSES, _MAX_PROCESSES = 4, 64
 _THREADS_OF_PROCESS, _OPENINGS = 68, 2
 # How many threads a container may have (control groups, version 2).
 _TASK_LIMIT = pathlib.Path('/sys/fs/cgroup/pids.max')
-# While the last clips of a batch are made, other processes begin with the next.
-_BATCHES_AT_ONCE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Workers:
+  """How many there are where nobody says it, and what they are given.
+
+  Attributes:
+    processes_per_core: int.
+    min_threads: int.
+    busy_with: batches whose shares all processes work on, a share each.
+  """
+
+  processes_per_core: int
+  min_threads: int
+  busy_with: int
+
+
+_LOCAL = _Workers(processes_per_core=1, min_threads=1, busy_with=1)
+# Behind a URL: most of them wait, so that many clips have to be on their way.
+_REMOTE = _Workers(processes_per_core=2, min_threads=32, busy_with=3)
 
 
 class Clips:
@@ -155,38 +173,50 @@ def open_batches(
     clips: Clips.
     rows: see batch_iterator.open_batches.
     num_threads: that read and decode; None for one per core, and for 64
-      processes at most.
+      processes at most. From URLs it is more, as most of them wait.
     num_prefetched: see batch_iterator.open_batches.
     decode_in: 'threads' of this process, as many 'processes' beside it, or
-      'auto': processes where four or more of them have a core each and the
-      system allows their threads, if the data set is on this machine.
+      'auto': processes where four or more of them have a core each, or half of
+      one if they wait for a URL, and the system allows their threads.
     **options: of batch_iterator.open_batches.
 
   Yields:
     The iterator.
   """
   num_cores = batch_iterator.num_cores()
-  num_processes = num_threads or min(num_cores, _MAX_PROCESSES)
-  num_threads = num_threads or num_cores
+  workers = _REMOTE if clips.frames.store.is_remote else _LOCAL
+  num_processes = num_threads or min(
+    workers.processes_per_core * num_cores, _MAX_PROCESSES
+  )
+  num_threads = num_threads or max(workers.min_threads, num_cores)
   if decode_in == 'auto':
     num_processes = min(num_processes, _room_for_processes())
-    decode_in = _best_place(clips.frames.store, min(num_processes, num_cores))
+    num_busy = min(num_processes, workers.processes_per_core * num_cores)
+    decode_in = _best_place(num_busy)
+  num_batches_at_once = None
   if decode_in == 'processes':
+    busy_with = workers.busy_with if num_prefetched else 1
+    if num_prefetched:
+      # While the last clips of a batch are made, the next one is begun.
+      num_batches_at_once = busy_with + 1
     decoder = decode_processes.DecodeProcesses(
-      clips.frames, clips.num_frames, num_processes, len(rows)
+      clips.frames,
+      clips.num_frames,
+      num_processes=min(num_processes, busy_with * len(rows)),
+      num_rows=len(rows),
+      num_shares=-(-num_processes // busy_with),
     )
   else:
     decoder = decode_threads.DecodeThreads(
       clips.frames, clips.num_frames, num_threads
     )
-  runs_ahead = decode_in == 'processes' and num_prefetched
   with (
     decoder,
     batch_iterator.open_batches(
       clips,
       rows=rows,
       make_batch=functools.partial(clips.make_batch, decoder),
-      num_batches_at_once=_BATCHES_AT_ONCE if runs_ahead else None,
+      num_batches_at_once=num_batches_at_once,
       num_threads=num_threads,
       num_prefetched=num_prefetched,
       **options,
@@ -195,13 +225,8 @@ def open_batches(
     yield batches
 
 
-def _best_place(store, num_busy):
-  if (
-    num_busy < _MIN_PROCESSES
-    or not shared_arrays.is_supported()
-    # Each process would fetch and keep an index of its own.
-    or remote_shards.is_remote(str(store.directory))
-  ):
+def _best_place(num_busy):
+  if num_busy < _MIN_PROCESSES or not shared_arrays.is_supported():
     return 'threads'
   return 'processes'
 

@@ -18,11 +18,16 @@ import numpy as np
 from absl import logging
 
 from vie_jax.input_pipeline import (
+  dataset_folder,
   decode_threads,
   decode_worker,
   shared_arrays,
   worker_process,
 )
+
+# How long a process may take for its share of a batch, in seconds. Backends of
+# object stores try again for minutes.
+_MAX_SILENCE, _MAX_REMOTE_SILENCE = 60.0, 600.0
 
 
 class DecodeProcesses:
@@ -31,14 +36,15 @@ class DecodeProcesses:
   To be used in a with-statement, as DecodeThreads.
   """
 
-  def __init__(self, frames, num_frames, num_processes, num_rows):
+  def __init__(self, frames, num_frames, num_processes, num_rows, num_shares):
     """Starts nothing yet.
 
     Args:
       frames: SoundFrames.
       num_frames: T.
-      num_processes: that read and decode; at most one for each row is used.
+      num_processes: that read and decode.
       num_rows: of the largest batch.
+      num_shares: of each batch, for a process each.
 
     Raises:
       ValueError: if this system has no memory to share.
@@ -49,7 +55,9 @@ class DecodeProcesses:
         "if nothing forbids it): decode in 'threads'."
       )
     self._frames = frames
-    self._num_processes = min(num_processes, num_rows)
+    self._is_remote = frames.store.is_remote
+    self._num_processes = num_processes
+    self._num_shares = num_shares
     store, options = frames.store, frames.window_options
     self._layout = decode_worker.batch_layout(
       num_rows, num_frames, options['window']
@@ -73,7 +81,11 @@ class DecodeProcesses:
       workers = []
       stack.callback(worker_process.close_all, workers)
       for _ in range(self._num_processes):
-        worker = worker_process.WorkerProcess(self._memory.file, self._setup)
+        worker = worker_process.WorkerProcess(
+          self._memory.file,
+          self._setup,
+          _MAX_REMOTE_SILENCE if self._is_remote else _MAX_SILENCE,
+        )
         workers.append(worker)
         self._idle.put(worker)
       self._pool = stack.enter_context(
@@ -101,7 +113,7 @@ class DecodeProcesses:
       batch.arrays[name][:num_rows] = values
     num_bad = np.zeros(num_rows, np.int32)
     make = functools.partial(self._make, batch, num_bad)
-    shares = decode_threads.shares(num_rows, self._num_processes)
+    shares = decode_threads.shares(num_rows, self._num_shares)
     # One each: while the last are made, others are at the next batch. Whatever
     # one of them raises comes out here.
     collections.deque(self._pool.map(make, shares), maxlen=0)
@@ -113,6 +125,7 @@ class DecodeProcesses:
 
   def _make(self, batch, num_bad, share):
     if batch.offset is not None:
+      self._look_up(batch.arrays, share)
       worker = self._idle.get()
       try:
         worker.make(batch.offset, share)
@@ -124,6 +137,18 @@ class DecodeProcesses:
         arrays['crop'][row], num_bad[row] = self._frames.read(
           *(arrays[name][row] for name in ('video', 'frame_numbers', 'box')),
           arrays['pixels'][row],
+        )
+
+  def _look_up(self, arrays, share):
+    """Finds out where the frames of rows lie, if that is behind a URL."""
+    if not self._is_remote:
+      return
+    for row in share:
+      arrays['places'][row] = 0
+      # What is wrong with an index is said by whoever reads the clip.
+      with contextlib.suppress(dataset_folder.UnreadableError):
+        arrays['places'][row] = self._frames.store.places(
+          arrays['video'][row], arrays['frame_numbers'][row]
         )
 
   def _share_table(self):

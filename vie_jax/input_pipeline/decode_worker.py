@@ -6,10 +6,13 @@ request when it is done, is answered by a byte; pixels and crops are in shared
 memory by then. The end of what comes ends the process.
 
 A clip that is not in order is left to the other process, which has the words
-for what is wrong with it.
+for what is wrong with it. Of a data set behind a URL it also has the indexes,
+and says where the frames lie; several clips are on their way here at a time.
 """
 
+import concurrent.futures
 import contextlib
+import functools
 import json
 import mmap
 import os
@@ -24,9 +27,13 @@ import numpy as np
 from vie_jax.input_pipeline import (
   dataset_folder,
   frame_records,
+  remote_shards,
   shared_arrays,
   sound_frames,
 )
+
+# Clips of a data set behind a URL that are on their way at a time.
+_FETCHES = 16
 
 REQUEST = struct.Struct('=qii')
 """Where a batch lies in the shared memory, and its rows: first and end."""
@@ -54,6 +61,8 @@ def batch_layout(num_rows, num_frames, window):
       'pixels': (np.uint8, (num_rows, num_frames, window, window, 3)),
       'video': (np.int64, (num_rows,)),
       'frame_numbers': (np.int32, (num_rows, num_frames)),
+      # Of a data set behind a URL; zeros where they are not known.
+      'places': (np.int64, (num_rows, num_frames, 2)),
       'box': (np.float64, (num_rows, 4)),
       'crop': (np.float32, (num_rows, 4)),
       'is_done': (np.bool_, (num_rows,)),
@@ -73,7 +82,7 @@ def main():
   ):
     try:
       worker = _Worker(**json.loads(requests.readline()))
-    except dataset_folder.DatasetError:
+    except (dataset_folder.DatasetError, remote_shards.RemoteError):
       sys.exit(NO_DATASET)
     answers.sendall(DONE)
     while request := requests.read(REQUEST.size):
@@ -121,17 +130,25 @@ class _Worker:
     )
     self._layout = batch_layout(num_rows, num_frames, window_options['window'])
     self._batches = {}  # offset -> arrays
+    self._map_rows = map
+    if self._records.is_remote:
+      pool = concurrent.futures.ThreadPoolExecutor(_FETCHES)
+      self._map_rows = pool.map
 
   def make(self, offset, first, end):
     """Makes rows of the batch at an offset."""
     if offset not in self._batches:
       memory = self._map(offset, self._layout.num_bytes)
       self._batches[offset] = self._layout.arrays(memory)
-    batch = self._batches[offset]
-    for row in range(first, end):
-      batch['is_done'][row] = self._make(batch, row)
+    batch, rows = self._batches[offset], range(first, end)
+    done = self._map_rows(functools.partial(self._make, batch), rows)
+    for row, is_done in zip(rows, done, strict=True):
+      batch['is_done'][row] = is_done
 
   def _make(self, batch, row):
+    places = batch['places'][row] if self._records.is_remote else None
+    if places is not None and not places.all():
+      return False
     try:
       window, left = sound_frames.decode_clip(
         self._records,
@@ -139,6 +156,7 @@ class _Worker:
         batch['frame_numbers'][row],
         batch['box'][row],
         batch['pixels'][row],
+        places,
         **self._window_options,
       )
     except (dataset_folder.DatasetError, IndexError):

@@ -4,6 +4,7 @@ Nothing is decoded here: a read returns JPEG bytes. Local files are read by
 `array_record`, what lies behind a URL by `remote_shards`.
 """
 
+import contextlib
 import os
 import threading
 
@@ -81,7 +82,31 @@ class FrameRecords:
     shard, records = self._records(instance_index, frame_numbers)
     return self._read_records(shard, records) if records else []
 
-  def each_frame(self, instance_index, frame_numbers):
+  @property
+  def is_remote(self):
+    """Whether the frames are behind a URL."""
+    return remote_shards.is_remote(str(self.directory))
+
+  def places(self, instance_index, frame_numbers):
+    """Looks up where frames behind a URL lie; see read_frames.
+
+    Args:
+      instance_index: as in read_frames.
+      frame_numbers: likewise.
+
+    Returns:
+      int64 [T, 2], where in its shard each begins and ends.
+
+    Raises:
+      IndexError: as read_frames.
+      dataset_folder.UnreadableError: if the index cannot be read.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+    """
+    shard, records = self._records(instance_index, frame_numbers)
+    with self._errors(shard):
+      return self._shards[shard][0].places(records)
+
+  def each_frame(self, instance_index, frame_numbers, places=None):
     """Reads frames as they are asked for; may be called from several threads.
 
     That takes half the time of `read_frames`, which asks for new memory for
@@ -91,6 +116,8 @@ class FrameRecords:
     Args:
       instance_index: as in read_frames.
       frame_numbers: likewise.
+      places: of frames behind a URL, what `places` returns for them; else the
+        index is asked.
 
     Yields:
       bytes, one JPEG, for each number; None in place of one that cannot be
@@ -102,15 +129,13 @@ class FrameRecords:
       dataset_folder.DatasetError: if the store is closed.
     """
     shard, records = self._records(instance_index, frame_numbers)
-    if records and isinstance(
-      self._shards[shard][0], remote_shards.RemoteShard
-    ):
+    if records and self.is_remote:
       calls = [records]
     else:
       calls = [[record] for record in records]
     for call in calls:
       try:
-        frames = self._read_records(shard, call)
+        frames = self._read_records(shard, call, places)
       except dataset_folder.UnreadableError:
         frames = [None] * len(call)
       yield from frames
@@ -143,12 +168,24 @@ class FrameRecords:
       # A reader that another thread is using closes when that is done.
       self._readers = [None] * len(self._shards)
 
-  def _read_records(self, shard, records):
+  def _read_records(self, shard, records, places=None):
     reader = self._readers[shard]
-    try:
+    with self._errors(shard):
       if reader is None:
         reader = self._open_reader(shard)
-      frames = reader.read(records)
+      frames = (
+        reader.read(records) if places is None else reader.read(records, places)
+      )
+    # What lies behind the end of a file that was cut short while it was open.
+    if not all(frames):
+      raise self._unreadable(shard, 'a record is empty')
+    return frames
+
+  @contextlib.contextmanager
+  def _errors(self, shard):
+    """Makes what reading a shard raises a DatasetError."""
+    try:
+      yield
     except RuntimeError as error:
       if self._is_closed:
         raise dataset_folder.DatasetError(
@@ -160,10 +197,6 @@ class FrameRecords:
         f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
         'be, the same command goes on.'
       ) from error
-    # What lies behind the end of a file that was cut short while it was open.
-    if not all(frames):
-      raise self._unreadable(shard, 'a record is empty')
-    return frames
 
   def _unreadable(self, shard, reason):
     return dataset_folder.UnreadableError(

@@ -12,6 +12,7 @@ import os
 import threading
 
 import fsspec
+import numpy as np
 
 from vie_jax.input_pipeline import array_record_format, remote_errors
 from vie_jax.input_pipeline.array_record_format import DamagedError
@@ -19,6 +20,9 @@ from vie_jax.untrusted import urls
 
 # Share of bytes nobody asked for that fewer requests may cost.
 _MAX_GAP_SHARE = 0.05
+
+# As many as gcsfs has.
+_CONNECTIONS = 100
 
 # Protocol of a URL -> the extra that brings its backend.
 _EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gcs', 'gcs': 'gcs'}
@@ -65,7 +69,7 @@ class RemoteFolder:
     try:
       # What lies there is asked for, not remembered.
       self._fs, self._root = fsspec.url_to_fs(
-        self.url, use_listings_cache=False
+        self.url, use_listings_cache=False, **_connections(self.url)
       )
     except (ImportError, ValueError) as error:
       raise RemoteError(_no_backend(self.url, error)) from error
@@ -129,7 +133,7 @@ class RemoteShard:
   """One ArrayRecord file, readable record by record; str() is its URL."""
 
   def __init__(self, filesystem, path, *, url, num_bytes, num_records):
-    """Notes what to read; the index is read with the first records.
+    """Notes what to read; the index is read when it is first asked for.
 
     Args:
       filesystem: of fsspec.
@@ -149,14 +153,32 @@ class RemoteShard:
   def __str__(self):
     return self._url
 
-  def read(self, records):
+  def places(self, records):
+    """Looks up where records lie; may be called from several threads.
+
+    Args:
+      records: list of int, in [0, num_records), repeats allowed.
+
+    Returns:
+      int64 [n, 2], where in the file each begins and ends.
+
+    Raises:
+      DamagedError: if the index is not what it should be.
+      RemoteError: if the file cannot be reached.
+    """
+    offsets, records = self._index(), np.asarray(records, np.int64)
+    return np.stack([offsets[records], offsets[records + 1]], axis=1)
+
+  def read(self, records, places=None):
     """Reads records; may be called from several threads.
 
     All are requested at once, as far as the backend can. What lies close
     together is one request, for at most 5% more bytes.
 
     Args:
-      records: list of int, in [0, num_records), repeats allowed.
+      records: as in `places`.
+      places: what `places` returns for them, where that is known; else the
+        index is asked, which is read with the first records.
 
     Returns:
       list of bytes.
@@ -165,11 +187,9 @@ class RemoteShard:
       DamagedError: if they, or the index, are not what they should be.
       RemoteError: if the file cannot be reached.
     """
-    offsets = self._index()
-    spans = {
-      record: (int(offsets[record]), int(offsets[record + 1]))
-      for record in sorted(set(records))
-    }
+    if places is None:
+      places = self.places(records)
+    spans = dict(sorted(zip(records, map(tuple, places.tolist()), strict=True)))
     ranges = _merged(list(spans.values()))
     firsts = [first for first, _ in ranges]
     content = dict(zip(firsts, self._fetch(ranges), strict=True))
@@ -273,6 +293,20 @@ def _errors(url):
   except Exception as error:
     kind = AwayError if remote_errors.may_pass(error) else RemoteError
     raise kind(f'{url} cannot be read: {_sentence(error)}') from error
+
+
+def _connections(url):
+  """What lets a backend have many requests on their way: keywords of it."""
+  protocol = url.partition('://')[0]
+  if _EXTRAS.get(protocol) != 's3':
+    return {}
+  configured = {
+    name: value
+    for known in ('s3', 's3a')
+    for name, value in fsspec.config.conf.get(known, {}).items()
+  }.get('config_kwargs', {})
+  # Its own number is 10, for all threads together.
+  return {'config_kwargs': {'max_pool_connections': _CONNECTIONS, **configured}}
 
 
 def _sentence(error):

@@ -69,7 +69,9 @@ class SoundFrames:
     )
 
 
-def decode_clip(records, video, frame_numbers, box, pixels, **window_options):
+def decode_clip(
+  records, video, frame_numbers, box, pixels, places=None, **window_options
+):
   """Reads and decodes the frames of a clip that are not damaged.
 
   Args:
@@ -78,6 +80,7 @@ def decode_clip(records, video, frame_numbers, box, pixels, **window_options):
     frame_numbers: int32 [T].
     box: float64 [4], of the crop.
     pixels: uint8 [T, W, W, 3], RGB, to write to.
+    places: of FrameRecords.each_frame.
     **window_options: of frame_window.FrameWindow.
 
   Returns:
@@ -94,7 +97,8 @@ def decode_clip(records, video, frame_numbers, box, pixels, **window_options):
     **window_options,
   )
   left = []
-  for row, jpeg in enumerate(records.each_frame(video, frame_numbers)):
+  frames = records.each_frame(video, frame_numbers, places)
+  for row, jpeg in enumerate(frames):
     try:
       if jpeg is None:
         left.append(row)

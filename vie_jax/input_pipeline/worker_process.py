@@ -20,22 +20,25 @@ _COMMAND = (
 )
 # A process that ends so often is not replaced.
 _MAX_STARTS = 3
-# How long they may take together to see that they are not wanted any more, and
-# how long each for its share of a batch, in seconds.
-_PATIENCE, _MAX_SILENCE = 2.0, 60.0
+# How long they may take together to see that they are not wanted any more, in
+# seconds.
+_PATIENCE = 2.0
 
 
 class WorkerProcess:
   """A process that decodes, and is replaced when it ends."""
 
-  def __init__(self, file, setup):
+  def __init__(self, file, setup, max_silence):
     """Starts it; what keeps it from that is said, and not raised.
 
     Args:
       file: descriptor of the shared memory.
       setup: dict, what else decode_worker is told.
+      max_silence: seconds that it may take to start, or for its share of a
+        batch.
     """
     self._file = file
+    self._max_silence = max_silence
     self._setup = setup
     self._num_starts = 0
     self._process = self._socket = None
@@ -60,7 +63,7 @@ class WorkerProcess:
     except TimeoutError:
       self._process.kill()
       self._end()
-      self._give_up(f'it is silent for {_MAX_SILENCE:g} seconds')
+      self._give_up(f'it is silent for {self._max_silence:g} seconds')
       return
     except OSError:
       # It has ended.
@@ -91,7 +94,7 @@ class WorkerProcess:
     self._is_ready = False
     try:
       self._socket, its = socket.socketpair()
-      self._socket.settimeout(_MAX_SILENCE)
+      self._socket.settimeout(self._max_silence)
       with its:
         self._process = self._open(its)
     except OSError as error:

@@ -1,0 +1,135 @@
+"""An object store on this machine that takes its time, as those far away do.
+
+  python benchmarks/object_store.py FOLDER MILLISECONDS
+
+It has one bucket, `data`, with the files of the folder, speaks as much of S3 as
+reading needs, answers each request after so many milliseconds, however many
+there are, and writes its port first. Run in a process of its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import urllib.parse
+import xml.sax.saxutils
+
+BUCKET = 'data'
+_RANGE = re.compile(
+  rb'^range: bytes=(\d+)-(\d+)\r$', re.IGNORECASE | re.MULTILINE
+)
+
+
+@contextlib.contextmanager
+def running(folder, milliseconds):
+  """Runs a store.
+
+  Args:
+    folder: path, what is in the bucket.
+    milliseconds: each request takes.
+
+  Yields:
+    dict of the environment variables by which s3fs finds it.
+  """
+  process = subprocess.Popen(
+    [sys.executable, __file__, str(folder), str(milliseconds)],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    port = int(process.stdout.readline())
+    yield {
+      'AWS_ENDPOINT_URL': f'http://127.0.0.1:{port}',
+      'AWS_ACCESS_KEY_ID': 'nobody',
+      'AWS_SECRET_ACCESS_KEY': 'nothing',
+      'AWS_DEFAULT_REGION': 'us-east-1',
+      'AWS_CONFIG_FILE': os.devnull,
+      'AWS_SHARED_CREDENTIALS_FILE': os.devnull,
+    }
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+class _Store:
+  """What is in the bucket.
+
+  Args:
+    folder: path.
+    seconds: a request takes.
+  """
+
+  def __init__(self, folder, seconds):
+    self._seconds = seconds
+    self._files = {
+      path.relative_to(folder).as_posix(): path
+      for path in sorted(folder.rglob('*'))
+      if path.is_file()
+    }
+
+  async def serve(self):
+    """Answers for ever."""
+    server = await asyncio.start_server(self._talk, '127.0.0.1', 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+  async def _talk(self, reader, writer):
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+      while True:
+        head = await reader.readuntil(b'\r\n\r\n')
+        await asyncio.sleep(self._seconds)
+        writer.writelines(self._answer(head))
+        await writer.drain()
+
+  def _answer(self, head):
+    method, target, _ = head.split(b' ', 2)
+    url = urllib.parse.urlsplit(target.decode())
+    name = urllib.parse.unquote(url.path).removeprefix(f'/{BUCKET}/')
+    query = urllib.parse.parse_qs(url.query)
+    if 'list-type' in query:
+      return _response('200 OK', self._listing(*query.get('prefix', [''])))
+    if name not in self._files:
+      return _response('404 Not Found', b'')
+    path = self._files[name]
+    size = path.stat().st_size
+    if method == b'HEAD':
+      return _response('200 OK', b'', size=size)
+    found = _RANGE.search(head)
+    first, last = map(int, found.groups()) if found else (0, size - 1)
+    with path.open('rb', buffering=0) as file:
+      body = os.pread(file.fileno(), last - first + 1, first)
+    if not found:
+      return _response('200 OK', body)
+    place = f'Content-Range: bytes {first}-{last}/{size}\r\n'
+    return _response('206 Partial Content', body, place)
+
+  def _listing(self, prefix):
+    entries = ''.join(
+      f'<Contents><Key>{xml.sax.saxutils.escape(name)}</Key>'
+      f'<Size>{path.stat().st_size}</Size>'
+      '<LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>'
+      for name, path in self._files.items()
+      if name.startswith(prefix)
+    )
+    return (
+      '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+      f'<IsTruncated>false</IsTruncated>{entries}</ListBucketResult>'
+    ).encode()
+
+
+def _response(status, body, more='', size=None):
+  head = (
+    f'HTTP/1.1 {status}\r\n{more}ETag: "1"\r\n'
+    'Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT\r\n'
+    f'Content-Length: {len(body) if size is None else size}\r\n\r\n'
+  )
+  return [head.encode(), body]
+
+
+if __name__ == '__main__':
+  _folder, _milliseconds = sys.argv[1:]
+  asyncio.run(_Store(pathlib.Path(_folder), float(_milliseconds) / 1e3).serve())
