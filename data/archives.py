@@ -17,6 +17,7 @@ import sys
 
 import archive_formats
 from error_words import words_of
+from folder_lock import TOKEN, locked_in_turn, remove_leftovers
 from labels_and_splits import InputError
 from progress import progress_bar
 from staging import OutputError, output_errors, read_json, write_json
@@ -25,7 +26,8 @@ from staging import OutputError, output_errors, read_json, write_json
 ARCHIVE_SUFFIXES = ('.zip', '.rar', '.tar', '.tgz', '.tar.gz', '.tar.xz')
 
 _MARK = '.extracted.json'
-_TEMPORARY = '.extracting.part'
+# With the token of the process between them.
+_TEMPORARY = '.extracting', '.part'
 _MAX_MEMBERS = 1_000_000
 _MAX_TEXT_BYTES = 2**26
 
@@ -53,22 +55,39 @@ def extract_archive(archive, folder):
   """
   archive, folder = pathlib.Path(archive), pathlib.Path(folder)
   mark = _mark(archive)
-  if _found_mark(folder, mark) == mark | {'complete': True}:
-    print(
-      f'Note: {folder} was unpacked from {archive} before and is used as it '
-      'is; to have it unpacked again, remove that folder.',
-      file=sys.stderr,
-    )
+  if _is_unpacked(archive, folder, mark):
     return
   members = _checked_members(archive)
+  with locked_in_turn(folder) as is_alone:
+    # By the run that was waited for.
+    if _is_unpacked(archive, folder, mark):
+      return
+    if is_alone:
+      remove_leftovers(folder, '*'.join(_TEMPORARY), f'{_MARK}.*.tmp')
+    _extract(archive, members, folder, mark)
+
+
+def _is_unpacked(archive, folder, mark):
+  """Tells whether nothing is left to do, and prints it."""
+  if _found_mark(folder, mark) != mark | {'complete': True}:
+    return False
+  print(
+    f'Note: {folder} was unpacked from {archive} before and is used as it '
+    'is; to have it unpacked again, remove that folder.',
+    file=sys.stderr,
+  )
+  return True
+
+
+def _extract(archive, members, folder, mark):
+  """Unpacks into a folder that is locked."""
   with output_errors(folder):
-    folder.mkdir(parents=True, exist_ok=True)
     found = _found_mark(folder, mark)
     is_empty = not any(folder.iterdir())
   if found != mark and not is_empty:
     raise InputError(_mismatch(folder, found, archive))
   write_json(folder / _MARK, mark, aside=folder)
-  _unpack(archive, members, folder)
+  _unpack(archive, members, folder, folder)
   inner = {
     name: _checked_members(folder / name)
     for name in sorted(_files(members))
@@ -77,7 +96,7 @@ def extract_archive(archive, folder):
   _check_apart(archive, members, inner)
   for name, inner_members in inner.items():
     path = folder / name
-    _unpack(path, inner_members, path.parent)
+    _unpack(path, inner_members, path.parent, folder)
   for path in map(folder.joinpath, inner):
     with output_errors(path):
       path.unlink()
@@ -200,8 +219,8 @@ def _mismatch(folder, found, archive):
   )
 
 
-def _unpack(archive, members, folder):
-  """Writes the members that are not yet there."""
+def _unpack(archive, members, folder, aside):
+  """Writes the members that are not yet there, each in `aside` first."""
   wanted = {
     name: member.size
     for name, member in members.items()
@@ -215,7 +234,8 @@ def _unpack(archive, members, folder):
 
     @contextlib.contextmanager
     def write_file(name, size):
-      path, temporary = folder / name, folder / _TEMPORARY
+      path = folder / name
+      temporary = aside / f'.{TOKEN}'.join(_TEMPORARY)
       with contextlib.ExitStack() as stack:
         with output_errors(path):
           path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,13 +321,20 @@ def _name_problem(name):
     return 'has an absolute path'
   if '..' in parts or '\\' in name:
     return 'leads out of the folder'
-  if '' in parts or '\0' in name or parts[-1] in (_MARK, _TEMPORARY):
+  if '' in parts or '\0' in name or _is_own_name(parts[-1]):
     return 'has a name that cannot be'
   try:
     name.encode()
   except UnicodeEncodeError:
     return 'has a name that is not UTF-8'
   return None
+
+
+def _is_own_name(name):
+  start, end = _TEMPORARY
+  return name.startswith(_MARK) or (
+    name.startswith(start) and name.endswith(end)
+  )
 
 
 @contextlib.contextmanager

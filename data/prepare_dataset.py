@@ -22,6 +22,7 @@ from dataset_writer import (
   plan_shards,
   write_dataset,
 )
+from folder_lock import locked
 from labels_and_splits import InputError
 from prepare_video import Task, is_current, prepare_video
 from progress import progress_bar
@@ -32,7 +33,6 @@ from resume import (
   check_same_inputs,
   digest_or_empty,
   is_complete,
-  locked,
   open_staging,
 )
 from staging import OutputError, Staging, output_errors, read_json, write_json

@@ -4,12 +4,8 @@ A run that goes on must have the input, options and versions of the run that
 it goes on with; where it has not, one line says what differs.
 """
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import os
-import sys
 
 from dataset_writer import file_digest, remove_dataset
 from labels_and_splits import InputError
@@ -18,32 +14,6 @@ from staging import Staging, output_errors, read_json
 # At the end of the names of options that are digests of files.
 _DIGESTS = '_sha256'
 _RESTART = 'add --restart to throw it away and start again'
-
-
-@contextlib.contextmanager
-def locked(out):
-  """Holds a lock on the output directory; the system frees it at a kill.
-
-  Args:
-    out: path of the directory, which exists.
-
-  Raises:
-    InputError: if another run holds it.
-  """
-  descriptor = os.open(out, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-        raise InputError(
-          f'another run is preparing {out}; wait for it or choose another --out'
-        ) from error
-      # Some network file systems cannot lock a directory.
-      print(f'Note: {out} cannot be locked.', file=sys.stderr)
-    yield
-  finally:
-    os.close(descriptor)
 
 
 def is_complete(out, source, setup):

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from folder_lock import TOKEN, locked_in_turn, remove_leftovers
 from labels_and_splits import InputError
 from progress import progress_bar
 from staging import output_errors, read_json, write_json
@@ -63,32 +64,21 @@ def write_tfds_videos(
   label = label or _only(features, tfds.features.ClassLabel, name, None)
   _check_features(features, video, label, name)
   folder = pathlib.Path(folder)
-  _claim(
-    folder,
-    {
-      'data_set': builder.info.full_name,
-      'video': video,
-      'label': label,
-      'frame_rate_hz': frame_rate_hz,
-    },
-  )
-  if not (folder / LIST_FILE).exists():
-    rows, skipped = [], []
-    splits = _splits(builder, name)
-    if len(splits) == 1:
-      splits = {source: source for source in splits.values()}
-    for split, source in splits.items():
-      rows += _write_split(
-        builder, source, folder, split, video, label, frame_rate_hz, skipped
-      )
-    if len(splits) == 1:
-      # A split of the list would leave train or val empty.
-      rows = [{k: row[k] for k in row if k != 'split'} for row in rows]
-    write_json(folder / SKIPPED_FILE, skipped, aside=folder)
-    temporary = folder / f'.{LIST_FILE}.tmp'
-    with output_errors(folder / LIST_FILE):
-      temporary.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
-      os.replace(temporary, folder / LIST_FILE)
+  mark = {
+    'data_set': builder.info.full_name,
+    'video': video,
+    'label': label,
+    'frame_rate_hz': frame_rate_hz,
+  }
+  with locked_in_turn(folder) as is_alone:
+    if is_alone:
+      remove_leftovers(folder, f'{_MARK}.*.tmp')
+    _claim(folder, mark)
+    if is_alone:
+      # The folder is ours, and so are these.
+      remove_leftovers(folder, f'{SKIPPED_FILE}.*.tmp', '.*.tmp', '*/.*.tmp')
+    if not (folder / LIST_FILE).exists():
+      _write_all(builder, folder, name, video, label, frame_rate_hz)
   return builder.info.full_name
 
 
@@ -180,9 +170,8 @@ def _at(values, path):
 
 
 def _claim(folder, mark):
-  """Makes the folder, or finds one that was begun with the same mark."""
+  """Marks a new folder, or finds one that was begun with the same mark."""
   with output_errors(folder):
-    folder.mkdir(parents=True, exist_ok=True)
     found, is_empty = read_json(folder / _MARK), not any(folder.iterdir())
   if found != mark and not is_empty:
     raise InputError(
@@ -190,6 +179,24 @@ def _claim(folder, mark):
       '--extract-to'
     )
   write_json(folder / _MARK, mark, aside=folder)
+
+
+def _write_all(builder, folder, name, video, label, frame_rate_hz):
+  """Writes the videos of all splits, what was skipped, and then the list."""
+  rows, skipped = [], []
+  splits = _splits(builder, name)
+  if len(splits) == 1:
+    splits = {source: source for source in splits.values()}
+  for split, source in splits.items():
+    rows += _write_split(
+      builder, source, folder, split, video, label, frame_rate_hz, skipped
+    )
+  if len(splits) == 1:
+    # A split of the list would leave train or val empty.
+    rows = [{k: row[k] for k in row if k != 'split'} for row in rows]
+  write_json(folder / SKIPPED_FILE, skipped, aside=folder)
+  lines = ''.join(f'{json.dumps(row)}\n' for row in rows)
+  _write_aside(folder / LIST_FILE, lines.encode(), _write_bytes)
 
 
 def _splits(builder, name):
@@ -287,7 +294,7 @@ def _write_aside(path, content, write):
   """Writes a file that is complete or not there; keeps one that is there."""
   if path.exists():
     return
-  temporary = path.with_name(f'.{path.name}')
+  temporary = path.with_name(f'.{path.name}.{TOKEN}.tmp')
   with output_errors(path):
     write(temporary, content)
     os.replace(temporary, path)

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 
 import archives
+import folder_lock
 import pytest
 import sample_archives
 from labels_and_splits import InputError
@@ -278,3 +279,82 @@ except InputError as error:
   ).stdout
   assert 'pip install unrar2-cffi' in printed
   assert f'unrar x {tmp_path}/x.rar' in printed
+
+
+_EXTRACT = """
+import sys
+sys.path[:0] = sys.argv[1:2]
+import archives
+archives.extract_archive(sys.argv[2], sys.argv[3])
+"""
+
+
+def _extracting(archive, out):
+  """A process that unpacks an archive."""
+  folder = os.path.dirname(archives.__file__)
+  return subprocess.Popen(
+    [sys.executable, '-c', _EXTRACT, folder, str(archive), str(out)],
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _many_members():
+  return {f'c{n % 5}/{n}.avi': os.urandom(1) * (50_000 + n) for n in range(400)}
+
+
+def test_runs_that_share_a_folder_take_turns(tmp_path):
+  members = _many_members()
+  inner = _write(tmp_path / 'inner.zip', members)
+  archive = _write(tmp_path / 'x.zip', {'d/inner.zip': inner.read_bytes()})
+  runs = [_extracting(archive, tmp_path / 'out') for _ in range(3)]
+  said = [run.communicate(timeout=60)[1] for run in runs]
+  assert [run.returncode for run in runs] == [0, 0, 0], said
+  expected = {f'd/{name}': content for name, content in members.items()}
+  assert _content(tmp_path / 'out') == expected
+  assert sum('was unpacked from' in text for text in said) == 2
+
+
+def test_a_run_waits_for_one_that_unpacks_and_says_so(tmp_path):
+  archive, out = _write(tmp_path / 'x.zip', _MEMBERS), tmp_path / 'out'
+  with folder_lock.locked_in_turn(out) as is_alone:
+    assert is_alone
+    run = _extracting(archive, out)
+    assert f'another run is writing to {out}' in run.stderr.readline()
+    assert run.poll() is None
+    assert not list(out.iterdir())
+  run.communicate(timeout=60)
+  assert run.returncode == 0
+  assert _content(out) == _MEMBERS
+
+
+def test_a_folder_that_is_removed_while_a_run_waits_is_made_anew(tmp_path):
+  archive, out = _write(tmp_path / 'x.zip', _MEMBERS), tmp_path / 'out'
+  with folder_lock.locked_in_turn(out):
+    run = _extracting(archive, out)
+    run.stderr.readline()
+    out.rmdir()
+  run.communicate(timeout=60)
+  assert run.returncode == 0
+  assert _content(out) == _MEMBERS
+
+
+def test_what_a_killed_run_leaves_is_not_in_the_way(tmp_path):
+  members = _many_members()
+  archive, out = _write(tmp_path / 'x.zip', members), tmp_path / 'out'
+  run = _extracting(archive, out)
+  while not list(out.glob('c*/*.avi')):
+    assert run.poll() is None
+  run.kill()
+  run.communicate()
+  archives.extract_archive(archive, out)
+  assert _content(out) == members
+
+
+def test_a_kill_before_the_first_mark_is_not_in_the_way(tmp_path):
+  archive, out = _write(tmp_path / 'x.zip', _MEMBERS), tmp_path / 'out'
+  out.mkdir()
+  (out / '.extracted.json.123.tmp').write_text('{"arch')
+  (out / '.extracting.part').write_bytes(b'of before')
+  archives.extract_archive(archive, out)
+  assert _content(out) == _MEMBERS

@@ -1,8 +1,11 @@
 import io
 import json
 import sys
+import threading
+import time
 
 import av
+import folder_lock
 import numpy as np
 import prepare
 import pytest
@@ -226,6 +229,42 @@ def test_a_frame_rate_that_is_none_is_said(rate, message, tmp_path, capsys):
 def test_encoded_files_are_taken_as_they_are(data_dir, tmp_path):
   assert _prepare(data_dir, tmp_path / 'o', '--video=file') == 0
   assert [len(f) for _, f in _videos(tmp_path / 'o', 'train')] == [7, 7, 7]
+
+
+def test_a_run_waits_for_one_that_writes_to_the_same_folder(
+  data_dir, tmp_path, capsys
+):
+  folder = tmp_path / 'v'
+  run = threading.Thread(
+    target=tfds_videos.write_tfds_videos,
+    args=('small_videos', folder),
+    kwargs={'data_dir': data_dir},
+  )
+  with folder_lock.locked_in_turn(folder):
+    run.start()
+    said = ''
+    while f'another run is writing to {folder}' not in said:
+      assert run.is_alive()
+      said += capsys.readouterr().err
+      time.sleep(0.01)
+    assert not list(folder.iterdir())
+  run.join()
+  assert len((folder / 'list.jsonl').read_text().splitlines()) == 5
+
+
+def test_what_a_killed_run_leaves_is_not_in_the_way(data_dir, tmp_path):
+  folder = tmp_path / 'v'
+  folder.mkdir()
+  (folder / '.tfds.json.12.tmp').write_text('{')
+  tfds_videos.write_tfds_videos('small_videos', folder, data_dir=data_dir)
+  videos = sorted((folder / 'train').iterdir())
+  assert len(videos) == 3
+  # As if it had been killed later.
+  (folder / 'list.jsonl').unlink()
+  videos[1].rename(folder / 'train' / '.00000001.mkv.ab.tmp')
+  tfds_videos.write_tfds_videos('small_videos', folder, data_dir=data_dir)
+  assert sorted((folder / 'train').iterdir()) == videos
+  assert not list(folder.rglob('*.tmp'))
 
 
 @pytest.mark.parametrize(
