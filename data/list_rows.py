@@ -12,6 +12,7 @@ import pathlib
 from labels_and_splits import InputError
 from untrusted_tables import TableError, open_table, read_table
 
+_MAX_DIGITS = 1000
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
 
@@ -109,7 +110,9 @@ def _json_rows(file, is_used):
       continue
     place = f'{file}, line {number}'
     try:
-      values = json.loads(line, object_pairs_hook=_object)
+      values = json.loads(
+        line, object_pairs_hook=_object, parse_int=_whole_number
+      )
     except (ValueError, RecursionError) as error:
       raise InputError(f'{place}: not JSON: {error}') from error
     if not isinstance(values, dict):
@@ -129,6 +132,13 @@ def _object(pairs):
     repeated = next(key for key in keys if keys.count(key) > 1)
     raise ValueError(f'it has {repeated!r} twice')
   return values
+
+
+def _whole_number(digits):
+  """Reads a whole number; Python refuses long ones, in words of its own."""
+  if len(digits) > _MAX_DIGITS:
+    raise ValueError(f'a number of {len(digits)} digits')
+  return int(digits)
 
 
 def _parquet_rows(file, is_used):

@@ -6,6 +6,9 @@ import fractions
 from open_video import VideoError
 
 _MICROSECONDS = 1_000_000
+# Seconds that are 0 to the microsecond, whatever their digits.
+_NOTHING = 1e-9
+_MAX_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +108,16 @@ def _seconds(value):
     if not text.isascii() or '_' in text:
       raise ValueError
     seconds = float(text)
-    microseconds = round(fractions.Fraction(text) * _MICROSECONDS)
-  except (ValueError, ZeroDivisionError, OverflowError):
-    seconds = -1
-  if not 0 <= seconds < _MICROSECONDS:
-    raise ValueError(f'{text!r} is not a number of seconds from 0 on')
-  return fractions.Fraction(microseconds, _MICROSECONDS)
+    if not 0 <= seconds < _MICROSECONDS:
+      raise ValueError
+    # Fraction would write out a power of ten of so many digits.
+    exact = 0 if seconds < _NOTHING else fractions.Fraction(text)
+  except ValueError:
+    shown = text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}...'
+    raise ValueError(
+      f'{shown!r} is not a number of seconds from 0 on'
+    ) from None
+  return fractions.Fraction(round(exact * _MICROSECONDS), _MICROSECONDS)
 
 
 def _decimal(seconds):

@@ -1,4 +1,5 @@
 import fractions
+import time
 
 import pytest
 import segments
@@ -72,8 +73,39 @@ def test_segments_are_written_without_needless_digits():
     ('1/0', 2),
     ('1_0', None),
     ('\u0663', None),
+    ('1/3', 2),
+    ('1e999999999', None),
+    (0, '1E+50000000'),
+    (0, '1e-999999999'),
+    ('9' * 5000, None),
   ],
 )
 def test_impossible_times_are_refused(start, end):
   with pytest.raises(ValueError, match=r'seconds|after the start'):
     segments.parse_segment(start, end)
+
+
+@pytest.mark.parametrize(
+  'text', ['1e-999999999', '1E-50000000', '0e999999999', '0.' + '0' * 99_999]
+)
+def test_exponents_of_any_size_are_read_at_once(text):
+  began = time.process_time()
+  assert segments.parse_segment(text, 1).fragment == '#t=0,1'
+  assert time.process_time() - began < 1
+
+
+def test_a_half_of_a_microsecond_goes_to_the_even_one():
+  for text, microseconds in (
+    ('0.0000005', 0),
+    ('0.0000005000000000000000000000000000001', 1),
+    ('0.0000015', 2),
+    ('1.0000025', 1_000_002),
+  ):
+    start = segments.parse_segment(text, None).start
+    assert start == fractions.Fraction(microseconds, 1_000_000)
+
+
+def test_of_a_long_text_the_message_has_the_beginning():
+  with pytest.raises(ValueError, match='is not a number of seconds') as caught:
+    segments.parse_segment('9' * 5000, None)
+  assert len(str(caught.value)) < 100

@@ -1,13 +1,17 @@
 """Lists, archives and data sets of strangers, given to the tools."""
 
+import contextlib
 import json
 import shutil
+import time
 
 import archives
 import check_dataset
 import hostile_files
 import hostile_tars
+import kinetics_source
 import list_rows
+import list_source
 import pyarrow.parquet
 import pytest
 from hostile_files import check_refused
@@ -34,6 +38,34 @@ def test_lists_in_json_lines(tmp_path, line):
   path.write_text(f'{{"path": "a.mp4"}}\n{line}\n')
   message = check_refused(lambda: _rows(path), InputError, path)
   assert 'line 2' in message
+
+
+def test_a_number_of_too_many_digits_is_said(tmp_path):
+  path = tmp_path / 'list.jsonl'
+  path.write_text('{"path": "a.mp4", "start": ' + '9' * 5000 + '}')
+  message = check_refused(lambda: _rows(path), InputError, path)
+  assert message.endswith('line 1: not JSON: a number of 5000 digits')
+
+
+@pytest.mark.parametrize(
+  'start', ['1e-999999999', '1E-50000000', '1e999999999']
+)
+def test_a_time_with_a_large_exponent_takes_no_time(tmp_path, start):
+  files = {
+    'list': f'path,start,end\na.mp4,{start},1\n',
+    'kinetics': f'label,youtube_id,time_start,time_end,split\nx,a,{start},1,t\n',
+  }
+  for name, text in files.items():
+    (tmp_path / f'{name}.csv').write_text(text)
+  began = time.process_time()
+  with pytest.raises(InputError):
+    list_source.read_list(tmp_path / 'list.csv')
+  (tmp_path / 'a.mp4').write_bytes(b'x')
+  with contextlib.suppress(InputError):
+    kinetics_source.read_kinetics400(
+      tmp_path, train_csv=tmp_path / 'kinetics.csv'
+    )
+  assert time.process_time() - began < 5
 
 
 def test_archives_with_large_headers(tmp_path):
