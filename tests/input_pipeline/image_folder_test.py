@@ -121,13 +121,19 @@ def test_symlinks_are_followed_inside_the_folder_only(tmp_path, caplog):
     'train/cat/loop': folder / 'train',
     'train/cat/self': folder / 'train/cat',
     'train/cat/gone.png': folder / 'nothing.png',
+    'train/gnu': folder / 'nothing',
     'train/cat/again.png': folder / 'train/dog/a.png',
   }
   for path, target in links.items():
     (folder / path).symlink_to(target)
   with caplog.at_level('WARNING', logger='absl'):
     source = image_folder.open_split(str(folder), 'train')
-  assert '4 symlinks in' in caplog.text
+  assert caplog.messages == [
+    f'Passed over in {folder}/train: 4 symlinks that lead out, such as '
+    "'cat/file.png'.",
+    f'Passed over in {folder}/train: 2 symlinks that lead nowhere, such as '
+    "'cat/gone.png'.",
+  ]
   assert source.class_names == ['cat', 'dog']
   names = list(image_dataset.content_of(source))
   assert 'cat/again.png' in names
@@ -152,8 +158,8 @@ def test_images_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
   assert source.num_images == 4
   (line,) = caplog.messages
   assert line == (
-    f'3 images in {tmp_path}/pets/train are passed over (.tiff 1, .webp 2); '
-    '.jpg .jpeg .png .bmp .gif are read: convert the others.'
+    f'Passed over in {tmp_path}/pets/train: 3 images (.tiff 1, .webp 2); '
+    '.jpg .jpeg .jpe .jfif .png .bmp .gif are read: convert the others.'
   )
 
 
@@ -169,13 +175,46 @@ def test_a_split_that_is_a_symlink_out_of_the_folder_is_refused(tmp_path):
   assert 'pets/train is a symlink that leads out of' in message
 
 
-def test_names_that_are_no_text_are_passed_over(tmp_path):
+def test_names_that_are_no_text_are_passed_over_and_named(tmp_path, caplog):
   image_dataset.write_folder(tmp_path, image_dataset.FOLDER)
-  name = os.path.join(os.fsencode(tmp_path), b'train/cat/\xff.png')
-  with open(name, 'wb') as file:
-    file.write(PLAIN)
+  train = os.path.join(os.fsencode(tmp_path), b'train')
+  os.mkdir(os.path.join(train, b'gr\xfcn'))
+  for name in (b'cat/\xff.png', b'cat/\xff.txt', b'gr\xfcn/a.png'):
+    with open(os.path.join(train, name), 'wb') as file:
+      file.write(PLAIN)
+  with caplog.at_level('WARNING', logger='absl'):
+    source = image_folder.open_split(str(tmp_path), 'train')
+  assert source.num_images == 4
+  assert source.class_names == ['cat', 'dog']
+  (line,) = caplog.messages
+  assert f'{tmp_path}/train: 2 names that are not UTF-8, such as' in line
+  assert line.endswith(r"'cat/\udcff.png'.")
+  assert line.isascii()
+
+
+def test_pipes_are_named_and_not_waited_for(tmp_path, caplog):
+  image_dataset.write_folder(tmp_path, image_dataset.FOLDER)
+  os.mkfifo(tmp_path / 'train/cat/pipe.jpg')
+  os.mkfifo(tmp_path / 'train/cat/pipe')
+  (tmp_path / 'train/cat/round.jpg').symlink_to('round.jpg')
+  with caplog.at_level('WARNING', logger='absl'):
+    source = image_folder.open_split(str(tmp_path), 'train')
+  assert source.num_images == 4
+  assert [line.partition('train: ')[2] for line in caplog.messages] == [
+    "1 image that is no regular file, such as 'cat/pipe.jpg'.",
+    "1 symlink that leads nowhere, such as 'cat/round.jpg'.",
+  ]
+
+
+def test_jpeg_has_four_suffixes(tmp_path):
+  files = {f'train/cat/{n}': PLAIN for n in ('a.jfif', 'b.JPE', 'c.jpeg')}
+  image_dataset.write_folder(tmp_path, files)
   with image_folder.open_split(str(tmp_path), 'train') as source:
-    assert source.num_images == 4
+    assert list(image_dataset.content_of(source)) == [
+      'cat/a.jfif',
+      'cat/b.JPE',
+      'cat/c.jpeg',
+    ]
 
 
 def test_a_file_that_vanished_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import collections
 import os
 import pathlib
+import stat
 
 import numpy as np
 from absl import logging
@@ -10,12 +11,18 @@ from absl import logging
 from vie_jax.input_pipeline import dataset_folder, image_source
 
 # Names of image files end in one of these, in any case.
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif')
 
 # Images that are not read, and not passed over in silence.
 _UNREAD_SUFFIXES = frozenset(
   ('.avif', '.heic', '.heif', '.jp2', '.jxl', '.ppm', '.tif', '.tiff', '.webp')
 )
+
+# What is passed over besides them, and said.
+_OUTSIDE = 'symlink that leads out', 'symlinks that lead out'
+_NOWHERE = 'symlink that leads nowhere', 'symlinks that lead nowhere'
+_NO_FILE = 'image that is no regular file', 'images that are no regular files'
+_NO_TEXT = 'name that is not UTF-8', 'names that are not UTF-8'
 
 # What each split is called, the first that is there being taken.
 _FOLDER_SPLITS = {'train': ('train',), 'val': ('val', 'validation', 'test')}
@@ -167,7 +174,9 @@ def _class_names(folder, train):
   names = [
     entry.name
     for entry in _entries(train)
-    if entry.is_dir() and _is_inside(os.path.realpath(entry.path), folder)
+    if _is_utf8(entry.name)
+    and entry.is_dir()
+    and _is_inside(os.path.realpath(entry.path), folder)
   ]
   if not names:
     raise dataset_folder.DatasetError(
@@ -199,7 +208,7 @@ def _find_images(root, folder):
   Raises:
     DatasetError: if a folder cannot be listed.
   """
-  images, outside, unread = [], [], collections.Counter()
+  images, passed_over = [], _PassedOver()
   # A folder that can be reached by several paths is listed once: under its
   # own, or else the first of the others.
   waiting = collections.deque([(os.path.realpath(folder), '')])
@@ -215,30 +224,77 @@ def _find_images(root, folder):
       is_link = entry.is_symlink()
       target = os.path.realpath(entry.path) if is_link else entry.path
       if is_link and not _is_inside(target, root):
-        outside.append(path)
-      elif entry.is_dir():
+        passed_over.add(_OUTSIDE, path)
+        continue
+      status = _status(entry)
+      is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+      if not _is_utf8(entry.name):
+        if is_folder or _is_image_name(entry.name):
+          passed_over.add(_NO_TEXT, path)
+      elif is_folder:
         (links if is_link else waiting).append((target, f'{path}/'))
-      elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-        images.append((path, entry.stat().st_size))
-      elif _suffix(entry.name) in _UNREAD_SUFFIXES and entry.is_file():
-        unread[_suffix(entry.name)] += 1
-  if unread:
-    logging.warning(
-      '%d images in %s are passed over (%s); %s are read: convert the others.',
-      unread.total(),
-      folder,
-      ', '.join(f'{suffix} {unread[suffix]}' for suffix in sorted(unread)),
-      ' '.join(IMAGE_SUFFIXES),
-    )
-  if outside:
-    logging.warning(
-      '%d symlinks in %s lead out of %s and are passed over, such as %r.',
-      len(outside),
-      folder,
-      root,
-      min(outside),
-    )
+      elif status is None and is_link:
+        # It may have been a folder, and so a class.
+        passed_over.add(_NOWHERE, path)
+      elif _suffix(entry.name) in _UNREAD_SUFFIXES:
+        passed_over.add_unread(path)
+      elif not _is_image_name(entry.name):
+        continue
+      elif status is None or not stat.S_ISREG(status.st_mode):
+        passed_over.add(_NO_FILE, path)
+      else:
+        images.append((path, status.st_size))
+  passed_over.log(folder)
   return sorted(images)
+
+
+class _PassedOver:
+  """What is left out of a folder."""
+
+  def __init__(self):
+    self._paths = collections.defaultdict(list)
+    self._unread = collections.Counter()
+
+  def add(self, kind, path):
+    """Takes a path; kind is its words, of one and of several."""
+    self._paths[kind].append(path)
+
+  def add_unread(self, path):
+    """Takes the path of an image of a format that is not read."""
+    self._unread[_suffix(path)] += 1
+
+  def log(self, folder):
+    """Says in a line of each kind how many there are."""
+    unread = self._unread
+    if unread:
+      logging.warning(
+        'Passed over in %s: %d %s (%s); %s are read: convert the others.',
+        folder,
+        unread.total(),
+        'image' if unread.total() == 1 else 'images',
+        ', '.join(f'{suffix} {unread[suffix]}' for suffix in sorted(unread)),
+        ' '.join(IMAGE_SUFFIXES),
+      )
+    for (one, several), paths in self._paths.items():
+      logging.warning(
+        'Passed over in %s: %d %s, such as %r.',
+        folder,
+        len(paths),
+        one if len(paths) == 1 else several,
+        min(paths),
+      )
+
+
+def _status(entry):
+  """What lies behind an entry, or None."""
+  try:
+    return entry.stat()
+  except OSError:
+    return None
+
+
+def _is_image_name(name):
+  return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _suffix(name):
@@ -249,11 +305,7 @@ def _entries(folder):
   """What is in a folder and not hidden, sorted by name."""
   try:
     with os.scandir(folder) as entries:
-      entries = [
-        entry
-        for entry in entries
-        if not entry.name.startswith('.') and _is_utf8(entry.name)
-      ]
+      entries = [entry for entry in entries if not entry.name.startswith('.')]
   except OSError as error:
     raise dataset_folder.DatasetError(
       f'{folder} cannot be listed: {error.strerror}.'

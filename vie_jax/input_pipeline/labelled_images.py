@@ -42,9 +42,10 @@ def open_images(name, split, *, data_dir=None):
       its supervised keys say; or a folder with train/ and val/, each with a
       subfolder per class. The classes are the subfolders of train/. Hidden
       files and folders and other files are passed over, and so are symlinks
-      that lead out of the folder; such symlinks, and images of formats that
-      are not read, are counted in the log. Where it is called imagenet or ilsvrc,
-      perhaps with 1k or 2012, other counts than the known ones are logged.
+      that lead out of the folder or nowhere, and names that are not UTF-8; these,
+      images that are no regular files, and images of formats that are not read
+      are counted in the log. Where it is called imagenet or ilsvrc, perhaps with
+      1k or 2012, other counts than the known ones are logged.
     split: 'train', or 'val': the split validation of TFDS, else its test; the
       folder val/, else validation/, else test/.
     data_dir: where TFDS keeps its data sets; empty for where it looks itself.
