@@ -13,13 +13,23 @@ from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
 from list_rows import name_in, read_rows
 from safe_paths import escaped
 from segments import Segment, parse_segment
-from source import Source
+from source import Source, warning
 
 _LAYOUT = (
   'files lie in folders of classes, or are called ID_000010_000020.mp4, by id, '
   'start and end, or ID.mp4, and are found with --train-csv and --val-csv'
 )
 _COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end')
+# A further one, which may be missing, and what the official lists have in it.
+_SPLIT_COLUMN = 'split'
+_SPLITS = {
+  'train': 'train',
+  'val': 'val',
+  'valid': 'val',
+  'validate': 'val',
+  'validation': 'val',
+  'test': 'test',
+}
 # Clips that were broken are handed out again in a folder of such a name.
 _REPLACEMENT = 'replacement'
 # Not 'training_dog', which is a class.
@@ -105,7 +115,13 @@ def read_kinetics400(
   files = [file for file in (train_csv, val_csv) if file]
   if whole_videos and not files:
     raise InputError('--whole-videos needs the times of the official lists')
-  clips = _clips(train_csv, 'train') + _clips(val_csv, 'val')
+  warnings = []
+  clips = [
+    clip
+    for file, split in ((train_csv, 'train'), (val_csv, 'val'))
+    if file
+    for clip in _clips(file, split, warnings)
+  ]
   listing = list_videos(videos, follow_links=follow_links)
   if files:
     chosen, missing, repeated = _by_lists(listing.videos, clips, whole_videos)
@@ -134,6 +150,7 @@ def read_kinetics400(
       {video.file for video in listing.videos}
       - {choice.video.file for choice in chosen}
     ),
+    warnings=warnings,
     missing=missing,
     expected=known_counts.KINETICS400,
     listed_seconds={
@@ -144,17 +161,18 @@ def read_kinetics400(
   )
 
 
-def _clips(file, split):
-  """Reads an official list."""
-  if file is None:
-    return []
-  columns, rows = read_rows(file, lambda column: column in _COLUMNS)
+def _clips(file, split, warnings):
+  """Reads an official list; adds to `warnings` what it says of its split."""
+  columns, rows = read_rows(
+    file, lambda column: column in (*_COLUMNS, _SPLIT_COLUMN)
+  )
   absent = [name for name in _COLUMNS if name not in columns]
   if absent:
     raise InputError(
       f'{file} has no column {absent[0]}; an official list begins with '
       '"label,youtube_id,time_start,time_end,split"'
     )
+  warnings += _about_split(file, split, rows)
   clips = []
   for row in rows:
     label = name_in(row, 'label')
@@ -167,6 +185,37 @@ def _clips(file, split):
       raise InputError(f'{row.place}: a cell is empty')
     clips.append(Clip(youtube_id, label, segment, split))
   return clips
+
+
+def _about_split(file, split, rows):
+  """Compares the column split with the option; test may be held out.
+
+  Returns:
+    list of warnings.
+
+  Raises:
+    InputError: if all rows that name a split are of the other one.
+  """
+  named = [
+    known
+    for row in rows
+    if (known := _SPLITS.get(row.cells.get(_SPLIT_COLUMN, '').strip().lower()))
+  ]
+  others = [
+    found for found in named if (found == 'train') != (split == 'train')
+  ]
+  if not others:
+    return []
+  said = ' and '.join(sorted(set(others)))
+  if len(others) == len(named):
+    raise InputError(
+      f'{file} is a list of {said}, by its column {_SPLIT_COLUMN!r}, and is '
+      f'given with --{split}-csv; were the lists exchanged? where it is meant '
+      f'so, remove that column'
+    )
+  text = f'{len(others)} of {len(rows)} rows are of {said}, by the column '
+  text += f'{_SPLIT_COLUMN!r}; all are taken for {split}'
+  return [warning(os.path.basename(file), text)]
 
 
 def _by_lists(videos, clips, whole_videos):

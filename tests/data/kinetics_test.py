@@ -6,6 +6,7 @@ import kinetics_source
 import prepare
 import pytest
 import sample_videos
+from labels_and_splits import InputError
 
 from vie_jax.input_pipeline import frame_store
 
@@ -236,6 +237,61 @@ def test_mistakes_are_one_line(clip, tmp_path, capsys, text, options, message):
   printed = capsys.readouterr().err
   assert message in printed
   assert len(printed.splitlines()) == 1
+
+
+@pytest.fixture
+def two_clips(tmp_path):
+  """Reads a folder of a.mp4 and b.mp4 by lists of the given splits."""
+  for name in ('a.mp4', 'b.mp4'):
+    (tmp_path / name).write_bytes(name.encode())
+
+  def read(**splits):
+    files = {}
+    for option, values in splits.items():
+      files[option] = tmp_path / f'{option}.csv'
+      rows = [
+        f'yoga,{name},0,1,{value}\n'
+        for name, value in zip('ab', values, strict=False)
+      ]
+      files[option].write_text(_HEADER + ''.join(rows))
+    return kinetics_source.read_kinetics400(tmp_path, **files)
+
+  return read
+
+
+@pytest.mark.parametrize(
+  'option, value, said',
+  [
+    ('train_csv', 'val', 'a list of val,'),
+    ('train_csv', 'validate', 'a list of val,'),
+    ('train_csv', 'Test', 'a list of test,'),
+    ('val_csv', 'train', 'a list of train,'),
+  ],
+)
+def test_lists_that_are_exchanged_are_refused(two_clips, option, value, said):
+  with pytest.raises(InputError, match='were the lists exchanged') as caught:
+    two_clips(**{option: [value, '']})
+  assert said in str(caught.value)
+  assert f'given with --{option.replace("_", "-")};' in str(caught.value)
+
+
+def test_lists_of_the_known_names_of_splits_are_taken(two_clips):
+  for value in ('train', 'TRAIN', '', 'mine'):
+    assert two_clips(train_csv=[value, value]).warnings == []
+  for value in ('val', 'validate', 'validation', 'valid', 'test', ''):
+    assert two_clips(val_csv=[value, value]).warnings == []
+
+
+def test_some_rows_of_another_split_are_a_warning(two_clips):
+  source = two_clips(train_csv=['train', 'val'])
+  assert len(source.splits['train']) == 2
+  assert source.warnings == [
+    {
+      'path': 'train_csv.csv',
+      'warning': "1 of 2 rows are of val, by the column 'split'; all are taken "
+      'for train',
+    }
+  ]
 
 
 def test_a_row_of_a_list_without_a_cell_is_one_line(clip, tmp_path, capsys):
