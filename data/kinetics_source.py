@@ -213,8 +213,10 @@ def _about_split(file, split, rows):
       f'given with --{split}-csv; were the lists exchanged? where it is meant '
       f'so, remove that column'
     )
-  text = f'{len(others)} of {len(rows)} rows are of {said}, by the column '
-  text += f'{_SPLIT_COLUMN!r}; all are taken for {split}'
+  text = (
+    f'{len(others)} of {len(rows)} rows are of {said}, by the column '
+    f'{_SPLIT_COLUMN!r}; all are taken for {split}'
+  )
   return [warning(os.path.basename(file), text)]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import re
 
 from open_video import VideoError
 
@@ -9,6 +10,7 @@ _MICROSECONDS = 1_000_000
 # Seconds that are 0 to the microsecond, whatever their digits.
 _NOTHING = 1e-9
 _MAX_SHOWN = 40
+_FRAGMENT = re.compile(r'#t=([0-9.]+)(?:,([0-9.]+))?', re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,17 @@ def parse_segment(start, end):
       f'{_decimal(start)} s'
     )
   return Segment(start, end)
+
+
+def segment_of_path(path):
+  """Returns the Segment that a path names at its end, or None."""
+  found = _FRAGMENT.fullmatch(path, max(path.rfind('#'), 0))
+  if found is None:
+    return None
+  try:
+    return parse_segment(*found.groups())
+  except ValueError:
+    return None
 
 
 def _seconds(value):

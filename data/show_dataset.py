@@ -291,10 +291,31 @@ def _histograms(tables, hashes):
 
 def _warnings(manifest, duplicates, hashes):
   """What a reader must not miss, in sentences."""
+  found = _about_train(manifest, duplicates)
+  if duplicates.is_cut:
+    found.append(
+      f'More than {near_duplicates.MAX_PAIRS:,} pairs of videos look alike; '
+      'only the nearest are counted.'
+    )
+  broken = sum(len(each.problems) for each in hashes.values())
+  if broken:
+    found.append(
+      f'{broken:,} videos have frames that cannot be read; "python '
+      'data/prepare.py check OUT --full" names all of them.'
+    )
+  for split in SPLITS:
+    if not manifest['splits'][split]['videos']:
+      found.append(f'The {split} split holds no video.')
+  return found
+
+
+def _about_train(manifest, duplicates):
+  """What of validation is in train, too."""
   found = []
-  same = int(duplicates.same_in_train.sum())
-  alike = int(duplicates.alike_in_train.sum())
-  mirrored = int(duplicates.mirrored_in_train.sum())
+  same, parts, alike, mirrored = (
+    int(getattr(duplicates, f'{name}_in_train').sum())
+    for name in ('same', 'parts', 'alike', 'mirrored')
+  )
   total = manifest['splits']['val']['videos']
   if same or alike or mirrored:
     text = (
@@ -310,20 +331,12 @@ def _warnings(manifest, duplicates, hashes):
       f'{text} Accuracies on videos of train say little about new ones; those '
       'that look alike are shown below, and may be others.'
     )
-  if duplicates.is_cut:
+  if parts:
     found.append(
-      f'More than {near_duplicates.MAX_PAIRS:,} pairs of videos look alike; '
-      'only the nearest are counted.'
+      f'Of {total:,} validation videos {parts:,} are parts of files of which '
+      'other parts are in train. They may show the same people and places: '
+      'where new ones are what counts, keep the parts of a file in one split.'
     )
-  broken = sum(len(each.problems) for each in hashes.values())
-  if broken:
-    found.append(
-      f'{broken:,} videos have frames that cannot be read; "python '
-      'data/prepare.py check OUT --full" names all of them.'
-    )
-  for split in SPLITS:
-    if not manifest['splits'][split]['videos']:
-      found.append(f'The {split} split holds no video.')
   return found
 
 

@@ -310,6 +310,68 @@ def test_different_rendered_videos_are_no_duplicates(
   assert [part.count('alt="frame ') for part in folded] == [8 * 4] * 4
 
 
+@pytest.fixture(scope='module')
+def parts_page(tmp_path_factory):
+  """The page of parts of three files, and what the command said."""
+  folder = tmp_path_factory.mktemp('parts')
+  noise = [
+    Image.effect_noise((24, 16), 90).resize((96, 64)).convert('RGB')
+    for _ in range(3)
+  ]
+  # Each third of it shows another picture, the last one the first again.
+  frames = np.concatenate(
+    [np.stack([np.asarray(noise[k])] * 50) for k in (0, 1, 0)]
+  )
+  sample_videos.write(folder / 'a.mp4', frames)
+  sample_videos.write(folder / 'b.mp4', frames[::-1][:100])
+  rows = [
+    'a.mp4,train,0,1.8',
+    'a.mp4,val,2.1,3.9',
+    'a.mp4,val,4.1,5.9',
+    'b.mp4,train,0,2.5',
+    'b.mp4,val,1.5,4',
+  ]
+  text = '\n'.join(['path,split,start,end', *rows])
+  (folder / 'l.csv').write_text(text)
+  tiny_run.prepare(
+    'list', f'--list={folder / "l.csv"}', f'--out={folder / "o"}'
+  )
+  page = folder / 'p.html'
+  done = subprocess.run(
+    [sys.executable, str(prepare.__file__), 'show', str(folder / 'o')]
+    + [f'--out={page}', f'--config={CONFIG}:single', '--num-clips=2'],
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return page.read_text(), done.stderr
+
+
+def test_parts_of_a_file_are_the_same_only_where_they_overlap(parts_page):
+  found = pairs_of(parts_page[0])
+  across = 'across train and val'
+  assert found['b.mp4#t=0,2.5', 'b.mp4#t=1.5,4'] == (
+    across,
+    'overlapping parts of a file',
+  )
+  # Other times of it, and the same picture.
+  where, what = found['a.mp4#t=0,1.8', 'a.mp4#t=4.1,5.9']
+  assert where == across
+  assert what.startswith('look alike')
+  assert not any('a.mp4#t=2.1,3.9' in pair for pair in found)
+
+
+def test_parts_of_a_file_in_both_splits_have_a_warning_of_their_own(parts_page):
+  for warning in (
+    'Of 3 validation videos 1 are also in train, 1 look like one of train',
+    'Of 3 validation videos 2 are parts of files of which other parts are in '
+    'train.',
+  ):
+    assert f'WARNING: {warning}' in parts_page[1]
+    assert warning in parts_page[0]
+
+
 def test_no_labels_an_empty_val_split_and_one_picture_are_fine(
   tmp_path, capsys
 ):
