@@ -156,21 +156,26 @@ def _lines(text, name):
 
 
 def _source(videos, listing, definition, split, name, entries, expected):
-  find = _Finder(listing.videos)
   check_apart(
     *(
       {entry.path for entry in entries if entry.split == part}
       for part in ('train', 'val')
     )
   )
+  finder = _Finder(listing.videos, entries)
   splits, labels, missing = {'train': [], 'val': []}, {}, []
+  repeated, seen = [], set()
   for entry in entries:
-    video = find.take(entry)
-    if video is None:
-      missing.append({'path': entry.path, 'split': entry.split})
-    else:
+    if entry in seen:
+      reason = f'listed again in {entry.split}'
+      repeated.append({'path': entry.path, 'reason': reason})
+      continue
+    seen.add(entry)
+    if video := finder.take(entry):
       splits[entry.split].append(video)
       labels[video.path] = entry.class_name
+    else:
+      missing.append({'path': entry.path, 'split': entry.split})
   if not labels:
     raise InputError(
       f'none of the {len(entries)} videos of the lists is in {videos}; they '
@@ -191,7 +196,7 @@ def _source(videos, listing, definition, split, name, entries, expected):
       'labels_sha256': None,
       'lists_sha256': [_digest(entries)],
     },
-    skipped=listing.skipped,
+    skipped=sorted(listing.skipped + repeated, key=lambda entry: entry['path']),
     other_files=listing.other_files,
     num_left_out=len(listing.videos) - len(labels),
     missing=missing,
@@ -215,29 +220,36 @@ class _Finder:
 
   The folders above the class and the suffix do not matter, and where the name
   is unique the class does not, either: clips are often moved and encoded
-  anew.
+  anew. What the list names in its own class is not taken for another's.
   """
 
-  def __init__(self, videos):
+  def __init__(self, videos, entries):
     self._by_class = {}
     self._by_stem = collections.defaultdict(list)
     for video in videos:
-      folder, name = posixpath.split(video.path)
-      stem = posixpath.splitext(name)[0]
-      self._by_class.setdefault((posixpath.basename(folder), stem), video)
-      self._by_stem[stem].append(video)
+      self._by_class.setdefault(_class_and_stem(video.path), video)
+      self._by_stem[_class_and_stem(video.path)[1]].append(video)
+    self._listed = {_class_and_stem(entry.path) for entry in entries}
     self._taken = set()
 
   def take(self, entry):
     """Returns the VideoFile of an entry, or None."""
-    stem = posixpath.splitext(posixpath.basename(entry.path))[0]
-    video = self._by_class.get((entry.class_name, stem))
-    if video is None and len(self._by_stem[stem]) == 1:
-      video = self._by_stem[stem][0]
+    key = _class_and_stem(entry.path)
+    video = self._by_class.get(key)
+    if video is None and len(self._by_stem[key[1]]) == 1:
+      (video,) = self._by_stem[key[1]]
+      if _class_and_stem(video.path) in self._listed:
+        return None
     if video is None or video.path in self._taken:
       return None
     self._taken.add(video.path)
     return video
+
+
+def _class_and_stem(path):
+  """The folder that a clip lies in, and its name without suffix."""
+  folder, name = posixpath.split(path)
+  return posixpath.basename(folder), posixpath.splitext(name)[0]
 
 
 def _digest(entries):

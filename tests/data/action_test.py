@@ -2,6 +2,7 @@ import json
 import pathlib
 import shutil
 
+import action_source
 import prepare
 import pytest
 import sample_archives
@@ -160,6 +161,45 @@ def test_moved_and_encoded_anew_videos_are_found_and_missing_ones_named(
   assert _manifest(out)['inputs']['left_out'] == 1
   printed = capsys.readouterr().out
   assert 'missing: 1 of 6 listed videos (16.7%), named in missing' in printed
+
+
+@pytest.mark.parametrize('name', ['ucf101', 'hmdb51'])
+def test_a_line_that_is_there_twice_is_listed_again_and_not_missing(
+  tmp_path, name
+):
+  (tmp_path / 'v' / 'A').mkdir(parents=True)
+  for clip in ('x.avi', 'y.avi'):
+    (tmp_path / 'v' / 'A' / clip).write_bytes(clip.encode())
+  (tmp_path / 'l').mkdir()
+  files = {
+    'trainlist01.txt': 'A/x.avi 1\nA/x.avi 1\nA/z.avi 1\nA/z.avi 1\n',
+    'testlist01.txt': 'A/y.avi\n',
+    'A_test_split1.txt': 'x.avi 1\nx.avi 1\nz.avi 1\nz.avi 1\ny.avi 2\n',
+  }
+  for file, text in files.items():
+    (tmp_path / 'l' / file).write_text(text)
+  read = getattr(action_source, f'read_{name}')
+  source = read(tmp_path / 'v', splits=tmp_path / 'l', split=1)
+  assert [video.path for video in source.videos] == ['A/x.avi', 'A/y.avi']
+  assert source.skipped == [
+    {'path': f'A/{clip}.avi', 'reason': 'listed again in train'}
+    for clip in 'xz'
+  ]
+  assert source.missing == [{'path': 'A/z.avi', 'split': 'train'}]
+
+
+def test_a_clip_that_is_listed_is_not_taken_for_one_of_another_class(tmp_path):
+  """Its name is the only one of that kind, as the other one is missing."""
+  (tmp_path / 'v' / 'B').mkdir(parents=True)
+  (tmp_path / 'v' / 'B' / 'x.avi').write_bytes(b'x')
+  (tmp_path / 'l').mkdir()
+  (tmp_path / 'l' / 'trainlist01.txt').write_text('A/x.avi 1\n')
+  (tmp_path / 'l' / 'testlist01.txt').write_text('B/x.avi\n')
+  source = action_source.read_ucf101(
+    tmp_path / 'v', splits=tmp_path / 'l', split=1
+  )
+  assert source.labels == {'label': {'B/x.avi': 'B'}}
+  assert source.missing == [{'path': 'A/x.avi', 'split': 'train'}]
 
 
 def test_marks_of_hmdb51_mean_train_test_and_neither(hmdb, tmp_path):
