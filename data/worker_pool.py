@@ -6,6 +6,7 @@ None of that stops the run, or harms another process.
 import collections
 import contextlib
 import dataclasses
+import errno
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,9 +21,15 @@ _PROGRESS = 'progress'
 # How often a task that goes on says so, at most.
 _REPORT_SECONDS = 0.1
 
+_FEWER = 'give fewer with --processes'
+_REMEDIES = {
+  errno.EMFILE: f'{_FEWER}, or raise the limit of open files (ulimit -n)',
+  errno.EAGAIN: f'{_FEWER}, or raise the limit of processes (ulimit -u)',
+}
+
 
 class WorkerStartError(Exception):
-  """A worker process ended before it could take a task."""
+  """A worker process cannot be started, or ended before it took a task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +113,19 @@ class WorkerPool:
 
   def _start_workers(self, count):
     new = []
-    with interrupts.held_back():
-      for _ in range(count):
-        work = self._function, self._max_memory_bytes
-        new.append(_Worker(self._context, work, self._limits))
-      self._workers += new
+    try:
+      with interrupts.held_back():
+        for _ in range(count):
+          work = self._function, self._max_memory_bytes
+          new.append(_Worker(self._context, work, self._limits))
+          # At once: whatever happens next, it is ended with the others.
+          self._workers.append(new[-1])
+    except OSError as error:
+      remedy = _REMEDIES.get(error.errno, _FEWER)
+      raise WorkerStartError(
+        f'cannot start {self._num_processes} worker processes: '
+        f'{error.strerror or error}; {remedy}'
+      ) from error
     for worker in new:
       worker.wait_until_started()
 

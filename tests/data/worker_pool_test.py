@@ -93,6 +93,45 @@ def test_leaving_the_pool_ends_the_processes():
       os.kill(pid, 0)
 
 
+def _run_with_open_files(limit, num_processes):
+  """What a program says whose pool may open so many files."""
+  script = f"""
+import multiprocessing, resource, worker_functions, worker_pool
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+pool = worker_pool.WorkerPool(
+  worker_functions.obey,
+  num_processes={num_processes},
+  timeout_seconds=60,
+  max_stall_seconds=60,
+  max_memory_bytes=2**30,
+)
+try:
+  with pool:
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, hard))
+    list(pool.run([('sleep', 60)] * {num_processes}))
+except worker_pool.WorkerStartError as error:
+  print(error)
+print(multiprocessing.active_children())
+"""
+  path = os.pathsep.join(folder for folder in sys.path if folder)
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    env={**os.environ, 'PYTHONPATH': path},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.stderr == ''
+  return done.stdout
+
+
+def test_too_few_open_files_for_the_processes_are_one_line():
+  assert _run_with_open_files(32, 24) == (
+    'cannot start 24 worker processes: Too many open files; give fewer with '
+    '--processes, or raise the limit of open files (ulimit -n)\n[]\n'
+  )
+
+
 def test_a_task_that_takes_too_much_memory_is_given_up_alone():
   tasks = [('return', 1), ('take', 10**9), ('take', 10**6), ('return', 2)]
   outcomes = _run(tasks, num_processes=1, max_memory_bytes=300 * 2**20)
