@@ -11,6 +11,7 @@ from archives import read_texts
 from folder_source import list_videos
 from labels_and_splits import FOLDER_COLUMN, InputError, check_apart
 from source import Source
+from wording import counted
 
 _HMDB_MARKS = {'0': None, '1': 'train', '2': 'val'}
 
@@ -178,7 +179,7 @@ def _source(videos, listing, definition, split, name, entries, expected):
       missing.append({'path': entry.path, 'split': entry.split})
   if not labels:
     raise InputError(
-      f'none of the {len(entries)} videos of the lists is in {videos}; they '
+      f'of {counted(len(entries), "video")} in the lists none is in {videos}; they '
       f'are looked for by class and name, such as {entries[0].path!r}'
     )
   return Source(

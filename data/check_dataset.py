@@ -19,8 +19,9 @@ from labels_and_splits import UNKNOWN, InputError
 from PIL import Image
 from remote import RemoteFolder, local_file, place_of, read_json_at
 from staging import frames_digest
-from summary import printable, table
+from summary import table
 from untrusted_tables import TableError
+from wording import printable
 
 _SAMPLED_VIDEOS = 100
 _MAX_LISTED = 50

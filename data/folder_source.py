@@ -19,6 +19,7 @@ from labels_and_splits import (
 )
 from open_video import VIDEO_SUFFIXES
 from source import Source, warning
+from wording import counted
 
 _VAL_PERCENT = 10
 
@@ -127,7 +128,7 @@ def list_videos(folder, *, follow_links=False):
     if listing.skipped:
       first = ', such as {path!r}: {reason}'.format(**listing.skipped[0])
     raise InputError(
-      f'no video files in {folder} ({sum(others.values())} other files{kinds}; '
+      f'no video files in {folder} ({counted(sum(others.values()), "other file")}{kinds}; '
       f'{len(listing.skipped)} skipped{first}); known suffixes: '
       + ' '.join(sorted(VIDEO_SUFFIXES))
     )

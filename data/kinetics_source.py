@@ -14,6 +14,7 @@ from list_rows import name_in, read_rows
 from safe_paths import escaped
 from segments import Segment, parse_segment
 from source import Source, warning
+from wording import counted
 
 _LAYOUT = (
   'files lie in folders of classes, or are called ID_000010_000020.mp4, by id, '
@@ -214,7 +215,7 @@ def _about_split(file, split, rows):
       f'so, remove that column'
     )
   text = (
-    f'{len(others)} of {len(rows)} rows are of {said}, by the column '
+    f'{len(others)} of {counted(len(rows), "row")} are of {said}, by the column '
     f'{_SPLIT_COLUMN!r}; all are taken for {split}'
   )
   return [warning(os.path.basename(file), text)]

@@ -37,9 +37,9 @@ from labels_and_splits import InputError
 from progress import progress_bar
 from remote import is_remote, place_of
 from staging import OutputError, output_errors
-from summary import printable
 from untrusted_urls import problem as problem_of_url
 from untrusted_urls import redacted
+from wording import printable
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'

@@ -10,6 +10,7 @@ import os
 from dataset_writer import file_digest, remove_dataset
 from labels_and_splits import InputError
 from staging import Staging, output_errors, read_json
+from wording import counted
 
 # At the end of the names of options that are digests of files.
 _DIGESTS = '_sha256'
@@ -119,7 +120,8 @@ def check_same_inputs(out, inputs, source):
   if inputs['listing_sha256'] != listing_digest(source.videos):
     raise InputError(
       f'the video files are not those from which {out} was prepared '
-      f'({inputs["files"]} files then, {len(source.videos)} now); {_RESTART}'
+      f'({counted(inputs["files"], "file")} then, {len(source.videos)} now); '
+      f'{_RESTART}'
     )
 
 

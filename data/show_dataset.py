@@ -22,8 +22,9 @@ from PIL import Image
 from progress import progress_bar
 from remote import place_of
 from staging import output_errors
-from summary import duration, printable, skipped_files
+from summary import duration, skipped_files, without_videos
 from untrusted_urls import shown
+from wording import chosen, counted, printable
 
 from vie_jax.input_pipeline.frame_store import FrameStore
 
@@ -134,12 +135,13 @@ def _page(request, directory):
   # Those of vie_jax: DatasetError, ConfigError and numbers that do not fit.
   except ValueError as error:
     raise InputError(str(error)) from error
-  warnings = _warnings(manifest, duplicates, hashes)
+  labels = dataset_facts.count_labels(tables, manifest['labels'])
+  warnings = _warnings(manifest, duplicates, hashes, labels)
   text = _render(
     directory=directory,
     manifest=manifest,
     skipped=skipped_files(directory),
-    labels=dataset_facts.count_labels(tables, manifest['labels']),
+    labels=labels,
     histograms=_histograms(tables, hashes),
     sizes=dataset_facts.stored_sizes(tables),
     samples=samples,
@@ -289,9 +291,12 @@ def _histograms(tables, hashes):
   return [each for each in found if each]
 
 
-def _warnings(manifest, duplicates, hashes):
+def _warnings(manifest, duplicates, hashes, labels):
   """What a reader must not miss, in sentences."""
   found = _about_train(manifest, duplicates)
+  if manifest['splits']['train']['videos']:
+    texts = [without_videos(each, 'train') for each in labels]
+    found += [text for text in texts if text]
   if duplicates.is_cut:
     found.append(
       f'More than {near_duplicates.MAX_PAIRS:,} pairs of videos look alike; '
@@ -300,8 +305,9 @@ def _warnings(manifest, duplicates, hashes):
   broken = sum(len(each.problems) for each in hashes.values())
   if broken:
     found.append(
-      f'{broken:,} videos have frames that cannot be read; "python '
-      'data/prepare.py check OUT --full" names all of them.'
+      f'{counted(broken, "video")} {chosen(broken, "has", "have")} frames that '
+      'cannot be read; "python data/prepare.py check OUT --full" names all of '
+      'them.'
     )
   for split in SPLITS:
     if not manifest['splits'][split]['videos']:
@@ -319,8 +325,10 @@ def _about_train(manifest, duplicates):
   total = manifest['splits']['val']['videos']
   if same or alike or mirrored:
     text = (
-      f'Of {total:,} validation videos {same:,} are also in train, {alike:,} '
-      f'look like one of train, and {mirrored:,} like a mirrored one.'
+      f'Of {counted(total, "validation video")} {same:,} '
+      f'{chosen(same, "is", "are")} also in train, {alike:,} '
+      f'{chosen(alike, "looks", "look")} like one of train, and {mirrored:,} '
+      'like a mirrored one.'
     )
     flat = np.zeros(len(duplicates.same_in_train), bool)
     flat[duplicates.featureless] = True
@@ -333,9 +341,10 @@ def _about_train(manifest, duplicates):
     )
   if parts:
     found.append(
-      f'Of {total:,} validation videos {parts:,} are parts of files of which '
-      'other parts are in train. They may show the same people and places: '
-      'where new ones are what counts, keep the parts of a file in one split.'
+      f'Of {counted(total, "validation video")} {parts:,} '
+      f'{chosen(parts, "is a part", "are parts")} of a file of which other '
+      'parts are in train, and may show the same people and places: where new '
+      'ones are what counts, keep the parts of a file in one split.'
     )
   return found
 

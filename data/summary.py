@@ -3,9 +3,19 @@
 import dataset_facts
 from dataset_writer import SPLITS
 from remote import place_of, read_json_at
+from wording import chosen, counted, named, printable, quoted
 
 _MAX_LISTED = 20
 _MAX_CLASSES = 6
+# What a split without a class has none of, and what follows for one and several.
+_WITHOUT = {
+  'train': ('training', 'it cannot be learnt', 'they cannot be learnt'),
+  'val': (
+    'validation',
+    'evaluations tell nothing of it',
+    'evaluations tell nothing of them',
+  ),
+}
 _UNITS = (('hours', 3600), ('minutes', 60), ('seconds', 1))
 
 
@@ -22,8 +32,9 @@ def print_summary(out, manifest):
   for column in sorted(manifest['labels']):
     names = manifest['labels'][column]
     print(
-      f'  labels {printable(column)!r}: {len(names)} classes ('
-      + f'{_first_of(names)})'
+      f'  labels {quoted(column)}: '
+      f'{counted(len(names), "class", "classes")} '
+      f'({named(names, _MAX_CLASSES)})'
     )
   _print_expected(manifest)
   _print_rest(out, manifest)
@@ -33,7 +44,7 @@ def print_summary(out, manifest):
         f'  Note: the {split} split is empty. --restart with --val-percent or '
         'lists of videos changes that, and decodes all videos again.'
       )
-  _print_not_evaluated(out, manifest)
+  _print_absent(out, manifest)
 
 
 def _print_split_folders(manifest):
@@ -49,57 +60,48 @@ def _print_split_folders(manifest):
     print(f'  split by folders: {", ".join(named)}')
 
 
-def _first_of(names):
-  """Writes the first of some names of classes."""
-  more = ', ...' if len(names) > _MAX_CLASSES else ''
-  return ', '.join(map(printable, names[:_MAX_CLASSES])) + more
-
-
-def _print_not_evaluated(out, manifest):
-  """Says which classes have no validation video, where there are others."""
-  if not (manifest['labels'] and manifest['splits']['val']['videos']):
+def _print_absent(out, manifest):
+  """Says which classes a split has no video of, where it has others."""
+  splits = [s for s in SPLITS if manifest['splits'][s]['videos']]
+  if not manifest['labels']:
     return
   tables = dataset_facts.read_tables(place_of(out), manifest)
   for labels in dataset_facts.count_labels(tables, manifest['labels']):
-    absent = sorted(labels.absent('val'))
-    if absent:
-      print(
-        f'  Note: {len(absent)} of {len(labels.classes)} classes of '
-        f'{printable(labels.column)!r} have no validation video '
-        f'({_first_of(absent)}); evaluations tell nothing of them.'
-        + _remedy(manifest)
-      )
+    for split in splits:
+      if text := without_videos(labels, split):
+        print(f'  Note: {text}{_remedy(manifest)}')
 
 
-def _remedy(manifest):
-  """What gives validation other videos, where a hash chose them."""
-  if manifest['options'].get('val_percent') is None:
+def without_videos(labels, split):
+  """Says which classes a split has no video of, and what follows.
+
+  Args:
+    labels: dataset_facts.Labels.
+    split: 'train' or 'val'.
+
+  Returns:
+    str; empty where it has all.
+  """
+  absent = sorted(labels.absent(split))
+  if not absent:
     return ''
+  kind, one, several = _WITHOUT[split]
+  classes = counted(len(labels.classes), 'class', 'classes')
   return (
-    ' --restart with a larger --val-percent, or with lists of videos, changes '
-    'that, and decodes all videos again.'
+    f'{len(absent)} of {classes} of {quoted(labels.column)} '
+    f'{chosen(len(absent), "has", "have")} no {kind} video '
+    f'({named(absent, _MAX_CLASSES)}); {chosen(len(absent), one, several)}.'
   )
 
 
-def printable(text):
-  """Escapes what would break a line of text.
-
-  Args:
-    text: str.
-
-  Returns:
-    str without control characters. Bytes of names that are not UTF-8 are
-    as in a Python literal.
-  """
-  return ''.join(map(_escaped, text))
-
-
-def _escaped(char):
-  if char.isprintable():
-    return char
-  if '\udc80' <= char <= '\udcff':  # how Python holds such a byte
-    return f'\\x{ord(char) - 0xDC00:02x}'
-  return char.encode('unicode_escape').decode()
+def _remedy(manifest):
+  """What gives the splits other videos, where a hash chose them."""
+  if manifest['options'].get('val_percent') is None:
+    return ''
+  return (
+    ' --restart with another --val-percent, or with lists of videos, changes '
+    'that, and decodes all videos again.'
+  )
 
 
 def _split_rows(manifest):
@@ -146,7 +148,7 @@ def _print_missing(inputs):
   listed = inputs['files'] + inputs['missing']
   percent = 100 * inputs['missing'] / listed
   print(
-    f'  missing: {inputs["missing"]} of {listed} listed videos '
+    f'  missing: {inputs["missing"]} of {counted(listed, "listed video")} '
     f'({percent:.1f}%), named in missing.json'
   )
 
@@ -162,17 +164,21 @@ def _print_longer(manifest):
       '; where ID.mp4 is the whole video of the web, --restart with '
       '--whole-videos takes the times of the list of it'
     )
-  print(f'  much longer than listed: {count} videos, taken whole{remedy}')
+  print(
+    f'  much longer than listed: {counted(count, "video")}, taken whole{remedy}'
+  )
 
 
 def _print_rest(out, manifest):
   inputs = manifest['inputs']
   kinds = inputs.get('other_kinds')  # Not there in older data sets.
   print(
-    f'  {inputs["other_files"]} other files passed over'
+    f'  {counted(inputs["other_files"], "other file")} passed over'
     + (f' ({printable(kinds)})' if kinds else '')
     + (
-      f', {inputs["left_out"]} videos in no split' if inputs['left_out'] else ''
+      f', {counted(inputs["left_out"], "video")} in no split'
+      if inputs['left_out']
+      else ''
     )
   )
   _print_missing(inputs)

@@ -339,3 +339,19 @@ def test_short_sides_matter_to_their_own_method_only():
   assert 'short_side_min 1' in refusal(config)
   config.crop.method = 'multiscale'
   config_check.check(config)
+
+
+def test_an_empty_train_split_is_no_matter_of_the_batch_size():
+  config = vie_single.get_config()
+  with config.unlocked():
+    config.dataset.dir = '/data/mine'
+  with pytest.raises(config_check.ConfigError) as caught:
+    config_check.check_batch(config, 'batch_size', 0)
+  message = str(caught.value)
+  assert (
+    '/data/mine has no training videos: its train split is empty' in message
+  )
+  assert '--val-percent' in message
+  assert 'batch_size' not in message
+  with pytest.raises(config_check.ConfigError, match='has only 1 for training'):
+    config_check.check_batch(config, 'batch_size', 1)

@@ -406,9 +406,15 @@ def check_batch(
     num_videos: N, for training.
 
   Raises:
-    ConfigError: naming field and data set.
+    ConfigError: naming field and data set, or saying that there is no video.
   """
   size = _value(config, field)
+  if not num_videos:
+    raise ConfigError(
+      f'{config.dataset.dir} has no training videos: its train split is empty; '
+      'prepare it again with a smaller --val-percent, or with lists or folders '
+      'that name videos for train.'
+    )
   if num_videos < size:
     raise ConfigError(
       f'config.{field} is {size}, but {config.dataset.dir} has only '

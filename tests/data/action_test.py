@@ -258,7 +258,7 @@ def test_hmdb51_is_prepared_from_its_archive_of_archives(hmdb, tmp_path):
     (
       'ucf101',
       {'trainlist01.txt': 'A/x.avi 1', 'testlist01.txt': 'A/y.avi'},
-      'none of the 2 videos of the lists',
+      'of 2 videos in the lists none is in',
     ),
     (
       'ucf101',

@@ -219,14 +219,46 @@ def test_classes_without_a_validation_video_are_named_with_the_remedy(
   assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
   (note,) = _notes(capsys)
   assert "2 of 3 classes of 'label' have no validation video" in note
-  assert note.endswith('(ball, dog); evaluations tell nothing of them.')
+  assert note.endswith("('ball', 'dog'); evaluations tell nothing of them.")
   # Where a hash chose the videos, another share of them is the remedy.
   assert _prepare(tmp_path / 'v', tmp_path / 'p', '--val-percent=50') == 0
   with frame_store.FrameStore.open(tmp_path / 'p', 'val') as store:
     known, names = store.label('label')
   assert 0 < len(set(known)) < len(names)
-  (note,) = _notes(capsys)
-  assert '--restart with a larger --val-percent' in note
+  notes = _notes(capsys)
+  (note,) = (note for note in notes if 'no validation video' in note)
+  assert '--restart with another --val-percent' in note
+
+
+def test_classes_without_a_training_video_are_named(tmp_path, capsys):
+  for name in ('ball', 'cup', "dog's"):
+    (tmp_path / 'v' / name).mkdir(parents=True)
+    path = tmp_path / 'v' / name / 'a.mp4'
+    sample_videos.write(path, sample_videos.moving(3))
+  (tmp_path / 'train').write_text('ball/a.mp4')
+  (tmp_path / 'val').write_text("cup/a.mp4\ndog's/a.mp4")
+  lists = [f'--{split}-list={tmp_path / split}' for split in ('train', 'val')]
+  assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
+  assert _notes(capsys) == [
+    "  Note: 2 of 3 classes of 'label' have no training video ('cup', "
+    '"dog\'s"); they cannot be learnt.',
+    "  Note: 1 of 3 classes of 'label' has no validation video ('ball'); "
+    'evaluations tell nothing of it.',
+  ]
+
+
+def test_one_of_each_is_counted_as_one(tmp_path, capsys):
+  (tmp_path / 'v' / 'cup').mkdir(parents=True)
+  sample_videos.write(tmp_path / 'v' / 'cup' / 'a.mp4', sample_videos.moving(3))
+  shutil.copy(tmp_path / 'v' / 'cup' / 'a.mp4', tmp_path / 'v' / 'b.mp4')
+  (tmp_path / 'v' / 'x.txt').write_text('x')
+  (tmp_path / 'train').write_text('cup/a.mp4')
+  (tmp_path / 'val').write_text('')
+  lists = [f'--{split}-list={tmp_path / split}' for split in ('train', 'val')]
+  assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
+  printed = capsys.readouterr().out
+  assert "labels 'label': 1 class ('cup')" in printed
+  assert '1 other file passed over (.txt 1), 1 video in no split' in printed
 
 
 def test_files_at_the_top_of_class_folders_have_no_label(videos, tmp_path):
@@ -305,7 +337,7 @@ def test_folders_named_train_and_test_are_the_split_and_no_classes(
   printed = capsys.readouterr().out
   assert 'split by folders: train is train/, val is Test/' in printed
   assert 'loose.mp4: in no split: it is in none of Test, train' in printed
-  assert '1 videos in no split' in printed
+  assert '1 video in no split' in printed
   assert _prepare(videos, tmp_path / 'o') == 0
   assert 'already complete' in capsys.readouterr().out
 
@@ -471,7 +503,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
     assert entry['reason']
     assert entry['reason'] in printed
   assert 'cup/line\\nbreak.mp4' in printed
-  assert '1 other files passed over (.txt 1)' in printed
+  assert '1 other file passed over (.txt 1)' in printed
   assert _manifest(tmp_path / 'o')['splits']['train']['videos'] > 0
 
 
@@ -501,7 +533,7 @@ def test_a_missing_or_empty_folder_is_said(tmp_path, capsys):
   (tmp_path / 'v' / 'x.txt').write_text('x')
   assert _prepare(tmp_path / 'v', tmp_path / 'o') == 2
   message = _error(capsys)
-  assert '(1 other files: .txt 1; 0 skipped)' in message
+  assert '(1 other file: .txt 1; 0 skipped)' in message
   assert '.mp4' in message
   assert not (tmp_path / 'o').exists()
 

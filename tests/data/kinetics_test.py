@@ -132,10 +132,10 @@ def test_files_that_are_much_longer_than_listed_are_warned_about(
     {'path': 'whole.mp4', 'warning': 'lasts 3.0 s, and 0.9 s by the list'}
   ]
   printed = capsys.readouterr().out
-  assert 'much longer than listed: 1 videos, taken whole; where' in printed
+  assert 'much longer than listed: 1 video, taken whole; where' in printed
   assert '--restart with --whole-videos' in printed
   assert _prepare(videos, tmp_path / 'o', *options) == 0
-  assert 'much longer than listed: 1 videos' in capsys.readouterr().out
+  assert 'much longer than listed: 1 video' in capsys.readouterr().out
   options.append('--whole-videos')
   assert _prepare(videos, tmp_path / 'p', *options) == 0
   assert _manifest(tmp_path / 'p')['warnings'] == []

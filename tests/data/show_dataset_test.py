@@ -167,7 +167,7 @@ def test_black_videos_are_paired_by_checksum_alone_and_that_is_said(page):
 
 def test_duplicates_across_the_splits_are_warned_about(page):
   warning = (
-    'Of 5 validation videos 2 are also in train, 1 look like one of train, '
+    'Of 5 validation videos 2 are also in train, 1 looks like one of train, '
     'and 1 like a mirrored one. Nothing, such as black, is to be seen in 1.'
   )
   assert f'WARNING: {warning}' in page[2]
@@ -364,9 +364,9 @@ def test_parts_of_a_file_are_the_same_only_where_they_overlap(parts_page):
 
 def test_parts_of_a_file_in_both_splits_have_a_warning_of_their_own(parts_page):
   for warning in (
-    'Of 3 validation videos 1 are also in train, 1 look like one of train',
-    'Of 3 validation videos 2 are parts of files of which other parts are in '
-    'train.',
+    'Of 3 validation videos 1 is also in train, 1 looks like one of train',
+    'Of 3 validation videos 2 are parts of a file of which other parts are in '
+    'train, and may show',
   ):
     assert f'WARNING: {warning}' in parts_page[1]
     assert warning in parts_page[0]
@@ -389,6 +389,28 @@ def test_no_labels_an_empty_val_split_and_one_picture_are_fine(
   text = (tmp_path / 'p.html').read_text()
   assert 'The videos have no labels' in text
   assert text.count('alt="frame 0"') == 1 + 5
+
+
+def test_classes_that_cannot_be_learnt_are_warned_about(tmp_path, capsys):
+  (tmp_path / 'v').mkdir()
+  for number, name in enumerate('abc'):
+    frames = sample_videos.moving(5, seed=number)
+    sample_videos.write(tmp_path / 'v' / f'{name}.mp4', frames)
+  rows = ['a.mp4,train,cup', 'b.mp4,val,cup', 'c.mp4,val,<dog>']
+  text = '\n'.join(['path,split,label', *rows])
+  (tmp_path / 'v' / 'l.csv').write_text(text)
+  tiny_run.prepare(
+    'list', f'--list={tmp_path / "v" / "l.csv"}', f'--out={tmp_path / "o"}'
+  )
+  assert show(tmp_path / 'o', tmp_path / 'p.html') == 0
+  warning = (
+    "1 of 2 classes of 'label' has no training video ('<dog>'); it cannot be "
+    'learnt.'
+  )
+  assert f'WARNING: {warning}' in capsys.readouterr().err
+  text = (tmp_path / 'p.html').read_text()
+  assert warning in html.unescape(text)
+  assert '<dog>' not in text
 
 
 def test_a_data_set_without_training_videos_has_a_page(tmp_path):
@@ -485,7 +507,7 @@ def test_a_damaged_frame_is_named_and_not_the_end(
   code = show(out, tmp_path / 'p.html', '--num-clips=1')
   error = capsys.readouterr().err
   assert code == 0, error
-  assert 'have frames that cannot be read' in error
+  assert '1 video has frames that cannot be read' in error
   assert 'Frames that cannot be read:' in (tmp_path / 'p.html').read_text()
 
 

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from summary import duration, printable, skipped_files
+from summary import duration, skipped_files
 
 
 @pytest.mark.parametrize(
@@ -17,19 +17,6 @@ from summary import duration, printable, skipped_files
 )
 def test_a_duration_has_the_unit_that_fits(seconds, words):
   assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-  ('text', 'printed'),
-  [
-    ('plain Ł 漢', 'plain Ł 漢'),
-    ('two\nlines\x1b', r'two\nlines\x1b'),
-    (b'caf\xe9.mp4'.decode('utf-8', 'surrogateescape'), r'caf\xe9.mp4'),
-    ('\ud800', r'\ud800'),
-  ],
-)
-def test_what_is_printed_stays_on_its_line(text, printed):
-  assert printable(text) == printed
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,11 @@ def test_a_split_without_videos_has_no_instances(store):
     assert rows.num_instances == 0
     assert rows.video.dtype == np.int32
     with pytest.raises(
-      dataset_folder.DatasetError, match='no video: raise the'
+      dataset_folder.DatasetError, match="no videos in its split 'val'"
     ):
       instances.select(empty, clip=SINGLE)
+  with pytest.raises(dataset_folder.DatasetError, match='no video: raise the'):
+    instances.select(store, clip=SINGLE, share=0.05)
 
 
 def test_a_subset_holds_each_video_at_most_once(store):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -133,6 +134,7 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
         f'{config.dataset.dir} has no labels of column {column!r} in train or '
         'in val; name others with config.dataset.label_columns.'
       )
+  _warn_of_untrained(config.dataset.dir, classes, train, val)
   return LabelledData(
     facts=experiment.dataset_facts(parts),
     classes=classes,
@@ -159,6 +161,32 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
     eval_damage=parts.eval_damage,
     name_of=functools.partial(experiment.video_path, parts),
   )
+
+
+def _warn_of_untrained(location, classes, train, val):
+  """Names classes that only validation videos have.
+
+  Args:
+    location: of the data set.
+    classes: label column -> names of its classes.
+    train: int [N, columns], labels, -1 where unknown.
+    val: int [V, columns], likewise.
+  """
+  for number, (column, names) in enumerate(classes.items()):
+    tested = val[:, number]
+    absent = np.setdiff1d(tested[tested >= 0], train[:, number])
+    if absent.size:
+      logging.warning(
+        '%s: classes of %r without a training video: %d of %d, such as %r. '
+        'They cannot be learnt, and %d of %d validation videos are of them.',
+        location,
+        column,
+        absent.size,
+        len(names),
+        names[absent[0]],
+        np.isin(tested, absent).sum(),
+        len(tested),
+      )
 
 
 @contextlib.contextmanager
