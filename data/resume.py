@@ -5,10 +5,12 @@ it goes on with; where it has not, one line says what differs.
 """
 
 import hashlib
+import math
 import os
 
 from dataset_writer import file_digest, remove_dataset
 from labels_and_splits import InputError
+from progress import progress_bar
 from staging import Staging, output_errors, read_json
 from wording import counted
 
@@ -58,15 +60,30 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
   for key in ('name', 'options'):
     _check_same(out, key, manifest[key], setup[key], source)
   check_same_inputs(out, manifest['inputs'], source)
-  if any(video.mtime_ns > finished_ns for video in source.videos):
-    digests = {
-      video.path: digest_or_empty(source.folder, video)
-      for video in source.videos
-    }
+  if any(
+    _changed_ns(source.folder, video) > finished_ns for video in source.videos
+  ):
+    digests = {}
+    with progress_bar('comparing', 'video', len(source.videos)) as bar:
+      for video in source.videos:
+        digests[video.path] = digest_or_empty(source.folder, video)
+        bar.update()
     if content_digest(digests) != manifest['inputs']['content_sha256']:
       raise InputError(
         f'videos have changed since {out} was prepared; {_RESTART}'
       )
+
+
+def _changed_ns(folder, video):
+  """Returns when a VideoFile was written or put in its place, the later one.
+
+  Whoever copies may keep the first of the two times; the other is the system's.
+  """
+  try:
+    status = os.stat(os.path.join(folder, video.file))
+  except OSError:
+    return math.inf
+  return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def open_staging(out, source, setup, *, restart):

@@ -651,6 +651,30 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   assert sum(s['videos'] for s in _manifest(out)['splits'].values()) == 11
 
 
+def test_a_video_of_the_same_size_and_an_older_time_is_noticed(
+  videos, tmp_path, capsys
+):
+  """As `cp -p` and `rsync -t` put it there."""
+  out, video = tmp_path / 'o', videos / 'cup' / '01.mkv'
+  assert _prepare(videos, out) == 0
+  before = _content(out)
+  status = video.stat()
+  other = tmp_path / 'other.mkv'
+  content = bytearray(video.read_bytes())
+  shutil.copy2(video, other)
+  os.replace(other, video)
+  assert video.stat().st_mtime_ns == status.st_mtime_ns
+  assert _prepare(videos, out) == 0, 'a copy of it'
+  content[-1] ^= 1
+  other.write_bytes(content)
+  os.utime(other, (1, 1))
+  os.replace(other, video)
+  assert video.stat().st_size == status.st_size
+  assert _prepare(videos, out) == 2
+  assert 'videos have changed since' in _error(capsys)
+  assert _content(out) == before
+
+
 def test_changed_labels_and_lists_are_named(videos, tmp_path, capsys):
   labels, out = videos / 'labels.csv', tmp_path / 'o'
   labels.write_text('path,what\ncup/01.mkv,cup\n')
