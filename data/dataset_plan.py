@@ -1,5 +1,8 @@
 """Decides the whole content of a data set, but for the frames."""
 
+import collections
+import unicodedata
+
 from dataset_writer import SPLITS
 from find_videos import named_suffixes
 from labels_and_splits import InputError, number_classes
@@ -49,7 +52,11 @@ def make_plan(source, setup, records):
     'labels': class_names,
     'rows': rows,
     'skipped': skipped,
-    'warnings': _warnings(source, records, all_rows) + longer,
+    'warnings': [
+      *_warnings(source, records, all_rows),
+      *longer,
+      *_about_spellings(class_names),
+    ],
   }
   if longer:
     plan['inputs']['longer_than_listed'] = len(longer)
@@ -119,4 +126,30 @@ def _longer_than_listed(source, rows):
     if found > max(listed * _MUCH_LONGER, listed + _MUCH_LONGER_SECONDS):
       text = f'lasts {found:.1f} s, and {listed:.1f} s by the list'
       warnings.append(warning(row['path'], text))
+  return warnings
+
+
+def _about_spellings(class_names):
+  """Warns of classes whose names are one text in two forms of Unicode.
+
+  A Mac may write folders in another form than the list that names them.
+
+  Args:
+    class_names: dict from column to list of str.
+  """
+  warnings = []
+  for column in sorted(class_names):
+    spellings = collections.defaultdict(list)
+    for name in class_names[column]:
+      spellings[unicodedata.normalize('NFC', name)].append(name)
+    warnings += [
+      warning(
+        names[0],
+        f'a class of {column!r}, and another one looks the same: '
+        f'{" and ".join(map(ascii, names))} are two spellings (Unicode NFC and '
+        'NFD) of one name; write it one way where they should be one class',
+      )
+      for names in spellings.values()
+      if len(names) > 1
+    ]
   return warnings

@@ -247,6 +247,24 @@ def test_classes_without_a_training_video_are_named(tmp_path, capsys):
   ]
 
 
+def test_two_spellings_of_one_class_are_two_and_warned_about(tmp_path, capsys):
+  names = ('caf\u00e9', 'cafe\u0301', 'cafe')
+  for name in names:
+    (tmp_path / 'v' / name).mkdir(parents=True)
+    path = tmp_path / 'v' / name / 'a.mp4'
+    sample_videos.write(path, sample_videos.moving(3))
+  assert _prepare(tmp_path / 'v', tmp_path / 'o', '--val-percent=0') == 0
+  manifest = _manifest(tmp_path / 'o')
+  assert manifest['labels']['label'] == sorted(names)
+  (text,) = (
+    entry['warning']
+    for entry in manifest['warnings']
+    if 'looks the same' in entry['warning']
+  )
+  assert r"'cafe\u0301' and 'caf\xe9' are two spellings" in text
+  assert r"'cafe\u0301' and 'caf\xe9' are two" in capsys.readouterr().out
+
+
 def test_one_of_each_is_counted_as_one(tmp_path, capsys):
   (tmp_path / 'v' / 'cup').mkdir(parents=True)
   sample_videos.write(tmp_path / 'v' / 'cup' / 'a.mp4', sample_videos.moving(3))
