@@ -20,6 +20,15 @@ _CHUNK = 2**20
 # Videos are compressed already; lists of names shrink to a tenth.
 _MAX_RATIO = 100
 _SMALL_BYTES = 2**26
+_ZIP_READ = (
+  zipfile.ZIP_STORED,
+  zipfile.ZIP_DEFLATED,
+  zipfile.ZIP_BZIP2,
+  zipfile.ZIP_LZMA,
+)
+UNPACK_IT = (
+  'unpack it yourself, such as with "7z x", and name the folder instead'
+)
 _RAR_END = 10
 _RAR_ENCRYPTED = 0x04
 _RAR_ON_UNIX = 3
@@ -80,7 +89,15 @@ def _zip_problem(info):
   kind = stat.S_IFMT(info.external_attr >> 16)
   if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
     return 'is a link or a device'
-  return 'is encrypted' if info.flag_bits & 1 else None
+  if info.flag_bits & 1:
+    return 'is encrypted'
+  if info.compress_type not in _ZIP_READ:
+    method = zipfile.compressor_names.get(info.compress_type, 'an unknown one')
+    return (
+      f'is packed with a method that is not read ({info.compress_type}, '
+      f'{method}); {UNPACK_IT}'
+    )
+  return None
 
 
 class Tar:

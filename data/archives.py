@@ -150,7 +150,10 @@ def read_texts(place):
       f'{place.parent}'
     )
   else:
-    raise InputError(f'{place} is neither a folder nor an archive')
+    raise InputError(
+      f'{place} is neither a folder nor an archive of a kind that is read '
+      f'({" ".join(ARCHIVE_SUFFIXES)})'
+    )
   texts = {}
   for name, content in contents.items():
     try:
@@ -347,5 +350,10 @@ def _input_errors(archive):
   except OSError as error:
     reason = error.strerror or str(error)
     raise InputError(f'{archive} cannot be read: {reason}') from error
+  except NotImplementedError as error:
+    raise InputError(
+      f'{archive} is of a kind that is not read: {words_of(error)}; '
+      f'{archive_formats.UNPACK_IT}'
+    ) from error
   except Exception as error:  # of zlib, lzma, zipfile, tarfile and unrar
     raise InputError(f'{archive} is damaged: {words_of(error)}') from error

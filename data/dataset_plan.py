@@ -8,6 +8,7 @@ from find_videos import named_suffixes
 from labels_and_splits import InputError, number_classes
 from resume import content_digest, listing_digest
 from source import warning
+from wording import counted
 
 # A file that is longer than a list says by both is more than was listed.
 _MUCH_LONGER = 1.5
@@ -38,7 +39,7 @@ def make_plan(source, setup, records):
   skipped = sorted(source.skipped + failed, key=lambda entry: entry['path'])
   if not all_rows:
     raise InputError(
-      f'none of the {len(records)} video files could be used. '
+      f'of {counted(len(records), "video file")} none could be used. '
       + '; '.join(f'{e["path"]!r}: {e["reason"]}' for e in skipped[:20])
     )
   paths = [row['path'] for row in all_rows]

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from action_source import read_hmdb51, read_ucf101
-from archives import extract_archive, is_archive
+from archives import ARCHIVE_SUFFIXES, extract_archive, is_archive
 from command_options import (
   add_common,
   add_follow_links,
@@ -117,6 +117,12 @@ def _add_actions(commands, name, read, *, archive, lists):
 
 def _run_actions(options, read):
   videos = options.videos
+  if os.path.isfile(videos) and not is_archive(videos):
+    raise InputError(
+      f'--videos {videos} is neither a folder nor an archive of a kind that is '
+      f'read ({" ".join(ARCHIVE_SUFFIXES)}); unpack it yourself and name the '
+      'folder'
+    )
   if is_archive(videos) and not os.path.isdir(videos):
     archive = videos
     videos = options.extract_to or _beside(options.out)

@@ -113,6 +113,11 @@ def list_videos(folder, *, follow_links=False):
   Raises:
     InputError: if there is no such folder, or no video in it.
   """
+  if os.path.isfile(folder):
+    raise InputError(
+      f'--videos {folder} is a file, and no folder; where it is an archive, '
+      'unpack it and name the folder'
+    )
   if not os.path.isdir(folder):
     raise InputError(f'--videos {folder} is not a folder')
   try:

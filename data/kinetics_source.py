@@ -9,7 +9,12 @@ import re
 import known_counts
 from dataset_writer import SPLITS, file_digest
 from folder_source import list_videos
-from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
+from labels_and_splits import (
+  FOLDER_COLUMN,
+  SPLIT_NAMES,
+  InputError,
+  split_by_hash,
+)
 from list_rows import name_in, read_rows
 from safe_paths import escaped
 from segments import Segment, parse_segment
@@ -23,14 +28,7 @@ _LAYOUT = (
 _COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end')
 # A further one, which may be missing, and what the official lists have in it.
 _SPLIT_COLUMN = 'split'
-_SPLITS = {
-  'train': 'train',
-  'val': 'val',
-  'valid': 'val',
-  'validate': 'val',
-  'validation': 'val',
-  'test': 'test',
-}
+_SPLITS = SPLIT_NAMES | {'validate': 'val'}
 # Clips that were broken are handed out again in a folder of such a name.
 _REPLACEMENT = 'replacement'
 # Not 'training_dog', which is a class.

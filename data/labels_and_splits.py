@@ -12,8 +12,8 @@ UNKNOWN = -1
 FOLDER_COLUMN = 'label'
 LABELS_FILE = 'labels.csv'
 
-# Folders at the top that are no classes, in lower case.
-_SPLIT_FOLDERS = {
+# What splits are called, in lower case, by folders at the top and in lists.
+SPLIT_NAMES = {
   'train': 'train',
   'val': 'val',
   'validation': 'val',
@@ -88,7 +88,7 @@ def stray_folders(paths):
 def _top_folders(paths):
   """dict from each folder at the top to the split of that name, or None."""
   folders = sorted({path.split('/')[0] for path in paths if '/' in path})
-  return {name: _SPLIT_FOLDERS.get(name.lower()) for name in folders}
+  return {name: SPLIT_NAMES.get(name.lower()) for name in folders}
 
 
 def read_labels(file, folder):

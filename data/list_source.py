@@ -1,11 +1,18 @@
 """A list of videos, or of parts of videos, with labels and splits."""
 
+import collections
+import dataclasses
 import os
 import pathlib
 
 from dataset_writer import file_digest
 from find_videos import VideoFile
-from labels_and_splits import FOLDER_COLUMN, InputError, split_by_hash
+from labels_and_splits import (
+  FOLDER_COLUMN,
+  SPLIT_NAMES,
+  InputError,
+  split_by_hash,
+)
 from list_rows import name_in, read_rows
 from safe_paths import RefusedPathError, escaped, regular_file
 from segments import parse_segment
@@ -13,13 +20,7 @@ from source import Source, warning
 
 _LABEL_PREFIX = 'label_'
 _COLUMNS = ('path', 'label', 'split', 'start', 'end')
-_SPLITS = {
-  'train': 'train',
-  'val': 'val',
-  'validation': 'val',
-  'test': 'test',
-  '': None,
-}
+_SPLITS = SPLIT_NAMES | {'': None}
 
 
 def read_list(file, *, root=None, name=None, val_percent=10):
@@ -46,7 +47,7 @@ def read_list(file, *, root=None, name=None, val_percent=10):
   root = os.path.realpath(root or os.path.dirname(os.path.abspath(file)))
   if not os.path.isdir(root):
     raise InputError(f'--root {root} is not a folder')
-  columns, rows = read_rows(file, _is_used)
+  columns, rows = _known_rows(file)
   label_columns = _label_columns(file, columns)
   reader = _Reader(root, label_columns)
   for row in rows:
@@ -151,12 +152,41 @@ class _Reader:
       first = self.skipped[0]
       example = f'; the first one, {first["path"]!r}: {first["reason"]}'
     raise InputError(
-      f'none of the videos in {file} can be used: {len(self.missing)} are not '
-      f'in {self._root} (--root), {len(self.skipped)} are refused{example}'
+      f'none of the videos in {file} can be used: {len(self.missing)} not in '
+      f'{self._root} (--root), {len(self.skipped)} refused{example}'
     )
 
   def _skip(self, path, reason):
     self.skipped.append({'path': escaped(path), 'reason': reason})
+
+
+def _known_rows(file):
+  """Reads the rows, with the columns that are used under their own names."""
+  columns, rows = read_rows(file, lambda column: _is_used(_known(column)))
+  columns_of = collections.defaultdict(list)
+  for column in columns:
+    columns_of[_known(column)].append(column)
+  for name, same in columns_of.items():
+    if len(same) > 1 and _is_used(name):
+      raise InputError(
+        f'{file}: the columns {" and ".join(map(repr, same))} differ in capital '
+        'letters only'
+      )
+  rows = [
+    dataclasses.replace(row, cells={_known(k): v for k, v in row.cells.items()})
+    for row in rows
+  ]
+  return list(columns_of), rows
+
+
+def _known(column):
+  """The name of a column that is used, in whatever letters; others stay."""
+  lower = column.lower()
+  if lower in _COLUMNS:
+    return lower
+  if lower.startswith(_LABEL_PREFIX):
+    return _LABEL_PREFIX + column[len(_LABEL_PREFIX) :]
+  return column
 
 
 def _is_used(column):

@@ -39,7 +39,7 @@ from remote import is_remote, place_of
 from staging import OutputError, output_errors
 from untrusted_urls import problem as problem_of_url
 from untrusted_urls import redacted
-from wording import printable
+from wording import counted, printable
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
@@ -161,8 +161,8 @@ def _run_demo_images(options):
       on_image=bar.update,
     )
   print(
-    f'{options.out}: {options.num_train} training and {options.num_val} '
-    'validation images.'
+    f'{options.out}: {options.num_train} training and '
+    f'{counted(options.num_val, "validation image")}.'
   )
   return 0
 

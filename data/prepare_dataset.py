@@ -120,6 +120,11 @@ def _prepare_remote(source, settings, cluster):
     raise InputError(
       f'--out is {settings.out}; workers need a folder that all of them see'
     )
+  if any(part.startswith('memory:') for part in settings.out.split('::')):
+    raise InputError(
+      f'--out is {settings.out}, which is memory of this command and gone with '
+      'it; name a folder or a store'
+    )
   place = RemoteFolder(settings.out)
   out = pathlib.Path(settings.staging or default_staging(settings.out))
   if os.path.realpath(out) == source.folder:

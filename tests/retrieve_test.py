@@ -346,7 +346,7 @@ def test_a_query_that_is_no_video_is_refused_in_one_line(
   (tmp_path / 'broken.mp4').write_bytes(b'\0\1\2 this is no video' * 99)
   (tmp_path / 'notes.txt').write_text('neither is this')
   for name, words in {
-    'broken.mp4': 'cannot be used: none of the 1 video files could be used',
+    'broken.mp4': 'cannot be used: of 1 video file none could be used',
     'notes.txt': 'is not named like a video',
     'missing.mp4': 'There is no video file',
   }.items():

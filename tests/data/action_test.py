@@ -202,6 +202,20 @@ def test_a_clip_that_is_listed_is_not_taken_for_one_of_another_class(tmp_path):
   assert source.missing == [{'path': 'A/x.avi', 'split': 'train'}]
 
 
+@pytest.mark.parametrize('name', ['U.tar.bz2', 'U.7z'])
+def test_archives_that_are_not_read_are_told_from_those_that_are(
+  ucf, tmp_path, capsys, name
+):
+  file = tmp_path / name
+  file.write_bytes(b'x')
+  lists = ucf / 'ucfTrainTestlist'
+  for arguments in ((file, lists), (ucf / 'videos', file)):
+    assert _prepare('ucf101', *arguments, tmp_path / 'o', '--split=1') == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{file} is neither a folder nor an archive of a kind that' in line
+    assert '(.zip .rar .tar .tgz .tar.gz .tar.xz)' in line
+
+
 def test_marks_of_hmdb51_mean_train_test_and_neither(hmdb, tmp_path):
   out = tmp_path / 'out'
   assert (

@@ -205,6 +205,40 @@ def test_bombs_are_refused(tmp_path):
     archives.extract_archive(tmp_path / 'x.zip', tmp_path / 'o')
 
 
+@pytest.mark.parametrize(
+  ('method', 'name'),
+  [(9, 'deflate64'), (93, 'an unknown one'), (98, 'ppmd')],
+)
+def test_a_method_that_is_not_read_is_no_damage(tmp_path, method, name):
+  archive = _write(tmp_path / 'x.zip', {'good.avi': b'g', 'a.avi': b'a' * 99})
+  content = bytearray(archive.read_bytes())
+  # The method is a uint16 in the header of a file, and in the directory.
+  for mark, offset in ((b'PK\x03\x04', 8), (b'PK\x01\x02', 10)):
+    place = content.rindex(mark) + offset
+    content[place : place + 2] = method.to_bytes(2, 'little')
+  archive.write_bytes(content)
+  with pytest.raises(InputError) as caught:
+    archives.extract_archive(archive, tmp_path / 'o')
+  message = str(caught.value)
+  assert "'a.avi' is packed with a method that is not read" in message
+  assert f'({method}, {name}); unpack it yourself' in message
+  assert 'damaged' not in message
+  assert not (tmp_path / 'o').exists()
+
+
+def test_what_the_library_does_not_read_is_no_damage(tmp_path):
+  archive = _write(tmp_path / 'x.zip', {'a.avi': b'a' * 99})
+  content = bytearray(archive.read_bytes())
+  # Flags: a patch of another file, which nobody writes.
+  for mark, offset in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+    content[content.index(mark) + offset] |= 0x20
+  archive.write_bytes(content)
+  with pytest.raises(InputError, match='of a kind that is not read') as caught:
+    archives.extract_archive(archive, tmp_path / 'o')
+  assert 'unpack it yourself' in str(caught.value)
+  assert 'damaged' not in str(caught.value)
+
+
 def test_a_name_twice_is_refused(tmp_path):
   with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as file:
     file.writestr('a', b'1')

@@ -556,6 +556,12 @@ def test_a_missing_or_empty_folder_is_said(tmp_path, capsys):
   assert not (tmp_path / 'o').exists()
 
 
+def test_an_archive_is_no_folder_and_to_be_unpacked(tmp_path, capsys):
+  (tmp_path / 'v.zip').write_bytes(b'x')
+  assert _prepare(tmp_path / 'v.zip', tmp_path / 'o') == 2
+  assert 'v.zip is a file, and no folder; where it is' in _error(capsys)
+
+
 def test_no_usable_video_is_an_error_with_the_reasons(tmp_path, capsys):
   (tmp_path / 'v').mkdir()
   (tmp_path / 'v' / 'x.mp4').write_text('x')

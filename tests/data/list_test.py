@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import sample_videos
+from labels_and_splits import InputError
 
 from vie_jax.input_pipeline import frame_store
 
@@ -134,6 +135,38 @@ def test_several_label_columns_and_a_column_of_no_use(videos, tmp_path):
   assert _manifest(out)['warnings'] == [
     {'path': 'l.csv', 'warning': "the column 'note' is not used"}
   ]
+
+
+@pytest.mark.parametrize('suffix', ['.csv', '.jsonl', '.parquet'])
+def test_columns_and_splits_are_known_in_any_case(videos, tmp_path, suffix):
+  row = {
+    'Path': 'a.mp4',
+    'START': '0.4',
+    'End': '1.2',
+    'Split': 'Valid',
+    'LABEL_How': 'Left',
+    'Label': 'cup',
+  }
+  file = tmp_path / f'l{suffix}'
+  if suffix == '.csv':
+    file.write_text(f'{",".join(row)}\n{",".join(row.values())}\n')
+  elif suffix == '.jsonl':
+    file.write_text(json.dumps(row))
+  else:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+  source = list_source.read_list(file, root=videos)
+  assert [video.path for video in source.splits['val']] == ['a.mp4#t=0.4,1.2']
+  assert source.labels == {
+    'How': {'a.mp4#t=0.4,1.2': 'Left'},
+    'label': {'a.mp4#t=0.4,1.2': 'cup'},
+  }
+  assert source.warnings == []
+
+
+def test_columns_that_differ_in_case_only_are_refused(videos, tmp_path):
+  file = _write(tmp_path / 'l.csv', 'path,start,Start\na.mp4,0,1\n')
+  with pytest.raises(InputError, match="columns 'start' and 'Start' differ in"):
+    list_source.read_list(file, root=videos)
 
 
 def test_columns_of_no_use_may_hold_anything(videos, tmp_path):

@@ -311,6 +311,14 @@ def test_what_is_made_beside_the_data_set_needs_a_place(
   assert remedy in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('url', ['memory://set/x', 'dir::memory://set'])
+def test_memory_is_no_place_for_a_data_set(few_videos, url, tmp_path, capsys):
+  assert _prepare(few_videos, url, f'--staging={tmp_path / "staging"}') == 2
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith(f'Error: --out is {url}, which is memory of this')
+  assert not (tmp_path / 'staging').exists()
+
+
 def test_an_archive_that_is_not_there_is_one_line(tmp_path, capsys):
   url = f'zip://set::{tmp_path}/none.zip'
   assert prepare.main(['check', url]) == 2

@@ -150,10 +150,11 @@ class BadFrames:
     """Says at the end, in one line, how much was replaced; or nothing."""
     if self._by_name:
       logging.warning(
-        'Replaced %d damaged frames of %d videos or images, most of them in '
-        '%s. %s',
+        'Replaced %d damaged %s of %d %s, most of them in %s. %s',
         self._by_name.total(),
+        'frame' if self._by_name.total() == 1 else 'frames',
         len(self._by_name),
+        'video or image' if len(self._by_name) == 1 else 'videos or images',
         _listing(self._by_name),
         self._remedy,
       )
