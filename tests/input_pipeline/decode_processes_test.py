@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from input_pipeline import damaged_data_test, frame_dataset, pipeline_test
 from vie_jax.input_pipeline import (
   batch_iterator,
   clip_batches,
+  dataset_folder,
   decode_processes,
   decode_threads,
   frame_store,
@@ -192,6 +195,57 @@ def test_what_is_only_in_this_process_is_read_by_it(directory, monkeypatch):
   with open_train('memory://decode_processes', **settings) as batches:
     next(batches)
     wait_until(lambda: not workers())
+
+
+@pytest.mark.parametrize('settings', [THREADS, PROCESSES])
+def test_another_data_set_in_its_place_is_not_read(tmp_path, settings):
+  old = write_data_set(tmp_path / 'data', '0')
+  with open_train(old, num_prefetched=0, **settings) as batches:
+    swap(tmp_path, old)
+    with pytest.raises(dataset_folder.DatasetError) as raised:
+      next(batches)
+  said = str(raised.value)
+  assert f'{old} is another one now' in said
+  assert '0' * 64 in said
+  assert '1' * 64 in said
+
+
+def test_a_new_process_does_not_read_what_came_in_its_place(tmp_path):
+  old = write_data_set(tmp_path / 'data', '0')
+  expected = train(old, 60, **THREADS)
+  found = []
+  with open_train(old, num_threads=1) as batches:
+    found.append(next(batches))
+    swap(tmp_path, old)
+    (victim,) = workers()
+    victim.kill()
+    with pytest.raises(dataset_folder.DatasetError, match='another one now'):
+      found += itertools.islice(batches, 59)
+  damaged_data_test.assert_equal(found, expected[: len(found)])
+
+
+def test_the_same_data_set_may_be_copied_to_its_place(tmp_path):
+  old = write_data_set(tmp_path / 'data', '0')
+  expected = train(old, 3, **THREADS)
+  with open_train(old, num_prefetched=0) as batches:
+    shutil.copytree(old, tmp_path / 'copy')
+    shutil.rmtree(old)
+    (tmp_path / 'copy').rename(old)
+    found = [next(batches) for _ in range(3)]
+  damaged_data_test.assert_equal(found, expected)
+
+
+def write_data_set(folder, digit):
+  """The same pictures, with a fingerprint of one digit."""
+  frame_dataset.write_training(folder)
+  manifest = folder / 'dataset.json'
+  manifest.write_text(manifest.read_text().replace('0' * 64, digit * 64))
+  return folder
+
+
+def swap(tmp_path, folder):
+  folder.rename(tmp_path / 'before')
+  write_data_set(folder, '1')
 
 
 def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):

@@ -64,6 +64,7 @@ class DecodeProcesses:
     )
     self._setup = {
       'directory': str(store.directory),
+      'fingerprint': store.fingerprint,
       'split': store.split,
       'num_videos': store.num_videos,
       'num_rows': num_rows,
