@@ -374,6 +374,21 @@ def test_silent_ones_are_done_without_and_ended(directory, monkeypatch):
   damaged_data_test.assert_equal(found, expected)
 
 
+def test_those_that_never_start_are_done_without(
+  directory, monkeypatch, caplog
+):
+  expected = train(directory, 3, **THREADS)
+  monkeypatch.setattr(worker_process, '_MAX_START', 1.0)
+  monkeypatch.setattr(worker_process, '_COMMAND', 'import time; time.sleep(99)')
+  begin = time.monotonic()
+  with open_train(directory) as batches:
+    found = [next(batches) for _ in range(3)]
+  assert time.monotonic() - begin < 60
+  damaged_data_test.assert_equal(found, expected)
+  (line,) = caplog.messages
+  assert 'silent for 1 seconds' in line
+
+
 def test_busy_ones_end_with_a_killed_training(directory):
   busy = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); import time;'
