@@ -16,6 +16,7 @@ import stat
 import av
 from error_words import words_of
 from file_ends import cut_box, problem_at_end
+from picture_order import MOST_HELD, PictureOrder
 from stream_clock import StreamClock
 
 # Suffixes that make a file a candidate; compared in lower case.
@@ -89,6 +90,15 @@ _ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 # Streams in these containers are often cut together; their clock may jump.
 _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
 
+# FFmpeg makes up the timestamps of these streams, of the first picture another
+# one than of those that follow. Those of decoding are regular.
+_UNTIMED_FORMATS = frozenset(['mpegvideo'])
+
+# How a picture begins in MPEG-4, and the most bytes of one that says no more
+# than that the picture before it stays.
+_MPEG4_PICTURE = bytes.fromhex('000001b6')
+_LARGEST_NOT_CODED_BYTES = 8
+
 # JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
 # a format that it would read other files with.
 _MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
@@ -99,6 +109,8 @@ _MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
 _FORMATS_WITH_DURATION = frozenset(
   ['asf', 'avi', 'flv', 'matroska', 'mov', 'mxf', 'nut', 'ogg', 'rm']
 )
+# Of these, those whose duration may begin when the first picture is decoded.
+_FORMATS_OF_DECODING = frozenset(['asf'])
 _LATEST_START_SECONDS = 0.1
 _DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
@@ -149,7 +161,11 @@ class OpenVideo:
       sound may be longer.
     num_listed: pictures by the container's account, or 0 where it keeps none.
       Damage can make it any number.
+    num_ahead: pictures by which the header's duration may be too long, as it
+      counts from the decoding of the first one.
     num_not_shown: pictures so far that the container says not to show.
+    num_empty: pictures so far that are listed and hold nothing: the one before
+      stays.
     num_damaged_packets: packets so far that were damaged.
     num_damaged_pictures: pictures so far that were decoded in part.
     first_error: str, what was wrong with the first damaged packet, or None.
@@ -163,13 +179,18 @@ class OpenVideo:
     )
     self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
     self.num_listed = stream.frames
+    self.num_ahead = 0
+    if _is_one_of(container, _FORMATS_OF_DECODING):
+      self.num_ahead = decoder.reorder_depth
     self.num_not_shown = 0
+    self.num_empty = _num_empty(container, stream)
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
     self.first_error = None
     self._container = container
     self._stream = stream
     self._decoder = decoder
+    self._order = PictureOrder(self._longest_wait())
 
   def frames(self):
     """Decodes the video stream from its start; to be called once.
@@ -185,7 +206,7 @@ class OpenVideo:
     """
     count = 0
     with video_errors(self.path):
-      for frame in _timed(self._pictures(), self._clock()):
+      for frame in _timed(self._ordered_pictures(), self._clock()):
         count += 1
         self.num_damaged_pictures += frame.picture.is_corrupt
         yield frame
@@ -215,7 +236,23 @@ class OpenVideo:
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
       is_spliced=_is_one_of(self._container, _SPLICED_FORMATS),
+      is_untimed=_is_one_of(self._container, _UNTIMED_FORMATS),
     )
+
+  def _longest_wait(self):
+    """Returns by how many ticks pictures may be out of order.
+
+    In a spliced stream a step back is where two parts meet.
+    """
+    time_base = self._stream.time_base
+    if not time_base or _is_one_of(self._container, _SPLICED_FORMATS):
+      return 0
+    return max(1, MOST_HELD / self.rate_hz) / time_base
+
+  def _ordered_pictures(self):
+    for picture in self._pictures():
+      yield from self._order.push(picture)
+    yield from self._order.flush()
 
   def _pictures(self):
     packets = self._container.demux(self._stream)
@@ -228,16 +265,31 @@ class OpenVideo:
         self._note_damage(error)
         packet = None  # Nothing more can be read: empty the decoder.
       if packet is not None:
-        self.num_not_shown += packet.is_discard
-        if packet.is_corrupt:
-          self._note_damage('the container says that a packet is damaged')
+        self._note(packet)
+      pictures = []
       try:
-        yield from self._decoder.decode(packet)
+        pictures = self._decoder.decode(packet)
       except av.error.FFmpegError as error:
         if not isinstance(error, av.error.EOFError):
           self._note_damage(error)
+      yield from pictures
       if packet is None:
         return
+      self.num_empty += not pictures and self._is_not_coded(packet)
+
+  def _note(self, packet):
+    self.num_not_shown += packet.is_discard
+    if not packet.is_discard:
+      self._order.expect(packet.pts)
+    if packet.is_corrupt:
+      self._note_damage('the container says that a packet is damaged')
+
+  def _is_not_coded(self, packet):
+    return (
+      self._decoder.name == 'mpeg4'
+      and packet.size <= _LARGEST_NOT_CODED_BYTES
+      and bytes(packet).startswith(_MPEG4_PICTURE)
+    )
 
   def _note_damage(self, error):
     self.num_damaged_packets += 1
@@ -407,6 +459,14 @@ def _claim(container, stream):
   if container.duration and container.duration > 0:
     return container.duration / 1_000_000 - start, is_alone
   return None, False
+
+
+def _num_empty(container, stream):
+  """Counts the empty places of an AVI, by its index, which leaves them out."""
+  entries = stream.index_entries
+  if container.format.name != 'avi' or not entries:
+    return 0
+  return entries[-1].timestamp + 1 - len(entries)
 
 
 def _picture_bytes(context):

@@ -9,7 +9,9 @@ _LARGEST_STEP_BACK_SECONDS = 1
 class StreamClock:
   """Turns timestamps of a stream into seconds, and bridges their gaps."""
 
-  def __init__(self, *, offset, time_base, frame_seconds, is_spliced):
+  def __init__(
+    self, *, offset, time_base, frame_seconds, is_spliced, is_untimed
+  ):
     """Makes a clock for the pictures of a stream, from the first one on.
 
     Args:
@@ -17,11 +19,14 @@ class StreamClock:
       time_base: fractions.Fraction, seconds of a tick, or None.
       frame_seconds: of a picture that does not tell its duration.
       is_spliced: whether streams of this kind are often cut together.
+      is_untimed: whether their pictures are taken at the times at which they
+        are decoded.
     """
     self._offset = offset
     self._time_base = time_base
     self._frame_seconds = frame_seconds
     self._is_spliced = is_spliced
+    self._is_untimed = is_untimed
     self._last = None
     self._expected = None
 
@@ -31,17 +36,22 @@ class StreamClock:
     duration = self._frame_seconds
     if time_base and picture.duration and picture.duration > 0:
       duration = picture.duration * time_base
-    pts = picture.pts if picture.pts is not None else picture.dts
-    if pts is None or not time_base:
+    timestamp = self._timestamp(picture)
+    if timestamp is None or not time_base:
       time = self._expected or fractions.Fraction(0)
     else:
-      time = pts * time_base - self._offset
+      time = timestamp * time_base - self._offset
       if self._jumps(time):
         self._offset += time - self._expected
         time = self._expected
     self._last = time
     self._expected = time + duration
     return time, duration
+
+  def _timestamp(self, picture):
+    if picture.pts is None or (self._is_untimed and picture.dts is not None):
+      return picture.dts
+    return picture.pts
 
   def _jumps(self, time):
     if self._expected is None:

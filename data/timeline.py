@@ -70,8 +70,8 @@ class Timeline:
         f'{self._num_pictures} pictures within '
         f'{self._last - self._start:.6f} s: its clock may be damaged, unless it is a time lapse'
       )
-    num_missing = self._num_missing()
-    if num_missing:
+    num_missing = self._num_missing() - video.num_empty
+    if num_missing > 0:
       warnings.append(f'gaps: about {num_missing} pictures missing')
     return warnings
 
@@ -83,7 +83,7 @@ class Timeline:
     if problem := video.problem_at_end():
       warnings.append(f'incomplete: {problem}')
     num_given = self._num_pictures + video.num_not_shown
-    if num_given < video.num_listed:
+    if num_given + video.num_empty < video.num_listed:
       warnings.append(
         f'incomplete: {num_given} of {video.num_listed} pictures that the file '
         'lists'
@@ -114,8 +114,8 @@ class Timeline:
       return False
     seen = max(self._end, self._end - self._start)
     if video.is_claim_of_pictures:
-      step = _TOLERANCE / float(video.rate_hz)
-      return seen + step < video.claimed_seconds
+      tolerance = (_TOLERANCE + video.num_ahead) / float(video.rate_hz)
+      return seen + tolerance < video.claimed_seconds
     return seen < _TRUNCATED_BELOW * video.claimed_seconds
 
   def _is_rushed(self):
