@@ -196,7 +196,8 @@ class OpenVideo:
     """Decodes the video stream from its start; to be called once.
 
     A damaged packet is passed over and counted. Times never fall back by
-    more than a second: a clock that does is taken up where it broke off.
+    more than a second, or some pictures where streams are often cut together:
+    a clock that does is taken up where it broke off.
 
     Yields:
       TimedFrame, in the order of presentation.

@@ -4,6 +4,9 @@ import fractions
 
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
+# In spliced streams: the first part, over which the clock steps back, may be
+# short.
+_LARGEST_STEP_BACK_PICTURES = 3
 
 
 class StreamClock:
@@ -56,6 +59,10 @@ class StreamClock:
   def _jumps(self, time):
     if self._expected is None:
       return False
-    if self._is_spliced and time - self._expected > _LARGEST_JUMP_SECONDS:
+    step_back = self._last - time
+    if step_back > _LARGEST_STEP_BACK_SECONDS:
       return True
-    return self._last - time > _LARGEST_STEP_BACK_SECONDS
+    return self._is_spliced and (
+      step_back > _LARGEST_STEP_BACK_PICTURES * self._frame_seconds
+      or time - self._expected > _LARGEST_JUMP_SECONDS
+    )

@@ -16,6 +16,9 @@ _TOLERANCE = 0.75
 # Where the container knows the duration of picture and sound together only.
 _TRUNCATED_BELOW = 0.9
 
+# More pictures whose times have passed are no slip of the clock.
+_MOST_PAST = 2
+
 # A clock is regular if so many of its steps are of one length. Its resolution
 # in some containers is a millisecond.
 _REGULAR_SHARE = 0.75
@@ -31,6 +34,8 @@ class Timeline:
     self._start = 0.0
     self._end = 0.0
     self._last = None
+    self._latest = 0.0
+    self._num_past = 0
     # Steps in tenths of a millisecond: few values, however long the video.
     self._steps = collections.Counter()
 
@@ -42,9 +47,11 @@ class Timeline:
     """
     time = float(frame.time)
     if self._last is None:
-      self._start = time
+      self._start = self._latest = time
     else:
       self._steps[round((time - self._last) * 10_000)] += 1
+    self._num_past += time < self._latest
+    self._latest = max(self._latest, time)
     self._last = time
     self._end = max(self._end, time + float(frame.duration))
     self._num_pictures += 1
@@ -69,6 +76,11 @@ class Timeline:
       warnings.append(
         f'{self._num_pictures} pictures within '
         f'{self._last - self._start:.6f} s: its clock may be damaged, unless it is a time lapse'
+      )
+    if self._num_past > _MOST_PAST:
+      warnings.append(
+        f'{self._num_past} pictures left out: their times are before that of an '
+        'earlier one'
       )
     num_missing = self._num_missing() - video.num_empty
     if num_missing > 0:

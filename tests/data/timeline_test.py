@@ -57,6 +57,8 @@ UNEVEN = [0, 20, 90, 120, 210, 230, 300, 330, 420, 510, 520, 600, 690, 750]
     (range(0, 800, 40), {'num_listed': 30, 'num_not_shown': 10}),
     ([0, 40, 120, 160, 200], {'num_listed': 6, 'num_empty': 1}),
     (EVEN, {'claimed_seconds': 1.28, 'num_ahead': 2}),
+    (range(-400, 800, 40), {}),
+    ([0, 40, 120, 80, 160, 240, 200], {}),
   ],
 )
 def test_a_whole_video_has_no_warning(times, facts):
@@ -80,6 +82,7 @@ def test_a_whole_video_has_no_warning(times, facts):
     (EVEN, {'problem': 'no trailer'}, 'incomplete: no trailer'),
     (EVEN, {'num_listed': 90, 'num_not_shown': 60}, '60 of 90 pictures'),
     ([0, 0, 0, 1], {}, 'clock'),
+    ([0, 40, 80, 10, 20, 70, 120], {}, '3 pictures left out: their times'),
     ([0, 2100, 4200], {}, '3 pictures within 4.200000 s: its clock'),
     (EVEN, {'num_damaged_packets': 2, 'first_error': 'no'}, 'packets: 2 (no)'),
     (EVEN, {'num_damaged_pictures': 3}, 'damaged pictures: 3'),
