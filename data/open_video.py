@@ -111,6 +111,10 @@ _FORMATS_WITH_DURATION = frozenset(
 )
 # Of these, those whose duration may begin when the first picture is decoded.
 _FORMATS_OF_DECODING = frozenset(['asf'])
+# Of these, those whose tag of the duration is of the file itself.
+_FORMATS_WITH_TAGS = frozenset(['matroska'])
+# Of these, those whose clock begins at 0.
+_FORMATS_FROM_ZERO = frozenset(['matroska', 'nut'])
 _LATEST_START_SECONDS = 0.1
 _DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
@@ -159,6 +163,8 @@ class OpenVideo:
       None.
     is_claim_of_pictures: whether that duration is the pictures' own; else the
       sound may be longer.
+    late_start_seconds: float, time of the first picture where such files begin
+      at 0, else 0.
     num_listed: pictures by the container's account, or 0 where it keeps none.
       Damage can make it any number.
     num_ahead: pictures by which the header's duration may be too long, as it
@@ -178,6 +184,9 @@ class OpenVideo:
       1
     )
     self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
+    self.late_start_seconds = _late_start(
+      container, self.rate_hz, decoder.reorder_depth
+    )
     self.num_listed = stream.frames
     self.num_ahead = 0
     if _is_one_of(container, _FORMATS_OF_DECODING):
@@ -446,20 +455,45 @@ def _claim(container, stream):
     return None, False
   if stream.duration and stream.duration > 0 and stream.time_base:
     return float(stream.duration * stream.time_base), True
-  streams = container.streams
-  is_alone = len(streams.video) == 1 and not streams.audio
-  # Matroska counts from time 0, not from its first picture. Without sound
-  # before it, a late first picture is not the first one any more.
-  start = max(container.start_time or 0, 0) / 1_000_000
-  if is_alone:
-    start = min(start, _LATEST_START_SECONDS)
+  seconds, is_of_pictures = _tagged_seconds(container, stream), True
+  if seconds is None:
+    seconds = max(container.duration or 0, 0) / 1_000_000
+    is_of_pictures = _is_alone(container)
+  if not seconds:
+    return None, False
+  # Matroska and NUT count from time 0, and not from the first picture.
+  start = _start_seconds(container)
+  return seconds - start if start < seconds else seconds, is_of_pictures
+
+
+def _tagged_seconds(container, stream):
+  """Reads the tag of Matroska; elsewhere it may be that of another file."""
   tag = _DURATION_TAG.match(stream.metadata.get('DURATION', ''))
-  if tag:
-    hours, minutes, seconds = map(float, tag.groups())
-    return hours * 3600 + minutes * 60 + seconds - start, True
-  if container.duration and container.duration > 0:
-    return container.duration / 1_000_000 - start, is_alone
-  return None, False
+  if not tag or not _is_one_of(container, _FORMATS_WITH_TAGS):
+    return None
+  hours, minutes, seconds = map(float, tag.groups())
+  return hours * 3600 + minutes * 60 + seconds
+
+
+def _late_start(container, rate_hz, num_ahead):
+  """Returns the seconds before the first picture, or 0 if that is usual.
+
+  Where there is sound, pictures may begin later on purpose.
+  """
+  start = _start_seconds(container)
+  is_late = start > max(_LATEST_START_SECONDS, (num_ahead + 1) / rate_hz)
+  is_from_zero = _is_one_of(container, _FORMATS_FROM_ZERO)
+  has_sound = bool(container.streams.audio)
+  return start if is_late and is_from_zero and not has_sound else 0.0
+
+
+def _start_seconds(container):
+  return max(container.start_time or 0, 0) / 1_000_000
+
+
+def _is_alone(container):
+  streams = container.streams
+  return len(streams.video) == 1 and not streams.audio
 
 
 def _num_empty(container, stream):

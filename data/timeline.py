@@ -92,6 +92,11 @@ class Timeline:
     warnings = []
     if self._is_truncated(video):
       warnings.append(self._truncated(video.claimed_seconds))
+    if video.late_start_seconds:
+      warnings.append(
+        f'late start: its first picture is at {video.late_start_seconds:.2f} s; '
+        'it is a clip that kept its times, or its beginning is lost'
+      )
     if problem := video.problem_at_end():
       warnings.append(f'incomplete: {problem}')
     num_given = self._num_pictures + video.num_not_shown

@@ -577,6 +577,61 @@ def test_a_truncated_file_is_kept_with_a_warning(tmp_path):
   assert any('truncated' in warning for warning in facts.warnings)
 
 
+def _write_late(path, seconds):
+  """Two seconds of noise whose clock begins at so many."""
+  frames = np.random.default_rng(0).integers(
+    0, 255, (50, 64, 64, 3), dtype=np.uint8
+  )
+  sample_videos.write(
+    path,
+    frames,
+    times=[1000 * seconds + 40 * number for number in range(50)],
+    time_base=Fraction(1, 1000),
+    options={'g': '10'},
+  )
+
+
+@pytest.mark.parametrize('seconds', [1, 1000, 4000])
+@pytest.mark.parametrize('suffix', ['mkv', 'nut', 'mp4'])
+def test_a_clip_that_kept_its_times_is_neither_refused_nor_called_cut_off(
+  tmp_path, suffix, seconds
+):
+  path = tmp_path / f'x.{suffix}'
+  _write_late(path, seconds)
+  facts, _ = _frames(path, max_seconds=600)
+  # The last picture of NUT and of MP4 has no duration.
+  assert facts.num_frames in (49, 50)
+  if suffix == 'mp4':
+    assert facts.warnings == []
+  else:
+    (warning,) = facts.warnings
+    assert warning.startswith(
+      f'late start: its first picture is at {seconds}.00 s'
+    )
+
+
+def test_a_clip_that_kept_its_times_and_was_cut_off_is_called_so(tmp_path):
+  path = tmp_path / 'x.mkv'
+  _write_late(path, 4000)
+  content = path.read_bytes()
+  path.write_bytes(content[: len(content) * 6 // 10])
+  warnings = _frames(path)[0].warnings
+  assert any('of 2.00 s are there' in warning for warning in warnings)
+
+
+def test_a_lost_beginning_is_told(tmp_path):
+  path = tmp_path / 'x.mkv'
+  _write_late(path, 0)
+  content = bytearray(path.read_bytes())
+  assert _frames(path)[0].warnings == []
+  cluster = content.index(bytes.fromhex('1f43b675'))
+  content[cluster : cluster + 8] = bytes(8)
+  path.write_bytes(content)
+  facts, _ = _frames(path)
+  assert facts.num_frames < 50
+  assert any('its beginning is lost' in warning for warning in facts.warnings)
+
+
 def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
   sample_videos.write(first, sample_videos.moving(5, 64, 96))
