@@ -641,6 +641,24 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   facts, _ = _frames(both)
   assert facts.num_frames == 10
   assert (facts.height, facts.width) == (64, 96)
+  assert facts.warnings == [
+    'sizes: 5 of 10 pictures are 160 x 128, and stretched to the size of the '
+    'first, 96 x 64'
+  ]
+
+
+def test_many_sizes_within_a_stream_are_not_all_named(tmp_path):
+  both = tmp_path / 'both.h264'
+  content = b''
+  for number in range(6):
+    part = tmp_path / f'{number}.h264'
+    sample_videos.write(part, sample_videos.moving(2, 64, 96 + 16 * number))
+    content += part.read_bytes()
+  both.write_bytes(content)
+  assert _frames(both)[0].warnings == [
+    'sizes: 10 of 12 pictures are 112 x 64, 128 x 64, 144 x 64, others, and '
+    'stretched to the size of the first, 96 x 64'
+  ]
 
 
 # Cutting.
