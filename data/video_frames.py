@@ -16,6 +16,8 @@ from timeline import MOST_PICTURES_HZ, Timeline
 
 _LARGEST_PIXEL_ASPECT = 8
 _MOST_SIZES_NAMED = 3
+# What libjpeg writes at most.
+_LONGEST_JPEG_SIDE = 65_500
 # A window for the network is some 250 pixels wide, of 427 or 569. With shorter
 # intervals fewer pixels beside it are decoded: 3 in place of 6 saves 6 % of the
 # time for 1 % more bytes, and below 3 the markers cost what they save.
@@ -234,6 +236,7 @@ class _Renderer:
         pixel_aspect=self._pixel_aspect,
         short_side=self._options.short_side,
       )
+      self._check_size(*self._scaled_size)
     with video_errors(self._path):
       if self._is_turned or not picture_colors.is_opaque_ycbcr(picture.format):
         image = picture_colors.scaled_rgb(
@@ -248,6 +251,14 @@ class _Renderer:
         image = _image_of(*planes)
       self.size = image.height, image.width
       return _encode(image, self._options.jpeg_quality)
+
+  def _check_size(self, width, height):
+    if max(width, height) > _LONGEST_JPEG_SIDE:
+      raise VideoError(
+        self._path,
+        f'its frames would be {width} x {height}; a side of a JPEG has at most '
+        f'{_LONGEST_JPEG_SIDE} pixels',
+      )
 
 
 def _image_of(luma, cb, cr):

@@ -206,6 +206,23 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path):
   assert _patch_error(images[0]) <= 8
 
 
+def test_frames_too_wide_for_a_jpeg_are_refused_before_encoding(
+  tmp_path, capfd
+):
+  sample_videos.write(
+    tmp_path / 'x.mov',
+    sample_videos.moving(2, 16, 16384),
+    codec='png',
+    pix_fmt='rgb24',
+    pixel_aspect=Fraction(8),
+  )
+  with pytest.raises(
+    VideoError, match=r'would be 131072 x 16; .* 65500 pixels'
+  ):
+    _frames(tmp_path / 'x.mov')
+  assert capfd.readouterr().err == ''
+
+
 def test_fine_detail_does_not_alias_when_it_shrinks(tmp_path):
   stripes = np.zeros((1280, 1280, 3), np.uint8)
   stripes[:, ::2] = 255
@@ -558,6 +575,22 @@ def test_one_interlaced_frame_is_not_lost_and_keeps_its_colours(tmp_path):
   facts, images = _frames(tmp_path / 'x.mp4')
   assert facts.num_frames == 1
   assert _patch_error(images[0]) <= 3
+
+
+@pytest.mark.parametrize('size', [(5, 3), (6, 6), (8, 4), (7, 5), (8, 6)])
+def test_tiny_interlaced_frames_are_kept(tmp_path, size):
+  path = tmp_path / 'x.mkv'
+  sample_videos.write(
+    path,
+    sample_videos.moving(3, *size),
+    codec='mpeg2video',
+    options={'flags': '+ildct+ilme'},
+  )
+  with av.open(str(path)) as container:
+    assert next(container.decode(video=0)).interlaced_frame
+  facts, images = _frames(path)
+  assert facts.num_frames == 3
+  assert images[0].shape[:2] == size
 
 
 # Damage.
