@@ -84,7 +84,8 @@ class Timeline:
       )
     num_missing = self._num_missing() - video.num_empty
     if num_missing > 0:
-      warnings.append(f'gaps: about {num_missing} pictures missing')
+      pictures = 'picture' if num_missing == 1 else 'pictures'
+      warnings.append(f'gaps: about {num_missing} {pictures} missing')
     return warnings
 
   def _missing(self, video):

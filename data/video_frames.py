@@ -358,8 +358,9 @@ def _other_sizes(sizes):
   if len(names) > _MOST_SIZES_NAMED:
     names[_MOST_SIZES_NAMED:] = ['others']
   total = sizes.total()
+  verb = 'is' if total - count == 1 else 'are'
   return [
-    f'sizes: {total - count} of {total} pictures are {", ".join(names)}, and '
+    f'sizes: {total - count} of {total} pictures {verb} {", ".join(names)}, and '
     f'stretched to the size of the first, {first[0]} x {first[1]}'
   ]
 

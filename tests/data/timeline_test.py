@@ -80,6 +80,7 @@ def test_a_whole_video_has_no_warning(times, facts):
     (EVEN, {'num_listed': 32, 'num_empty': 1}, '30 of 32 pictures'),
     (EVEN, {'claimed_seconds': 1.32, 'num_ahead': 2}, 'truncated'),
     ([0, 40, 200, 240, 280, 320], {'num_empty': 1}, 'gaps: about 2 pictures'),
+    ([0, 40, 80, 160, 200, 240], {}, 'gaps: about 1 picture missing'),
     (EVEN, {'late_start_seconds': 7.0}, 'its first picture is at 7.00 s'),
     (EVEN, {'problem': 'no trailer'}, 'incomplete: no trailer'),
     (EVEN, {'num_listed': 90, 'num_not_shown': 60}, '60 of 90 pictures'),

@@ -680,6 +680,16 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   ]
 
 
+def test_one_picture_of_another_size_is_one(tmp_path):
+  first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
+  sample_videos.write(first, sample_videos.moving(5, 64, 96))
+  sample_videos.write(second, sample_videos.moving(1, 64, 128))
+  both = tmp_path / 'both.h264'
+  both.write_bytes(first.read_bytes() + second.read_bytes())
+  (warning,) = _frames(both)[0].warnings
+  assert warning.startswith('sizes: 1 of 6 pictures is 128 x 64, and')
+
+
 def test_many_sizes_within_a_stream_are_not_all_named(tmp_path):
   both = tmp_path / 'both.h264'
   content = b''
