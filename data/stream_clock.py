@@ -26,6 +26,7 @@ class StreamClock:
         are decoded.
     """
     self._offset = offset
+    self._offset_before = None
     self._time_base = time_base
     self._frame_seconds = frame_seconds
     self._is_spliced = is_spliced
@@ -43,13 +44,29 @@ class StreamClock:
     if timestamp is None or not time_base:
       time = self._expected or fractions.Fraction(0)
     else:
-      time = timestamp * time_base - self._offset
-      if self._jumps(time):
-        self._offset += time - self._expected
-        time = self._expected
+      time = self._bridged(timestamp * time_base)
     self._last = time
     self._expected = time + duration
     return time, duration
+
+  def _bridged(self, clock):
+    """Turns seconds of the stream's clock into those since its start."""
+    if self._offset_before is not None:
+      # It was one wrong timestamp if the next one fits the clock before it.
+      if self._surprise(clock - self._offset_before) < self._surprise(
+        clock - self._offset
+      ):
+        self._offset = self._offset_before
+      self._offset_before = None
+    time = clock - self._offset
+    if self._jumps(time):
+      self._offset_before = self._offset
+      self._offset += time - self._expected
+      time = self._expected
+    return time
+
+  def _surprise(self, time):
+    return abs(time - self._expected)
 
   def _timestamp(self, picture):
     if picture.pts is None or (self._is_untimed and picture.dts is not None):
