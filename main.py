@@ -11,7 +11,12 @@ many, are one run: docs/multihost.md.
 """
 
 import os
+import pathlib
+import sys
 import traceback
+
+# Beside this file are the configs, which Python may be told not to look for.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from vie_jax.processes import preemption
 

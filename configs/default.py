@@ -340,11 +340,12 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.input = ml_collections.ConfigDict()
   # Threads, or processes, that read and decode; 0 is one per core, and at most
-  # 64 processes.
+  # 64 processes. From a URL, where most of them wait: two processes per core, or
+  # 32 threads.
   config.input.num_threads = 0
   # What they are, of clips: 'threads' of this process, in which Python runs on
   # one core at a time; 'processes' beside it; 'auto': these from four on, if
-  # there are as many cores and the data set is on this machine.
+  # there are as many cores, or half as many for a URL.
   config.input.decode_in = 'auto'
   # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4

@@ -6,7 +6,7 @@ import fractions
 import av
 from open_video import video_errors
 
-# The smallest picture that FFmpeg's bwdif takes.
+# The smallest plane that FFmpeg's bwdif takes, those of colour included.
 _DEINTERLACE_MIN_WIDTH = 3
 _DEINTERLACE_MIN_HEIGHT = 4
 
@@ -31,10 +31,12 @@ def deinterlaced(path, timed_frames):
 
 
 def _needs_deinterlacing(picture):
+  width = picture.format.chroma_width(picture.width)
+  height = picture.format.chroma_height(picture.height)
   return (
     picture.interlaced_frame
-    and picture.width >= _DEINTERLACE_MIN_WIDTH
-    and picture.height >= _DEINTERLACE_MIN_HEIGHT
+    and width >= _DEINTERLACE_MIN_WIDTH
+    and height >= _DEINTERLACE_MIN_HEIGHT
   )
 
 

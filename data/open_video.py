@@ -16,6 +16,7 @@ import stat
 import av
 from error_words import words_of
 from file_ends import cut_box, problem_at_end
+from picture_order import MOST_HELD, PictureOrder
 from stream_clock import StreamClock
 
 # Suffixes that make a file a candidate; compared in lower case.
@@ -89,6 +90,15 @@ _ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 # Streams in these containers are often cut together; their clock may jump.
 _SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
 
+# FFmpeg makes up the timestamps of these streams, of the first picture another
+# one than of those that follow. Those of decoding are regular.
+_UNTIMED_FORMATS = frozenset(['mpegvideo'])
+
+# How a picture begins in MPEG-4, and the most bytes of one that says no more
+# than that the picture before it stays.
+_MPEG4_PICTURE = bytes.fromhex('000001b6')
+_LARGEST_NOT_CODED_BYTES = 8
+
 # JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
 # a format that it would read other files with.
 _MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
@@ -99,6 +109,12 @@ _MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
 _FORMATS_WITH_DURATION = frozenset(
   ['asf', 'avi', 'flv', 'matroska', 'mov', 'mxf', 'nut', 'ogg', 'rm']
 )
+# Of these, those whose duration may begin when the first picture is decoded.
+_FORMATS_OF_DECODING = frozenset(['asf'])
+# Of these, those whose tag of the duration is of the file itself.
+_FORMATS_WITH_TAGS = frozenset(['matroska'])
+# Of these, those whose clock begins at 0.
+_FORMATS_FROM_ZERO = frozenset(['matroska', 'nut'])
 _LATEST_START_SECONDS = 0.1
 _DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
@@ -147,9 +163,15 @@ class OpenVideo:
       None.
     is_claim_of_pictures: whether that duration is the pictures' own; else the
       sound may be longer.
+    late_start_seconds: float, time of the first picture where such files begin
+      at 0, else 0.
     num_listed: pictures by the container's account, or 0 where it keeps none.
       Damage can make it any number.
+    num_ahead: pictures by which the header's duration may be too long, as it
+      counts from the decoding of the first one.
     num_not_shown: pictures so far that the container says not to show.
+    num_empty: pictures so far that are listed and hold nothing: the one before
+      stays.
     num_damaged_packets: packets so far that were damaged.
     num_damaged_pictures: pictures so far that were decoded in part.
     first_error: str, what was wrong with the first damaged packet, or None.
@@ -162,20 +184,29 @@ class OpenVideo:
       1
     )
     self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
+    self.late_start_seconds = _late_start(
+      container, self.rate_hz, decoder.reorder_depth
+    )
     self.num_listed = stream.frames
+    self.num_ahead = 0
+    if _is_one_of(container, _FORMATS_OF_DECODING):
+      self.num_ahead = decoder.reorder_depth
     self.num_not_shown = 0
+    self.num_empty = _num_empty(container, stream)
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
     self.first_error = None
     self._container = container
     self._stream = stream
     self._decoder = decoder
+    self._order = PictureOrder(self._longest_wait())
 
   def frames(self):
     """Decodes the video stream from its start; to be called once.
 
     A damaged packet is passed over and counted. Times never fall back by
-    more than a second: a clock that does is taken up where it broke off.
+    more than a second, or some pictures where streams are often cut together:
+    a clock that does is taken up where it broke off.
 
     Yields:
       TimedFrame, in the order of presentation.
@@ -185,7 +216,7 @@ class OpenVideo:
     """
     count = 0
     with video_errors(self.path):
-      for frame in _timed(self._pictures(), self._clock()):
+      for frame in _timed(self._ordered_pictures(), self._clock()):
         count += 1
         self.num_damaged_pictures += frame.picture.is_corrupt
         yield frame
@@ -215,7 +246,23 @@ class OpenVideo:
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
       is_spliced=_is_one_of(self._container, _SPLICED_FORMATS),
+      is_untimed=_is_one_of(self._container, _UNTIMED_FORMATS),
     )
+
+  def _longest_wait(self):
+    """Returns by how many ticks pictures may be out of order.
+
+    In a spliced stream a step back is where two parts meet.
+    """
+    time_base = self._stream.time_base
+    if not time_base or _is_one_of(self._container, _SPLICED_FORMATS):
+      return 0
+    return max(1, MOST_HELD / self.rate_hz) / time_base
+
+  def _ordered_pictures(self):
+    for picture in self._pictures():
+      yield from self._order.push(picture)
+    yield from self._order.flush()
 
   def _pictures(self):
     packets = self._container.demux(self._stream)
@@ -228,16 +275,31 @@ class OpenVideo:
         self._note_damage(error)
         packet = None  # Nothing more can be read: empty the decoder.
       if packet is not None:
-        self.num_not_shown += packet.is_discard
-        if packet.is_corrupt:
-          self._note_damage('the container says that a packet is damaged')
+        self._note(packet)
+      pictures = []
       try:
-        yield from self._decoder.decode(packet)
+        pictures = self._decoder.decode(packet)
       except av.error.FFmpegError as error:
         if not isinstance(error, av.error.EOFError):
           self._note_damage(error)
+      yield from pictures
       if packet is None:
         return
+      self.num_empty += not pictures and self._is_not_coded(packet)
+
+  def _note(self, packet):
+    self.num_not_shown += packet.is_discard
+    if not packet.is_discard:
+      self._order.expect(packet.pts)
+    if packet.is_corrupt:
+      self._note_damage('the container says that a packet is damaged')
+
+  def _is_not_coded(self, packet):
+    return (
+      self._decoder.name == 'mpeg4'
+      and packet.size <= _LARGEST_NOT_CODED_BYTES
+      and bytes(packet).startswith(_MPEG4_PICTURE)
+    )
 
   def _note_damage(self, error):
     self.num_damaged_packets += 1
@@ -393,20 +455,53 @@ def _claim(container, stream):
     return None, False
   if stream.duration and stream.duration > 0 and stream.time_base:
     return float(stream.duration * stream.time_base), True
-  streams = container.streams
-  is_alone = len(streams.video) == 1 and not streams.audio
-  # Matroska counts from time 0, not from its first picture. Without sound
-  # before it, a late first picture is not the first one any more.
-  start = max(container.start_time or 0, 0) / 1_000_000
-  if is_alone:
-    start = min(start, _LATEST_START_SECONDS)
+  seconds, is_of_pictures = _tagged_seconds(container, stream), True
+  if seconds is None:
+    seconds = max(container.duration or 0, 0) / 1_000_000
+    is_of_pictures = _is_alone(container)
+  if not seconds:
+    return None, False
+  # Matroska and NUT count from time 0, and not from the first picture.
+  start = _start_seconds(container)
+  return seconds - start if start < seconds else seconds, is_of_pictures
+
+
+def _tagged_seconds(container, stream):
+  """Reads the tag of Matroska; elsewhere it may be that of another file."""
   tag = _DURATION_TAG.match(stream.metadata.get('DURATION', ''))
-  if tag:
-    hours, minutes, seconds = map(float, tag.groups())
-    return hours * 3600 + minutes * 60 + seconds - start, True
-  if container.duration and container.duration > 0:
-    return container.duration / 1_000_000 - start, is_alone
-  return None, False
+  if not tag or not _is_one_of(container, _FORMATS_WITH_TAGS):
+    return None
+  hours, minutes, seconds = map(float, tag.groups())
+  return hours * 3600 + minutes * 60 + seconds
+
+
+def _late_start(container, rate_hz, num_ahead):
+  """Returns the seconds before the first picture, or 0 if that is usual.
+
+  Where there is sound, pictures may begin later on purpose.
+  """
+  start = _start_seconds(container)
+  is_late = start > max(_LATEST_START_SECONDS, (num_ahead + 1) / rate_hz)
+  is_from_zero = _is_one_of(container, _FORMATS_FROM_ZERO)
+  has_sound = bool(container.streams.audio)
+  return start if is_late and is_from_zero and not has_sound else 0.0
+
+
+def _start_seconds(container):
+  return max(container.start_time or 0, 0) / 1_000_000
+
+
+def _is_alone(container):
+  streams = container.streams
+  return len(streams.video) == 1 and not streams.audio
+
+
+def _num_empty(container, stream):
+  """Counts the empty places of an AVI, by its index, which leaves them out."""
+  entries = stream.index_entries
+  if container.format.name != 'avi' or not entries:
+    return 0
+  return entries[-1].timestamp + 1 - len(entries)
 
 
 def _picture_bytes(context):

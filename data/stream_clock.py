@@ -4,12 +4,17 @@ import fractions
 
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
+# In spliced streams: the first part, over which the clock steps back, may be
+# short.
+_LARGEST_STEP_BACK_PICTURES = 3
 
 
 class StreamClock:
   """Turns timestamps of a stream into seconds, and bridges their gaps."""
 
-  def __init__(self, *, offset, time_base, frame_seconds, is_spliced):
+  def __init__(
+    self, *, offset, time_base, frame_seconds, is_spliced, is_untimed
+  ):
     """Makes a clock for the pictures of a stream, from the first one on.
 
     Args:
@@ -17,11 +22,15 @@ class StreamClock:
       time_base: fractions.Fraction, seconds of a tick, or None.
       frame_seconds: of a picture that does not tell its duration.
       is_spliced: whether streams of this kind are often cut together.
+      is_untimed: whether their pictures are taken at the times at which they
+        are decoded.
     """
     self._offset = offset
+    self._offset_before = None
     self._time_base = time_base
     self._frame_seconds = frame_seconds
     self._is_spliced = is_spliced
+    self._is_untimed = is_untimed
     self._last = None
     self._expected = None
 
@@ -31,21 +40,46 @@ class StreamClock:
     duration = self._frame_seconds
     if time_base and picture.duration and picture.duration > 0:
       duration = picture.duration * time_base
-    pts = picture.pts if picture.pts is not None else picture.dts
-    if pts is None or not time_base:
+    timestamp = self._timestamp(picture)
+    if timestamp is None or not time_base:
       time = self._expected or fractions.Fraction(0)
     else:
-      time = pts * time_base - self._offset
-      if self._jumps(time):
-        self._offset += time - self._expected
-        time = self._expected
+      time = self._bridged(timestamp * time_base)
     self._last = time
     self._expected = time + duration
     return time, duration
 
+  def _bridged(self, clock):
+    """Turns seconds of the stream's clock into those since its start."""
+    if self._offset_before is not None:
+      # It was one wrong timestamp if the next one fits the clock before it.
+      if self._surprise(clock - self._offset_before) < self._surprise(
+        clock - self._offset
+      ):
+        self._offset = self._offset_before
+      self._offset_before = None
+    time = clock - self._offset
+    if self._jumps(time):
+      self._offset_before = self._offset
+      self._offset += time - self._expected
+      time = self._expected
+    return time
+
+  def _surprise(self, time):
+    return abs(time - self._expected)
+
+  def _timestamp(self, picture):
+    if picture.pts is None or (self._is_untimed and picture.dts is not None):
+      return picture.dts
+    return picture.pts
+
   def _jumps(self, time):
     if self._expected is None:
       return False
-    if self._is_spliced and time - self._expected > _LARGEST_JUMP_SECONDS:
+    step_back = self._last - time
+    if step_back > _LARGEST_STEP_BACK_SECONDS:
       return True
-    return self._last - time > _LARGEST_STEP_BACK_SECONDS
+    return self._is_spliced and (
+      step_back > _LARGEST_STEP_BACK_PICTURES * self._frame_seconds
+      or time - self._expected > _LARGEST_JUMP_SECONDS
+    )

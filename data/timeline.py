@@ -16,6 +16,9 @@ _TOLERANCE = 0.75
 # Where the container knows the duration of picture and sound together only.
 _TRUNCATED_BELOW = 0.9
 
+# More pictures whose times have passed are no slip of the clock.
+_MOST_PAST = 2
+
 # A clock is regular if so many of its steps are of one length. Its resolution
 # in some containers is a millisecond.
 _REGULAR_SHARE = 0.75
@@ -31,6 +34,8 @@ class Timeline:
     self._start = 0.0
     self._end = 0.0
     self._last = None
+    self._latest = 0.0
+    self._num_past = 0
     # Steps in tenths of a millisecond: few values, however long the video.
     self._steps = collections.Counter()
 
@@ -42,9 +47,11 @@ class Timeline:
     """
     time = float(frame.time)
     if self._last is None:
-      self._start = time
+      self._start = self._latest = time
     else:
       self._steps[round((time - self._last) * 10_000)] += 1
+    self._num_past += time < self._latest
+    self._latest = max(self._latest, time)
     self._last = time
     self._end = max(self._end, time + float(frame.duration))
     self._num_pictures += 1
@@ -70,9 +77,15 @@ class Timeline:
         f'{self._num_pictures} pictures within '
         f'{self._last - self._start:.6f} s: its clock may be damaged, unless it is a time lapse'
       )
-    num_missing = self._num_missing()
-    if num_missing:
-      warnings.append(f'gaps: about {num_missing} pictures missing')
+    if self._num_past > _MOST_PAST:
+      warnings.append(
+        f'{self._num_past} pictures left out: their times are before that of an '
+        'earlier one'
+      )
+    num_missing = self._num_missing() - video.num_empty
+    if num_missing > 0:
+      pictures = 'picture' if num_missing == 1 else 'pictures'
+      warnings.append(f'gaps: about {num_missing} {pictures} missing')
     return warnings
 
   def _missing(self, video):
@@ -80,10 +93,15 @@ class Timeline:
     warnings = []
     if self._is_truncated(video):
       warnings.append(self._truncated(video.claimed_seconds))
+    if video.late_start_seconds:
+      warnings.append(
+        f'late start: its first picture is at {video.late_start_seconds:.2f} s; '
+        'it is a clip that kept its times, or its beginning is lost'
+      )
     if problem := video.problem_at_end():
       warnings.append(f'incomplete: {problem}')
     num_given = self._num_pictures + video.num_not_shown
-    if num_given < video.num_listed:
+    if num_given + video.num_empty < video.num_listed:
       warnings.append(
         f'incomplete: {num_given} of {video.num_listed} pictures that the file '
         'lists'
@@ -114,8 +132,8 @@ class Timeline:
       return False
     seen = max(self._end, self._end - self._start)
     if video.is_claim_of_pictures:
-      step = _TOLERANCE / float(video.rate_hz)
-      return seen + step < video.claimed_seconds
+      tolerance = (_TOLERANCE + video.num_ahead) / float(video.rate_hz)
+      return seen + tolerance < video.claimed_seconds
     return seen < _TRUNCATED_BELOW * video.claimed_seconds
 
   def _is_rushed(self):

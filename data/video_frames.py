@@ -1,5 +1,6 @@
 """Turns the pictures of a video into upright JPEG frames at a fixed rate."""
 
+import collections
 import dataclasses
 import fractions
 import io
@@ -14,6 +15,9 @@ from PIL import Image
 from timeline import MOST_PICTURES_HZ, Timeline
 
 _LARGEST_PIXEL_ASPECT = 8
+_MOST_SIZES_NAMED = 3
+# What libjpeg writes at most.
+_LONGEST_JPEG_SIDE = 65_500
 # A window for the network is some 250 pixels wide, of 427 or 569. With shorter
 # intervals fewer pixels beside it are decoded: 3 in place of 6 saves 6 % of the
 # time for 1 % more bytes, and below 3 the markers cost what they save.
@@ -89,11 +93,12 @@ def write_frames(
     facts.source_fps = float(video.rate_hz)
     renderer = _Renderer(video, options)
     timeline = Timeline()
+    sizes = collections.Counter()
     frames = _counted(path, video.frames(), options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
     frames = deinterlacing.deinterlaced(
-      path, _measured(frames, facts, timeline)
+      path, _measured(frames, facts, timeline, sizes)
     )
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
@@ -105,7 +110,7 @@ def write_frames(
         write_jpeg(jpeg)
       facts.num_frames += count
     facts.height, facts.width = renderer.size
-    facts.warnings = timeline.warnings(video, segment)
+    facts.warnings = timeline.warnings(video, segment) + _other_sizes(sizes)
   return facts
 
 
@@ -231,6 +236,7 @@ class _Renderer:
         pixel_aspect=self._pixel_aspect,
         short_side=self._options.short_side,
       )
+      self._check_size(*self._scaled_size)
     with video_errors(self._path):
       if self._is_turned or not picture_colors.is_opaque_ycbcr(picture.format):
         image = picture_colors.scaled_rgb(
@@ -245,6 +251,14 @@ class _Renderer:
         image = _image_of(*planes)
       self.size = image.height, image.width
       return _encode(image, self._options.jpeg_quality)
+
+  def _check_size(self, width, height):
+    if max(width, height) > _LONGEST_JPEG_SIDE:
+      raise VideoError(
+        self._path,
+        f'its frames would be {width} x {height}; a side of a JPEG has at most '
+        f'{_LONGEST_JPEG_SIDE} pixels',
+      )
 
 
 def _image_of(luma, cb, cr):
@@ -317,8 +331,8 @@ def _counted(path, timed_frames, options, on_picture):
     yield frame
 
 
-def _measured(timed_frames, facts, timeline):
-  """Passes frames on and notes size and duration of the source."""
+def _measured(timed_frames, facts, timeline, sizes):
+  """Passes frames on and notes sizes and duration of the source."""
   start = None
   for frame in timed_frames:
     if start is None:
@@ -327,7 +341,28 @@ def _measured(timed_frames, facts, timeline):
       facts.source_height = frame.picture.height
     facts.duration_seconds = float(frame.time + frame.duration - start)
     timeline.add(frame)
+    sizes[frame.picture.width, frame.picture.height] += 1
     yield frame
+
+
+def _other_sizes(sizes):
+  """Warns of pictures that are brought to the size of the first.
+
+  Args:
+    sizes: Counter of (width, height), the first picture's first.
+  """
+  (first, count), *others = sizes.items()
+  if not others:
+    return []
+  names = [f'{width} x {height}' for (width, height), _ in others]
+  if len(names) > _MOST_SIZES_NAMED:
+    names[_MOST_SIZES_NAMED:] = ['others']
+  total = sizes.total()
+  verb = 'is' if total - count == 1 else 'are'
+  return [
+    f'sizes: {total - count} of {total} pictures {verb} {", ".join(names)}, and '
+    f'stretched to the size of the first, {first[0]} x {first[1]}'
+  ]
 
 
 def _round_half_up(value):

@@ -46,7 +46,7 @@ def _run(options, rest, runner) -> int:
     return exit_codes.DONE
   try:
     code = launch.run()
-    launch.finish()
+    launch.finish(code)
   except KeyboardInterrupt:
     command_runner.say(
       '\nNot watched any more. What runs on the TPU goes on, and costs.\n'

@@ -110,8 +110,8 @@ def manifest(
     folder=FOLDER,
     user=USER,
     command=COMMAND,
-    # Kubernetes takes $(NAME) for one of its variables, and $$( for $(.
-    arguments=[word.replace('$(', '$$(') for word in training.arguments],
+    # Kubernetes takes $(NAME) for one of its variables, and $$ for $.
+    arguments=[word.replace('$', '$$') for word in training.arguments],
     # The name that Kubernetes gives the first pod of the job `worker`.
     coordinator=f'{options.name}-worker-0-0.{options.name}:{PORT}',
     port=PORT,

@@ -126,6 +126,7 @@ class Launch:
     size = tpu_slices.of_type(options.accelerator_type)
     training_command.check_processes(training, size.hosts)
     training_command.check_devices(training, size.devices, size.hosts)
+    self._num_workers = size.hosts
     self._training = training
     self._runner = runner
     self._resource = queued_resource.QueuedResource(request(options), runner)
@@ -361,8 +362,8 @@ class Launch:
       self._wait()
       self._check_active()
       try:
-        states = self._resource.worker_states(self._options.name)
-      except command_runner.CommandError as error:
+        states = self._worker_states()
+      except training_command.LaunchError as error:
         failures += 1
         if failures < PATIENCE:
           _tell(error, told)
@@ -372,11 +373,31 @@ class Launch:
           f'{self._what_now()}'
         ) from error
       failures, told = 0, set()
-      if states and None not in states:
+      if None not in states:
         return training_command.exit_code_of(states)
 
-  def finish(self) -> None:
-    """Shows the ends of the logs, and gives the TPU back."""
+  def _worker_states(self):
+    """Asks all workers how they are; see QueuedResource.worker_states.
+
+    Raises:
+      training_command.LaunchError: if not each of them says it.
+    """
+    states = self._resource.worker_states(self._options.name)
+    if len(states) != self._num_workers:
+      raise training_command.LaunchError(
+        f'{len(states)} of {self._num_workers} workers say how they are'
+      )
+    return states
+
+  def finish(self, code: int) -> None:
+    """Shows the ends of the logs, and gives the TPU back.
+
+    Args:
+      code: main.py's exit code.
+
+    Raises:
+      training_command.TryAgainError: if the cloud does not take it.
+    """
     try:
       self._show_last_lines()
     except command_runner.CommandError as error:
@@ -388,7 +409,26 @@ class Launch:
         f'{command("delete", self._options)}'
       )
     else:
-      self._resource.delete()
+      self._give_back(code)
+
+  def _give_back(self, code):
+    failures, told = 0, set()
+    while True:
+      try:
+        self._resource.delete()
+        return
+      except command_runner.CommandError as error:
+        failures += 1
+        if self._state() in (queued_resource.NONE, queued_resource.DELETING):
+          return
+        if failures == PATIENCE:
+          words = str(error).rstrip('.')
+          raise training_command.TryAgainError(
+            f'main.py has ended with exit code {code}, but the TPU cannot be '
+            f'given back: {words}. {self._what_now()}'
+          ) from error
+        _tell(error, told)
+        self._wait()
 
   def _show_last_lines(self):
     name = self._options.name

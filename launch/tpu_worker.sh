@@ -82,17 +82,20 @@ mount_bucket() {
   install_gcsfuse
   sudo mkdir -p "${mount}"
   sudo chown "$(id -u):$(id -g)" "${mount}"
-  # Folders of a bucket need not be objects.
-  gcsfuse --implicit-dirs "${bucket}" "${mount}" >&2
+  # Folders of a bucket need not be objects. What stays behind as long as it is
+  # mounted must not keep the lock.
+  gcsfuse --implicit-dirs "${bucket}" "${mount}" >&2 9>&-
   say "${bucket} is mounted now"
 }
 
 bootstrap() {
   local commit="$1" bucket="$2" mount="$3"
   mkdir -p "${home}"
-  # A second one at the same time waits for the first.
   exec 9>"${home}/lock"
-  flock 9
+  if ! flock --nonblock 9; then
+    say 'waiting for another set-up of this worker to end'
+    flock 9
+  fi
   install_code "${commit}"
   mount_bucket "${bucket}" "${mount}"
 }

@@ -320,6 +320,8 @@ def check_processes(training: Training, number: int) -> None:
 
 
 def _check_paths(workdir, dataset_dir, *, is_remote):
+  if problem := command_line.workdir_problem(workdir):
+    raise LaunchError(f'--workdir: {problem}.')
   if _URL.match(workdir):
     raise LaunchError(
       f'--workdir={workdir}: the workdir must be a path. Mount the bucket '

@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny_run
 
-from vie_jax import workdir_lock
+from vie_jax import command_line, workdir_lock
 
 CONFIG = '--config=configs/vie_single.py'
 CALL = '__import__("os").mkdir("owned")'
@@ -212,6 +212,42 @@ def test_missing_weights_are_told_of_before_slow_imports(
     tmp_path, '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
   )
   assert f'{tmp_path} has no checkpoint to take weights from. Train' in said
+
+
+@pytest.mark.parametrize(
+  'name, words',
+  [
+    ('vie[lr=0.1]', 'has [ in it'),
+    ('a*', 'has * in it'),
+    ('a?b', 'has ? in it'),
+    ('a\\b', 'has \\ in it'),
+    ('w\udcff', 'is not UTF-8'),
+    ('{a} ~b%$"é', None),
+  ],
+)
+def test_a_workdir_where_checkpoints_could_not_be_read_again(name, words):
+  problem = command_line.workdir_problem(f'/runs/{name}/vie')
+  assert (problem is None) if words is None else (words in problem)
+
+
+def test_such_a_workdir_is_refused_even_where_the_path_is_relative(tmp_path):
+  # And Python looks nowhere for modules (-I).
+  folder = tmp_path / 'a[1]'
+  folder.mkdir()
+  main = tiny_run.REPOSITORY / 'main.py'
+  config = tiny_run.REPOSITORY / 'configs' / 'vie_single.py'
+  done = subprocess.run(
+    [sys.executable, '-I', main, f'--config={config}', '--workdir=run'],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr == (
+    f'Command line: --workdir: {folder}/run has [ in it. Checkpoints could not '
+    'be read again there: rename the folder.\n'
+  )
+  assert not list(folder.iterdir())
 
 
 def test_a_workdir_may_lie_in_the_home_directory(

@@ -15,6 +15,9 @@ from vie_jax.untrusted import text, urls
 
 # Of a mistake, which may be quoted in full.
 _MOST_LETTERS = 500
+# Orbax takes the path of a checkpoint for a pattern of names, and TensorStore a
+# backslash for a slash.
+_NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
   (re.compile(pattern, re.DOTALL), words)
@@ -114,7 +117,26 @@ def workdir(chosen: str | None) -> str:
   if not os.path.isfile(config_file):
     refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
-  folder = chosen or os.path.join('workdir', name)
-  if problem := urls.problem(folder):
+  folder = os.path.expanduser(chosen or os.path.join('workdir', name))
+  problem = urls.problem(folder) or workdir_problem(os.path.abspath(folder))
+  if problem:
     refuse(f'--workdir: {problem}.')
-  return os.path.expanduser(folder)
+  return folder
+
+
+def workdir_problem(folder: str) -> str | None:
+  """Says why what is saved in a folder could not be read again, or None.
+
+  Args:
+    folder: path.
+  """
+  try:
+    folder.encode()
+  except UnicodeEncodeError:
+    return f'{os.fsencode(folder)!r} is not UTF-8: rename the folder'
+  if found := _NOT_IN_WORKDIR.search(folder):
+    return (
+      f'{folder} has {found[0]} in it. Checkpoints could not be read again '
+      'there: rename the folder'
+    )
+  return None

@@ -240,3 +240,18 @@ def test_unusual_names_are_opened(good_files, tmp_path, name):
   path = tmp_path / name
   path.write_bytes((good_files / 'plain.mp4').read_bytes())
   assert _count(path) == 30
+
+
+@pytest.mark.parametrize('num_pictures', [5, 25, 40])
+@pytest.mark.parametrize(
+  ('suffix', 'codec'), [('ts', 'libx264'), ('mpg', 'mpeg2video')]
+)
+def test_all_parts_of_a_spliced_stream_follow_one_another(
+  tmp_path, suffix, codec, num_pictures
+):
+  part, whole = tmp_path / f'part.{suffix}', tmp_path / f'whole.{suffix}'
+  sample_videos.write(part, sample_videos.moving(num_pictures), codec=codec)
+  whole.write_bytes(part.read_bytes() * 3)
+  with open_video.open_video(whole, max_pixels=_MAX_PIXELS) as video:
+    times = [float(frame.time * 25) for frame in video.frames()]
+  assert times == pytest.approx(range(3 * num_pictures))

@@ -20,6 +20,9 @@ class _Video:
   rate_hz: fractions.Fraction = fractions.Fraction(25)
   num_listed: int = 0
   num_not_shown: int = 0
+  num_empty: int = 0
+  num_ahead: int = 0
+  late_start_seconds: float = 0.0
   problem: str | None = None
   num_damaged_packets: int = 0
   num_damaged_pictures: int = 0
@@ -53,6 +56,10 @@ UNEVEN = [0, 20, 90, 120, 210, 230, 300, 330, 420, 510, 520, 600, 690, 750]
     ([0], {'claimed_seconds': 0.04}),
     (range(500, 1700, 40), {'claimed_seconds': 1.2}),
     (range(0, 800, 40), {'num_listed': 30, 'num_not_shown': 10}),
+    ([0, 40, 120, 160, 200], {'num_listed': 6, 'num_empty': 1}),
+    (EVEN, {'claimed_seconds': 1.28, 'num_ahead': 2}),
+    (range(-400, 800, 40), {}),
+    ([0, 40, 120, 80, 160, 240, 200], {}),
   ],
 )
 def test_a_whole_video_has_no_warning(times, facts):
@@ -70,9 +77,15 @@ def test_a_whole_video_has_no_warning(times, facts):
     ),
     ([*range(0, 400, 40), *range(600, 1200, 40)], {}, 'gaps: about 5 pictures'),
     (EVEN, {'num_listed': 31}, '30 of 31 pictures'),
+    (EVEN, {'num_listed': 32, 'num_empty': 1}, '30 of 32 pictures'),
+    (EVEN, {'claimed_seconds': 1.32, 'num_ahead': 2}, 'truncated'),
+    ([0, 40, 200, 240, 280, 320], {'num_empty': 1}, 'gaps: about 2 pictures'),
+    ([0, 40, 80, 160, 200, 240], {}, 'gaps: about 1 picture missing'),
+    (EVEN, {'late_start_seconds': 7.0}, 'its first picture is at 7.00 s'),
     (EVEN, {'problem': 'no trailer'}, 'incomplete: no trailer'),
     (EVEN, {'num_listed': 90, 'num_not_shown': 60}, '60 of 90 pictures'),
     ([0, 0, 0, 1], {}, 'clock'),
+    ([0, 40, 80, 10, 20, 70, 120], {}, '3 pictures left out: their times'),
     ([0, 2100, 4200], {}, '3 pictures within 4.200000 s: its clock'),
     (EVEN, {'num_damaged_packets': 2, 'first_error': 'no'}, 'packets: 2 (no)'),
     (EVEN, {'num_damaged_pictures': 3}, 'damaged pictures: 3'),

@@ -206,6 +206,23 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path):
   assert _patch_error(images[0]) <= 8
 
 
+def test_frames_too_wide_for_a_jpeg_are_refused_before_encoding(
+  tmp_path, capfd
+):
+  sample_videos.write(
+    tmp_path / 'x.mov',
+    sample_videos.moving(2, 16, 16384),
+    codec='png',
+    pix_fmt='rgb24',
+    pixel_aspect=Fraction(8),
+  )
+  with pytest.raises(
+    VideoError, match=r'would be 131072 x 16; .* 65500 pixels'
+  ):
+    _frames(tmp_path / 'x.mov')
+  assert capfd.readouterr().err == ''
+
+
 def test_fine_detail_does_not_alias_when_it_shrinks(tmp_path):
   stripes = np.zeros((1280, 1280, 3), np.uint8)
   stripes[:, ::2] = 255
@@ -560,6 +577,22 @@ def test_one_interlaced_frame_is_not_lost_and_keeps_its_colours(tmp_path):
   assert _patch_error(images[0]) <= 3
 
 
+@pytest.mark.parametrize('size', [(5, 3), (6, 6), (8, 4), (7, 5), (8, 6)])
+def test_tiny_interlaced_frames_are_kept(tmp_path, size):
+  path = tmp_path / 'x.mkv'
+  sample_videos.write(
+    path,
+    sample_videos.moving(3, *size),
+    codec='mpeg2video',
+    options={'flags': '+ildct+ilme'},
+  )
+  with av.open(str(path)) as container:
+    assert next(container.decode(video=0)).interlaced_frame
+  facts, images = _frames(path)
+  assert facts.num_frames == 3
+  assert images[0].shape[:2] == size
+
+
 # Damage.
 
 
@@ -577,6 +610,61 @@ def test_a_truncated_file_is_kept_with_a_warning(tmp_path):
   assert any('truncated' in warning for warning in facts.warnings)
 
 
+def _write_late(path, seconds):
+  """Two seconds of noise whose clock begins at so many."""
+  frames = np.random.default_rng(0).integers(
+    0, 255, (50, 64, 64, 3), dtype=np.uint8
+  )
+  sample_videos.write(
+    path,
+    frames,
+    times=[1000 * seconds + 40 * number for number in range(50)],
+    time_base=Fraction(1, 1000),
+    options={'g': '10'},
+  )
+
+
+@pytest.mark.parametrize('seconds', [1, 1000, 4000])
+@pytest.mark.parametrize('suffix', ['mkv', 'nut', 'mp4'])
+def test_a_clip_that_kept_its_times_is_neither_refused_nor_called_cut_off(
+  tmp_path, suffix, seconds
+):
+  path = tmp_path / f'x.{suffix}'
+  _write_late(path, seconds)
+  facts, _ = _frames(path, max_seconds=600)
+  # The last picture of NUT and of MP4 has no duration.
+  assert facts.num_frames in (49, 50)
+  if suffix == 'mp4':
+    assert facts.warnings == []
+  else:
+    (warning,) = facts.warnings
+    assert warning.startswith(
+      f'late start: its first picture is at {seconds}.00 s'
+    )
+
+
+def test_a_clip_that_kept_its_times_and_was_cut_off_is_called_so(tmp_path):
+  path = tmp_path / 'x.mkv'
+  _write_late(path, 4000)
+  content = path.read_bytes()
+  path.write_bytes(content[: len(content) * 6 // 10])
+  warnings = _frames(path)[0].warnings
+  assert any('of 2.00 s are there' in warning for warning in warnings)
+
+
+def test_a_lost_beginning_is_told(tmp_path):
+  path = tmp_path / 'x.mkv'
+  _write_late(path, 0)
+  content = bytearray(path.read_bytes())
+  assert _frames(path)[0].warnings == []
+  cluster = content.index(bytes.fromhex('1f43b675'))
+  content[cluster : cluster + 8] = bytes(8)
+  path.write_bytes(content)
+  facts, _ = _frames(path)
+  assert facts.num_frames < 50
+  assert any('its beginning is lost' in warning for warning in facts.warnings)
+
+
 def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
   sample_videos.write(first, sample_videos.moving(5, 64, 96))
@@ -586,6 +674,34 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   facts, _ = _frames(both)
   assert facts.num_frames == 10
   assert (facts.height, facts.width) == (64, 96)
+  assert facts.warnings == [
+    'sizes: 5 of 10 pictures are 160 x 128, and stretched to the size of the '
+    'first, 96 x 64'
+  ]
+
+
+def test_one_picture_of_another_size_is_one(tmp_path):
+  first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
+  sample_videos.write(first, sample_videos.moving(5, 64, 96))
+  sample_videos.write(second, sample_videos.moving(1, 64, 128))
+  both = tmp_path / 'both.h264'
+  both.write_bytes(first.read_bytes() + second.read_bytes())
+  (warning,) = _frames(both)[0].warnings
+  assert warning.startswith('sizes: 1 of 6 pictures is 128 x 64, and')
+
+
+def test_many_sizes_within_a_stream_are_not_all_named(tmp_path):
+  both = tmp_path / 'both.h264'
+  content = b''
+  for number in range(6):
+    part = tmp_path / f'{number}.h264'
+    sample_videos.write(part, sample_videos.moving(2, 64, 96 + 16 * number))
+    content += part.read_bytes()
+  both.write_bytes(content)
+  assert _frames(both)[0].warnings == [
+    'sizes: 10 of 12 pictures are 112 x 64, 128 x 64, 144 x 64, others, and '
+    'stretched to the size of the first, 96 x 64'
+  ]
 
 
 # Cutting.

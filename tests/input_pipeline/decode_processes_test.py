@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from input_pipeline import damaged_data_test, frame_dataset, pipeline_test
 from vie_jax.input_pipeline import (
   batch_iterator,
   clip_batches,
+  dataset_folder,
   decode_processes,
   decode_threads,
   frame_store,
@@ -194,6 +197,57 @@ def test_what_is_only_in_this_process_is_read_by_it(directory, monkeypatch):
     wait_until(lambda: not workers())
 
 
+@pytest.mark.parametrize('settings', [THREADS, PROCESSES])
+def test_another_data_set_in_its_place_is_not_read(tmp_path, settings):
+  old = write_data_set(tmp_path / 'data', '0')
+  with open_train(old, num_prefetched=0, **settings) as batches:
+    swap(tmp_path, old)
+    with pytest.raises(dataset_folder.DatasetError) as raised:
+      next(batches)
+  said = str(raised.value)
+  assert f'{old} is another one now' in said
+  assert '0' * 64 in said
+  assert '1' * 64 in said
+
+
+def test_a_new_process_does_not_read_what_came_in_its_place(tmp_path):
+  old = write_data_set(tmp_path / 'data', '0')
+  expected = train(old, 60, **THREADS)
+  found = []
+  with open_train(old, num_threads=1) as batches:
+    found.append(next(batches))
+    swap(tmp_path, old)
+    (victim,) = workers()
+    victim.kill()
+    with pytest.raises(dataset_folder.DatasetError, match='another one now'):
+      found += itertools.islice(batches, 59)
+  damaged_data_test.assert_equal(found, expected[: len(found)])
+
+
+def test_the_same_data_set_may_be_copied_to_its_place(tmp_path):
+  old = write_data_set(tmp_path / 'data', '0')
+  expected = train(old, 3, **THREADS)
+  with open_train(old, num_prefetched=0) as batches:
+    shutil.copytree(old, tmp_path / 'copy')
+    shutil.rmtree(old)
+    (tmp_path / 'copy').rename(old)
+    found = [next(batches) for _ in range(3)]
+  damaged_data_test.assert_equal(found, expected)
+
+
+def write_data_set(folder, digit):
+  """The same pictures, with a fingerprint of one digit."""
+  frame_dataset.write_training(folder)
+  manifest = folder / 'dataset.json'
+  manifest.write_text(manifest.read_text().replace('0' * 64, digit * 64))
+  return folder
+
+
+def swap(tmp_path, folder):
+  folder.rename(tmp_path / 'before')
+  write_data_set(folder, '1')
+
+
 def test_killed_ones_are_replaced_and_at_last_done_without(directory, caplog):
   expected = train(directory, 60, **THREADS)
   found = []
@@ -310,6 +364,8 @@ def test_what_lies_in_the_current_folder_is_not_theirs(
 def test_silent_ones_are_done_without_and_ended(directory, monkeypatch):
   expected = train(directory, 9, **THREADS)
   monkeypatch.setattr(decode_processes, '_MAX_SILENCE', 1.0)
+  # One of them may have made nothing so far.
+  monkeypatch.setattr(worker_process, '_MAX_START', 9.0)
   with open_train(directory) as batches:
     found = [next(batches)]
     stopped = workers()
@@ -317,6 +373,22 @@ def test_silent_ones_are_done_without_and_ended(directory, monkeypatch):
       worker.suspend()
     found += [next(batches) for _ in range(8)]
     assert not any(worker.is_running() for worker in stopped)
+  damaged_data_test.assert_equal(found, expected)
+
+
+def test_those_that_never_start_are_done_without(directory, monkeypatch):
+  expected = train(directory, 3, **THREADS)
+  monkeypatch.setattr(worker_process, '_MAX_START', 1.0)
+  monkeypatch.setattr(worker_process, '_COMMAND', 'import time; time.sleep(99)')
+  with open_train(directory) as batches:
+    started = [
+      child
+      for child in psutil.Process().children()
+      if 'time.sleep(99)' in child.cmdline()[-3]
+    ]
+    found = [next(batches) for _ in range(3)]
+    assert len(started) == 2
+    assert all(map(is_gone, started))
   damaged_data_test.assert_equal(found, expected)
 
 

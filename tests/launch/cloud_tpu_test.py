@@ -6,6 +6,8 @@ import cloud_tpu
 import pytest
 import tpu_launch
 
+from vie_jax.processes import exit_codes
+
 OPTIONS = (
   '--name=vie',
   '--zone=us-central2-b',
@@ -398,6 +400,65 @@ def test_it_is_given_back_even_if_its_log_cannot_be_read(cloud, stand_ins):
   )
   assert code == 0
   assert verbs(stand_ins)[-1] == 'delete'
+
+
+def test_the_cloud_does_not_take_it_at_first(cloud, stand_ins, capsys):
+  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      WORKERS: [DONE],
+      'queued-resources delete': [refusal, refusal, {}],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins)[-3:] == ['delete'] * 3
+  # Once, as the words are the same.
+  assert capsys.readouterr().err.count('HTTPError 503') == 1
+
+
+def test_the_cloud_never_takes_it(cloud, stand_ins, capsys):
+  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE'),
+      WORKERS: [DONE],
+      'queued-resources delete': [refusal],
+    }
+  )
+  assert code == exit_codes.RETRY
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert 'has ended with exit code 0, but the TPU cannot be given back' in last
+  assert 'costs until it is deleted: python launch/cloud_tpu.py delete' in last
+
+
+def test_it_is_gone_although_the_cloud_says_it_failed(cloud, stand_ins):
+  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE', 'ACTIVE', 'DELETING'),
+      WORKERS: [DONE],
+      'queued-resources delete': [refusal],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('delete') == 1
+
+
+@pytest.mark.parametrize(
+  'said', [workers('0'), {'out': ''}, {'out': 'vie_jax exited 0' * 4}]
+)
+def test_workers_that_say_nothing_have_not_ended(
+  cloud, stand_ins, capsys, said
+):
+  code = cloud(answers={STATE: states('ACTIVE'), WORKERS: [said, BUSY, DONE]})
+  assert code == 0
+  assert 'of 4 workers say how they are' in capsys.readouterr().err
+  code = cloud(answers={STATE: states('ACTIVE'), WORKERS: [said]})
+  assert code == exit_codes.RETRY
+  assert 'A worker does not answer, 10 times in a row' in (
+    capsys.readouterr().err
+  )
 
 
 def test_credentials_that_are_not_found_are_no_tpu_that_is_gone(

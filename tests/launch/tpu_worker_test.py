@@ -94,6 +94,27 @@ def test_shellcheck_has_nothing_against_it():
     assert linters.shellcheck(path.read_text()) == '', path
 
 
+def test_what_serves_the_bucket_keeps_no_lock(worker, stand_ins):
+  mounted = worker.home.parent / 'mounted'
+  # As the real one: a process that lives as long as the mount.
+  stand_ins.install_script(
+    'gcsfuse', f'echo "$2" >{mounted}; sleep 61 </dev/null >&/dev/null &'
+  )
+  for _ in range(2):
+    worker.succeed(*BOOTSTRAP, worker.mount)
+  assert (
+    subprocess.run(['pkill', '-f', 'sleep 61'], check=False).returncode == 0
+  )
+
+
+def test_a_set_up_waits_for_another_one_and_says_so(worker):
+  lock = worker.home / 'vie_jax' / 'lock'
+  with subprocess.Popen(['flock', lock, 'sleep', '1']):
+    time.sleep(0.5)
+    done = worker.succeed(*BOOTSTRAP, worker.mount)
+  assert 'waiting for another set-up' in done.stderr
+
+
 def programs(stand_ins):
   return [call[0] for call in stand_ins.calls]
 

@@ -56,6 +56,7 @@ def test_split_at_the_first_dashes():
     ((), '--config is missing'),
     ((CONFIG,), '--workdir is missing'),
     ((CONFIG, '--workdir='), '--workdir needs a value'),
+    ((CONFIG, '--workdir=/runs/vie[lr=0.1]'), 'has [ in it'),
     ((CONFIG, '--workdir'), '--workdir needs a value'),
     ((*REMOTE, '--mode=trian'), '--mode=trian must be one of'),
     ((*REMOTE, '--distributed=maybe'), '--distributed must be'),

@@ -154,6 +154,7 @@ def test_every_field_of_the_plan_is_tested():
   [
     ({'plan__videos': 3e9}, 'at most 2,147,483,647'),
     ({'plan__videos': 1000.5}, 'plan.videos is 1000.5'),
+    ({'plan__videos': 5}, 'videos is 5, fewer than config.plan.devices, 8'),
     ({'plan__devices': 12}, 'plan.devices is 12'),
     ({'plan__batch_size': 100}, 'plan is 100'),
     ({'plan__videos': 100.0}, 'plan is 128'),

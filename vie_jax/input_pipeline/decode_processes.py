@@ -64,6 +64,7 @@ class DecodeProcesses:
     )
     self._setup = {
       'directory': str(store.directory),
+      'fingerprint': store.fingerprint,
       'split': store.split,
       'num_videos': store.num_videos,
       'num_rows': num_rows,
@@ -73,6 +74,7 @@ class DecodeProcesses:
 
   def __enter__(self):
     self._idle = queue.SimpleQueue()
+    self._error = None
     with contextlib.ExitStack() as stack:
       self._memory = shared_arrays.SharedMemory()
       stack.callback(self._memory.close)
@@ -98,7 +100,7 @@ class DecodeProcesses:
   def __exit__(self, *unused_exception):
     self._close()
     # TensorFlow keeps a function of Python, and so what it calls, for ever.
-    del self._memory, self._batches
+    del self._memory, self._batches, self._error
 
   def read(self, video, frame_numbers, box):
     """Makes the clips of a batch; see DecodeThreads.read."""
@@ -124,6 +126,16 @@ class DecodeProcesses:
     )
 
   def _make(self, batch, num_bad, share):
+    try:
+      # What ends the batches is not tried again, which may take minutes.
+      if self._error is not None:
+        raise self._error
+      self._make_all(batch, num_bad, share)
+    except dataset_folder.DatasetError as error:
+      self._error = error
+      raise
+
+  def _make_all(self, batch, num_bad, share):
     if batch.offset is not None:
       self._look_up(batch.arrays, share)
       worker = self._idle.get()

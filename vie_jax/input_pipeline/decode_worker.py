@@ -39,7 +39,8 @@ REQUEST = struct.Struct('=qii')
 """Where a batch lies in the shared memory, and its rows: first and end."""
 DONE = b'.'
 NO_DATASET = 3
-"""Exit code if the data set is not found, as one in memory is not."""
+"""Exit code if the data set is not found, as one in memory is not, or if another
+one is in its place."""
 
 
 def table_layout(num_videos):
@@ -112,6 +113,7 @@ class _Worker:
     *,
     file,
     directory,
+    fingerprint,
     split,
     num_videos,
     num_rows,
@@ -122,11 +124,15 @@ class _Worker:
     self._window_options = window_options
     table = table_layout(num_videos)
     folder = dataset_folder.find(directory)
-    shards = dataset_folder.shards_of(
-      folder, split, dataset_folder.read_manifest(folder)
-    )
+    manifest = dataset_folder.read_manifest(folder)
+    if manifest['fingerprint'] != fingerprint:
+      sys.exit(NO_DATASET)
+    shards = dataset_folder.shards_of(folder, split, manifest)
     self._records = _Records(
-      folder, shards, **table.arrays(self._map(0, table.num_bytes))
+      folder,
+      shards,
+      fingerprint=fingerprint,
+      **table.arrays(self._map(0, table.num_bytes)),
     )
     self._layout = batch_layout(num_rows, num_frames, window_options['window'])
     self._batches = {}  # offset -> arrays

@@ -29,6 +29,7 @@ class FrameRecords:
 
   Attributes:
     directory: the prepared data set; where it is remote, as str() its URL.
+    fingerprint: hex digest of the content of the data set, all splits.
     num_videos: N, may be 0.
     num_frames: int32 [N], frames in each video.
     height: int32 [N], of the stored frames.
@@ -37,25 +38,36 @@ class FrameRecords:
   """
 
   def __init__(
-    self, directory, shards, *, num_frames, height, width, first_frame
+    self,
+    directory,
+    shards,
+    *,
+    fingerprint,
+    num_frames,
+    height,
+    width,
+    first_frame,
   ):
     """Opens nothing yet.
 
     Args:
       directory: as `dataset_folder.find` gives it.
       shards: of dataset_folder.shards_of.
-      num_frames: see the attributes.
+      fingerprint: see the attributes.
+      num_frames: likewise.
       height: likewise.
       width: likewise.
       first_frame: likewise.
     """
     self.directory = directory
+    self.fingerprint = fingerprint
     self.num_videos = len(num_frames)
     self.num_frames = num_frames
     self.height = height
     self.width = width
     self.first_frame = first_frame
     self._shards = shards
+    self._version = self._look()
     ends = np.cumsum([records for _, records in shards], dtype=np.int64)
     self._shard_start = np.concatenate([np.zeros(1, np.int64), ends])
     self._readers = [None] * len(shards)
@@ -217,6 +229,7 @@ class FrameRecords:
     """Opens a shard of `dataset_folder.shards_of`."""
     if isinstance(shard, remote_shards.RemoteShard):
       return shard
+    self._check_same()
     reader = array_record_module.ArrayRecordReader(
       os.fspath(shard),
       options=_READER_OPTIONS,
@@ -226,6 +239,30 @@ class FrameRecords:
     if reader.num_records() != num_records:
       return self._reader_without_index(shard, num_records)
     return reader
+
+  def _look(self):
+    """Which file dataset.json is; None if there is none, or behind a URL."""
+    if self.is_remote:
+      return None
+    try:
+      found = os.stat(self.directory / 'dataset.json')
+    except OSError:
+      return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+  def _check_same(self):
+    """Opens no file of another data set that has come to where this one was."""
+    version = self._look()
+    if version is not None and version == self._version:
+      return
+    found = dataset_folder.read_manifest(self.directory)['fingerprint']
+    if found != self.fingerprint:
+      raise dataset_folder.DatasetError(
+        f'The data set in {self.directory} is another one now: its fingerprint '
+        f'is {found}, and was {self.fingerprint} when it was opened. Put that '
+        'one back, or begin anew with another workdir.'
+      )
+    self._version = version
 
   def _reader_without_index(self, shard, num_records):
     scanned = scanned_shard.ScannedShard(shard, num_records)

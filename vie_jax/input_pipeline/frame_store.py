@@ -24,7 +24,6 @@ class FrameStore(frame_records.FrameRecords):
     ids: N strings, unique, made from the paths.
     paths: N strings, relative to the folder that was prepared.
     name: of the data set, as it was prepared.
-    fingerprint: hex digest of the content of the data set, all splits.
     frame_rate_hz: frames in a second of video.
     max_short_side: largest short side of a stored frame, all splits.
     max_long_side: largest long side of a stored frame, all splits.
@@ -34,6 +33,7 @@ class FrameStore(frame_records.FrameRecords):
     super().__init__(
       directory,
       dataset_folder.shards_of(directory, split, manifest),
+      fingerprint=manifest['fingerprint'],
       num_frames=_column(table, 'num_frames', np.int32),
       height=_column(table, 'height', np.int32),
       width=_column(table, 'width', np.int32),
@@ -41,7 +41,6 @@ class FrameStore(frame_records.FrameRecords):
     )
     self.split = split
     self.name = manifest['name']
-    self.fingerprint = manifest['fingerprint']
     self.frame_rate_hz = manifest['options']['fps']
     self.max_short_side = manifest['max_short_side']
     self.max_long_side = manifest['max_long_side']

@@ -20,9 +20,9 @@ _COMMAND = (
 )
 # A process that ends so often is not replaced.
 _MAX_STARTS = 3
-# How long they may take together to see that they are not wanted any more, in
-# seconds.
-_PATIENCE = 2.0
+# How long they may take together to see that they are not wanted any more, and
+# each to start, where many import from a shared file system: seconds.
+_PATIENCE, _MAX_START = 2.0, 300.0
 
 
 class WorkerProcess:
@@ -34,8 +34,7 @@ class WorkerProcess:
     Args:
       file: descriptor of the shared memory.
       setup: dict, what else decode_worker is told.
-      max_silence: seconds that it may take to start, or for its share of a
-        batch.
+      max_silence: seconds that it may take for its share of a batch.
     """
     self._file = file
     self._max_silence = max_silence
@@ -55,7 +54,7 @@ class WorkerProcess:
       return
     request = decode_worker.REQUEST.pack(offset, share.start, share.stop)
     try:
-      self._is_ready = self._is_ready or self._hears()
+      self._wait_for_start()
       if self._is_ready:
         self._socket.sendall(request)
         if self._hears():
@@ -63,7 +62,8 @@ class WorkerProcess:
     except TimeoutError:
       self._process.kill()
       self._end()
-      self._give_up(f'it is silent for {self._max_silence:g} seconds')
+      seconds = self._max_silence if self._is_ready else _MAX_START
+      self._give_up(f'it is silent for {seconds:g} seconds')
       return
     except OSError:
       # It has ended.
@@ -86,6 +86,11 @@ class WorkerProcess:
     if self._process is not None:
       self._end(deadline)
 
+  def _wait_for_start(self):
+    if not self._is_ready:
+      self._is_ready = self._hears()
+      self._socket.settimeout(self._max_silence)
+
   def _hears(self):
     return self._socket.recv(1) == decode_worker.DONE
 
@@ -94,7 +99,7 @@ class WorkerProcess:
     self._is_ready = False
     try:
       self._socket, its = socket.socketpair()
-      self._socket.settimeout(self._max_silence)
+      self._socket.settimeout(_MAX_START)
       with its:
         self._process = self._open(its)
     except OSError as error:

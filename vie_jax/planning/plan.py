@@ -122,6 +122,12 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
       f'config.plan.devices is {wanted.devices}; the memory bank splits over '
       f'1, 2, 4 ... {memory_bank.ROW_MULTIPLE} of them.'
     )
+  if num_videos < wanted.devices:
+    raise config_check.ConfigError(
+      f'config.plan.videos is {num_videos}, fewer than config.plan.devices, '
+      f'{wanted.devices}, of which each takes a video of a batch: set '
+      'config.plan.devices.'
+    )
   # The batch of the config, as it has to be on so many devices.
   batch = -(-config.batch_size // wanted.devices) * wanted.devices
   batch = wanted.batch_size or batch

@@ -1,0 +1,58 @@
+import dataclasses
+import fractions
+
+import pytest
+import stream_clock
+
+_TICK = fractions.Fraction(1, 25)
+
+
+@dataclasses.dataclass
+class _Picture:
+  pts: int | None
+  dts: int | None = None
+  duration: int = 1
+  time_base: fractions.Fraction = _TICK
+
+
+def _times(pictures, *, is_spliced=True, is_untimed=False):
+  """The times given to pictures, in ticks."""
+  clock = stream_clock.StreamClock(
+    offset=fractions.Fraction(0),
+    time_base=_TICK,
+    frame_seconds=_TICK,
+    is_spliced=is_spliced,
+    is_untimed=is_untimed,
+  )
+  return [clock.read(picture)[0] / _TICK for picture in pictures]
+
+
+def _shown_at(*ticks, **options):
+  return _times([_Picture(tick) for tick in ticks], **options)
+
+
+def test_parts_of_a_spliced_stream_follow_one_another():
+  assert _shown_at(0, 1, 2, 3, 4, 0, 1, 2, 3, 4) == [*range(10)]
+  assert _shown_at(0, 1, 2, 9000, 9001, 9002) == [*range(6)]
+  assert _shown_at(0, 1, 5, 6) == [0, 1, 5, 6]
+  assert _shown_at(0, 1, 2, 3, 1, 4) == [0, 1, 2, 3, 1, 4]
+
+
+def test_other_streams_step_back_by_up_to_a_second():
+  assert _shown_at(0, 20, 5, 6, is_spliced=False) == [0, 20, 5, 6]
+  assert _shown_at(0, 30, 4, 5, is_spliced=False) == [0, 30, 31, 32]
+
+
+@pytest.mark.parametrize('wrong', [-90_000, -10, 90_000])
+def test_one_wrong_time_moves_no_other_picture(wrong):
+  assert _shown_at(20, 21, wrong, 23, 24, 25) == [20, 21, 22, 23, 24, 25]
+
+
+def test_a_missing_time_is_that_of_decoding_or_follows_the_last():
+  pictures = [_Picture(0), _Picture(None, 1), _Picture(None), _Picture(3)]
+  assert _times(pictures) == [0, 1, 2, 3]
+
+
+def test_a_stream_without_times_takes_those_of_decoding():
+  pictures = [_Picture(0, 1), _Picture(2, 2), _Picture(3, 3), _Picture(4)]
+  assert _times(pictures, is_untimed=True) == [1, 2, 3, 4]
