@@ -9,13 +9,13 @@ there are, and writes its port first. Run in a process of its own.
 
 import asyncio
 import contextlib
+import html
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import urllib.parse
-import xml.sax.saxutils
 
 BUCKET = 'data'
 _RANGE = re.compile(
@@ -109,15 +109,14 @@ class _Store:
 
   def _listing(self, prefix):
     entries = ''.join(
-      f'<Contents><Key>{xml.sax.saxutils.escape(name)}</Key>'
+      f'<Contents><Key>{html.escape(name)}</Key>'
       f'<Size>{path.stat().st_size}</Size>'
       '<LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>'
       for name, path in self._files.items()
       if name.startswith(prefix)
     )
     return (
-      '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-      f'<IsTruncated>false</IsTruncated>{entries}</ListBucketResult>'
+      f'<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>'
     ).encode()
 
 
