@@ -17,6 +17,7 @@ from vie_jax.input_pipeline import (
   array_record_format,
   batch_iterator,
   dataset_folder,
+  decode_processes,
   remote_shards,
 )
 
@@ -126,6 +127,61 @@ def test_a_killed_process_is_replaced(dataset, caplog):
   damaged_data_test.assert_equal(found, train(folder, 12, **THREADS))
   (line,) = caplog.messages
   assert 'another one takes its place' in line
+
+
+def swap(folder, url, s3):
+  """Puts a data set of the same sizes in the place of another."""
+  other = folder.with_name('other')
+  decode_processes_test.write_data_set(other, '1')
+  sizes = [(path / SHARD).stat().st_size for path in (folder, other)]
+  assert len(set(sizes)) == 1
+  s3.files.put(f'{other}{os.sep}', f'{url}/', recursive=True)
+
+
+@pytest.mark.parametrize('settings', [THREADS, PROCESSES])
+def test_another_data_set_in_its_place_is_not_read(dataset, s3, settings):
+  folder, url = dataset
+  with decode_processes_test.open_train(
+    url, num_prefetched=0, **settings
+  ) as batches:
+    swap(folder, url, s3)
+    with pytest.raises(dataset_folder.DatasetError) as raised:
+      next(batches)
+  said = str(raised.value)
+  assert f'{url} is another one now' in said
+  assert '0' * 64 in said
+  assert '1' * 64 in said
+
+
+@pytest.mark.parametrize('settings', [THREADS, PROCESSES])
+def test_what_no_longer_fits_the_index_is_no_damage(dataset, s3, settings):
+  folder, url = dataset
+  with decode_processes_test.open_train(
+    url, num_prefetched=0, **settings
+  ) as batches:
+    next(batches)
+    swap(folder, url, s3)
+    content = bytearray((folder / SHARD).read_bytes())
+    content[64 : -array_record_format.BLOCK_BYTES] = bytes(
+      len(content) - array_record_format.BLOCK_BYTES - 64
+    )
+    s3.files.pipe(f'{url}/{SHARD}', bytes(content))
+    with pytest.raises(dataset_folder.DatasetError, match='another one now'):
+      next(batches)
+
+
+def test_a_process_that_a_store_kept_waiting_is_replaced(dataset, monkeypatch):
+  folder, url = dataset
+  monkeypatch.setattr(decode_processes, '_MAX_REMOTE_SILENCE', 2.0)
+  with decode_processes_test.open_train(url, num_threads=1) as batches:
+    found = [next(batches)]
+    for _ in range(4):
+      (worker,) = decode_processes_test.workers()
+      worker.suspend()
+      found += [next(batches) for _ in range(9)]
+      assert decode_processes_test.is_gone(worker)
+    (worker,) = decode_processes_test.workers()
+  damaged_data_test.assert_equal(found, train(folder, 37, **THREADS))
 
 
 def test_a_store_that_goes_away_ends_the_batches(tmp_path, monkeypatch):

@@ -86,7 +86,8 @@ class DecodeProcesses:
         worker = worker_process.WorkerProcess(
           self._memory.file,
           self._setup,
-          _MAX_REMOTE_SILENCE if self._is_remote else _MAX_SILENCE,
+          max_silence=_MAX_REMOTE_SILENCE if self._is_remote else _MAX_SILENCE,
+          is_remote=self._is_remote,
         )
         workers.append(worker)
         self._idle.put(worker)

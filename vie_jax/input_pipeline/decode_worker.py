@@ -179,8 +179,12 @@ class _Worker:
 class _Records(frame_records.FrameRecords):
   """Frames; those of a shard with a damaged index are for the other process.
 
-  It scans the shard once, where each worker would, and warns of it.
+  It scans the shard once, where each worker would, and warns of it. Behind a
+  URL it also looks whether the data set is still the same.
   """
+
+  def _look(self):
+    return '' if self.is_remote else super()._look()
 
   def _reader_without_index(self, shard, unused_num_records):
     raise RuntimeError(f'the index of {shard} is damaged')

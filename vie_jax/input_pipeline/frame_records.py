@@ -4,7 +4,6 @@ Nothing is decoded here: a read returns JPEG bytes. Local files are read by
 `array_record`, what lies behind a URL by `remote_shards`.
 """
 
-import contextlib
 import os
 import threading
 
@@ -115,8 +114,10 @@ class FrameRecords:
       dataset_folder.UnreachableError: if a URL cannot be reached.
     """
     shard, records = self._records(instance_index, frame_numbers)
-    with self._errors(shard):
-      return self._shards[shard][0].places(records)
+    try:
+      return self._reader_of(shard).places(records)
+    except (RuntimeError, remote_shards.RemoteError) as error:
+      raise self._explained(shard, error) from error
 
   def each_frame(self, instance_index, frame_numbers, places=None):
     """Reads frames as they are asked for; may be called from several threads.
@@ -181,34 +182,35 @@ class FrameRecords:
       self._readers = [None] * len(self._shards)
 
   def _read_records(self, shard, records, places=None):
-    reader = self._readers[shard]
-    with self._errors(shard):
-      if reader is None:
-        reader = self._open_reader(shard)
+    try:
+      reader = self._reader_of(shard)
       frames = (
         reader.read(records) if places is None else reader.read(records, places)
       )
+    except (RuntimeError, remote_shards.RemoteError) as error:
+      raise self._explained(shard, error) from error
     # What lies behind the end of a file that was cut short while it was open.
     if not all(frames):
       raise self._unreadable(shard, 'a record is empty')
     return frames
 
-  @contextlib.contextmanager
-  def _errors(self, shard):
-    """Makes what reading a shard raises a DatasetError."""
+  def _explained(self, shard, error):
+    """Gives the DatasetError for what reading a shard has raised."""
+    if isinstance(error, remote_shards.RemoteError):
+      return self._unreachable(shard, error)
+    if self._is_closed:
+      return dataset_folder.DatasetError(f'{self.directory} was closed.')
     try:
-      yield
-    except RuntimeError as error:
-      if self._is_closed:
-        raise dataset_folder.DatasetError(
-          f'{self.directory} was closed.'
-        ) from error
-      raise self._unreadable(shard, error) from error
-    except remote_shards.RemoteError as error:
-      raise dataset_folder.UnreachableError(
-        f'{self._shards[shard][0]} cannot be reached: {error}. When it can '
-        'be, the same command goes on.'
-      ) from error
+      self._check_same()
+    except remote_shards.RemoteError as away:
+      return self._unreachable(shard, away)
+    return self._unreadable(shard, error)
+
+  def _unreachable(self, shard, reason):
+    return dataset_folder.UnreachableError(
+      f'{self._shards[shard][0]} cannot be reached: {reason}. When it can be, '
+      'the same command goes on.'
+    )
 
   def _unreadable(self, shard, reason):
     return dataset_folder.UnreadableError(
@@ -216,6 +218,10 @@ class FrameRecords:
       f'Run "python data/prepare.py check {self.directory}" and prepare the '
       'data set again where it is damaged.',
     )
+
+  def _reader_of(self, shard):
+    reader = self._readers[shard]
+    return self._open_reader(shard) if reader is None else reader
 
   def _open_reader(self, shard):
     with self._lock:
@@ -227,9 +233,9 @@ class FrameRecords:
 
   def _reader(self, shard, num_records):
     """Opens a shard of `dataset_folder.shards_of`."""
+    self._check_same()
     if isinstance(shard, remote_shards.RemoteShard):
       return shard
-    self._check_same()
     reader = array_record_module.ArrayRecordReader(
       os.fspath(shard),
       options=_READER_OPTIONS,
@@ -241,10 +247,10 @@ class FrameRecords:
     return reader
 
   def _look(self):
-    """Which file dataset.json is; None if there is none, or behind a URL."""
-    if self.is_remote:
-      return None
+    """Which file dataset.json is; None if there is none."""
     try:
+      if self.is_remote:
+        return self.directory.version('dataset.json')
       found = os.stat(self.directory / 'dataset.json')
     except OSError:
       return None

@@ -118,6 +118,19 @@ class RemoteFolder:
     with _errors(self / name):
       return self._fs.cat_file(f'{self._root}/{name}')
 
+  def version(self, name):
+    """Tells a file from another one of the same name: any text.
+
+    Args:
+      name: relative to the URL.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      RemoteError: if that cannot be said; AwayError, if that may pass.
+    """
+    with _errors(self / name):
+      return self._fs.ukey(f'{self._root}/{name}')
+
   def shard(self, name, *, num_bytes, num_records):
     """Returns a RemoteShard; nothing is read yet."""
     return RemoteShard(

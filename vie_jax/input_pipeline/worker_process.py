@@ -28,18 +28,20 @@ _PATIENCE, _MAX_START = 2.0, 300.0
 class WorkerProcess:
   """A process that decodes, and is replaced when it ends."""
 
-  def __init__(self, file, setup, max_silence):
+  def __init__(self, file, setup, *, max_silence, is_remote):
     """Starts it; what keeps it from that is said, and not raised.
 
     Args:
       file: descriptor of the shared memory.
       setup: dict, what else decode_worker is told.
       max_silence: seconds that it may take for its share of a batch.
+      is_remote: whether what it decodes is behind a URL.
     """
     self._file = file
     self._max_silence = max_silence
+    self._is_remote = is_remote
     self._setup = setup
-    self._num_starts = 0
+    self._num_starts = 1
     self._process = self._socket = None
     self._start()
 
@@ -60,10 +62,7 @@ class WorkerProcess:
         if self._hears():
           return
     except TimeoutError:
-      self._process.kill()
-      self._end()
-      seconds = self._max_silence if self._is_ready else _MAX_START
-      self._give_up(f'it is silent for {seconds:g} seconds')
+      self._end_silent()
       return
     except OSError:
       # It has ended.
@@ -86,6 +85,21 @@ class WorkerProcess:
     if self._process is not None:
       self._end(deadline)
 
+  def _end_silent(self):
+    self._process.kill()
+    self._end()
+    if self._is_ready and self._is_remote:
+      # Not the process was silent, but the store.
+      logging.warning(
+        'A process that decodes clips waited for %g seconds; another one takes '
+        'its place.',
+        self._max_silence,
+      )
+      self._start()
+      return
+    seconds = self._max_silence if self._is_ready else _MAX_START
+    self._give_up(f'it is silent for {seconds:g} seconds')
+
   def _wait_for_start(self):
     if not self._is_ready:
       self._is_ready = self._hears()
@@ -95,7 +109,6 @@ class WorkerProcess:
     return self._socket.recv(1) == decode_worker.DONE
 
   def _start(self):
-    self._num_starts += 1
     self._is_ready = False
     try:
       self._socket, its = socket.socketpair()
@@ -150,6 +163,7 @@ class WorkerProcess:
       else 'another one takes its place',
     )
     if not is_last:
+      self._num_starts += 1
       self._start()
 
   def _give_up(self, reason):
