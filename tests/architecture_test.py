@@ -79,6 +79,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'step_progress': ('', ''),
+  'input_wait': ('', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
@@ -172,8 +173,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train_loop': (
-    'evaluation.monitors experiment processes sharding skipped_steps '
-    'step_progress step_trace train_state train_step',
+    'evaluation.monitors experiment input_pipeline.dataset_folder input_wait '
+    'processes sharding skipped_steps step_progress step_trace train_state '
+    'train_step',
     '',
   ),
   'train': (

@@ -2,8 +2,10 @@
 
 import os
 import subprocess
+import time
 
 import fault_runs
+import fsspec
 import numpy as np
 import pytest
 import s3_server
@@ -71,4 +73,50 @@ def test_a_run_whose_store_goes_away_asks_to_be_run_again(
   assert process.returncode == fault_runs.RETRY, output
   assert 'cannot be reached' in output.splitlines()[-1]
   assert 'Traceback' not in output
-  assert fault_runs.steps_of(tmp_path)[-1] >= 4
+  # What was done is what was saved.
+  assert fault_runs.steps_of(tmp_path)[-1] == last_step(tmp_path)
+
+
+def last_step(workdir):
+  return max(step for step, _ in fault_runs.figures(workdir))
+
+
+@pytest.mark.parametrize(
+  'number, decode_in',
+  [(fault_runs.TERM, 'threads'), (fault_runs.INT, 'processes')],
+)
+def test_a_signal_has_the_steps_saved_while_the_store_hangs(
+  demo_dataset, tmp_path, monkeypatch, number, decode_in
+):
+  with s3_server.running(tmp_path) as server:
+    for name, value in server.environment.items():
+      monkeypatch.setenv(name, value)
+    files = fsspec.filesystem('s3', skip_instance_cache=True)
+    files.mkdir('bucket')
+    files.put(f'{demo_dataset}{os.sep}', 's3://bucket/demo/', recursive=True)
+    workdir = tmp_path / 'run'
+    command = tiny_run.command(
+      workdir,
+      's3://bucket/demo',
+      num_steps=1000,
+      eval_every_steps=1000,
+      checkpoint_every_steps=1000,
+    )
+    process = tiny_run.start(
+      [*command, f'--config.input.decode_in={decode_in}']
+    )
+    fault_runs.wait_until(fault_runs.has_step(workdir, 5), process)
+    server.hang()
+    before = -1
+    # Until the batches that were made ahead are used up.
+    while before != (before := last_step(workdir)):
+      time.sleep(2)
+    process.send_signal(number)
+    output = tiny_run.output_of(process, patience_seconds=60)
+  code = (
+    fault_runs.INTERRUPTED if number == fault_runs.INT else fault_runs.RETRY
+  )
+  assert process.returncode == code, output
+  assert f'step {before} is saved. The same command goes on' in output
+  assert 'Traceback' not in output
+  assert fault_runs.steps_of(workdir) == [before]

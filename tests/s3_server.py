@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -40,6 +41,10 @@ class S3Server:
       (*first.split(' ', 1), int(status), int(size))
       for first, status, size in rows
     ]
+
+  def hang(self):
+    """Has it answer nobody, and keep connections open."""
+    self._process.send_signal(signal.SIGSTOP)
 
   def stop(self):
     """Ends the process."""

@@ -10,6 +10,7 @@ from absl import logging
 
 from vie_jax import (
   experiment,
+  input_wait,
   sharding,
   step_progress,
   step_trace,
@@ -18,7 +19,8 @@ from vie_jax import (
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
-from vie_jax.processes import agreement, preemption, watchdog
+from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import agreement, ending, peers, preemption, watchdog
 from vie_jax.skipped_steps import SkippedSteps
 
 
@@ -114,6 +116,7 @@ class Loop:
       experiment.train_batches(
         self.parts, start_step=first_step, seed=config.seed
       ) as batches,
+      input_wait.InputWait(batches) as waiting,
       self.trace,
     ):
       for step in range(first_step, config.num_steps):
@@ -125,9 +128,9 @@ class Loop:
           is_first = step == first_step
           leaving = preemption.SIGNALS.leaving
           with leaving() if is_first else contextlib.nullcontext():
-            state, metrics = self._step(
-              step, state, batches, progress, is_new=is_new
-            )
+            with step_trace.phase('input wait'), progress.waiting():
+              local = self._batch(step, state, waiting, is_first=is_first)
+            state, metrics = self._step(step, state, local, is_new=is_new)
           self._report(step, metrics)
           progress(step + 1, is_new=is_new)
           self._evaluate_and_save(step + 1, state)
@@ -137,12 +140,37 @@ class Loop:
     logging.info('Training is complete: step %d.', config.num_steps)
     return state
 
-  def _step(self, step, state, batches, progress, *, is_new):
+  def _batch(self, step, state, waiting, *, is_first):
+    """Waits for a batch; what there is is saved if none comes.
+
+    One process alone looks for signals meanwhile. Several have to save and to
+    leave together, which they can only after a step.
+    """
+    watchdog.expect(f'the batch of step {step + 1}')
+    is_alone = not peers.is_shared()
+    try:
+      batch = waiting.next(lambda: is_alone and preemption.SIGNALS.poll())
+    except dataset_folder.DatasetError:
+      if is_alone and not is_first:
+        self._save(state, evaluation_is_due=False)
+        self.reporter.wait()
+      raise
+    if batch is None:
+      self._leave_the_input(state)
+    return batch
+
+  def _leave_the_input(self, state) -> NoReturn:
+    """Saves, and ends the process: the input may hang, and cannot be closed."""
+    try:
+      self._leave(state, evaluation_is_due=False)
+    except preemption.Stopped as stopped:
+      logging.warning('%s The same command goes on from there.', stopped)
+      self.reporter.writer.flush()
+      ending.exit_now(preemption.SIGNALS.exit_code)
+
+  def _step(self, step, state, local, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
     config, reporter = self.parts.config, self.reporter
-    watchdog.expect(f'the batch of step {step + 1}')
-    with step_trace.phase('input wait'), progress.waiting():
-      local = next(batches)
     with step_trace.phase('batch to device'):
       batch = sharding.global_batch(local, self.parts.mesh)
     objective = 'instance_recognition'
