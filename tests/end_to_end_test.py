@@ -540,7 +540,7 @@ def test_a_mistyped_field_is_named_with_a_proposal(refused):
   result = refused[1]['mistyped_field']
   assert 'Traceback' not in result.output
   assert result.code != 0
-  assert 'Did you mean "batch_size" instead of "batchsize"?' in result.output
+  assert "no field 'batchsize'; did you mean 'batch_size'?" in result.output
 
 
 @pytest.mark.slow
