@@ -103,6 +103,8 @@ def main():
   parser.add_argument('--milliseconds', type=float)
   parser.add_argument('--batches', type=int, default=8, help='timed in a round')
   options = parser.parse_args()
+  if min(*options.workers, options.rounds, options.batches) < 1:
+    parser.error('--workers, --rounds and --batches are at least 1.')
   report = result_lines.Report(
     'decode_workers', rounds=options.rounds, packages=_PACKAGES
   )

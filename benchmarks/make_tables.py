@@ -10,6 +10,7 @@ file without it was cut off and is refused. One that was cut off and is kept all
 the same, until the benchmark is run again, says so: is_complete is false.
 """
 
+import argparse
 import itertools
 import pathlib
 import sys
@@ -115,6 +116,9 @@ def _cell(line):
 
 def main():
   """Writes the page."""
+  argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  ).parse_args()
   try:
     text = page((_HERE / 'results').glob('*.json'))
   except ValueError as error:

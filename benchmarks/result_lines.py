@@ -3,6 +3,7 @@
 import collections
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -78,7 +79,7 @@ def figures(text):
 
   Raises:
     ValueError: if the last line is cut off or does not close a run, or one
-      does not fit the figures before it.
+      does not fit the figures before it, or has no number for a value.
   """
   lines, is_complete, num_open = [], True, 0
   for number, row in enumerate(text.splitlines(), 1):
@@ -87,6 +88,8 @@ def figures(text):
     except ValueError:
       raise ValueError(f'line {number} is cut off') from None
     if 'is_complete' not in line:
+      if not _is_number(line.get('value')):
+        raise ValueError(f'line {number} has no number for a value')
       lines.append(line)
       num_open += 1
       continue
@@ -99,6 +102,11 @@ def figures(text):
   if num_open or not lines:
     raise ValueError('its last line does not say that it is complete')
   return lines, is_complete
+
+
+def _is_number(value):
+  is_of_numbers = isinstance(value, (int, float))
+  return is_of_numbers and math.isfinite(value)
 
 
 def cpu_seconds(run, is_done=lambda: True):

@@ -85,3 +85,10 @@ def test_a_file_that_was_cut_off_is_refused(make_tables, tmp_path):
 def test_one_that_is_kept_says_so_on_the_page(make_tables, tmp_path):
   path = _write(tmp_path / 'x.json', [_line()], is_complete=False)
   assert 'This run was cut off before its end.' in make_tables.page([path])
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), '3', None])
+def test_a_value_that_is_no_number_is_refused(tmp_path, make_tables, value):
+  path = _write(tmp_path / 'x.json', [_line(value=value)])
+  with pytest.raises(ValueError, match='line 1 has no number for a value'):
+    make_tables.page([path])

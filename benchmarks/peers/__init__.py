@@ -1,0 +1,7 @@
+"""Ways of others, in PyTorch."""
+
+import importlib.util
+import sys
+
+if importlib.util.find_spec('torch') is None:
+  sys.exit('Error: PyTorch is not installed: pip install "vie_jax[benchmark]".')
