@@ -136,7 +136,9 @@ def run_group(monkeypatch, codes, *, patience=60, processes=2):
     'process = int(os.environ["JAX_PROCESS_ID"])\n'
     f'action = {codes!r}[process]\n'
     'if action == "hang": time.sleep(60)\n'
-    'print("process", process, "of", os.environ["JAX_NUM_PROCESSES"])\n'
+    # Whole, whatever the other one writes.
+    'line = f"process {process} of {os.environ[\'JAX_NUM_PROCESSES\']}\\n"\n'
+    'os.write(1, line.encode())\n'
     'sys.exit(action)\n'
   )
   return local.run(options, ['-c', program])
