@@ -100,7 +100,9 @@ def main():
   parser.add_argument('--networks', nargs='+', default=_NETWORKS)
   parser.add_argument('--workers', nargs='+', type=int, default=(1, 2, 4, 16))
   parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--milliseconds', type=float)
+  parser.add_argument(
+    '--milliseconds', type=float, help='of an object store that has the data'
+  )
   parser.add_argument('--batches', type=int, default=8, help='timed in a round')
   options = parser.parse_args()
   if min(*options.workers, options.rounds, options.batches) < 1:

@@ -29,6 +29,7 @@ TRAINING = (
 STATE = '--format=value(state.state)'
 WORKERS = 'tpu_worker.sh state'
 NOT_FOUND = {'err': 'ERROR: NOT_FOUND: Resource was not found\n', 'code': 1}
+UNAVAILABLE = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
 
 
 def states(*names):
@@ -403,12 +404,11 @@ def test_it_is_given_back_even_if_its_log_cannot_be_read(cloud, stand_ins):
 
 
 def test_the_cloud_does_not_take_it_at_first(cloud, stand_ins, capsys):
-  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
   code = cloud(
     answers={
       STATE: states('ACTIVE'),
       WORKERS: [DONE],
-      'queued-resources delete': [refusal, refusal, {}],
+      'queued-resources delete': [UNAVAILABLE, UNAVAILABLE, {}],
     }
   )
   assert code == 0
@@ -418,12 +418,11 @@ def test_the_cloud_does_not_take_it_at_first(cloud, stand_ins, capsys):
 
 
 def test_the_cloud_never_takes_it(cloud, stand_ins, capsys):
-  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
   code = cloud(
     answers={
       STATE: states('ACTIVE'),
       WORKERS: [DONE],
-      'queued-resources delete': [refusal],
+      'queued-resources delete': [UNAVAILABLE],
     }
   )
   assert code == exit_codes.RETRY
@@ -433,12 +432,11 @@ def test_the_cloud_never_takes_it(cloud, stand_ins, capsys):
 
 
 def test_it_is_gone_although_the_cloud_says_it_failed(cloud, stand_ins):
-  refusal = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
   code = cloud(
     answers={
       STATE: states('ACTIVE', 'ACTIVE', 'DELETING'),
       WORKERS: [DONE],
-      'queued-resources delete': [refusal],
+      'queued-resources delete': [UNAVAILABLE],
     }
   )
   assert code == 0
