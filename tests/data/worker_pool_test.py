@@ -212,8 +212,8 @@ def test_processes_that_start_leave_ctrl_c_to_their_parent(name, delay):
   body = textwrap.indent(STARTS_PROCESSES[name], '  ')
   script = f"""
 import worker_functions, {name}
-print('begins', flush=True)
 try:
+  print('begins', flush=True)
 {body}
 except KeyboardInterrupt:
   raise SystemExit(130)
