@@ -163,7 +163,7 @@ class _Steps:
     self._state = initialize(jax.random.key(0))
     self._batch = batch
     self._step = train_step.compile_steps(
-      jax.eval_shape(initialize, jax.random.key(0)),
+      initialize.shapes,
       model=model,
       optimizer=rule,
       augment=augment,

@@ -137,7 +137,7 @@ def _lowering(config, mesh):
     num_clusterings=config.local_aggregation.num_clusterings,
     mesh=mesh,
   )
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   state = jax.tree.map(_placed, shapes, train_state.layout(shapes, mesh))
   steps = train_step.compile_steps(
     state,

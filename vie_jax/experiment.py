@@ -287,7 +287,7 @@ def _check_labels(parts: Experiment) -> None:
 
 def state_initializer(
   parts: Experiment, rule: optax.GradientTransformation
-) -> Callable[[jax.Array], train_state.TrainState]:
+) -> train_state.Initializer:
   """Makes the function from a random key to a run's first state."""
   return train_state.initializer(
     parts.model,
@@ -301,7 +301,7 @@ def state_initializer(
 
 
 def state_shapes(
-  initialize: Callable[[jax.Array], train_state.TrainState], mesh: Mesh
+  initialize: train_state.Initializer, mesh: Mesh
 ) -> train_state.TrainState:
   """Shapes, types and shardings of a run's state.
 
@@ -309,7 +309,7 @@ def state_shapes(
     initialize: makes the first one, see `state_initializer`.
     mesh: the mesh of the run.
   """
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   layout = train_state.layout(shapes, mesh)
   return jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(
