@@ -1,12 +1,16 @@
 """Reads main.py's command line; a mistake in it is one line and exit code 2."""
 
+import importlib
 import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+import absl
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -18,11 +22,23 @@ _MOST_LETTERS = 500
 # Orbax takes the path of a checkpoint for a pattern of names, and TensorStore a
 # backslash for a slash.
 _NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
+_URL = re.compile(r'[a-z0-9+.-]+://', re.IGNORECASE)
+# Of the text of a traceback.
+_PLACE = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+# Whoever reads flags and config files: where these call nothing of their own.
+_READERS = tuple(
+  str(pathlib.Path(module.__file__).parent)
+  for module in (absl, importlib, ml_collections)
+)
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
   (re.compile(pattern, re.DOTALL), words)
   for pattern, words in (
     (r'^[\w.]*(Error|Exception): ', ''),
+    (
+      r"^module '.*' has no attribute 'get_config'$",
+      'the file that --config names has no function get_config.',
+    ),
     (
       r'invalid literal for int\(\) with base 10: (.*)',
       r'\1 is no whole number',
@@ -67,19 +83,52 @@ def parse(argv: Sequence[str]) -> list[str]:
   """
   try:
     name, *words = flags.FLAGS(argv)
-  except Exception as error:  # a config file is code and may raise anything
-    refuse(reason_of(error))
+  # A config file is code, and may raise anything.
+  except (Exception, SystemExit) as error:
+    place = _place(error)
+    if isinstance(error, SystemExit) and not place:
+      raise  # --help
+    refuse(reason_of(error, place))
   if words:
     refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
   return [name]
 
 
-def reason_of(error: Exception) -> str:
+def _place(error):
+  """File and line of a config file where an error arose, or None."""
+  # ml_collections raises some errors anew, with the traceback in their text.
+  frames = _PLACE.findall(str(error)) or [
+    (frame.filename, frame.lineno)
+    for frame in traceback.extract_tb(error.__traceback__)
+  ]
+  for file, line in reversed(frames):
+    is_of_readers = file.startswith(('<', __file__, *_READERS))
+    if not is_of_readers:
+      return min(file, os.path.relpath(file), key=len), int(line)
+  return None
+
+
+def reason_of(
+  error: BaseException, place: tuple[str, int] | None = None
+) -> str:
   """What a mistake in the flags is, in a line.
 
   Args:
-    error: of `absl.flags`.
+    error: of `absl.flags`, or of a config file.
+    place: file and line of a config file where it arose.
   """
+  if place is None:
+    return _reason_of_flags(error)
+  kind = traceback.format_exception_only(error)[-1].strip()
+  if _PLACE.search(str(error)):
+    kind = str(error).strip().splitlines()[-1]
+  reason = re.sub(r'^ValueError: ', '', kind)
+  file, line = place
+  # Such as the names of its variants.
+  return reason if file in reason else f'{file}, line {line}: {reason}'
+
+
+def _reason_of_flags(error):
   # ml_collections quotes the message of one error in another.
   message = str(error).replace('\\n', '\n').replace("\\'", "'")
   while message[:1] == message[-1:] in ('"', "'"):
@@ -88,6 +137,8 @@ def reason_of(error: Exception) -> str:
   # A config file that fails brings its traceback; its last line says it.
   reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
   if 'Flag --config must have a value' in reason:
+    if config_flags.get_config_filename(flags.FLAGS['config']):
+      return 'get_config() of the file that --config names returns nothing.'
     return 'there is no --config, such as --config=configs/vie_slowfast.py.'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
@@ -118,7 +169,9 @@ def workdir(chosen: str | None) -> str:
     refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   folder = os.path.expanduser(chosen or os.path.join('workdir', name))
-  problem = urls.problem(folder) or workdir_problem(os.path.abspath(folder))
+  problem = urls.problem(folder) or workdir_problem(folder)
+  # The folder from which it leads may have a name that will not do.
+  problem = problem or workdir_problem(os.path.abspath(folder))
   if problem:
     refuse(f'--workdir: {problem}.')
   return folder
@@ -130,6 +183,11 @@ def workdir_problem(folder: str) -> str | None:
   Args:
     folder: path.
   """
+  if _URL.match(folder):
+    return (
+      f'{folder} is a URL, and the workdir must be a path. Mount the bucket '
+      '(docs/launch/ has how) and name the folder there'
+    )
   try:
     folder.encode()
   except UnicodeEncodeError:
