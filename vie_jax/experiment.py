@@ -266,7 +266,8 @@ def chance(parts: Experiment) -> dict[str, float]:
   Returns:
     label column -> share of the validation videos that are of the training
     videos' most frequent class, or one over the number of their classes, if
-    that is more; a column that validation has no labels of is left out.
+    that is more, and 0 where training has no labels; a column that validation
+    has no labels of is left out.
   """
   found, videos = {}, parts.train.distinct_videos()
   for column in parts.label_columns:
@@ -275,7 +276,8 @@ def chance(parts: Experiment) -> dict[str, float]:
     if val.size:
       counts = np.bincount(train[train >= 0], minlength=1)
       named = float((val == counts.argmax()).mean())
-      found[column] = max(named, 1 / max(1, np.count_nonzero(counts)))
+      guessed = 1 / max(1, np.count_nonzero(counts))
+      found[column] = max(named, guessed) if counts.any() else 0.0
   return found
 
 
