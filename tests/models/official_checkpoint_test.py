@@ -37,7 +37,7 @@ def shapes_of(name, width=NARROW['width']):
 def random_variables(name, width=NARROW['width']):
   rng = np.random.default_rng(0)
   return jax.tree.map(
-    lambda leaf: rng.standard_normal(leaf.shape, np.float32),
+    lambda leaf: np.abs(rng.standard_normal(leaf.shape, np.float32)),
     shapes_of(name, width),
   )
 
