@@ -156,6 +156,7 @@ CONFIG_FILES = {
   'assert False': '{file}, line 3: AssertionError',
   'raise SystemExit(3)': '{file}, line 3: SystemExit: 3',
   'default.get_config().batchsize = 3': '{file}, line 3: AttributeError: ',
+  'import json; json.loads("x")': '{file}, line 3: json.decoder.JSONDecodeErr',
   'return None': 'returns nothing',
   'return {"batch_size": 3}': 'get_config() returns dict, which is no Config',
   'return ml_collections.ConfigDict()': 'is missing: begin with configs/default.py',

@@ -1,16 +1,15 @@
 """Reads main.py's command line; a mistake in it is one line and exit code 2."""
 
-import importlib
 import os
 import pathlib
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 import absl
-import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,10 +24,12 @@ _NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
 _URL = re.compile(r'[a-z0-9+.-]+://', re.IGNORECASE)
 # Of the text of a traceback.
 _PLACE = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
-# Whoever reads flags and config files: where these call nothing of their own.
-_READERS = tuple(
-  str(pathlib.Path(module.__file__).parent)
-  for module in (absl, importlib, ml_collections)
+# Whoever reads flags and config files, and libraries that these call.
+_LIBRARIES = (
+  *(
+    str(pathlib.Path(module.__file__).parent) for module in (absl, config_flags)
+  ),
+  *(sysconfig.get_path(name) for name in ('stdlib', 'purelib', 'platlib')),
 )
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
@@ -85,13 +86,27 @@ def parse(argv: Sequence[str]) -> list[str]:
     name, *words = flags.FLAGS(argv)
   # A config file is code, and may raise anything.
   except (Exception, SystemExit) as error:
-    place = _place(error)
-    if isinstance(error, SystemExit) and not place:
+    reason = _reason_in_file(error)
+    if reason is None and isinstance(error, SystemExit):
       raise  # --help
-    refuse(reason_of(error, place))
+    refuse(reason or reason_of(error))
   if words:
     refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
   return [name]
+
+
+def _reason_in_file(error):
+  """What is wrong in a config file, with the line; None if it lies elsewhere."""
+  reason = None
+  while error is not None:
+    if place := _place(error):
+      file, line = place
+      said = _last_line(error)
+      # Such as the names of its variants.
+      reason = said if file in said else f'{file}, line {line}: {said}'
+    # ml_collections makes errors of others, and fails at that with some.
+    error = error.__context__
+  return reason
 
 
 def _place(error):
@@ -102,33 +117,25 @@ def _place(error):
     for frame in traceback.extract_tb(error.__traceback__)
   ]
   for file, line in reversed(frames):
-    is_of_readers = file.startswith(('<', __file__, *_READERS))
-    if not is_of_readers:
+    if not file.startswith(('<', __file__, *_LIBRARIES)):
       return min(file, os.path.relpath(file), key=len), int(line)
   return None
 
 
-def reason_of(
-  error: BaseException, place: tuple[str, int] | None = None
-) -> str:
+def _last_line(error):
+  """The kind of an error and what it says; ValueErrors speak for themselves."""
+  said = traceback.format_exception_only(error)[-1].strip()
+  if _PLACE.search(str(error)):
+    said = str(error).strip().splitlines()[-1]
+  return re.sub(r'^ValueError: ', '', said)
+
+
+def reason_of(error: Exception) -> str:
   """What a mistake in the flags is, in a line.
 
   Args:
-    error: of `absl.flags`, or of a config file.
-    place: file and line of a config file where it arose.
+    error: of `absl.flags`.
   """
-  if place is None:
-    return _reason_of_flags(error)
-  kind = traceback.format_exception_only(error)[-1].strip()
-  if _PLACE.search(str(error)):
-    kind = str(error).strip().splitlines()[-1]
-  reason = re.sub(r'^ValueError: ', '', kind)
-  file, line = place
-  # Such as the names of its variants.
-  return reason if file in reason else f'{file}, line {line}: {reason}'
-
-
-def _reason_of_flags(error):
   # ml_collections quotes the message of one error in another.
   message = str(error).replace('\\n', '\n').replace("\\'", "'")
   while message[:1] == message[-1:] in ('"', "'"):
