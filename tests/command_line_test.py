@@ -152,7 +152,7 @@ def test_a_config_that_is_no_python_is_one_line(outcomes):
 CONFIG_FILES = {
   'raise KeyError("foo")': "{file}, line 3: KeyError: 'foo'",
   'raise ValueError': '{file}, line 3: ValueError',
-  'raise ValueError("so\\nand so")': '{file}, line 3: and so',
+  'raise ValueError("so\\nand so")': '{file}, line 3: so\\nand so',
   'assert False': '{file}, line 3: AssertionError',
   'raise SystemExit(3)': '{file}, line 3: SystemExit: 3',
   'default.get_config().batchsize = 3': '{file}, line 3: AttributeError: ',
