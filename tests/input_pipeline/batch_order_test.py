@@ -20,3 +20,19 @@ def test_the_rows_of_a_batch_are_those_of_their_positions():
       ]
       np.testing.assert_array_equal(together, np.stack(alone))
       assert len(set(together.numpy().tolist())) == batch_size
+
+
+def test_the_same_row_of_the_other_batches_of_an_epoch():
+  # 11 instances: an epoch of 2 batches of 4, and of 5 of 2.
+  options = {'batch_size': 2}
+  found = [*batch_order.same_row(10 + 5, 11, **options)]
+  assert found == [17, 19, 11, 13]
+  assert [*batch_order.same_row(8 + 1, 11, batch_size=4)] == [13]
+  assert [*batch_order.same_row(33, 11, batch_size=11)] == []
+  for epoch in (0, 1, 2**33):
+    for row in range(2):
+      others = [
+        *batch_order.same_row(epoch * 10 + 4 + row, 11, **options),
+        epoch * 10 + 4 + row,
+      ]
+      assert sorted(others) == [epoch * 10 + 2 * b + row for b in range(5)]

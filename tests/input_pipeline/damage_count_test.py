@@ -35,6 +35,17 @@ def test_a_training_counts_frames_of_all_batches():
   assert str(caught.value).endswith('Mend it.')
 
 
+def test_what_another_one_stands_for_is_named():
+  counted = damage_count.TrainingCount(
+    bad_frames.BadFrames(max_share=0.3), num_frames=4, **OPTIONS
+  )
+  batch = batch_of([2, 0, 1], [4, 0, 4])
+  batch['asked_index'] = np.array([3, 0, 4], np.int32)
+  with pytest.raises(dataset_folder.DatasetError) as caught:
+    counted.count(batch)
+  assert "'d' of a folder (4), 'e' of a folder (4)" in str(caught.value)
+
+
 @pytest.mark.parametrize(
   'leaves_out, clips, num_frames',
   [(False, {'0/0': 1}, 2), (True, {'0/0': 1, '2/0': 1}, 3)],
@@ -53,5 +64,6 @@ def test_what_is_left_out_counts_and_copies_do_not(
   counted.count(
     batch_of([0, 1, 2, 1], [1, 0, 1, 0], [True, True, False, False])
   )
+  assert counted.damage.left_out == ({'val': {2}} if leaves_out else {})
   assert counted.damage.num_frames == num_frames
   assert counted.damage.clips['val'] == clips

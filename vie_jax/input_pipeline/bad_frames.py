@@ -27,6 +27,8 @@ class BadFrames:
     num_bad: how many of them were replaced.
     clips: split -> {'instance/clip': replaced frames} of evaluation clips, so
       that a clip that is evaluated again does not count twice. JSON-compatible.
+    left_out: split -> set of the instances, videos or images, that evaluations
+      have left out.
   """
 
   def __init__(self, max_share=0.05, *, is_shared=False):
@@ -40,6 +42,7 @@ class BadFrames:
     self.num_frames = 0
     self.num_bad = 0
     self.clips = collections.defaultdict(dict)
+    self.left_out = collections.defaultdict(set)
     self._max_share = max_share
     self._is_shared = is_shared
     self._asked = {}

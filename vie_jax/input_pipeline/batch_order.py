@@ -78,6 +78,26 @@ def visited(position, count, *, batch_size, seed):
   return _shuffled(position % epoch_size, count, seed=tf.stack([seed, epoch]))
 
 
+def same_row(position, count, *, batch_size):
+  """Gives the positions of the same row of the other batches of an epoch.
+
+  What stands there is of no row but this one of any batch, and of no two
+  positions the same.
+
+  Args:
+    position: int.
+    count: as in `visited`.
+    batch_size: as in `visited`.
+
+  Yields:
+    int: of the next batch first, and after the last of the epoch of the first.
+  """
+  epoch_size = count // batch_size * batch_size
+  epoch, at = divmod(position, epoch_size)
+  for distance in range(batch_size, epoch_size, batch_size):
+    yield epoch * epoch_size + (at + distance) % epoch_size
+
+
 def seed_at(position, *, seed):
   """Gives a seed for everything random at a position.
 

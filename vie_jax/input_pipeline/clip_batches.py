@@ -1,12 +1,15 @@
 """Makes batches of clips: what is chosen is read, decoded and put together.
 
 Several threads or processes share a batch. Which clips there are, and which
-frames and crops make them, is the business of `pipeline`.
+frames and crops make them, is the business of `pipeline`. A clip whose video
+has no sound frame is replaced by one of another video, as whose it counts, or
+left out: here, so that all of them do it in the same way.
 """
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import resource
 import types
@@ -31,6 +34,8 @@ _MIN_PROCESSES, _MAX_PROCESSES = 4, 64
 _THREADS_OF_PROCESS, _OPENINGS = 68, 2
 # How many threads a container may have (control groups, version 2).
 _TASK_LIMIT = pathlib.Path('/sys/fs/cgroup/pids.max')
+# How many clips are looked at for one that can stand for another.
+_MAX_STAND_INS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,10 @@ class Clips:
     counted: of damage_count: its BadFrames, and its count, are those of the
       clips.
     extra: dict of the names of what else the batch has to their types.
+    stand_ins: function from a position to others, whose clips may stand for one
+      of a video without a sound frame; None if no clip may.
+    leaves_out: whether such a clip is left out, and not valid; if neither, it
+      is an error.
 
   Attributes:
     frames: SoundFrames, which reads and decodes them.
@@ -86,10 +95,14 @@ class Clips:
     window,
     counted,
     extra=types.MappingProxyType({}),
+    stand_ins=None,
+    leaves_out=False,
   ):
     self._table = table
     self._visit = visit
     self._choose = choose
+    self._stand_ins = stand_ins
+    self._leaves_out = leaves_out
     self._shape = num_frames, window, window, 3
     self._types = {
       'instance_index': (tf.int32, ()),
@@ -122,8 +135,7 @@ class Clips:
     """
 
     def make(positions, visited):
-      rows, *choice = self._rows(positions, visited)
-      rows['window'], rows['crop'], rows['bad_frames'] = decoder.read(*choice)
+      rows = self._make_rows(decoder.read, positions, visited)
       return [rows[name] for name in self._types]
 
     dtypes, shapes = zip(*self._types.values(), strict=True)
@@ -145,11 +157,92 @@ class Clips:
     Raises:
       dataset_folder.DatasetError: if the clip cannot be made.
     """
-    positions = position[tf.newaxis]
-    _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())
-    (choice,) = zip(*choice, strict=True)
-    self.frames.read(*choice, np.empty(self._shape, np.uint8))
+    self._make_rows(self._read_alone, *self._at(position.numpy()))
     return False
+
+  def _make_rows(self, read, positions, visited):
+    """Gives the columns of a batch.
+
+    Args:
+      read: as that of DecodeThreads.
+      positions: int64 [n].
+      visited: what stands there.
+
+    Returns:
+      dict of arrays [n, ...].
+    """
+    rows, *choice = self._rows(positions, visited)
+    # Copies that fill the last batch have no damage of their own.
+    is_counted = np.copy(rows.get('is_valid', True))
+    rows['window'], rows['crop'], rows['bad_frames'], lost = read(*choice)
+    for row, sentence in enumerate(lost):
+      if sentence:
+        rows['bad_frames'][row] = self.num_frames
+        self._do_without(
+          rows, row, int(positions[row]), choice[0][row], sentence
+        )
+    rows['bad_frames'] *= is_counted
+    return rows
+
+  def _do_without(self, rows, row, position, video, sentence):
+    """Replaces a clip of a video without a sound frame, or leaves it out."""
+    if self._stand_ins is not None:
+      self._replace(rows, row, position, video, sentence)
+    elif self._leaves_out:
+      rows['window'][row] = 0
+      rows['is_valid'][row] = False
+      self.frames.name_lost(
+        video, sentence, 'It is left out, and no part of any figure.'
+      )
+    else:
+      raise sound_frames.lost_error(self.frames.store, sentence)
+
+  def _replace(self, rows, row, position, video, sentence):
+    """Puts a clip that has sound frames in the place of one."""
+    others = list(itertools.islice(self._stand_ins(position), _MAX_STAND_INS))
+    for other in others:
+      found, *choice = self._rows(*self._at(other))
+      (choice,) = zip(*choice, strict=True)
+      crop, _, is_damaged = self.frames.read(
+        *choice, rows['window'][row], searches=False
+      )
+      if is_damaged:
+        continue
+      for name, column in found.items():
+        if name != 'asked_index':
+          rows[name][row] = column[0]
+      rows['crop'][row] = crop
+      self.frames.name_lost(
+        video,
+        sentence,
+        f'The clip of {self.frames.store.paths[choice[0]]!r} that stands at '
+        'its place of another batch of the epoch is shown instead, as a clip '
+        'of that video; later visits are counted, not named.',
+      )
+      return
+    raise sound_frames.lost_error(
+      self.frames.store,
+      sentence,
+      'No clip of another video can stand for it: at its place in other batches '
+      f'of the epoch all frames are damaged, too (looked at: {len(others)}).'
+      if others
+      else 'No clip of another video can stand for it, as an epoch has one '
+      'batch only.',
+    )
+
+  def _read_alone(self, video, frame_numbers, box):
+    """As DecodeThreads.read, one clip after the other."""
+    pixels = np.empty((len(video), *self._shape), np.uint8)
+    clips = zip(video, frame_numbers, box, pixels, strict=True)
+    crop, num_bad, lost = zip(
+      *(self.frames.read(*clip) for clip in clips), strict=True
+    )
+    return pixels, np.stack(crop), np.array(num_bad, np.int32), lost
+
+  def _at(self, position):
+    """Gives a position as an array [1], and what stands there."""
+    positions = np.array([position], np.int64)
+    return positions, self._visit(tf.constant(positions)).numpy()
 
   def _rows(self, positions, visited):
     """Chooses: columns of the batch, videos, frame numbers and boxes."""

@@ -47,7 +47,9 @@ class TrainingCount:
     Raises:
       dataset_folder.DatasetError: if that makes too many.
     """
-    self._count_rows(batch['instance_index'], batch['bad_frames'])
+    # Of a clip that stands for another one, that one is damaged.
+    asked = batch.get('asked_index', batch['instance_index'])
+    self._count_rows(asked, batch['bad_frames'])
     self.damage.check(num_all=self._num_all)
 
   def _count_rows(self, instance_index, num_bad):
@@ -94,6 +96,9 @@ class EvaluationCount(TrainingCount):
     clips = self.damage.clips[self._split]
     for row in np.flatnonzero(num_bad):
       clips[f'{index[row]}/{clip_index[row]}'] = int(num_bad[row])
+    if self._leaves_out:
+      left_out = batch['instance_index'][is_counted & ~batch['is_valid']]
+      self.damage.left_out[self._split].update(left_out.tolist())
     num_frames, num_bad = self._counts.tolist()
     self.damage.check(
       num_all=self._num_all,
