@@ -105,13 +105,26 @@ def embed_from(
     mesh: the mesh of `embed`.
 
   Yields:
-    float32 [b, D]: the clips of a batch, without those that only fill it.
+    float32 [b, D]: the clips of a batch, without those that only fill it. Clips
+    that are left out are NaN.
   """
   first_batch, skipped = divmod(first_clip, batch_size)
   with open_batches(first_batch) as batches:
     for output in _outputs(batches, embed, variables, mesh):
-      yield output['embedding'][output['is_valid']][skipped:]
+      rows = np.where(
+        output['is_valid'][:, None], output['embedding'], np.float32(np.nan)
+      )
+      yield rows[_is_new(output)][skipped:]
       skipped = 0
+
+
+def _is_new(output):
+  """Which rows of a batch are not copies of the row before: bool [B]."""
+  is_new = np.ones(len(output['is_valid']), bool)
+  is_new[1:] = False
+  for name in ('instance_index', 'clip_index'):
+    is_new[1:] |= np.diff(output[name]) != 0
+  return is_new
 
 
 def by_video(
@@ -157,7 +170,8 @@ def embed_videos(
     mesh: the mesh of `embed`.
 
   Returns:
-    float32 [V, G, D], on every host. Clips that no batch brought are NaN.
+    float32 [V, G, D], on every host. Clips that no batch brought, or that are
+    left out, are NaN.
   """
   result = np.full((num_videos, num_clips, embedding_size), np.nan, np.float32)
   num_done, reported = 0, time.monotonic()
@@ -171,6 +185,18 @@ def embed_videos(
       reported = time.monotonic()
       logging.info('Embedded %d of %d clips.', num_done, num_videos * num_clips)
   return result
+
+
+def has_embedding(embeddings: np.ndarray) -> np.ndarray:
+  """Tells the videos that were embedded from those that were left out.
+
+  Args:
+    embeddings: float32 [V, G, D], with NaN for clips that are left out.
+
+  Returns:
+    bool [V], False if any clip is left out: those of a video are together.
+  """
+  return ~np.isnan(embeddings[..., 0]).any(axis=1)
 
 
 def video_means(embeddings: np.ndarray) -> np.ndarray:
