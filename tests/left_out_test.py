@@ -1,6 +1,7 @@
 """Evaluations of videos without a sound frame are those without the videos."""
 
 import jax
+import jax.numpy as jnp
 import lost_videos
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from vie_jax import (
   retrieve,
   train,
 )
+from vie_jax.evaluation import features
 from vie_jax.input_pipeline import dataset_folder, frame_store
 
 # Rows of the data set: one in the middle, and the last one.
@@ -110,6 +112,52 @@ def test_curves_of_a_training(damaged, smaller):
   assert figures[0].keys() == figures[1].keys()
   for name in ('same_video/top1', 'same_video/chance'):
     assert figures[0][name] == figures[1][name]
+
+
+def not_finite(videos):
+  """An `embedder` of a network that has no numbers for some videos."""
+  make = features.embedder
+
+  def embedder(*args, **options):
+    embed = make(*args, **options)
+
+    def of_batch(variables, batch):
+      output = embed(variables, batch)
+      is_bad = jnp.isin(output['instance_index'], jnp.array(videos))
+      found = jnp.where(is_bad[:, None], jnp.nan, output['embedding'])
+      return output | {'embedding': found}
+
+    return of_batch
+
+  return embedder
+
+
+def test_only_damage_leaves_a_video_out(
+  demo_dataset, tmp_path, monkeypatch, caplog
+):
+  sound = evaluate.knn_eval(config(demo_dataset), str(tmp_path / 'sound'))
+  monkeypatch.setattr(features, 'embedder', not_finite([3]))
+  found = evaluate.knn_eval(
+    config(demo_dataset, knn__reference='clips'), str(tmp_path / 'bad')
+  )
+  assert found['left_out'] == {'train': 0, 'val': 0}
+  assert found['chance'] == sound['chance']
+  lines = [line for line in caplog.messages if 'are not finite' in line]
+  assert len(lines) == 2
+  assert 'of 1 of 12 videos of split' in lines[1]
+  assert not [line for line in caplog.messages if 'Left out' in line]
+
+
+def test_curves_of_a_network_that_is_not_finite_do_not_vanish(
+  demo_dataset, monkeypatch
+):
+  with experiment.open_experiment(config(demo_dataset)) as parts:
+    rule, _ = train.build_optimizer(parts.config)
+    state = experiment.state_initializer(parts, rule)(jax.random.key(0))
+    sound = evaluate.curves(evaluate.Evaluator(parts), state, parts)
+    monkeypatch.setattr(features, 'embedder', not_finite(list(range(12))))
+    found = evaluate.curves(evaluate.Evaluator(parts), state, parts)
+  assert found.keys() == sound.keys()
 
 
 @pytest.fixture(scope='module')

@@ -73,8 +73,8 @@ class Evaluator:
     Args:
       variables: params and batch statistics.
       videos: V of them.
-      leaves_out: whether those without a sound frame are NaN; else they are an
-        error.
+      leaves_out: whether those without a sound frame are left out, see
+        `features.LEFT_OUT`; else they are an error.
 
     Returns:
       float32 [V, G, D].

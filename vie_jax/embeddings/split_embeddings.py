@@ -143,15 +143,22 @@ def _without_left_out(path, videos, facts):
   """Opens the embeddings of videos, without those that were left out."""
   clips = np.load(path, mmap_mode='r', allow_pickle=False)
   is_there = features.has_embedding(clips)
+  if num_bad := int(np.isnan(clips[..., 0]).any(axis=1).sum()):
+    logging.warning(
+      'The embeddings of %d of %d videos of split %r are not finite, as numbers '
+      'of the network are not: the figures tell nothing of these videos.',
+      num_bad,
+      len(clips),
+      videos.store.split,
+    )
   num_left_out = int((~is_there).sum())
   if not num_left_out:
     return SplitEmbeddings(clips, facts, videos)
   store = videos.store
   if not is_there.any():
     raise dataset_folder.DatasetError(
-      f'No video of split {store.split!r} of {store.directory} is left: none '
-      'has a sound frame, or the numbers of the network are not finite. Once '
-      f'that is mended, remove {path}.'
+      f'No video of split {store.split!r} of {store.directory} has a sound '
+      f'frame. Once that is mended, remove {path}.'
     )
   logging.warning(
     'Left out of all figures, without a sound frame: %d of %d videos of split '
