@@ -114,6 +114,32 @@ def test_curves_of_a_training(damaged, smaller):
     assert figures[0][name] == figures[1][name]
 
 
+@pytest.mark.parametrize('share', [0.4, 0.2])
+def test_too_much_damage_stops_each_call(demo_dataset, tmp_path, share):
+  """Also one that goes on from others, and finds the rest in order."""
+  folder = tmp_path / 'demo'
+  lost_videos.without(demo_dataset, folder, 'val', [])
+  lost_videos.destroy(folder, 'train', range(9))
+  settings = {'knn__batch_size': 8, 'clip__num_eval_clips': 50}
+  calls = [
+    config(folder, input__max_bad_share=allowed, **settings)
+    for allowed in (share, share, 0.5, share, 0.5)
+  ]
+  # At first the frames so far are judged, and at last all of them.
+  expected = [False, False, True, share > 0.25, True]
+  for call, passes in zip(calls, expected, strict=True):
+    if passes:
+      evaluate.knn_eval(call, str(tmp_path / 'W'))
+      continue
+    with pytest.raises(dataset_folder.DatasetError) as caught:
+      evaluate.knn_eval(call, str(tmp_path / 'W'))
+    assert f'more than the share {call.input.max_bad_share}' in str(
+      caught.value
+    )
+    assert "most of them in 'video_" in str(caught.value)
+    assert str(caught.value).endswith('--restart.')
+
+
 def not_finite(videos):
   """An `embedder` of a network that has no numbers for some videos."""
   make = features.embedder

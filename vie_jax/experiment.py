@@ -242,6 +242,28 @@ def check_damage(damage: bad_frames.BadFrames) -> None:
     damage.check_all(agreement.gather('damage', damage.counted()))
 
 
+def check_clips(parts: Experiment, videos: instances.Instances) -> None:
+  """Stops if too many frames of all evaluation clips were replaced.
+
+  Those of earlier calls, that this one goes on from, count, too. To be called
+  by all hosts.
+
+  Args:
+    parts: of the run; its `eval_damage` has the notes of all clips.
+    videos: whose clips they are.
+
+  Raises:
+    dataset_folder.DatasetError: as `check_damage`.
+  """
+  split, clip = videos.store.split, parts.config.clip
+  replaced(parts.eval_damage, split)
+  parts.eval_damage.check_clips(
+    split,
+    num_frames=videos.num_instances * clip.num_eval_clips * clip.num_frames,
+    **pipeline.named(videos),
+  )
+
+
 def record(parts: Experiment) -> dict:
   """What a checkpoint says of its run: `config` and `fingerprint`."""
   return {

@@ -67,3 +67,17 @@ def test_what_is_left_out_counts_and_copies_do_not(
   assert counted.damage.left_out == ({'val': {2}} if leaves_out else {})
   assert counted.damage.num_frames == num_frames
   assert counted.damage.clips['val'] == clips
+
+
+def test_an_evaluation_that_goes_on_is_judged_with_what_was_before():
+  """As if it had not been interrupted, and without what it makes again."""
+  damage = bad_frames.BadFrames(max_share=0.5)
+  damage.clips['val'] = {'0/0': 4, '1/0': 4, '1/1': 1, '2/0': 3, '10/0': 4}
+  counted = damage_count.EvaluationCount(
+    damage, split='val', num_frames=4, leaves_out=True, **OPTIONS
+  )
+  counted.go_on_from((2, 0), 4)
+  # 9 of 16 frames, then 9 of 20, 13 of 24: 6 clips are an evaluation.
+  counted.count(batch_of([2], [0], [True]))
+  with pytest.raises(dataset_folder.DatasetError, match='13 of 24 frames'):
+    counted.count(batch_of([3], [4], [False]))

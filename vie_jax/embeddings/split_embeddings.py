@@ -110,7 +110,8 @@ def embed_splits(
     splits: 'train', 'val' or both.
 
   Raises:
-    dataset_folder.DatasetError: if no video of a split is left.
+    dataset_folder.DatasetError: if no video of a split is left, or too many
+      frames are damaged: in this call, or in all that wrote the embeddings.
   """
   _begin(run, folder)
   embed = features.embedder(run.model, center=run.center, mesh=run.mesh)
@@ -135,6 +136,7 @@ def embed_splits(
       unit=f'clips of {split}',
       notes=run.eval_damage.clips[split],
     )
+    experiment.check_clips(run, videos)
     opened[split] = _without_left_out(path, videos, facts)
   return opened
 

@@ -106,6 +106,28 @@ class BadFrames:
     else:
       self._stop_if_too_many(num_all, num_frames, num_bad, self._by_name)
 
+  def check_clips(self, split, *, num_frames, name_of, location, remedy):
+    """Does what `check` does, of all that `clips` has of a split.
+
+    So calls that made an evaluation together are judged by all of it.
+
+    Args:
+      split: its name.
+      num_frames: of all of its clips.
+      name_of: function from an instance index to the name of its video.
+      location: of the data set, for messages.
+      remedy: likewise, what to do.
+
+    Raises:
+      DatasetError: as `check`.
+    """
+    self._remedy = remedy
+    by_name = collections.Counter()
+    for clip, num_bad in self.clips[split].items():
+      name = name_of(int(clip.partition('/')[0]))
+      by_name[f'{name!r} of {location}'] += num_bad
+    self._stop_if_too_many(num_frames, num_frames, by_name.total(), by_name)
+
   def counted(self):
     """What this process has counted, and what it was to check since.
 

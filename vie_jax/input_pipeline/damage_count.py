@@ -82,6 +82,20 @@ class EvaluationCount(TrainingCount):
     self._leaves_out = leaves_out
     self._counts = np.zeros(2, np.int64)
 
+  def go_on_from(self, first, num_rows):
+    """Goes on from what is noted of the clips before one, as if just counted.
+
+    Args:
+      first: (instance index, clip index) of that one.
+      num_rows: clips before it that were this host's.
+    """
+    num_bad = sum(
+      num_bad
+      for clip, num_bad in self.damage.clips[self._split].items()
+      if tuple(map(int, clip.split('/'))) < first
+    )
+    self._counts = np.array([num_rows * self._num_frames, num_bad])
+
   def count(self, batch):
     """See TrainingCount.count."""
     is_counted = batch['is_valid']

@@ -146,7 +146,7 @@ def train_batches(
     damage,
     num_rows=epoch_size,
     num_frames=clip.num_frames,
-    **_named(instances),
+    **named(instances),
   )
   clips = clip_batches.Clips(
     store,
@@ -202,7 +202,8 @@ def eval_batches(
     crop: has size and method, see augmentation; 'short_side' needs
       eval_short_side, in pixels.
     batch_size: B, clips in a global batch.
-    start_step: number of the first batch, those before are left out.
+    start_step: number of the first batch, those before are left out; what
+      `damage` notes of their clips counts.
     is_consecutive: whether all clips of a video are taken, one after the
       other, as many as it has, instead of num_eval_clips.
     host_index: which share of each global batch this host reads.
@@ -259,8 +260,14 @@ def eval_batches(
     num_frames=clip.num_frames,
     split=store.split,
     leaves_out=leaves_out,
-    **_named(instances),
+    **named(instances),
   )
+  if start_step:
+    first = min(start_step * batch_size, total - 1)
+    instance_index, clip_index, _ = clip_at(np.array([first]))
+    counted.go_on_from(
+      (instance_index.item(), clip_index.item()), start_step * len(rows)
+    )
   clips = clip_batches.Clips(
     store,
     table,
@@ -429,8 +436,8 @@ class _Table:
     )
 
 
-def _named(instances):
-  """What damage_count needs to name the videos of instances."""
+def named(instances):
+  """What damage_count and BadFrames need to name the videos of instances."""
   store, video = instances.store, instances.video
   return {
     'name_of': lambda instance_index: store.paths[video[instance_index]],
