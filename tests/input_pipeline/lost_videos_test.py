@@ -13,6 +13,7 @@ from PIL import Image
 from vie_jax.input_pipeline import (
   bad_frames,
   dataset_folder,
+  decode_threads,
   frame_store,
   instances,
   pipeline,
@@ -246,6 +247,17 @@ def test_if_all_are_lost_it_says_so(tmp_path, settings):
   assert 'damaged, too (looked at: 2). Run' in str(caught.value)
   assert f'check {tmp_path / "set"} --full' in str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+def test_what_ended_another_batch_is_said(sound, monkeypatch):
+  """As where processes make several at once, and stop at the first error."""
+
+  def read(*unused):
+    raise dataset_folder.DatasetError('The store is gone.')
+
+  monkeypatch.setattr(decode_threads.DecodeThreads, 'read', read)
+  with pytest.raises(dataset_folder.DatasetError, match='The store is gone'):
+    train(sound, 1, **THREADS)
 
 
 def test_a_video_is_searched_once(damaged, lost, batches, monkeypatch):

@@ -103,6 +103,7 @@ class Clips:
     self._choose = choose
     self._stand_ins = stand_ins
     self._leaves_out = leaves_out
+    self._ended_by = None
     self._shape = num_frames, window, window, 3
     self._types = {
       'instance_index': (tf.int32, ()),
@@ -135,7 +136,11 @@ class Clips:
     """
 
     def make(positions, visited):
-      rows = self._make_rows(decoder.read, positions, visited)
+      try:
+        rows = self._make_rows(decoder.read, positions, visited)
+      except Exception as error:
+        self._ended_by = error
+        raise
       return [rows[name] for name in self._types]
 
     dtypes, shapes = zip(*self._types.values(), strict=True)
@@ -145,19 +150,21 @@ class Clips:
       for name, column, shape in zip(self._types, made, shapes, strict=True)
     }
 
-  def find_damage(self, position):
+  def find_damage(self, unused_position):
     """Raises what ended the graph as what it is; see open_batches.
 
     Args:
-      position: int64 scalar tensor.
+      unused_position: int64 scalar tensor. What ends a batch may end those
+        before it, too: of other processes, that are not tried any more.
 
     Returns:
       False: what can be replaced has been.
 
     Raises:
-      dataset_folder.DatasetError: if the clip cannot be made.
+      Exception: whatever making a clip has raised, such as a DatasetError.
     """
-    self._make_rows(self._read_alone, *self._at(position.numpy()))
+    if self._ended_by is not None:
+      raise self._ended_by
     return False
 
   def _make_rows(self, read, positions, visited):
@@ -229,15 +236,6 @@ class Clips:
       else 'No clip of another video can stand for it, as an epoch has one '
       'batch only.',
     )
-
-  def _read_alone(self, video, frame_numbers, box):
-    """As DecodeThreads.read, one clip after the other."""
-    pixels = np.empty((len(video), *self._shape), np.uint8)
-    clips = zip(video, frame_numbers, box, pixels, strict=True)
-    crop, num_bad, lost = zip(
-      *(self.frames.read(*clip) for clip in clips), strict=True
-    )
-    return pixels, np.stack(crop), np.array(num_bad, np.int32), lost
 
   def _at(self, position):
     """Gives a position as an array [1], and what stands there."""

@@ -158,12 +158,10 @@ class DecodeProcesses:
     if not self._is_remote:
       return
     for row in share:
-      arrays['places'][row] = 0
-      # What is wrong with an index is said by whoever reads the clip.
-      with contextlib.suppress(dataset_folder.UnreadableError):
-        arrays['places'][row] = self._frames.store.places(
-          arrays['video'][row], arrays['frame_numbers'][row]
-        )
+      # Without the index of a shard nothing of it can be read: that is said.
+      arrays['places'][row] = self._frames.store.places(
+        arrays['video'][row], arrays['frame_numbers'][row]
+      )
 
   def _share_table(self):
     store = self._frames.store
