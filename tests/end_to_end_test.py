@@ -262,8 +262,8 @@ def test_a_run_goes_on_without_videos_that_are_lost(demo_dataset, tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   output = tiny_run.run(tiny_run.command(whole, folder, **TOLERANT))
   for split, outcome in (
-    ('train', r"The clip of '[^']*' that stands at its place of another batch"),
-    ('val', 'It is left out, and no part of any figure'),
+    ('train', "A clip of '[^']*' is shown instead, as one of that video"),
+    ('val', 'It is left out'),
   ):
     line = (
       rf'Video {names[split]!r} \(split {split!r} .* has no frame that can .*'

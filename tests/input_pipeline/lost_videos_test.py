@@ -1,6 +1,7 @@
 """Videos without a sound frame: what stands for them, and what is said."""
 
 import io
+import re
 import types
 
 import lost_videos
@@ -136,6 +137,24 @@ def test_the_clip_in_the_same_row_of_the_next_batch_stands_for_it(
   assert batches[1]['instance_index'][3] == expected[0]['instance_index'][3]
 
 
+def test_what_an_epoch_leaves_over_stands_for_it_at_last(tmp_path):
+  """13 videos are a batch of 12, whose first row may have the other one."""
+  frame_dataset.write_training(tmp_path / 'set')
+  options = {'batch_size': 12, 'num_threads': 1}
+  (expected,) = train(tmp_path / 'set', 1, **options)
+  (other,) = {*range(13)} - {*expected['instance_index'].tolist()}
+  lost_videos.destroy(tmp_path / 'set', 'train', expected['instance_index'][:1])
+  (found,) = train(tmp_path / 'set', 1, **options)
+  assert found['instance_index'][0] == other
+  assert found['asked_index'][0] == expected['instance_index'][0]
+  videos, _ = frame_dataset.video_and_frame(found['window'])
+  assert set(videos[0]) == {other}
+  assert_equal(
+    [{name: column[1:] for name, column in found.items()}],
+    [{name: column[1:] for name, column in expected.items()}],
+  )
+
+
 def test_what_is_shown_is_the_video_that_the_row_names(batches):
   for batch in batches:
     videos, _ = frame_dataset.video_and_frame(batch['window'])
@@ -144,19 +163,22 @@ def test_what_is_shown_is_the_video_that_the_row_names(batches):
       assert batch['label'][row] == video % 3 - 1
 
 
-def test_a_clip_whose_frames_are_all_damaged_stands_for_none(tmp_path):
-  """Though others of its video would be shown in its own place."""
+def test_what_stands_for_it_is_shown_as_in_its_own_place(tmp_path):
+  """With another frame of its video, where that is damaged."""
   clip = types.SimpleNamespace(sampler='single', num_frames=1, frame_step=1)
   frame_dataset.write_training(tmp_path / 'set')
   expected = train(tmp_path / 'set', 3, clip=clip)
   first, second, third = (batch['instance_index'][2] for batch in expected)
+  sound = expected[1]
   lost_videos.destroy(tmp_path / 'set', 'train', [first])
-  number = expected[1]['frame_numbers'][2, 0]
+  number = sound['frame_numbers'][2, 0]
   lost_videos.destroy(tmp_path / 'set', 'train', [second], [number])
   found = train(tmp_path / 'set', 3, clip=clip)
   shown = [batch['instance_index'][2] for batch in found]
-  assert shown == [third, second, third]
+  assert shown == [second, second, third]
   assert [batch['bad_frames'][2] for batch in found] == [1, 1, 0]
+  np.testing.assert_array_equal(found[0]['window'][2], found[1]['window'][2])
+  assert (found[0]['window'][2] != sound['window'][2]).any()
 
 
 @pytest.mark.parametrize('settings', [PROCESSES, {'num_threads': 1}])
@@ -208,7 +230,7 @@ def test_each_is_counted_and_named_once(damaged, lost, caplog, settings):
   for video in lost:
     (line,) = [x for x in lines if f"Video 'kind/video {video}.mp4'" in x]
     assert 'cannot be read' in line
-    assert ".mp4' that stands at its place of another batch" in line
+    assert ".mp4' is shown instead, as one of that video" in line
     assert '\n' not in line
   caplog.clear()
   counts.log_summary()
@@ -234,7 +256,8 @@ def test_in_an_epoch_of_one_batch_nothing_stands_for_it(damaged):
   with pytest.raises(dataset_folder.DatasetError) as caught:
     train(damaged, 2, batch_size=12)
   assert 'has no frame that can be read and decoded' in str(caught.value)
-  assert 'as an epoch has one batch only. Run "python' in str(caught.value)
+  assert 'Of the 0 clips that may' in str(caught.value)
+  assert 'a lower batch_size gives more of them. Run' in str(caught.value)
   assert '\n' not in str(caught.value)
 
 
@@ -244,7 +267,7 @@ def test_if_all_are_lost_it_says_so(tmp_path, settings):
   lost_videos.destroy(tmp_path / 'set', 'train', range(13))
   with pytest.raises(dataset_folder.DatasetError) as caught:
     train(tmp_path / 'set', 1, **settings)
-  assert 'damaged, too (looked at: 2). Run' in str(caught.value)
+  assert re.search('Of the [23] clips that may', str(caught.value))
   assert f'check {tmp_path / "set"} --full' in str(caught.value)
   assert '\n' not in str(caught.value)
 
@@ -352,9 +375,7 @@ def test_an_evaluation_leaves_it_out(sound, tmp_path, caplog, settings):
   assert sum(counts.clips['train'].values()) == num_bad
   lines = named(caplog)
   assert len(lines) == 3
-  assert all(
-    x.endswith('It is left out, and no part of any figure.') for x in lines
-  )
+  assert all(x.endswith('. It is left out.') for x in lines)
   assert_equal(found, of_hosts(lambda **h: evaluate(tmp_path / 'set', **h)))
   assert_equal(found[4:], evaluate(tmp_path / 'set', start_step=4))
 

@@ -9,7 +9,6 @@ left out: here, so that all of them do it in the same way.
 import contextlib
 import dataclasses
 import functools
-import itertools
 import pathlib
 import resource
 import types
@@ -73,8 +72,9 @@ class Clips:
     counted: of damage_count: its BadFrames, and its count, are those of the
       clips.
     extra: dict of the names of what else the batch has to their types.
-    stand_ins: function from a position to others, whose clips may stand for one
-      of a video without a sound frame; None if no clip may.
+    stand_ins: function from a position to what may stand for a clip of a video
+      without a sound frame: int64 [n], positions, and what stands there, see
+      batch_order.same_row; None if no clip may.
     leaves_out: whether such a clip is left out, and not valid; if neither, it
       is an error.
 
@@ -182,65 +182,78 @@ class Clips:
     # Copies that fill the last batch have no damage of their own.
     is_counted = np.copy(rows.get('is_valid', True))
     rows['window'], rows['crop'], rows['bad_frames'], lost = read(*choice)
-    for row, sentence in enumerate(lost):
-      if sentence:
-        rows['bad_frames'][row] = self.num_frames
-        self._do_without(
-          rows, row, int(positions[row]), choice[0][row], sentence
-        )
+    if any(lost):
+      self._do_without(read, rows, positions, choice[0], lost)
     rows['bad_frames'] *= is_counted
     return rows
 
-  def _do_without(self, rows, row, position, video, sentence):
-    """Replaces a clip of a video without a sound frame, or leaves it out."""
-    if self._stand_ins is not None:
-      self._replace(rows, row, position, video, sentence)
-    elif self._leaves_out:
-      rows['window'][row] = 0
-      rows['is_valid'][row] = False
-      self.frames.name_lost(
-        video, sentence, 'It is left out, and no part of any figure.'
-      )
-    else:
-      raise sound_frames.lost_error(self.frames.store, sentence)
+  def _do_without(self, read, rows, positions, video, sentences):
+    """Replaces clips of videos without a sound frame, or leaves them out.
 
-  def _replace(self, rows, row, position, video, sentence):
-    """Puts a clip that has sound frames in the place of one."""
-    others = list(itertools.islice(self._stand_ins(position), _MAX_STAND_INS))
-    for other in others:
-      found, *choice = self._rows(*self._at(other))
-      (choice,) = zip(*choice, strict=True)
-      crop, _, is_damaged = self.frames.read(
-        *choice, rows['window'][row], searches=False
-      )
-      if is_damaged:
-        continue
-      for name, column in found.items():
-        if name != 'asked_index':
-          rows[name][row] = column[0]
-      rows['crop'][row] = crop
-      self.frames.name_lost(
-        video,
-        sentence,
-        f'The clip of {self.frames.store.paths[choice[0]]!r} that stands at '
-        'its place of another batch of the epoch is shown instead, as a clip '
-        'of that video; later visits are counted, not named.',
-      )
-      return
-    raise sound_frames.lost_error(
-      self.frames.store,
-      sentence,
-      'No clip of another video can stand for it: at its place in other batches '
-      f'of the epoch all frames are damaged, too (looked at: {len(others)}).'
-      if others
-      else 'No clip of another video can stand for it, as an epoch has one '
-      'batch only.',
+    Args:
+      read: as that of DecodeThreads.
+      rows: of a batch, to be changed.
+      positions: int64 [n].
+      video: int [n], what stands there.
+      sentences: n strings, of `read`: '' where a video is not lost.
+    """
+    lost = [row for row, sentence in enumerate(sentences) if sentence]
+    rows['bad_frames'][lost] = self.num_frames
+    if self._stand_ins is not None:
+      outcomes = self._replace(read, rows, positions, sentences, lost)
+    elif self._leaves_out:
+      rows['window'][lost] = 0
+      rows['is_valid'][lost] = False
+      outcomes = dict.fromkeys(lost, 'It is left out.')
+    else:
+      raise sound_frames.lost_error(self.frames.store, sentences[lost[0]])
+    for row in lost:
+      self.frames.name_lost(video[row], sentences[row], outcomes[row])
+
+  def _replace(self, read, rows, positions, sentences, lost):
+    """Puts clips that have sound frames in the place of those of lost videos.
+
+    Returns:
+      dict: row -> a sentence that says so.
+    """
+    others = {row: self._others(positions[row]) for row in lost}
+    outcomes, num_tried = {}, 0
+    while others:
+      tried = {row: next(choices, None) for row, choices in others.items()}
+      for row, other in tried.items():
+        if other is None:
+          raise self._without_others(sentences[row], num_tried)
+      found, video, *choice = self._rows(*np.transpose([*tried.values()]))
+      found['window'], found['crop'], _, is_lost = read(video, *choice)
+      num_tried += 1
+      for number, row in enumerate(tried):
+        if is_lost[number]:
+          continue
+        for name in found.keys() - {'asked_index'}:
+          rows[name][row] = found[name][number]
+        del others[row]
+        outcomes[row] = (
+          f'A clip of {self.frames.store.paths[video[number]]!r} is shown '
+          'instead, as one of that video; later visits are counted, not named.'
+        )
+    return outcomes
+
+  def _others(self, position):
+    """Yields what may stand for a clip: its position, and what stands there."""
+    positions, visited = self._stand_ins(int(position))
+    yield from zip(
+      positions[:_MAX_STAND_INS], visited[:_MAX_STAND_INS], strict=True
     )
 
-  def _at(self, position):
-    """Gives a position as an array [1], and what stands there."""
-    positions = np.array([position], np.int64)
-    return positions, self._visit(tf.constant(positions)).numpy()
+  def _without_others(self, sentence, num_tried):
+    """The DatasetError for a video that no other one can stand for."""
+    return sound_frames.lost_error(
+      self.frames.store,
+      sentence,
+      f'Of the {num_tried} clips that may stand for it, those at its place of '
+      'the other batches of an epoch, none has a sound frame: a lower '
+      'batch_size gives more of them.',
+    )
 
   def _rows(self, positions, visited):
     """Chooses: columns of the batch, videos, frame numbers and boxes."""

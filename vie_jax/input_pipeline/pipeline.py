@@ -85,9 +85,10 @@ def train_batches(
       bad_frames: int32 [b], how many of the T frames stand for damaged ones.
     A clip of a video without any sound frame is replaced by the one in the same
     row of the next batch of the epoch, or after the last of the first, as often
-    as that has no sound frame, either, up to 100 times. It is a clip of that
-    other video with its own instance_index, so that no row of the memory bank
-    moves towards what it does not show, and all of its T frames count as bad.
+    as that has no sound frame, either, up to 100 times; at last by one of those
+    that the epoch leaves over. It is a clip of that other video with its own
+    instance_index, so that no row of the memory bank moves towards what it does
+    not show, and all of its T frames count as bad.
     It raises dataset_folder.DatasetError, naming the video, where there is no
     such clip, and when too many frames are damaged, see BadFrames.check.
 
@@ -139,7 +140,9 @@ def train_batches(
     return instance_index, frame_numbers, box, asked
 
   def stand_ins(position):
-    return batch_order.same_row(position, num_instances, batch_size=batch_size)
+    return batch_order.same_row(
+      position, num_instances, batch_size=batch_size, seed=seed
+    )
 
   epoch_size = num_instances // batch_size * batch_size
   counted = damage_count.TrainingCount(

@@ -34,7 +34,7 @@ class SoundFrames:
     self.window_options = window_options
     self._bad_frames = bad_frames
 
-  def read(self, video, frame_numbers, box, pixels, searches=True):
+  def read(self, video, frame_numbers, box, pixels):
     """Reads and decodes a clip; may be called from several threads.
 
     Args:
@@ -42,13 +42,11 @@ class SoundFrames:
       frame_numbers: int32 [T].
       box: float64 [4], of the crop.
       pixels: uint8 [T, W, W, 3], RGB, to write to.
-      searches: whether the other frames of the video are tried if all of these
-        are damaged.
 
     Returns:
       (crop, num_bad, lost): float32 [4], offset y, x, height, width of the box
       in window pixels; int, how many frames stand for others; and a sentence
-      that says so if no frame that was tried is sound, and nothing was decoded,
+      that says so if no frame of the video is sound, and nothing was decoded,
       else ''.
 
     Raises:
@@ -60,8 +58,8 @@ class SoundFrames:
     video = int(video)
     if len(left) == len(frame_numbers):
       lost = self.store.lost.get(video)
-      if lost or not searches:
-        return window.crop, 0, lost or 'All frames of this clip are damaged.'
+      if lost:
+        return window.crop, 0, lost
     else:
       # What could not be read for a while can be again.
       self.store.lost.pop(video, None)
@@ -175,8 +173,8 @@ class _Search:
   """Looks for sound frames of one video, that `decode` takes.
 
   Attributes:
-    is_wholly_lost: whether no frame that was tried is sound, whatever part of
-      it is looked at.
+    is_wholly_lost: where `nearest` finds none, whether that is so whatever part
+      of the frames is looked at.
   """
 
   def __init__(self, store, video, decode):
@@ -224,7 +222,6 @@ class _Search:
       if isinstance(error, frame_window.PartError):
         self.is_wholly_lost = False
       return None, str(error)
-    self.is_wholly_lost = False
     return jpeg, ''
 
 
