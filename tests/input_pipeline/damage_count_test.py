@@ -81,3 +81,13 @@ def test_an_evaluation_that_goes_on_is_judged_with_what_was_before():
   counted.count(batch_of([2], [0], [True]))
   with pytest.raises(dataset_folder.DatasetError, match='13 of 24 frames'):
     counted.count(batch_of([3], [4], [False]))
+
+
+def test_what_an_evaluation_before_left_out_does_not_count():
+  damage = bad_frames.BadFrames(max_share=1)
+  for lost in (2, 4):
+    counted = damage_count.EvaluationCount(
+      damage, split='val', leaves_out=True, num_frames=1, **OPTIONS
+    )
+    counted.count(batch_of([lost], [1], [False]))
+    assert damage.left_out == {'val': {lost}}

@@ -224,7 +224,7 @@ def test_each_video_is_named_once_with_a_reason(damaged, batches, caplog):
   damage.log_summary()
   (line,) = caplog.messages
   assert line.startswith(
-    f'Replaced {damage.num_bad} damaged frames of {len(bad)} '
+    f'Replaced or left out {damage.num_bad} damaged frames of {len(bad)} '
   )
   assert f'data/prepare.py check {damaged} --full' in line
 

@@ -345,7 +345,8 @@ def test(
   Returns:
     label column -> classifier's name -> accuracies, see
     `clip_scores.ClipScores.accuracy`. The softmax of a video's clips is
-    averaged (official).
+    averaged (official): of those that are valid, where a store had lost some
+    for a while.
 
   Raises:
     dataset_folder.DatasetError: if no clip with a label is sound.

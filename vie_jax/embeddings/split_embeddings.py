@@ -86,11 +86,8 @@ def open_embeddings(
 
 
 def left_out(opened: dict[str, SplitEmbeddings]) -> dict[str, int]:
-  """What `result.json` says: split -> videos that are left out."""
-  return {
-    split: opened[split].num_left_out if split in opened else 0
-    for split in ('train', 'val')
-  }
+  """What `result.json` says of the splits that were looked at: split -> videos."""
+  return {split: found.num_left_out for split, found in opened.items()}
 
 
 def videos_of(run: Experiment, split: str) -> instances.Instances:

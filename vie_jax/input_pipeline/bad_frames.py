@@ -27,8 +27,8 @@ class BadFrames:
     num_bad: how many of them were replaced.
     clips: split -> {'instance/clip': replaced frames} of evaluation clips, so
       that a clip that is evaluated again does not count twice. JSON-compatible.
-    left_out: split -> set of the instances, videos or images, that evaluations
-      have left out.
+    left_out: split -> set of the instances, videos or images, that its last
+      evaluation has left out, or some clips of them.
   """
 
   def __init__(self, max_share=0.05, *, is_shared=False):
@@ -165,17 +165,16 @@ class BadFrames:
     enough = max(num_frames, min(_MIN_FRAMES, num_all))
     if num_bad > self._max_share * enough:
       raise dataset_folder.DatasetError(
-        f'{num_bad} of {num_frames} frames are damaged and were to be '
-        f'replaced, more than the share {self._max_share} that '
-        'config.input.max_bad_share allows: most of them in '
-        f'{_listing(by_name)}. {self._remedy}'
+        f'{num_bad} of {num_frames} frames are damaged, more than the share '
+        f'{self._max_share} that config.input.max_bad_share allows: most of '
+        f'them in {_listing(by_name)}. {self._remedy}'
       )
 
   def log_summary(self):
-    """Says at the end, in one line, how much was replaced; or nothing."""
+    """Says at the end, in one line, how much was damaged; or nothing."""
     if self._by_name:
       logging.warning(
-        'Replaced %d damaged %s of %d %s, most of them in %s. %s',
+        'Replaced or left out %d damaged %s of %d %s, most of them in %s. %s',
         self._by_name.total(),
         'frame' if self._by_name.total() == 1 else 'frames',
         len(self._by_name),

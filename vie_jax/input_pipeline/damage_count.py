@@ -80,6 +80,8 @@ class EvaluationCount(TrainingCount):
     super().__init__(damage, **options)
     self._split = split
     self._leaves_out = leaves_out
+    if leaves_out:
+      self.damage.left_out[split] = set()
     self._counts = np.zeros(2, np.int64)
 
   def go_on_from(self, first, num_rows):
