@@ -19,13 +19,14 @@ from vie_jax import (
 from vie_jax.evaluation import features
 from vie_jax.input_pipeline import dataset_folder, frame_store
 
-# Rows of the data set: one in the middle, and the last one.
-TRAIN, VAL = [4, 20], [3, 11]
+# Rows of the data set, with the last one, and all of a class of training: so
+# that chance is another one without these, and again without those.
+TRAIN, VAL = [7, 20], [0, 1, 2, 3, 11]
 
 
 @pytest.fixture(scope='module')
 def damaged(demo_dataset, tmp_path_factory):
-  """Two videos of each split have no sound frame."""
+  """Some videos of each split have no sound frame."""
   folder = tmp_path_factory.mktemp('damaged') / 'demo'
   lost_videos.without(demo_dataset, folder, 'val', [])
   lost_videos.destroy(folder, 'train', TRAIN)
@@ -61,10 +62,10 @@ def test_knn(damaged, smaller, tmp_path, caplog):
   expected = evaluate.knn_eval(config(smaller), str(tmp_path / 'smaller'))
   for name in ('accuracy', 'chance', 'same_video'):
     assert_alike(found[name], expected[name])
-  assert found['left_out'] == {'train': 2, 'val': 2}
+  assert found['left_out'] == {'train': 2, 'val': 5}
   assert expected['left_out'] == {'train': 0, 'val': 0}
   # Each clip has one frame, and each video five clips.
-  assert found['bad_frames'] == {'train': 10, 'val': 10}
+  assert found['bad_frames'] == {'train': 10, 'val': 25}
   own, other = (
     np.load(tmp_path / name / 'knn_eval' / 'demo_random' / 'neighbors.npz')
     for name in ('damaged', 'smaller')
@@ -72,8 +73,8 @@ def test_knn(damaged, smaller, tmp_path, caplog):
   assert own['query_ids'].tolist() == other['query_ids'].tolist()
   assert own['ids'].tolist() == other['ids'].tolist()
   lines = [x for x in caplog.messages if 'is left out' in x.lower()]
-  assert len(lines) == 4
-  assert any('2 of 12 videos of split' in line for line in caplog.messages)
+  assert len(lines) == 7
+  assert any('5 of 12 videos of split' in line for line in caplog.messages)
   # A second call finds the embeddings of the first.
   again = evaluate.knn_eval(config(damaged), str(tmp_path / 'damaged'))
   for name in ('accuracy', 'left_out', 'bad_frames'):
@@ -85,13 +86,13 @@ def test_retrieval(damaged, smaller, tmp_path):
   expected = retrieve.retrieve(config(smaller), str(tmp_path / 'smaller'))
   for name in ('accuracy', 'chance', 'recall', 'chance_recall'):
     assert_alike(found[name], expected[name])
-  assert found['left_out'] == {'train': 2, 'val': 2}
+  assert found['left_out'] == {'train': 2, 'val': 5}
   folder = tmp_path / 'damaged' / 'retrieve' / 'demo_random'
   page = (folder / 'index.html').read_text()
-  assert 'All 10 validation videos.' in page
-  assert '10 validation videos of the data set demo' in page
+  assert 'All 7 validation videos.' in page
+  assert '7 validation videos of the data set demo' in page
   assert 'among 34 training videos' in page
-  assert 'decoded: 2 training and 2 validation videos.' in page
+  assert 'decoded: 2 training and 5 validation videos.' in page
   # Beside another network of the same videos.
   retrieve.retrieve(
     config(damaged, seed=1, retrieve__beside=str(folder)),
@@ -99,15 +100,18 @@ def test_retrieval(damaged, smaller, tmp_path):
   )
 
 
+def curves_of(settings):
+  """Curves of a training that begins."""
+  with experiment.open_experiment(settings) as parts:
+    rule, _ = train.build_optimizer(parts.config)
+    state = experiment.state_initializer(parts, rule)(jax.random.key(0))
+    return evaluate.curves(evaluate.Evaluator(parts), state, parts)
+
+
 def test_curves_of_a_training(damaged, smaller):
-  figures = []
-  for dataset in (damaged, smaller):
-    with experiment.open_experiment(config(dataset)) as parts:
-      rule, _ = train.build_optimizer(parts.config)
-      state = experiment.state_initializer(parts, rule)(jax.random.key(0))
-      found = evaluate.curves(evaluate.Evaluator(parts), state, parts)
-      assert all(np.isfinite(value) for value in found.values())
-      figures.append(found)
+  figures = [curves_of(config(dataset)) for dataset in (damaged, smaller)]
+  for found in figures:
+    assert all(np.isfinite(value) for value in found.values())
   # The memory bank has rows of the training videos that are lost, too.
   assert figures[0].keys() == figures[1].keys()
   for name in ('same_video/top1', 'same_video/chance'):
@@ -177,18 +181,14 @@ def test_only_damage_leaves_a_video_out(
 def test_curves_of_a_network_that_is_not_finite_do_not_vanish(
   demo_dataset, monkeypatch
 ):
-  with experiment.open_experiment(config(demo_dataset)) as parts:
-    rule, _ = train.build_optimizer(parts.config)
-    state = experiment.state_initializer(parts, rule)(jax.random.key(0))
-    sound = evaluate.curves(evaluate.Evaluator(parts), state, parts)
-    monkeypatch.setattr(features, 'embedder', not_finite(list(range(12))))
-    found = evaluate.curves(evaluate.Evaluator(parts), state, parts)
-  assert found.keys() == sound.keys()
+  sound = curves_of(config(demo_dataset))
+  monkeypatch.setattr(features, 'embedder', not_finite(list(range(12))))
+  assert curves_of(config(demo_dataset)).keys() == sound.keys()
 
 
 @pytest.fixture(scope='module')
 def half_damaged(demo_dataset, tmp_path_factory):
-  """Two validation videos have no sound frame."""
+  """Some validation videos have no sound frame."""
   folder = tmp_path_factory.mktemp('damaged') / 'demo'
   lost_videos.without(demo_dataset, folder, 'val', [])
   lost_videos.destroy(folder, 'val', VAL)
@@ -230,14 +230,14 @@ def test_classifiers(half_damaged, half_smaller, tmp_path, mode, settings):
   found = mode(config(half_damaged, **settings), str(tmp_path / 'damaged'))
   expected = mode(config(half_smaller, **settings), str(tmp_path / 'smaller'))
   assert_alike(found['accuracy'], expected['accuracy'])
-  assert found['left_out'] == {'val': 2}
+  assert found['left_out'] == {'val': 5}
   assert expected['left_out'] == {'val': 0}
   assert found['bad_frames']['val'] > 0
   # The same call again finds its result, and one without that finds out.
   (path,) = (tmp_path / 'damaged' / name).glob('*/result.json')
   path.unlink()
   again = mode(config(half_damaged, **settings), str(tmp_path / 'damaged'))
-  assert again['left_out'] == {'val': 2}
+  assert again['left_out'] == {'val': 5}
 
 
 def test_a_classifier_without_a_sound_validation_video_stops(
@@ -258,6 +258,10 @@ def test_a_classifier_without_a_sound_validation_video_stops(
     linear_eval.linear_eval(settings, str(tmp_path / 'W'))
   with pytest.raises(dataset_folder.DatasetError, match='No video of split'):
     evaluate.knn_eval(settings, str(tmp_path / 'W'))
+  # A training goes on, without the curves that there are none of.
+  found = curves_of(settings)
+  assert 'health/bank_effective_rank' in found
+  assert not [name for name in found if name.startswith(('knn', 'same_video'))]
 
 
 def test_embed_has_a_row_for_each_video_and_stops(damaged, tmp_path):

@@ -146,6 +146,8 @@ def test_page_has_the_queries_that_all_networks_have():
     similarity=np.array([[0.3, 0.2]]),
     queries=np.array([1]),
   )
+  page = make_page(make_findings('a', [0, -1]), some)
+  assert [query.strip.caption for query in page.queries] == ['1.mp4']
   page = make_page(some, make_findings('a', [0, -1]))
   (query,) = page.queries
   assert query.strip.caption == '1.mp4'

@@ -34,8 +34,8 @@ class SplitEmbeddings:
   """The embeddings of one split.
 
   Attributes:
-    clips: float32 [V, G, D], unit vectors, on the disk if they are a network's;
-      G is 1 if they were made elsewhere, as a rule.
+    clips: float32 [V, G, D], unit vectors, on the disk if they are a network's
+      and no video is left out; G is 1 if they were made elsewhere, as a rule.
     facts: of what made them, `network` of `result.json`.
     videos: the V videos.
     num_left_out: videos that are none of them, as they have no sound frame.
