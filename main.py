@@ -31,6 +31,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from absl import app, flags
 from ml_collections import config_flags
 
+from configs import default
 from vie_jax import command_line, config_check, modes
 from vie_jax.processes import exit_codes, process_environment
 
@@ -62,11 +63,12 @@ _TIMEOUTS = {
 def main(unused_argv):
   """Runs one mode, see `program.run`."""
   workdir = command_line.workdir(_WORKDIR.value)
-  preemption.SIGNALS.listen_to(_CONFIG.value.fault)
   try:
+    config_check.check_fields(_CONFIG.value, default.get_config())
     config_check.check(_CONFIG.value)
   except config_check.ConfigError as error:
     command_line.refuse(str(error))
+  preemption.SIGNALS.listen_to(_CONFIG.value.fault)
   # Not at the top: TensorFlow takes seconds, and a mistake in the command line
   # is said before.
   from vie_jax import program

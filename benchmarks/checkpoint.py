@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 
+import argument_types
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -157,8 +158,10 @@ def measure(way, state):
 def main():
   """Measures all ways in turn."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--rounds', type=int, default=7)
-  parser.add_argument('--videos', type=int, default=KINETICS_VIDEOS)
+  parser.add_argument('--rounds', type=argument_types.count, default=7)
+  parser.add_argument(
+    '--videos', type=argument_types.count, default=KINETICS_VIDEOS
+  )
   parser.add_argument('--folder', help='where to save; default: a new one')
   arguments = parser.parse_args()
   report = Report(

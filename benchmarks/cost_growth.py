@@ -29,6 +29,7 @@ import pathlib
 import statistics
 import sys
 
+import argument_types
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -431,16 +432,19 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--figure', help='PNG to write')
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
-    '--most-gib', type=float, default=16, help='of a program that is run'
+    '--most-gib',
+    type=argument_types.positive,
+    default=16,
+    help='of a program that is run',
   )
   parser.add_argument(
     '--step', choices=tuple(TYPICAL), help='only this one; both unless given'
   )
   parser.add_argument(
     '--sizes',
-    type=int,
+    type=argument_types.count,
     help='of each curve, the smallest ones; all unless it is given',
   )
   options = parser.parse_args()

@@ -32,6 +32,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # The first four are beside this file, the others on the path from here on.
+import argument_types
 import benchmark_videos
 import object_store
 import result_lines
@@ -98,15 +99,19 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--networks', nargs='+', default=_NETWORKS)
-  parser.add_argument('--workers', nargs='+', type=int, default=(1, 2, 4, 16))
-  parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument(
-    '--milliseconds', type=float, help='of an object store that has the data'
+    '--workers', nargs='+', type=argument_types.count, default=(1, 2, 4, 16)
   )
-  parser.add_argument('--batches', type=int, default=8, help='timed in a round')
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  parser.add_argument(
+    '--milliseconds',
+    type=argument_types.positive,
+    help='of an object store that has the data',
+  )
+  parser.add_argument(
+    '--batches', type=argument_types.count, default=8, help='timed in a round'
+  )
   options = parser.parse_args()
-  if min(*options.workers, options.rounds, options.batches) < 1:
-    parser.error('--workers, --rounds and --batches are at least 1.')
   report = result_lines.Report(
     'decode_workers', rounds=options.rounds, packages=_PACKAGES
   )

@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 
+import argument_types
 import jax
 import numpy as np
 
@@ -60,11 +61,19 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--configs', nargs='+', default=_CONFIGS)
-  parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--steps', type=int, default=10, help='in a round')
-  parser.add_argument('--batch-size', type=int, help='else of the config')
-  parser.add_argument('--width', type=int, help='of the network, likewise')
-  parser.add_argument('--crop-size', type=int, help='in pixels, likewise')
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  parser.add_argument(
+    '--steps', type=argument_types.count, default=10, help='in a round'
+  )
+  parser.add_argument(
+    '--batch-size', type=argument_types.count, help='else of the config'
+  )
+  parser.add_argument(
+    '--width', type=argument_types.count, help='of the network, likewise'
+  )
+  parser.add_argument(
+    '--crop-size', type=argument_types.count, help='in pixels, likewise'
+  )
   parser.add_argument(
     '--dtype', choices=('float32', 'bfloat16'), help='likewise'
   )
@@ -163,7 +172,7 @@ class _Steps:
     self._state = initialize(jax.random.key(0))
     self._batch = batch
     self._step = train_step.compile_steps(
-      jax.eval_shape(initialize, jax.random.key(0)),
+      initialize.shapes,
       model=model,
       optimizer=rule,
       augment=augment,

@@ -45,6 +45,7 @@ import tempfile
 # Before TensorFlow, after which the import of some versions crashes.
 with contextlib.suppress(ImportError):
   import torchcodec  # noqa: F401
+import argument_types
 import numpy as np
 from PIL import Image
 
@@ -91,13 +92,16 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--videos', help='a folder of videos (else two known)')
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
-    '--copies', type=int, default=8, help='of each video, all are instances'
+    '--copies',
+    type=argument_types.count,
+    default=8,
+    help='of each video, all are instances',
   )
   parser.add_argument(
     '--clips',
-    type=int,
+    type=argument_types.count,
     default=28,
     help='in a round, at least; of Single 4 times that',
   )

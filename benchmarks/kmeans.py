@@ -25,6 +25,7 @@ import os
 import pathlib
 import sys
 
+import argument_types
 import numpy as np
 import result_lines
 import turns
@@ -164,18 +165,20 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--videos', type=int, default=239_888)
-  parser.add_argument('--clusters', type=int, default=8000)
-  parser.add_argument('--dim', type=int, default=128)
-  parser.add_argument('--iterations', type=int, default=2)
-  parser.add_argument('--warm-iterations', type=int, nargs='+', default=[3, 5])
+  parser.add_argument('--videos', type=argument_types.count, default=239_888)
+  parser.add_argument('--clusters', type=argument_types.count, default=8000)
+  parser.add_argument('--dim', type=argument_types.count, default=128)
+  parser.add_argument('--iterations', type=argument_types.count, default=2)
+  parser.add_argument(
+    '--warm-iterations', type=argument_types.count, nargs='+', default=[3, 5]
+  )
   parser.add_argument(
     '--warm-divisor',
-    type=int,
+    type=argument_types.count,
     default=8,
     help='of videos and clusters, where a warm start is compared',
   )
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
   options = parser.parse_args()
   report = result_lines.Report(
     'kmeans', rounds=options.rounds, packages=_PACKAGES

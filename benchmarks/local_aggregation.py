@@ -29,6 +29,7 @@ import os
 import pathlib
 import sys
 
+import argument_types
 import numpy as np
 import result_lines
 import turns
@@ -269,11 +270,13 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--videos', type=int, default=239_888)
-  parser.add_argument('--batch-sizes', type=int, nargs='+', default=[64, 128])
-  parser.add_argument('--neighbors', type=int, default=512)
-  parser.add_argument('--dim', type=int, default=128)
-  parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--videos', type=argument_types.count, default=239_888)
+  parser.add_argument(
+    '--batch-sizes', type=argument_types.count, nargs='+', default=[64, 128]
+  )
+  parser.add_argument('--neighbors', type=argument_types.count, default=512)
+  parser.add_argument('--dim', type=argument_types.count, default=128)
+  parser.add_argument('--rounds', type=argument_types.count, default=7)
   parser.add_argument(
     '--parts', nargs='+', choices=list(_PARTS), default=list(_PARTS)
   )

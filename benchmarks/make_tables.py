@@ -44,32 +44,32 @@ def page(files):
     str, Markdown.
 
   Raises:
-    ValueError: if a file was cut off, naming it.
+    ValueError: if a file was cut off or has no figures, naming it.
   """
-  parts = [_HEAD]
+  parts, last_heading = [_HEAD], None
   for path in sorted(files):
     try:
       lines, is_complete = result_lines.figures(path.read_text())
     except ValueError as error:
-      raise ValueError(
-        f'{path} was cut off: {error}; run the benchmark again'
-      ) from error
-    heading, *tables = _section(lines)
-    # Parts of a benchmark that ran one by one have a file each.
-    parts += [] if heading in parts else [heading]
-    parts += [*([] if is_complete else [_CUT_OFF]), *tables]
+      raise ValueError(f'{path}: {error}; run the benchmark again') from error
+    cut_off = [] if is_complete else [_CUT_OFF]
+    for heading, *tables in _sections(lines):
+      # Parts of a benchmark that ran one by one have a file each.
+      parts += [] if heading == last_heading else [heading]
+      parts += [*cut_off, *tables]
+      last_heading, cut_off = heading, []
   return '\n'.join(parts)
 
 
-def _section(lines):
-  """Gives a file's lines a heading, and each case a table."""
+def _sections(lines):
+  """Gives each run of a file a heading, and each case a table."""
   about = ('benchmark', 'machine', 'rounds', 'versions')
   for key, group in itertools.groupby(
     lines, lambda line: [*map(line.get, about)]
   ):
     benchmark, machine, rounds, versions = key
     listed = ', '.join(f'{name} {versions[name]}' for name in sorted(versions))
-    yield (
+    heading = (
       f'## {benchmark}: {machine}\n\n'
       f'[benchmarks/{benchmark}.py](../benchmarks/{benchmark}.py) says what is '
       f'compared. {rounds} rounds; {listed}.\n'
@@ -77,8 +77,12 @@ def _section(lines):
     cases = {}
     for line in group:
       cases.setdefault(line['case'], []).append(line)
-    for case, of_case in cases.items():
-      yield f'### {_heading(case)}\n\n{_table(of_case)}\n'
+    yield (
+      heading,
+      *(
+        f'### {_heading(case)}\n\n{_table(of)}\n' for case, of in cases.items()
+      ),
+    )
 
 
 def _heading(case):

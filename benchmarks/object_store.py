@@ -7,6 +7,7 @@ reading needs, answers each request after so many milliseconds, however many
 there are, and writes its port first. Run in a process of its own.
 """
 
+import argparse
 import asyncio
 import contextlib
 import html
@@ -16,6 +17,8 @@ import re
 import subprocess
 import sys
 import urllib.parse
+
+import argument_types
 
 BUCKET = 'data'
 _RANGE = re.compile(
@@ -129,6 +132,18 @@ def _response(status, body, more='', size=None):
   return [head.encode(), body]
 
 
+def main():
+  """Serves until it is ended."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('milliseconds', type=argument_types.positive)
+  options = parser.parse_args()
+  if not options.folder.is_dir():
+    parser.error(f'there is no folder {options.folder}')
+  asyncio.run(_Store(options.folder, options.milliseconds / 1e3).serve())
+
+
 if __name__ == '__main__':
-  _folder, _milliseconds = sys.argv[1:]
-  asyncio.run(_Store(pathlib.Path(_folder), float(_milliseconds) / 1e3).serve())
+  main()

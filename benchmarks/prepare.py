@@ -38,6 +38,7 @@ import sys
 import tempfile
 import time
 
+import argument_types
 import numpy as np
 from PIL import Image
 
@@ -68,9 +69,12 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--videos', help='a folder of videos (makes its own)')
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
-    '--copies', type=int, default=64, help='of a video, to see how it scales'
+    '--copies',
+    type=argument_types.count,
+    default=64,
+    help='of a video, to see how it scales',
   )
   options = parser.parse_args()
   ffmpeg = _ffmpeg()

@@ -10,6 +10,12 @@ import platform
 import subprocess
 import time
 
+_CLOSING_FIELDS = {'benchmark', 'figures', 'is_complete'}
+_FIELDS = {
+  *('benchmark', 'case', 'variant', 'metric', 'value', 'ratio_to', 'ratio'),
+  *('rounds', 'machine', 'versions'),
+}
+
 
 class Report:
   """Prints one JSON object per figure, and at the end how many there are.
@@ -79,7 +85,8 @@ def figures(text):
 
   Raises:
     ValueError: if the last line is cut off or does not close a run, or one
-      does not fit the figures before it, or has no number for a value.
+      lacks a field, does not fit the figures before it, or has no number for a
+      value.
   """
   lines, is_complete, num_open = [], True, 0
   for number, row in enumerate(text.splitlines(), 1):
@@ -87,6 +94,7 @@ def figures(text):
       line = json.loads(row)
     except ValueError:
       raise ValueError(f'line {number} is cut off') from None
+    _check_fields(line, number)
     if 'is_complete' not in line:
       if not _is_number(line.get('value')):
         raise ValueError(f'line {number} has no number for a value')
@@ -102,6 +110,16 @@ def figures(text):
   if num_open or not lines:
     raise ValueError('its last line does not say that it is complete')
   return lines, is_complete
+
+
+def _check_fields(line, number):
+  wanted = _FIELDS
+  if isinstance(line, dict) and 'is_complete' in line:
+    wanted = _CLOSING_FIELDS
+  if not isinstance(line, dict) or not wanted <= set(line):
+    raise ValueError(
+      f'line {number} is no object with {", ".join(sorted(wanted))}'
+    )
 
 
 def _is_number(value):

@@ -30,6 +30,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
   )
 )
 
+import argument_types
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -257,7 +258,7 @@ def main():
   """Prints the figures and draws them."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--figure', help='PNG to write')
-  parser.add_argument('--rounds', type=int, default=ROUNDS)
+  parser.add_argument('--rounds', type=argument_types.count, default=ROUNDS)
   arguments = parser.parse_args()
   report = result_lines.Report(
     'scaling', rounds=arguments.rounds, packages=('jax', 'jaxlib', 'numpy')

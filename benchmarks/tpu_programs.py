@@ -24,6 +24,7 @@ import time
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
 
+import argument_types
 import jax
 import numpy as np
 import optax
@@ -72,7 +73,7 @@ def main():
   parser.add_argument(
     '--steps', nargs='+', choices=list(_PLANNED), default=list(_PLANNED)
   )
-  parser.add_argument('--videos', type=int, default=239_888)
+  parser.add_argument('--videos', type=argument_types.count, default=239_888)
   options = parser.parse_args()
   report = result_lines.Report('tpu_programs', rounds=1, packages=_PACKAGES)
   for topology in options.topologies:
@@ -137,7 +138,7 @@ def _lowering(config, mesh):
     num_clusterings=config.local_aggregation.num_clusterings,
     mesh=mesh,
   )
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   state = jax.tree.map(_placed, shapes, train_state.layout(shapes, mesh))
   steps = train_step.compile_steps(
     state,

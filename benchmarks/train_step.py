@@ -34,6 +34,7 @@ import sys
 import time
 import zlib
 
+import argument_types
 import numpy as np
 import result_lines
 import turns
@@ -183,9 +184,11 @@ def main():
   parser.add_argument(
     '--networks', nargs='+', choices=list(_FRAMES), default=list(_FRAMES)
   )
-  parser.add_argument('--batch-size', type=int, default=4)
-  parser.add_argument('--size', type=int, default=112, help='pixels')
-  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--batch-size', type=argument_types.count, default=4)
+  parser.add_argument(
+    '--size', type=argument_types.count, default=112, help='pixels'
+  )
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--dtype', choices=list(_MOST_DIFFERENT), default='float32'
   )
@@ -194,7 +197,9 @@ def main():
     '--huge-pages', action='store_true', help='of memory, on Linux'
   )
   parser.add_argument(
-    '--peak-tflops', type=float, help='of the device, for the utilisation'
+    '--peak-tflops',
+    type=argument_types.positive,
+    help='of the device, for the utilisation',
   )
   options = parser.parse_args()
   report = result_lines.Report(

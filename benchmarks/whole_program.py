@@ -46,6 +46,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # The first three are beside this file, the others on the path from here on.
+import argument_types
 import program_runs
 import result_lines
 import turns
@@ -158,13 +159,19 @@ def main():
   parser.add_argument(
     '--configs', nargs='+', default=_CONFIGS, help='as for main.py'
   )
-  parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--steps', type=int, default=60, help='timed in a round')
+  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  parser.add_argument(
+    '--steps', type=argument_types.count, default=60, help='timed in a round'
+  )
   parser.add_argument(
     '--data', help='folder of a data set to take instead of the rendered videos'
   )
-  parser.add_argument('--videos', type=int, default=512, help='rendered')
-  parser.add_argument('--batch-size', type=int, help="else the config's")
+  parser.add_argument(
+    '--videos', type=argument_types.count, default=512, help='rendered'
+  )
+  parser.add_argument(
+    '--batch-size', type=argument_types.count, help="else the config's"
+  )
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'))
   parser.add_argument(
     '--parts',

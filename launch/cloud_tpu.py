@@ -164,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code
+  except KeyboardInterrupt:
+    return exit_codes.INTERRUPTED
 
 
 if __name__ == '__main__':

@@ -38,6 +38,12 @@ def complain(error: Exception) -> None:
   print(f'Error: {" ".join(str(error).split())}', file=sys.stderr, flush=True)
 
 
+def _not_found(program, error):
+  return training_command.LaunchError(
+    f'{program} cannot be run ({error.strerror}). Is it installed?'
+  )
+
+
 class Commands:
   """Runs programs and writes files, showing each; a dry run only shows.
 
@@ -60,7 +66,8 @@ class Commands:
       is_shown: whether to show the command. A dry run shows every one.
 
     Raises:
-      CommandError: if it fails or cannot be found.
+      CommandError: if it fails.
+      LaunchError: if it cannot be found.
     """
     if is_shown or self.is_dry_run:
       self._show(f'$ {shlex.join(words)}')
@@ -69,9 +76,7 @@ class Commands:
     try:
       done = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError as error:
-      raise training_command.LaunchError(
-        f'{words[0]} cannot be run ({error.strerror}). Is it installed?'
-      ) from error
+      raise _not_found(words[0], error) from error
     if done.returncode:
       output = done.stdout + done.stderr
       raise CommandError(words, done.returncode, output)
@@ -80,13 +85,21 @@ class Commands:
   def follow(self, *words: str) -> None:
     """Runs a program whose output goes to the terminal as it comes.
 
+    Ctrl-C ends it, and nothing else.
+
     Raises:
       CommandError: if it fails.
+      LaunchError: if it cannot be found.
     """
     self._show(f'$ {shlex.join(words)}')
     if self.is_dry_run:
       return
-    code = subprocess.run(words, check=False).returncode
+    try:
+      code = subprocess.run(words, check=False).returncode
+    except KeyboardInterrupt:
+      return
+    except OSError as error:
+      raise _not_found(words[0], error) from error
     if code:
       raise CommandError(words, code, 'what it said is above')
 

@@ -37,7 +37,7 @@ _INDEX = 'batch.kubernetes.io/job-completion-index'
 # Names of pods have at most 63 letters: NAME-worker-0-1234-abcde.
 _NAME = r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?'
 _LABEL = r'[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?'
-_AMOUNT = r'[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)'
+_AMOUNT = r'(?![0.]*[a-zA-Z])[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)'
 _VERBS = {
   'run': 'write the JobSet and apply it',
   'status': 'show it and its pods',
@@ -200,7 +200,7 @@ def _add_run_options(parser, label):
   add('--gpus-per-node', type=number(1, 16), metavar='N')
   add('--nodes', type=number(1, 1024), metavar='N', help='with GPUs (1)')
   add('--spot', action='store_true', help='nodes that may be taken away')
-  cpu = matching(r'[0-9]+m?', 'a number of CPUs')
+  cpu = matching(r'[1-9][0-9]*m?', 'a number of CPUs')
   add('--cpu', type=cpu, help='CPUs that each pod asks for')
   add('--memory', type=amount, help='that each pod asks for, such as 100Gi')
   bucket = matching(training_command.BUCKET, 'a bucket, without gs://')
@@ -219,13 +219,18 @@ def _add_run_options(parser, label):
     default='8Gi',
     help='size of /dev/shm, part of the memory (8Gi)',
   )
-  for option, least, default, meaning in (
-    ('grace-seconds', 30, 180, 'for a save, after SIGTERM (180)'),
-    ('max-restarts', 0, 100, 'of all pods, before it gives up (100)'),
+  for option, bounds, default, meaning in (
+    ('grace-seconds', (30, 86_400), 180, 'for a save, after SIGTERM (180)'),
+    (
+      'max-restarts',
+      (0, 2**31 - 1),
+      100,
+      'of all pods, before it gives up (100)',
+    ),
   ):
     add(
       f'--{option}',
-      type=number(least),
+      type=number(*bounds),
       default=default,
       metavar='N',
       help=meaning,
@@ -250,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code
+  except KeyboardInterrupt:
+    return exit_codes.INTERRUPTED
   return exit_codes.DONE
 
 

@@ -45,6 +45,20 @@ _URL = re.compile(r'[a-z0-9]+://')
 _NO_TEXT = re.compile(
   '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]'
 )
+# Fields of paths -> what else they may be, and whether a URL will do.
+_PATHS = {
+  'dataset.dir': ((), True),
+  'init_from': (('workdir', 'random'), False),
+  'model.streams': (('', 'random'), False),
+  'embeddings': (('',), False),
+  'linear_eval.dataset': (('',), True),
+  'finetune.dataset': (('',), True),
+  'embed.source': (('',), True),
+  'embed.clips': (('',), False),
+  'retrieve.query': (('',), False),
+  'retrieve.beside': (('',), False),
+}
+_SEVERAL_PATHS = ('model.streams', 'retrieve.beside')
 _CONFIG_FILE = re.compile(r'configs/\w+\.py(?::\w+)?')
 
 
@@ -160,7 +174,10 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
   if distributed not in choices:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
-  _check_paths(workdir, dataset_dir, is_remote=is_remote)
+  if problem := command_line.workdir_problem(workdir):
+    raise LaunchError(f'--workdir: {problem}.')
+  if is_remote:
+    _check_remote_paths(workdir, config)
   return Training(
     tuple(arguments),
     workdir,
@@ -319,25 +336,23 @@ def check_processes(training: Training, number: int) -> None:
     )
 
 
-def _check_paths(workdir, dataset_dir, *, is_remote):
-  if problem := command_line.workdir_problem(workdir):
-    raise LaunchError(f'--workdir: {problem}.')
-  if _URL.match(workdir):
-    raise LaunchError(
-      f'--workdir={workdir}: the workdir must be a path. Mount the bucket '
-      '(docs/launch/ has how) and name the folder there.'
-    )
-  if not is_remote:
-    return
+def _check_remote_paths(workdir, config):
+  """Refuses paths that lead nowhere on another machine."""
   if not workdir.startswith('/'):
     raise LaunchError(
       f'--workdir={workdir} must begin with "/": it is of other machines.'
     )
-  if not dataset_dir.startswith('/') and not _URL.match(dataset_dir):
-    raise LaunchError(
-      f'--config.dataset.dir={dataset_dir} must begin with "/" or be a URL '
-      'such as gs://BUCKET/NAME: it is of other machines.'
-    )
+  for field, (words, may_be_url) in _PATHS.items():
+    value = str(operator.attrgetter(field)(config))
+    parts = value.split(',') if field in _SEVERAL_PATHS else [value]
+    for part in (part.strip().removeprefix('official:') for part in parts):
+      is_url = may_be_url and _URL.match(part)
+      if not (part in words or part.startswith(('/', 'tfds:')) or is_url):
+        url = ' or be a URL such as gs://BUCKET/NAME' if may_be_url else ''
+        raise LaunchError(
+          f'--config.{field}={value} must begin with "/"{url}: it is of other '
+          'machines.'
+        )
 
 
 def check_mount(mount: str, *more: str) -> None:

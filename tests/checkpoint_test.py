@@ -49,7 +49,7 @@ def first_state(num_devices, seed=0):
 
 def shapes(num_devices):
   mesh = sharding.make_mesh(num_devices)
-  shape = jax.eval_shape(initializer(num_devices), jax.random.key(0))
+  shape = initializer(num_devices).shapes
   return jax.tree.map(
     lambda leaf, layout: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=layout

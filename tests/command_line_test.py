@@ -148,6 +148,58 @@ def test_a_config_that_is_no_python_is_one_line(outcomes):
   assert 'README.md' in said
 
 
+# Text of a config file -> what is said of it; {file} is its path.
+CONFIG_FILES = {
+  'raise KeyError("foo")': "{file}, line 3: KeyError: 'foo'",
+  'raise ValueError': '{file}, line 3: ValueError',
+  'raise ValueError("so\\nand so")': '{file}, line 3: and so',
+  'assert False': '{file}, line 3: AssertionError',
+  'raise SystemExit(3)': '{file}, line 3: SystemExit: 3',
+  'default.get_config().batchsize = 3': '{file}, line 3: AttributeError: ',
+  'import json; json.loads("x")': '{file}, line 3: json.decoder.JSONDecodeErr',
+  'return None': 'returns nothing',
+  'return {"batch_size": 3}': 'get_config() returns dict, which is no Config',
+  'return ml_collections.ConfigDict()': 'is missing: begin with configs/default.py',
+  'config = default.get_config(); config.batch_size = None; return config': (
+    'config.batch_size is None; it must be of type int'
+  ),
+}
+
+
+@pytest.mark.parametrize('number', range(len(CONFIG_FILES)))
+def test_a_config_file_that_is_wrong_is_one_line_with_its_place(
+  tmp_path, number
+):
+  body, words = list(CONFIG_FILES.items())[number]
+  file = tmp_path / 'mine.py'
+  file.write_text(
+    f'import ml_collections; from configs import default\n'
+    f'def get_config():\n  {body}\n'
+  )
+  assert words.format(file=file) in refused(f'--config={file}')
+
+
+def refused(*words):
+  """What main.py says of a command line, in its last line."""
+  done = subprocess.run(
+    [sys.executable, 'main.py', '--mode=describe', *words],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  said = done.stderr.splitlines()[-1]
+  assert said.startswith('Command line: ')
+  return said
+
+
+def test_signals_that_are_none_are_one_line():
+  said = refused(CONFIG, "--config.fault.signals=('SIGFOO',)")
+  assert "config.fault.signals is ('SIGFOO',); each must be one of" in said
+
+
 def refused_before_slow_imports(workdir, *words):
   """What main.py says of a run that cannot start; TensorFlow takes seconds."""
   done = subprocess.run(
@@ -228,6 +280,13 @@ def test_missing_weights_are_told_of_before_slow_imports(
 def test_a_workdir_where_checkpoints_could_not_be_read_again(name, words):
   problem = command_line.workdir_problem(f'/runs/{name}/vie')
   assert (problem is None) if words is None else (words in problem)
+
+
+@pytest.mark.parametrize('url', ['gs://b/w', 's3://b/w', 'file:///w'])
+def test_a_workdir_that_is_a_url_is_refused(url):
+  said = refused(CONFIG, f'--workdir={url}')
+  assert f'--workdir: {url} is a URL, and the workdir must be a path' in said
+  assert not (tiny_run.REPOSITORY / url.partition('/')[0]).exists()
 
 
 def test_such_a_workdir_is_refused_even_where_the_path_is_relative(tmp_path):

@@ -39,6 +39,7 @@ BAD_VALUES = [
 ] + [
   ('fault.on_nonfinite', 'never'),
   ('fault.signals', ('SIGKILL',)),
+  ('plan.host_ms_per_frame', 1e300),
   *(
     (f'{group}.{name}', value)
     for group in ('linear_eval', 'finetune', 'supervised')

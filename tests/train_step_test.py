@@ -80,7 +80,7 @@ def compiled(num_devices, loss='nce'):
     num_clusterings=2,
     mesh=mesh,
   )
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   steps = train_step.compile_steps(
     shapes,
     model=MODEL,

@@ -4,9 +4,12 @@ import os
 import pathlib
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+import absl
 from absl import flags
 from ml_collections import config_flags
 
@@ -18,11 +21,25 @@ _MOST_LETTERS = 500
 # Orbax takes the path of a checkpoint for a pattern of names, and TensorStore a
 # backslash for a slash.
 _NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
+_URL = re.compile(r'[a-z0-9+.-]+://', re.IGNORECASE)
+# Of the text of a traceback.
+_PLACE = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+# Whoever reads flags and config files, and libraries that these call.
+_LIBRARIES = (
+  *(
+    str(pathlib.Path(module.__file__).parent) for module in (absl, config_flags)
+  ),
+  *(sysconfig.get_path(name) for name in ('stdlib', 'purelib', 'platlib')),
+)
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
   (re.compile(pattern, re.DOTALL), words)
   for pattern, words in (
     (r'^[\w.]*(Error|Exception): ', ''),
+    (
+      r"^module '.*' has no attribute 'get_config'$",
+      'the file that --config names has no function get_config.',
+    ),
     (
       r'invalid literal for int\(\) with base 10: (.*)',
       r'\1 is no whole number',
@@ -67,11 +84,50 @@ def parse(argv: Sequence[str]) -> list[str]:
   """
   try:
     name, *words = flags.FLAGS(argv)
-  except Exception as error:  # a config file is code and may raise anything
-    refuse(reason_of(error))
+  # A config file is code, and may raise anything.
+  except (Exception, SystemExit) as error:
+    reason = _reason_in_file(error)
+    if reason is None and isinstance(error, SystemExit):
+      raise  # --help
+    refuse(reason or reason_of(error))
   if words:
     refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
   return [name]
+
+
+def _reason_in_file(error):
+  """What is wrong in a config file, with the line; None if it lies elsewhere."""
+  reason = None
+  while error is not None:
+    if place := _place(error):
+      file, line = place
+      said = _last_line(error)
+      # Such as the names of its variants.
+      reason = said if file in said else f'{file}, line {line}: {said}'
+    # ml_collections makes errors of others, and fails at that with some.
+    error = error.__context__
+  return reason
+
+
+def _place(error):
+  """File and line of a config file where an error arose, or None."""
+  # ml_collections raises some errors anew, with the traceback in their text.
+  frames = _PLACE.findall(str(error)) or [
+    (frame.filename, frame.lineno)
+    for frame in traceback.extract_tb(error.__traceback__)
+  ]
+  for file, line in reversed(frames):
+    if not file.startswith(('<', __file__, *_LIBRARIES)):
+      return min(file, os.path.relpath(file), key=len), int(line)
+  return None
+
+
+def _last_line(error):
+  """The kind of an error and what it says; ValueErrors speak for themselves."""
+  said = traceback.format_exception_only(error)[-1].strip()
+  if _PLACE.search(str(error)):
+    said = str(error).strip().splitlines()[-1]
+  return re.sub(r'^ValueError: ', '', said)
 
 
 def reason_of(error: Exception) -> str:
@@ -88,6 +144,8 @@ def reason_of(error: Exception) -> str:
   # A config file that fails brings its traceback; its last line says it.
   reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
   if 'Flag --config must have a value' in reason:
+    if config_flags.get_config_filename(flags.FLAGS['config']):
+      return 'get_config() of the file that --config names returns nothing.'
     return 'there is no --config, such as --config=configs/vie_slowfast.py.'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
@@ -118,7 +176,9 @@ def workdir(chosen: str | None) -> str:
     refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   folder = os.path.expanduser(chosen or os.path.join('workdir', name))
-  problem = urls.problem(folder) or workdir_problem(os.path.abspath(folder))
+  problem = urls.problem(folder) or workdir_problem(folder)
+  # The folder from which it leads may have a name that will not do.
+  problem = problem or workdir_problem(os.path.abspath(folder))
   if problem:
     refuse(f'--workdir: {problem}.')
   return folder
@@ -130,6 +190,11 @@ def workdir_problem(folder: str) -> str | None:
   Args:
     folder: path.
   """
+  if _URL.match(folder):
+    return (
+      f'{folder} is a URL, and the workdir must be a path. Mount the bucket '
+      '(docs/launch/ has how) and name the folder there'
+    )
   try:
     folder.encode()
   except UnicodeEncodeError:

@@ -306,7 +306,8 @@ def chance(
   Returns:
     label column -> share of the validation videos that are of the training
     videos' most frequent class, or one over the number of their classes, if
-    that is more; a column that validation has no labels of is left out.
+    that is more, and 0 where training has no labels; a column that validation
+    has no labels of is left out.
   """
   found, train = {}, (train or parts.train).distinct_videos()
   for column in parts.label_columns:
@@ -317,7 +318,8 @@ def chance(
     if truth.size:
       counts = np.bincount(known[known >= 0], minlength=1)
       named = float((truth == counts.argmax()).mean())
-      found[column] = max(named, 1 / max(1, np.count_nonzero(counts)))
+      guessed = 1 / max(1, np.count_nonzero(counts))
+      found[column] = max(named, guessed) if counts.any() else 0.0
   return found
 
 
@@ -329,7 +331,7 @@ def _check_labels(parts: Experiment) -> None:
 
 def state_initializer(
   parts: Experiment, rule: optax.GradientTransformation
-) -> Callable[[jax.Array], train_state.TrainState]:
+) -> train_state.Initializer:
   """Makes the function from a random key to a run's first state."""
   return train_state.initializer(
     parts.model,
@@ -343,7 +345,7 @@ def state_initializer(
 
 
 def state_shapes(
-  initialize: Callable[[jax.Array], train_state.TrainState], mesh: Mesh
+  initialize: train_state.Initializer, mesh: Mesh
 ) -> train_state.TrainState:
   """Shapes, types and shardings of a run's state.
 
@@ -351,7 +353,7 @@ def state_shapes(
     initialize: makes the first one, see `state_initializer`.
     mesh: the mesh of the run.
   """
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   layout = train_state.layout(shapes, mesh)
   return jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(

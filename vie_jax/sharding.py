@@ -54,6 +54,15 @@ def mesh_over(
   )
 
 
+def host_device() -> jax.Device:
+  """A CPU of this process, or its first device where JAX has none."""
+  try:
+    return jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    # JAX_PLATFORMS names accelerators alone.
+    return jax.local_devices()[0]
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
@@ -69,17 +78,19 @@ def columns(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
 
 
-def place(array: np.ndarray, placement: NamedSharding) -> jax.Array:
+def place(array: np.ndarray | jax.Array, placement: NamedSharding) -> jax.Array:
   """Puts an array that every process has on the mesh.
 
   Args:
-    array: the same in all processes. Each device gets its part of it.
+    array: the same in all processes, on the host or a device of each. Each
+      device of the mesh gets its part of it.
     placement: where.
   """
+  host = np.asarray(array)
   # Not jax.device_put, which sends the whole array to all processes to see
   # that they have the same.
   return jax.make_array_from_callback(
-    array.shape, placement, lambda index: array[index]
+    host.shape, placement, lambda index: host[index]
   )
 
 

@@ -1,5 +1,7 @@
 """Everything that survives a step and a restart."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,10 +64,46 @@ def layout(state: TrainState, mesh: Mesh) -> TrainState:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Initializer:
+  """Makes a run's first state.
+
+  The network's weights are drawn on the host (see `network_initializer`), the
+  rest where it stays.
+
+  Attributes:
+    draw: from a random key to `params` and `batch_stats`, whole on each device.
+    complete: jitted, from a random key and those to the state, laid out on the
+      mesh.
+    shapes: what `complete` returns, as a TrainState of jax.ShapeDtypeStruct
+      that lie nowhere.
+  """
+
+  draw: Callable[[jax.Array], dict]
+  complete: Callable[[jax.Array, dict], TrainState]
+  shapes: TrainState
+
+  def __call__(self, key: jax.Array) -> TrainState:
+    """The first state of the run with this random key."""
+    return self.complete(key, self.draw(key))
+
+
+def network_shapes(
+  model: nn.Module, clip_shape: tuple[int, int, int, int]
+) -> dict:
+  """Shapes of `params` and `batch_stats`; arguments as below."""
+  init = functools.partial(_init_network, model, clip_shape)
+  return jax.eval_shape(init, jax.random.key(0))
+
+
 def network_initializer(
   model: nn.Module, *, clip_shape: tuple[int, int, int, int], mesh: Mesh
 ) -> Callable[[jax.Array], dict]:
   """Makes the function that draws a network's first weights.
+
+  They are drawn by a CPU, where there is one: to compile the many small draws
+  for a GPU takes longer than to compile them for a CPU, to run and to send
+  them; and no weight depends on the kind of accelerator then.
 
   Args:
     model: from clips to embeddings.
@@ -73,23 +111,32 @@ def network_initializer(
     mesh: the mesh of the run.
 
   Returns:
-    A jitted function from a run's random key to `params` and `batch_stats`,
-    whole on each device: those that `initializer` gives for this key.
+    A function from a run's random key to `params` and `batch_stats`, whole on
+    each device: those that `initializer` gives for this key.
   """
+  whole = sharding.replicated(mesh)
+  device = sharding.host_device()
 
   def init(key):
     return _init_network(model, clip_shape, jax.random.split(key, 3)[0])
 
-  return _jit_once(init, sharding.replicated(mesh), mesh)
+  jitted = _jit_once(init, None, device)
+
+  def draw(key):
+    with jax.default_device(device):
+      drawn = jitted(jax.device_put(key, device))
+    return jax.tree.map(lambda leaf: sharding.place(leaf, whole), drawn)
+
+  return draw
 
 
 def _init_network(model, clip_shape, key):
   return model.init(key, jnp.zeros((1, *clip_shape), jnp.float32), train=False)
 
 
-def _jit_once(init: Callable, placement: Any, mesh: Mesh) -> Callable:
+def _jit_once(init: Callable, placement: Any, device: jax.Device) -> Callable:
   """Jits what runs once: on CPUs, optimising it takes longer than running."""
-  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  is_cpu = device.platform == 'cpu'
   options = {'xla_backend_optimization_level': 0} if is_cpu else None
   return jax.jit(init, out_shardings=placement, compiler_options=options)
 
@@ -103,7 +150,7 @@ def initializer(
   embedding_size: int,
   num_clusterings: int,
   mesh: Mesh,
-) -> Callable[[jax.Array], TrainState]:
+) -> Initializer:
   """Makes the function that creates a run's first state.
 
   Args:
@@ -116,14 +163,13 @@ def initializer(
     mesh: the mesh of the run.
 
   Returns:
-    A jitted function from a random key to a `TrainState` laid out on the
-    mesh. Its values do not depend on the number of devices.
+    A function from a random key to a `TrainState` laid out on the mesh. Its
+    values do not depend on the number of devices.
   """
   rows = memory_bank.num_rows(num_videos, mesh.size)
 
-  def init(key):
-    params_key, bank_key, run_key = jax.random.split(key, 3)
-    variables = _init_network(model, clip_shape, params_key)
+  def complete(key, variables):
+    _, bank_key, run_key = jax.random.split(key, 3)
     own_cluster = jnp.arange(rows, dtype=jnp.int32)[None, :]
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -136,5 +182,10 @@ def initializer(
       cluster_labels=jnp.tile(own_cluster, (num_clusterings, 1)),
     )
 
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  return _jit_once(init, layout(shapes, mesh), mesh)
+  network = network_shapes(model, clip_shape)
+  shapes = jax.eval_shape(complete, jax.random.key(0), network)
+  return Initializer(
+    draw=network_initializer(model, clip_shape=clip_shape, mesh=mesh),
+    complete=_jit_once(complete, layout(shapes, mesh), mesh.devices.flat[0]),
+    shapes=shapes,
+  )

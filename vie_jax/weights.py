@@ -289,7 +289,7 @@ class _Loader:
       return self.load_official(source, name, model)[0]
     if source == 'random':
       return self.draw(model)
-    shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
+    shapes = train_state.network_shapes(model, self._clip_shape)
     folder = self._workdir if source == 'workdir' else _folder(source)
 
     def check(record, saved):
@@ -322,7 +322,7 @@ class _Loader:
     self, source: str, name: str, model: nn.Module
   ) -> tuple[Weights, official_checkpoint.Memory | None]:
     """Loads the network `name` from 'official:PATH', with its memory."""
-    shapes = jax.eval_shape(self._initializer(model), jax.random.key(0))
+    shapes = train_state.network_shapes(model, self._clip_shape)
     arrays = official_files.read(source.removeprefix(OFFICIAL_PREFIX))
     variables, memory = official_checkpoint.to_flax(arrays, name, shapes)
     whole = sharding.replicated(self._mesh)

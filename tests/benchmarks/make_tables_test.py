@@ -76,7 +76,7 @@ def test_a_file_that_was_cut_off_is_refused(make_tables, tmp_path):
     path.write_text(cut)
     with pytest.raises(ValueError, match=reason) as caught:
       make_tables.page([path])
-    assert str(caught.value).startswith(f'{path} was cut off: ')
+    assert str(caught.value).startswith(f'{path}: ')
   # Several runs may follow each other, each with its last line.
   path.write_text(whole + whole)
   assert make_tables.page([path])
@@ -92,3 +92,22 @@ def test_a_value_that_is_no_number_is_refused(tmp_path, make_tables, value):
   path = _write(tmp_path / 'x.json', [_line(value=value)])
   with pytest.raises(ValueError, match='line 1 has no number for a value'):
     make_tables.page([path])
+
+
+@pytest.mark.parametrize(
+  'line', ['5', '[]', '{}', '{"is_complete": true}', '{"value": 1}']
+)
+def test_a_line_of_another_kind_is_refused(tmp_path, make_tables, line):
+  path = tmp_path / 'x.json'
+  path.write_text(line + '\n')
+  with pytest.raises(ValueError, match='line 1 is no object with '):
+    make_tables.page([path])
+
+
+def test_each_run_stands_below_its_own_heading(make_tables, tmp_path):
+  here = _write(tmp_path / 'a-here.json', [_line(machine='here')])
+  there = _write(tmp_path / 'b-there.json', [_line(machine='there')])
+  again = _write(tmp_path / 'c-here.json', [_line(machine='here', case='two')])
+  page = make_tables.page([here, there, again])
+  assert page.index('there') < page.rindex(': here') < page.index('Two')
+  assert make_tables.page([here, again]).count(': here') == 1

@@ -125,3 +125,23 @@ def test_accuracy_without_any_label_is_left_out():
     np.zeros((4, 3)), np.full(2, -1, np.int32), num_clips=2
   )
   assert accuracy == {}
+
+
+def test_a_class_without_a_vote_is_no_hit():
+  scores = np.array(
+    [
+      [0, 0, 0],  # No neighbour of video 0 has a label,
+      [0, 0, 0],
+      [0, 0, 0],  # and of video 1 one clip's have.
+      [0, 0, 1],
+      [0, 2, 0],  # Of the class 0 there is no vote for video 2.
+      [0, 1, 1],
+    ]
+  )
+  accuracy = knn.accuracy(scores, np.array([0, 2, 0]), num_clips=2)
+  assert accuracy == {'top1': 1 / 3, 'top5': 1 / 3, 'clip_top1': 1 / 6}
+
+
+def test_a_vote_for_nothing_and_no_classes_are_no_hits():
+  accuracy = knn.accuracy(np.zeros((4, 3)), np.array([0, 1, 2, 0]), num_clips=1)
+  assert accuracy == {'top1': 0.0, 'top5': 0.0, 'clip_top1': 0.0}

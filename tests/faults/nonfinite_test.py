@@ -70,7 +70,7 @@ def compile_steps(mesh):
     mesh=mesh,
   )
   steps = train_step.compile_steps(
-    jax.eval_shape(initialize, jax.random.key(0)),
+    initialize.shapes,
     model=Network(),
     optimizer=rule,
     augment=functools.partial(

@@ -1,8 +1,12 @@
 """GKE: the JobSet that is written, by its schemas and by running its command."""
 
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
+import sys
 
 import gke
 import jsonschema
@@ -337,6 +341,11 @@ def test_whatever_the_manifest_mounts_is_no_place_for_the_bucket(capsys):
     ((*GPU, f'--name={"v" * 41}'), 'is not a name'),
     ((*GPU, '--memory=lots'), 'is not an amount'),
     ((*GPU, '--memory=10ki'), 'is not an amount'),
+    ((*GPU, '--memory=0.0Gi'), 'is not an amount'),
+    ((*GPU, '--shared-memory=0Gi'), 'is not an amount'),
+    ((*GPU, '--cpu=0'), 'is not a number of CPUs'),
+    ((*GPU, f'--max-restarts={2**31}'), f'at most {2**31 - 1}'),
+    ((*GPU, '--grace-seconds=86401'), 'at most 86400'),
     ((*GPU, '--grace-seconds=5'), 'at least 30'),
     ((*GPU, '--image=a b'), 'is not the name of an image'),
   ],
@@ -348,3 +357,31 @@ def test_mistakes(capsys, options, words):
     code = end.code
   assert code == 2
   assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('verb', ['status', 'logs'])
+def test_there_is_no_kubectl(capsys, tmp_path, monkeypatch, verb):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert gke.main([verb, '--name=vie']) == 2
+  said = capsys.readouterr().err
+  assert said == (
+    'Error: kubectl cannot be run (No such file or directory). Is it '
+    'installed?\n'
+  )
+
+
+def test_ctrl_c_ends_the_logs_without_a_word(stand_ins):
+  stand_ins.install_script('kubectl', 'echo line of a log; sleep 60')
+  process = subprocess.Popen(
+    [sys.executable, 'launch/gke.py', 'logs', '--name=vie'],
+    cwd=pathlib.Path(gke.__file__).parents[1],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  while process.stdout.readline() != 'line of a log\n':
+    assert process.poll() is None
+  os.killpg(process.pid, signal.SIGINT)
+  _, errors = process.communicate(timeout=60)
+  assert (process.returncode, errors) == (0, '')

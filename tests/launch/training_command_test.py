@@ -93,6 +93,19 @@ def test_split_at_the_first_dashes():
     ),
     ((CONFIG, '--workdir=w', REMOTE[2]), 'must begin with "/"'),
     ((CONFIG, '--workdir=/w'), '--config.dataset.dir=demo/data must begin'),
+    *(
+      ((*REMOTE, f'--config.{field}={value}'), f'--config.{field}={value} must')
+      for field, value in {
+        'init_from': 'other',
+        'finetune.dataset': 'relative/x',
+        'linear_eval.dataset': '~/x',
+        'embed.source': 'videos',
+        'embed.clips': 'gs://bucket/clips.npz',
+        'embeddings': 'rows.npy',
+        'retrieve.query': 'a.mp4',
+        'retrieve.beside': '/w/1, w2',
+      }.items()
+    ),
   ],
 )
 def test_mistakes_are_one_line(arguments, words):
@@ -195,6 +208,13 @@ def test_here_paths_may_be_relative():
 
 def test_a_data_set_may_be_in_a_bucket():
   check(CONFIG, '--workdir=/w', '--config.dataset.dir=gs://bucket/name')
+  for field, value in {
+    'init_from': 'official:/checkpoint',
+    'linear_eval.dataset': 'tfds:imagenet2012',
+    'finetune.dataset': 's3://bucket/name',
+    'retrieve.beside': '/w/1,/w/2',
+  }.items():
+    check(*REMOTE, f'--config.{field}={value}')
 
 
 @pytest.mark.parametrize(

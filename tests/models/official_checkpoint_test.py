@@ -37,7 +37,7 @@ def shapes_of(name, width=NARROW['width']):
 def random_variables(name, width=NARROW['width']):
   rng = np.random.default_rng(0)
   return jax.tree.map(
-    lambda leaf: rng.standard_normal(leaf.shape, np.float32),
+    lambda leaf: np.abs(rng.standard_normal(leaf.shape, np.float32)),
     shapes_of(name, width),
   )
 
@@ -262,6 +262,8 @@ def test_all_arrays_that_do_not_fit_are_listed_in_one_error():
   arrays['resnet_model/batch_normalization/beta'] = np.zeros(4, np.int32)
   arrays['instance/memory_bank'] = np.zeros((VIDEOS, 9), np.float32)
   arrays['instance/all_labels'] = np.zeros((VIDEOS, 1), np.int64)
+  variance = 'resnet_model/batch_normalization_3/moving_variance'
+  arrays[variance] = arrays[variance] * np.float32(-1)
   arrays['resnet_model/conv3d/kernel:0'] = arrays['resnet_model/conv3d/kernel']
   # These belong to other parts of the official code.
   arrays['global_step'] = np.int64(3)
@@ -282,6 +284,7 @@ def test_all_arrays_that_do_not_fit_are_listed_in_one_error():
     'resnet_model/dense/bias is [9], not [6]; '
     'instance/memory_bank is [5, 9], not [5, 6]; '
     'instance/all_labels is [5, 1], not [5].',
+    f'1 negative: {variance}.',
     '1 given twice: resnet_model/conv3d/kernel.',
   ]
 

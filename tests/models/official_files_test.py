@@ -27,7 +27,7 @@ def network():
   )
   rng = np.random.default_rng(0)
   variables = jax.tree.map(
-    lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes
+    lambda leaf: np.abs(rng.standard_normal(leaf.shape, np.float32)), shapes
   )
   bank = rng.standard_normal((5, 6), np.float32)
   clusters = rng.integers(0, 3, (2, 5))

@@ -95,7 +95,7 @@ def run_of(num_videos, mesh, *, clusterings=CLUSTERINGS, model=None, **numbers):
     num_clusterings=clusterings,
     mesh=mesh,
   )
-  shapes = jax.eval_shape(initialize, jax.random.key(0))
+  shapes = initialize.shapes
   state = spread(shapes, train_state.layout(shapes, mesh))
   steps = train_step.compile_steps(
     state,
@@ -120,7 +120,8 @@ def compile_step(name, num_videos, mesh, **numbers):
   """The same for any mesh, of devices that need not be here."""
   initialize, steps, state = run_of(num_videos, mesh, **numbers)
   if name == 'initialize':
-    return initialize.lower(jax.random.key(0)).compile()
+    network = {'params': state.params, 'batch_stats': state.batch_stats}
+    return initialize.complete.lower(jax.random.key(0), network).compile()
   arguments = [state]
   if name != 'recluster':
     arguments.append(batch_of(mesh))

@@ -116,17 +116,28 @@ def accuracy(
 
   Returns:
     `top1` and `top5` of videos, whose clips' scores are averaged (official),
-    and `clip_top1`, each clip for itself; nothing if no video has a label.
+    and `clip_top1`, each clip for itself; nothing if no video has a label. A
+    class without a vote is no hit: the official code takes the first classes
+    where all scores are 0, or fewer than five are not.
   """
   known = labels >= 0
   by_clip = scores.reshape(len(labels), num_clips, -1)[known]
   truth = labels[known]
   if not truth.size:
     return {}
-  ranked = np.argsort(-by_clip.mean(axis=1), axis=1, kind='stable')
+  by_video = by_clip.mean(axis=1)
+  ranked = np.argsort(-by_video, axis=1, kind='stable')
+  has_vote = _of_class(by_video, truth) > 0
   in_top5 = (ranked[:, :5] == truth[:, None]).any(axis=1)
+  is_best = by_clip.argmax(axis=2) == truth[:, None]
+  clip_has_vote = _of_class(by_clip, truth[:, None]) > 0
   return {
-    'top1': float((ranked[:, 0] == truth).mean()),
-    'top5': float(in_top5.mean()),
-    'clip_top1': float((by_clip.argmax(axis=2) == truth[:, None]).mean()),
+    'top1': float((has_vote & (ranked[:, 0] == truth)).mean()),
+    'top5': float((has_vote & in_top5).mean()),
+    'clip_top1': float((clip_has_vote & is_best).mean()),
   }
+
+
+def _of_class(scores, labels):
+  """The score of each label: [..., C], [...] -> [...]."""
+  return np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]

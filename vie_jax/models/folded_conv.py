@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vie_jax import platform_choice
-from vie_jax.models import space_to_depth, width_to_depth
+from vie_jax.models import frame_parts, space_to_depth, width_to_depth
 from vie_jax.models.taps import Size, taps_along
 
 
@@ -57,14 +57,16 @@ class FoldedConv(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     fold = functools.partial(_convolve, strides=self.strides)
+    ways = {'others': fold}
     if space_to_depth.applies(x.shape, self.kernel_size, self.strides):
-      return platform_choice.by_platform(
-        x, kernel, cpu=fold, others=space_to_depth.convolve
-      )
-    if width_to_depth.applies(x.shape[3], self.features, self.strides[2]):
-      in_blocks = functools.partial(fold, convolve=width_to_depth.convolve)
-      return platform_choice.by_platform(x, kernel, gpu=in_blocks, others=fold)
-    return fold(x, kernel)
+      ways = {'cpu': fold, 'others': space_to_depth.convolve}
+    elif width_to_depth.applies(x.shape[3], self.features, self.strides[2]):
+      ways['gpu'] = functools.partial(fold, convolve=width_to_depth.convolve)
+    if frame_parts.applies(x.shape, self.kernel_size, self.strides):
+      ways['cpu'] = functools.partial(fold, convolve=_convolve_parts)
+    if len(ways) == 1:
+      return fold(x, kernel)
+    return platform_choice.by_platform(x, kernel, **ways)
 
 
 def _convolve_frames(x, kernel, *, strides):
@@ -76,6 +78,11 @@ def _convolve_frames(x, kernel, *, strides):
     padding=[((size - 1) // 2,) * 2 for size in kernel.shape[:2]],
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
+
+
+_convolve_parts = functools.partial(
+  frame_parts.convolve, convolve_part=_convolve_frames
+)
 
 
 def _convolve(x, kernel, *, strides, convolve=_convolve_frames):

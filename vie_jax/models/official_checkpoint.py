@@ -278,7 +278,7 @@ def _problems(given, expected, memory):
     missing.append(BANK)
   known = {**expected, **memory}
   unknown = [name for name in given if name not in known]
-  misshapen, not_finite = [], []
+  misshapen, not_finite, negative = [], [], []
   for name, shape in known.items():
     array = given.get(name)
     if array is None:
@@ -290,11 +290,14 @@ def _problems(given, expected, memory):
       misshapen.append(f'{name} is {array.dtype}, not {kind.__name__}')
     elif not np.isfinite(array).all():
       not_finite.append(name)
+    elif name.endswith('moving_variance') and (array < 0).any():
+      negative.append(name)
   return {
     'missing': missing,
     'unknown': unknown,
     'misshapen': misshapen,
     'not finite': not_finite,
+    'negative': negative,
   }
 
 
@@ -352,8 +355,8 @@ def to_flax(
 
   Raises:
     OfficialCheckpointError: listing by name all arrays that are missing,
-      unknown, misshapen or not finite, and saying which network they look
-      like.
+      unknown, misshapen, not finite or, of variances, negative, and saying
+      which network they look like.
   """
   leaves = _leaves(shapes, model_name)
   given, twice = {}, []
