@@ -349,9 +349,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.input.decode_in = 'auto'
   # Batches decoded ahead; 0 for none.
   config.input.prefetch_batches = 4
-  # Share of the frames that were asked for, in [0, 1], that may be damaged and
-  # replaced by others of their video; more of them stop the run. 0 stops at
-  # the first. Of images, too, where they are replaced or left out.
+  # Share of the frames that were asked for, in [0, 1], that may be damaged: more
+  # stop the run, and 0 stops it at the first. Damaged frames are replaced, or
+  # left out of a test, as images are (data/README.md).
   config.input.max_bad_share = 0.05
 
   # --mode=describe also prints what a run would take on machines that are not

@@ -164,7 +164,7 @@ def _with_evaluation(parts, source, videos, training, progress):
   center = jax.jit(parts.center)
   samples = []
   # A batch is a video: its size is the number of clips of one.
-  with experiment.eval_batches(parts, chosen) as batches:
+  with experiment.eval_batches(parts, chosen, leaves_out=False) as batches:
     for video, clip, batch in zip(videos, training, batches, strict=True):
       shown = center(batch['window'], batch['crop'])
       clips = _clips(shown, batch)

@@ -207,21 +207,24 @@ def queries(
     )
     for model, name in MODELS.items()
   }
+  # Both leave out the same videos, if any.
+  ids = next(iter(found.values()))['query_ids'].tolist()
   found = {
     name: (arrays['index'], arrays['similarity'])
     for name, arrays in found.items()
   }
-  count = min(NUM_QUERIES, val_store.num_videos)
+  count = min(NUM_QUERIES, len(ids))
   shown = []
-  for video in np.arange(count) * val_store.num_videos // count:
+  for query in np.arange(count) * len(ids) // count:
     neighbors = {
       name: [
         gallery.Neighbor(film_strip(train_store, int(i)), float(s))
-        for i, s in zip(index[video], similarity[video], strict=True)
+        for i, s in zip(index[query], similarity[query], strict=True)
       ]
       for name, (index, similarity) in found.items()
     }
-    shown.append(gallery.Query(film_strip(val_store, int(video)), neighbors))
+    video = val_store.ids.index(ids[query])
+    shown.append(gallery.Query(film_strip(val_store, video), neighbors))
   return shown
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import fault_runs
+import lost_videos
 import numpy as np
 import pytest
 import tiny_run
@@ -243,10 +244,44 @@ def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
   assert steps == list(range(1, 13))
   assert counts == sorted(counts)
   assert counts[-1] > 15
-  (summary,) = re.findall(r'Replaced (\d+) damaged frames', output)
+  (summary,) = re.findall(r'Replaced or left out (\d+) damaged frames', output)
   assert int(summary) == counts[-1]
   named = re.findall(r"Frame \d+ of video '([^']*)' .* shown instead", output)
   assert len(named) == len(set(named)) > 5
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_without_videos_that_are_lost(demo_dataset, tmp_path):
+  folder = tmp_path / 'set'
+  shutil.copytree(demo_dataset, folder)
+  names = {}
+  for split, video in (('train', 5), ('val', 2)):
+    with frame_store.FrameStore.open(folder, split) as store:
+      names[split] = store.paths[video]
+    lost_videos.destroy(folder, split, [video])
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  output = tiny_run.run(tiny_run.command(whole, folder, **TOLERANT))
+  for split, outcome in (
+    ('train', "A clip of '[^']*' is shown instead, as one of that video"),
+    ('val', 'It is left out'),
+  ):
+    line = (
+      rf'Video {names[split]!r} \(split {split!r} .* has no frame that can .*'
+      f'cannot be read .* {outcome}'
+    )
+    assert len(re.findall(line, output)) == 1
+  _, counts = metric_log.curve(whole, 'input/bad_frames')
+  # 12 steps of 16 of 36 videos, a frame each: at most one visit in 2 steps.
+  assert 3 <= counts[-1] <= 6
+  assert (
+    f'Replaced or left out {counts[-1]:.0f} damaged frames of 1 video' in output
+  )
+  command = tiny_run.command(killed, folder, **TOLERANT)
+  kill_when(is_saving(killed, after=4), command, 1)
+  tiny_run.run(command)
+  assert fault_runs.figures(killed) == fault_runs.figures(whole)
+  config = tiny_run.config(folder, num_devices=1, **TOLERANT)
+  fault_runs.assert_same_end(whole, killed, config)
 
 
 @pytest.mark.slow

@@ -216,6 +216,10 @@ def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
   assert result.read(folder / 'demo' / 'result.json') == by_bank
   assert result.read(folder / 'demo_clips' / 'result.json') == by_clips
   assert (by_bank['reference'], by_clips['reference']) == ('bank', 'clips')
+  assert (by_bank['left_out'], by_clips['left_out']) == (
+    {'val': 0},  # no training video was looked at
+    {'train': 0, 'val': 0},
+  )
   assert by_bank['network']['step'] == 2
   assert by_bank['network']['trained_on']['path'] == str(demo_dataset)
   # The bank takes the place of the training videos' clips.

@@ -63,6 +63,25 @@ def test_findings_are_read_as_they_were_written(stores, tmp_path):
   assert read('', stores) == []
 
 
+def test_findings_of_some_of_the_videos_name_them(stores, tmp_path):
+  own, rows = make('h'), np.array([0, 2, 3, 11])
+  some = dataclasses.replace(
+    own,
+    index=own.index[rows],
+    similarity=own.similarity[rows],
+    predicted={'motion': own.predicted['motion'][rows]},
+    queries=rows,
+  )
+  findings.write(tmp_path, *stores, some)
+  result.write(tmp_path, {'heading': 'h', 'dataset': {}})
+  (found,) = read(str(tmp_path), stores)
+  assert found.queries.tolist() == rows.tolist()
+  assert [found.place(row) for row in rows] == [0, 1, 2, 3]
+  np.testing.assert_array_equal(found.index, own.index[rows])
+  common = findings.common_queries([own, found], stores[1])
+  assert common.tolist() == rows.tolist()
+
+
 def test_without_label_columns_there_are_no_predictions(stores, tmp_path):
   own = dataclasses.replace(make('h'), predicted={})
   findings.write(tmp_path, *stores, own)
@@ -137,6 +156,18 @@ def drop_queries(folder):
   np.savez(folder / findings.FILE, **archive)
 
 
+def swap_queries(folder):
+  archive = dict(np.load(folder / findings.FILE))
+  archive['query_ids'] = archive['query_ids'][::-1]
+  np.savez(folder / findings.FILE, **archive)
+
+
+def name_other_queries(folder):
+  archive = dict(np.load(folder / findings.FILE))
+  archive['query_ids'][3] = b'?'
+  np.savez(folder / findings.FILE, **archive)
+
+
 def drop_the_heading(folder):
   facts = json.loads((folder / result.FILE).read_text())
   del facts['heading']
@@ -144,7 +175,15 @@ def drop_the_heading(folder):
 
 
 @pytest.mark.parametrize(
-  'damage', [truncate, drop_an_array, drop_queries, drop_the_heading]
+  'damage',
+  [
+    truncate,
+    drop_an_array,
+    drop_queries,
+    swap_queries,
+    name_other_queries,
+    drop_the_heading,
+  ],
 )
 def test_damaged_results_are_named_with_the_remedy(stores, tmp_path, damage):
   save(tmp_path, stores)

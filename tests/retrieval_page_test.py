@@ -1,5 +1,6 @@
 """What the retrieval page shows of videos of any length, and of results."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -136,6 +137,27 @@ def test_page_has_queries_neighbours_and_predictions_of_each_network():
   assert near[1].strip is second.neighbors['a'][0].strip
   assert page.label_columns == ['kind']
   assert 'a beside b' in page.title
+
+
+def test_page_has_the_queries_that_all_networks_have():
+  some = dataclasses.replace(
+    make_findings('b', [1], left_out={'train': 1, 'val': 1}),
+    index=np.array([[0, 2]]),
+    similarity=np.array([[0.3, 0.2]]),
+    queries=np.array([1]),
+  )
+  page = make_page(make_findings('a', [0, -1]), some)
+  assert [query.strip.caption for query in page.queries] == ['1.mp4']
+  page = make_page(some, make_findings('a', [0, -1]))
+  (query,) = page.queries
+  assert query.strip.caption == '1.mp4'
+  assert query.predictions == {'b': {'kind': 'dog'}, 'a': {}}
+  near = [
+    [neighbor.similarity for neighbor in query.neighbors[name]]
+    for name in ('b', 'a')
+  ]
+  assert near == [pytest.approx([0.3, 0.2]), pytest.approx([0.6, 0.5])]
+  assert '1 training and 1 validation videos' in page.introduction[-1]
 
 
 def test_table_has_a_row_for_each_network_and_one_for_chance():

@@ -61,10 +61,28 @@ class Evaluator:
       experiment.model, center=experiment.center, mesh=experiment.mesh
     )
 
-  def embed(self, variables: dict, videos: instances.Instances) -> np.ndarray:
-    """Embeds all evaluation clips of some videos: float32 [V, G, D]."""
+  def embed(
+    self,
+    variables: dict,
+    videos: instances.Instances,
+    *,
+    leaves_out: bool = True,
+  ) -> np.ndarray:
+    """Embeds all evaluation clips of some videos.
+
+    Args:
+      variables: params and batch statistics.
+      videos: V of them.
+      leaves_out: whether those without a sound frame are left out, see
+        `features.LEFT_OUT`; else they are an error.
+
+    Returns:
+      float32 [V, G, D].
+    """
     config = self._experiment.config
-    with experiment.eval_batches(self._experiment, videos) as batches:
+    with experiment.eval_batches(
+      self._experiment, videos, leaves_out=leaves_out
+    ) as batches:
       return features.embed_videos(
         batches,
         self._embed,
@@ -139,8 +157,8 @@ def curves(
 
   Returns:
     kNN accuracy on each label column against the memory bank and agreement of
-    the clips of a video, of `config.eval_videos` validation videos; health of
-    the bank.
+    the clips of a video, of `config.eval_videos` validation videos without those
+    that have no sound frame; health of the bank.
   """
   num_videos = run.train.num_instances
   figures = monitors.bank_ages(
@@ -165,6 +183,10 @@ def curves(
     return figures
   embeddings = evaluator.embed(_variables(state), val)
   experiment.check_damage(run.eval_damage)
+  is_there = features.has_embedding(embeddings)
+  if not is_there.any():
+    return figures
+  embeddings, val = embeddings[is_there], instances.take(val, is_there)
   accuracies = evaluator.knn(
     embeddings, val, Reference(state.bank, 'bank', run.train)
   )
@@ -203,9 +225,10 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '
         'it again with a larger --val-percent.'
       )
-    folder, val, reference = _open(run, config, workdir, stack)
-    accuracy = Evaluator(run).knn(val.clips, run.val, reference)
-    _write_neighbors(folder, run, val.clips, reference)
+    folder, opened, reference = _open(run, config, workdir, stack)
+    val = opened['val']
+    accuracy = Evaluator(run).knn(val.clips, val.videos, reference)
+    _write_neighbors(folder, run, val, reference)
     written = result.write(
       folder,
       {
@@ -214,11 +237,12 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         'accuracy': {
           column: {'knn': figures} for column, figures in accuracy.items()
         },
-        'chance': experiment.chance(run),
+        'chance': experiment.chance(run, reference.rows, val.videos),
         'same_video': monitors.same_video_retrieval(val.clips),
         'reference': reference.kind,
         'dataset': experiment.dataset_facts(run),
         'bad_frames': experiment.replaced(run.eval_damage, *SPLITS),
+        'left_out': split_embeddings.left_out(opened),
         'network': val.facts,
         'views': {
           'clips': val.clips.shape[1],
@@ -247,8 +271,8 @@ def _open(
   config: ml_collections.ConfigDict,
   workdir: str,
   stack: contextlib.ExitStack,
-) -> tuple[pathlib.Path, SplitEmbeddings, Reference]:
-  """The folder of the result, the validation videos, what to compare with."""
+) -> tuple[pathlib.Path, dict[str, SplitEmbeddings], Reference]:
+  """The folder of the result, the embeddings, what to compare with."""
   name = run.train.store.name
   if config.embeddings:
     folder = result.folder(config, workdir, MODE, name, *run.chosen_columns)
@@ -256,7 +280,7 @@ def _open(
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, SPLITS
     )
-    return folder, opened['val'], _clip_reference(run, opened['train'])
+    return folder, opened, _clip_reference(run, opened['train'])
   found = weights.load(
     config,
     workdir,
@@ -270,7 +294,7 @@ def _open(
     folder = result.folder(config, workdir, MODE, name, *run.chosen_columns)
     stack.enter_context(workdir_lock.hold(folder))
     opened = split_embeddings.embed_splits(run, found, folder, SPLITS[1:])
-    return folder, opened['val'], _bank_reference(run, found)
+    return folder, opened, _bank_reference(run, found)
   if config.knn.reference == 'bank':
     logging.info('These weights have no memory bank: comparing with clips.')
   folder = result.folder(
@@ -283,7 +307,7 @@ def _open(
   )
   stack.enter_context(workdir_lock.hold(folder))
   opened = split_embeddings.embed_splits(run, found, folder, SPLITS)
-  return folder, opened['val'], _clip_reference(run, opened['train'])
+  return folder, opened, _clip_reference(run, opened['train'])
 
 
 def _check_bank(run: Experiment, found: weights.Weights) -> None:
@@ -325,15 +349,15 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
 def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:
   """The training videos: the mean of the clips of each."""
   bank = knn.as_bank(features.video_means(train.clips), run.mesh)
-  return Reference(bank, 'clips', split_embeddings.videos_of(run, 'train'))
+  return Reference(bank, 'clips', train.videos)
 
 
-def _write_neighbors(folder, run, embeddings, reference):
+def _write_neighbors(folder, run, val, reference):
   """Writes the nearest training videos of each validation video."""
   rows = reference.rows
   nearest = knn.search(
     reference.bank,
-    features.video_means(embeddings),
+    features.video_means(val.clips),
     k=min(NEIGHBORS_KEPT, rows.num_instances),
     num_videos=rows.num_instances,
     mesh=run.mesh,
@@ -347,5 +371,5 @@ def _write_neighbors(folder, run, embeddings, reference):
     index=index,
     similarity=nearest.similarity,
     ids=np.array(rows.store.ids)[index],
-    query_ids=np.array(run.val.store.ids),
+    query_ids=np.array(run.val.store.ids)[val.videos.video],
   )

@@ -221,6 +221,15 @@ def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
   return {split: sum(damage.clips[split].values()) for split in splits}
 
 
+def num_left_out(damage: bad_frames.BadFrames, split: str) -> int:
+  """How many videos or images of a split an evaluation has left out.
+
+  To be called by all hosts.
+  """
+  own = sorted(damage.left_out[split])
+  return len(set().union(*agreement.gather('left out', own)))
+
+
 def check_damage(damage: bad_frames.BadFrames) -> None:
   """Stops if too many frames of all hosts were replaced.
 
@@ -231,6 +240,28 @@ def check_damage(damage: bad_frames.BadFrames) -> None:
   """
   if peers.is_shared():
     damage.check_all(agreement.gather('damage', damage.counted()))
+
+
+def check_clips(parts: Experiment, videos: instances.Instances) -> None:
+  """Stops if too many frames of all evaluation clips were replaced.
+
+  Those of earlier calls, that this one goes on from, count, too. To be called
+  by all hosts.
+
+  Args:
+    parts: of the run; its `eval_damage` has the notes of all clips.
+    videos: whose clips they are.
+
+  Raises:
+    dataset_folder.DatasetError: as `check_damage`.
+  """
+  split, clip = videos.store.split, parts.config.clip
+  replaced(parts.eval_damage, split)
+  parts.eval_damage.check_clips(
+    split,
+    num_frames=videos.num_instances * clip.num_eval_clips * clip.num_frames,
+    **pipeline.named(videos),
+  )
 
 
 def record(parts: Experiment) -> dict:
@@ -260,8 +291,17 @@ def dataset_facts(parts: Experiment) -> dict:
   }
 
 
-def chance(parts: Experiment) -> dict[str, float]:
+def chance(
+  parts: Experiment,
+  train: instances.Instances | None = None,
+  val: instances.Instances | None = None,
+) -> dict[str, float]:
   """Accuracy without looking: of always naming one class, or of guessing.
+
+  Args:
+    parts: of the run.
+    train: the training videos, if they are not all of its own.
+    val: likewise.
 
   Returns:
     label column -> share of the validation videos that are of the training
@@ -269,13 +309,15 @@ def chance(parts: Experiment) -> dict[str, float]:
     that is more, and 0 where training has no labels; a column that validation
     has no labels of is left out.
   """
-  found, videos = {}, parts.train.distinct_videos()
+  found, train = {}, (train or parts.train).distinct_videos()
   for column in parts.label_columns:
-    train, val = videos.label(column)[0], parts.val.label(column)[0]
-    val = val[val >= 0]
-    if val.size:
-      counts = np.bincount(train[train >= 0], minlength=1)
-      named = float((val == counts.argmax()).mean())
+    known, truth = (
+      videos.label(column)[0] for videos in (train, val or parts.val)
+    )
+    truth = truth[truth >= 0]
+    if truth.size:
+      counts = np.bincount(known[known >= 0], minlength=1)
+      named = float((truth == counts.argmax()).mean())
       guessed = 1 / max(1, np.count_nonzero(counts))
       found[column] = max(named, guessed) if counts.any() else 0.0
   return found
@@ -381,14 +423,24 @@ def eval_batches(
   *,
   start_step: int = 0,
   is_consecutive: bool = False,
+  leaves_out: bool = True,
 ):
-  """Opens the evaluation clips of some videos: a context manager."""
+  """Opens the evaluation clips of some videos: a context manager.
+
+  Args:
+    experiment: of the run.
+    videos: which.
+    start_step: as in `pipeline.eval_batches`, like the others.
+    is_consecutive: likewise.
+    leaves_out: likewise.
+  """
   return watched(
     pipeline.eval_batches(
       videos,
       batch_size=experiment.eval_batch_size,
       start_step=start_step,
       is_consecutive=is_consecutive,
+      leaves_out=leaves_out,
       damage=experiment.eval_damage,
       **input_options(experiment.config),
     )

@@ -1,6 +1,7 @@
 """What networks find near the validation videos, kept for other pages."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ class Findings:
     similarity: float32 [Q, K], in [-1, 1].
     predicted: label column -> class numbers int32 [Q], -1 for none.
     result: of the network, see `result.write`.
+    queries: int [Q], rows of the queries in their store, ascending; None if
+      they are all of its videos.
   """
 
   heading: str
@@ -32,6 +35,11 @@ class Findings:
   similarity: np.ndarray
   predicted: Mapping[str, np.ndarray]
   result: dict
+  queries: np.ndarray | None = None
+
+  def place(self, row: int) -> int:
+    """Where a query is, by its row in the store."""
+    return row if self.queries is None else np.searchsorted(self.queries, row)
 
 
 def write(
@@ -45,7 +53,7 @@ def write(
       `predicted` class numbers; `query_ids` and `fingerprint`.
     train: the training videos.
     val: the queries.
-    own: found for all of them.
+    own: found for them.
   """
   columns = list(own.predicted)
   folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +61,7 @@ def write(
   np.savez(
     fresh,
     fingerprint=np.array(val.fingerprint),
-    query_ids=np.array(val.ids, 'S'),
+    query_ids=np.array(val.ids, 'S')[_rows(own, val)],
     ids=np.array(train.ids, 'S')[own.index],
     index=own.index,
     similarity=own.similarity,
@@ -61,6 +69,17 @@ def write(
     predicted=np.array([own.predicted[c] for c in columns], np.int32),
   )
   fresh.replace(folder / FILE)
+
+
+def _rows(found: Findings, val: FrameStore) -> np.ndarray:
+  """The rows of the queries in their store: int [Q]."""
+  return np.arange(val.num_videos) if found.queries is None else found.queries
+
+
+def common_queries(findings: Sequence[Findings], val: FrameStore) -> np.ndarray:
+  """The rows of the queries of all networks, ascending: int [Q]."""
+  rows = [_rows(found, val) for found in findings]
+  return functools.reduce(np.intersect1d, rows)
 
 
 def read_beside(
@@ -135,6 +154,9 @@ def _read(folder, train, val):
     )
     found = Findings(facts['heading'], index, similarity, predicted, facts)
     if fingerprint == val.fingerprint:
+      row_of = {name.encode(): row for row, name in enumerate(val.ids)}
+      rows = [row_of[name] for name in arrays['query_ids'].tolist()]
+      found = dataclasses.replace(found, queries=np.array(rows, np.int64))
       _check(found, train, val)
   except (OSError, ValueError, LookupError, TypeError) as error:
     raise result.ResultError(
@@ -152,15 +174,18 @@ def _read(folder, train, val):
 def _check(found, train, val):
   """Refuses what does not fit to the videos, with a ValueError."""
   index, similarity = found.index, found.similarity
-  if len(index) != val.num_videos:
-    raise ValueError(f'{len(index)} queries instead of {val.num_videos}')
+  num_queries = len(found.queries)
+  if len(index) != num_queries:
+    raise ValueError(f'{len(index)} queries instead of {num_queries}')
+  if (np.diff(found.queries) <= 0).any():
+    raise ValueError('the queries are not in order')
   _check_numbers('index', index, 0, train.num_videos)
   if index.ndim != 2 or similarity.shape != index.shape:
     raise ValueError('index and similarity are not both [Q, K]')
   if similarity.dtype.kind != 'f' or not np.isfinite(similarity).all():
     raise ValueError('similarity has values that are no numbers')
   for column, numbers in found.predicted.items():
-    if numbers.shape != (val.num_videos,):
+    if numbers.shape != (num_queries,):
       raise ValueError(f'the predictions of {column!r} are not [Q]')
     if column in val.label_columns:
       _check_numbers(column, numbers, -1, len(val.label(column)[1]))

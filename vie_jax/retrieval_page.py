@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vie_jax.evaluation import gallery, retrieval
-from vie_jax.findings import Findings
+from vie_jax.findings import Findings, common_queries
 from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
 from vie_jax.untrusted import urls
@@ -89,15 +89,16 @@ def _queries(train, strips, findings, columns, num_neighbors):
   for row, strip in strips.items():
     neighbors, predictions = {}, {}
     for found in findings:
-      pairs = zip(found.index[row], found.similarity[row], strict=True)
+      place = found.place(row)
+      pairs = zip(found.index[place], found.similarity[place], strict=True)
       neighbors[found.heading] = [
         gallery.Neighbor(near[video], float(similarity))
         for video, similarity in list(pairs)[:num_neighbors]
       ]
       predictions[found.heading] = {
-        column: names[column][numbers[row]]
+        column: names[column][numbers[place]]
         for column, numbers in found.predicted.items()
-        if column in names and numbers[row] >= 0
+        if column in names and numbers[place] >= 0
       }
     queries.append(gallery.Query(strip, neighbors, predictions))
   return queries
@@ -117,25 +118,26 @@ def validation_page(
   Args:
     train: the training videos.
     val: the queries, of the same data set.
-    findings: of one network or several, for all of `val`.
+    findings: of one network or several, for videos of `val`.
     columns: the label columns to judge by.
-    num_queries: of all videos of `val`, evenly spread.
+    num_queries: of all that each network has, evenly spread.
     num_neighbors: of each.
   """
-  rows = retrieval.evenly_spread(num_queries, val.num_videos)
+  queries = common_queries(findings, val)
+  rows = queries[retrieval.evenly_spread(num_queries, len(queries))]
   columns = _with_labels((train, val), columns)
   headings = [found.heading for found in findings]
   strips = {int(row): film_strip(val, row, columns) for row in rows}
   return gallery.Page(
     title=f'Nearest training videos: {" beside ".join(headings)}',
-    introduction=_introduction(val, findings, columns),
+    introduction=_introduction(len(queries), findings, columns),
     tables=[_table(findings, column) for column in columns],
     queries=_queries(train, strips, findings, columns, num_neighbors),
     label_columns=columns,
     facts=_facts(findings),
     table_caption=_table_caption(findings[0].result['settings']),
     query_caption=(
-      f'{_which_are_shown(len(rows), val.num_videos)} Below each are the '
+      f'{_which_are_shown(len(rows), len(queries))} Below each are the '
       'training videos that a network places nearest, the nearest first, with '
       'the cosine similarity of the two embeddings (1 is identical). '
       f'{PICTURES}'
@@ -168,7 +170,7 @@ def query_page(
   return gallery.Page(
     title=f'Nearest training videos of {name}',
     introduction=[
-      f'The most similar of {dataset["train"]:,} training videos of '
+      f'The most similar of {_num_compared(found):,} training videos of '
       f'{dataset["name"]}, as {found.heading} places them. '
       + (
         'Its true label is not known here, so that nothing is right or wrong.'
@@ -185,6 +187,12 @@ def query_page(
       f'identical). {PICTURES}'
     ),
   )
+
+
+def _num_compared(found: Findings) -> int:
+  """How many training videos queries were compared with."""
+  left_out = found.result.get('left_out', {}).get('train', 0)
+  return found.result['dataset']['train'] - left_out
 
 
 def _with_labels(
@@ -207,16 +215,17 @@ def _which_are_shown(num_shown, num_videos):
   )
 
 
-def _introduction(val, findings, columns) -> list[str]:
-  dataset = findings[0].result['dataset']
-  counts = {found.result['dataset']['train'] for found in findings}
+def _introduction(num_queries, findings, columns) -> list[str]:
+  own = findings[0].result
+  dataset, left_out = own['dataset'], own.get('left_out', {})
+  counts = {_num_compared(found) for found in findings}
   count = f'{max(counts):,}' if len(counts) == 1 else 'the'
   clips = findings[0].result['views']['clips']
   embedding = (
     f'the mean embedding of {clips} clips' if clips > 1 else 'a vector'
   )
   paragraphs = [
-    f'{val.num_videos:,} validation videos of the data set {dataset["name"]} '
+    f'{num_queries:,} validation videos of the data set {dataset["name"]} '
     f'were looked up among {count} training videos. Each video is '
     f'{embedding}; the nearest ones are those at the smallest angle.'
   ]
@@ -228,6 +237,11 @@ def _introduction(val, findings, columns) -> list[str]:
   else:
     paragraphs.append(
       'The videos have no labels, so that nothing here is right or wrong.'
+    )
+  if any(left_out.values()):
+    paragraphs.append(
+      'Left out, without a frame that can be read and decoded: '
+      f'{left_out["train"]:,} training and {left_out["val"]:,} validation videos.'
     )
   return paragraphs
 

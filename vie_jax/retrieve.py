@@ -43,13 +43,13 @@ class _Index:
 
   Args:
     run: opened.
-    clips: float32 [N, G, D], embeddings of the training videos' clips.
+    train: embeddings of the training videos' clips.
   """
 
-  def __init__(self, run: Experiment, clips: np.ndarray):
-    self.videos = split_embeddings.videos_of(run, 'train')
+  def __init__(self, run: Experiment, train: split_embeddings.SplitEmbeddings):
+    self.videos = train.videos
     self._mesh = run.mesh
-    self._bank = knn.as_bank(features.video_means(clips), run.mesh)
+    self._bank = knn.as_bank(features.video_means(train.clips), run.mesh)
     self._num_voters = run.config.knn.num_neighbors
     self._temperature = run.config.objective.temperature
     # How many neighbours are looked for.
@@ -82,7 +82,11 @@ class _Index:
     )
 
   def findings(
-    self, neighbors: knn.Neighbors, columns: Sequence[str], facts: dict
+    self,
+    neighbors: knn.Neighbors,
+    columns: Sequence[str],
+    facts: dict,
+    queries: np.ndarray | None = None,
   ) -> Findings:
     """Names the neighbours by their rows in the store, and what they predict.
 
@@ -90,6 +94,7 @@ class _Index:
       neighbors: from `search`.
       columns: label columns to predict.
       facts: the result that they belong to.
+      queries: see `Findings`.
     """
     return Findings(
       facts['heading'],
@@ -100,6 +105,7 @@ class _Index:
         for column in columns
       },
       facts,
+      queries,
     )
 
 
@@ -146,23 +152,25 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
     opened = split_embeddings.open_embeddings(
       run, config, workdir, folder, ('train', 'val')
     )
-    clips = opened['val'].clips
-    index = _Index(run, opened['train'].clips)
-    neighbors = index.search(features.video_means(clips))
+    val = opened['val']
+    index = _Index(run, opened['train'])
+    neighbors = index.search(features.video_means(val.clips))
     written = result.write(
       folder,
       {
-        **_facts(run, workdir, opened['val'].facts),
+        **_facts(run, workdir, opened),
         'views': {
-          'clips': clips.shape[1],
+          'clips': val.clips.shape[1],
           'crop': 'center',
           'average': 'embedding',
         },
-        **_figures(run, index, neighbors, clips),
+        **_figures(run, index, neighbors, val),
         'seconds': round(time.monotonic() - started, 1),
       },
     )
-    own = index.findings(neighbors, run.label_columns, written)
+    own = index.findings(
+      neighbors, run.label_columns, written, val.videos.video
+    )
     if jax.process_index() == 0:
       findings.write(folder, run.train.store, run.val.store, own)
       page = retrieval_page.validation_page(
@@ -179,15 +187,16 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
   return written
 
 
-def _facts(run: Experiment, workdir: str, network: dict) -> dict:
-  """What any result of this mode says."""
+def _facts(run: Experiment, workdir: str, opened: dict) -> dict:
+  """What any result of this mode says, of embeddings by their split."""
   config = run.config
   return {
     'mode': MODE,
     'seed': config.seed,
     'dataset': experiment.dataset_facts(run),
     'bad_frames': experiment.replaced(run.eval_damage, 'train', 'val'),
-    'network': network,
+    'left_out': split_embeddings.left_out(opened),
+    'network': opened['train'].facts,
     'heading': _heading(config, workdir),
     'settings': {
       **json.loads(config.retrieve.to_json_best_effort()),
@@ -212,18 +221,21 @@ def _heading(config: ml_collections.ConfigDict, workdir: str) -> str:
 
 
 def _figures(
-  run: Experiment, index: _Index, neighbors: knn.Neighbors, clips: np.ndarray
+  run: Experiment,
+  index: _Index,
+  neighbors: knn.Neighbors,
+  queries: split_embeddings.SplitEmbeddings,
 ) -> dict:
   """Recall and kNN accuracy with their chance, of each column with labels."""
   figures = {
     'recall': {},
     'chance_recall': {},
     'accuracy': {},
-    'chance': experiment.chance(run),
+    'chance': experiment.chance(run, index.videos, queries.videos),
   }
   for column in run.label_columns:
     train = index.videos.label(column)[0]
-    val = run.val.label(column)[0]
+    val = queries.videos.label(column)[0]
     recall = retrieval.recall(
       val, train[neighbors.index], num_neighbors=RECALL_AT
     )
@@ -237,11 +249,13 @@ def _figures(
     figures['accuracy'][column] = {'knn': accuracy}
   # Each clip for itself, one of every video at a time: less is in memory.
   by_clip = {column: [] for column in figures['accuracy']}
-  for number in range(clips.shape[1]) if by_clip else ():
-    of_clips = index.search(np.asarray(clips[:, number]))
+  for number in range(queries.clips.shape[1]) if by_clip else ():
+    of_clips = index.search(np.asarray(queries.clips[:, number]))
     for column, accuracies in by_clip.items():
       accuracy = knn.accuracy(
-        index.votes(of_clips, column), run.val.label(column)[0], num_clips=1
+        index.votes(of_clips, column),
+        queries.videos.label(column)[0],
+        num_clips=1,
       )
       accuracies.append(accuracy['top1'])
   for column, accuracies in by_clip.items():
@@ -281,13 +295,13 @@ def _answer(
       found = weights.load(
         config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
       )
-      train = split_embeddings.embed_splits(run, found, folder, ('train',))
-      index = _Index(run, train['train'].clips)
+      opened = split_embeddings.embed_splits(run, found, folder, ('train',))
+      index = _Index(run, opened['train'])
       clips = evaluate.Evaluator(run).embed(
-        found.variables, instances.all_videos(store)
+        found.variables, instances.all_videos(store), leaves_out=False
       )
       neighbors = index.search(features.video_means(clips))
-      facts = _facts(run, workdir, train['train'].facts)
+      facts = _facts(run, workdir, opened)
       own = index.findings(neighbors, run.label_columns, facts)
       folder = folder / _query_folder(path)
       written = result.write(

@@ -89,9 +89,9 @@ def test_every_clip_ends_up_in_its_place(mesh, seed):
       assert result[video, clip].tolist() == expected
 
 
-def test_clips_that_no_batch_brought_are_not_numbers(mesh8):
+def test_clips_that_no_batch_brought_are_left_out(mesh8):
   result = embed(np.arange(7), mesh8)
-  missing = np.isnan(result).all(axis=2).reshape(-1)
+  missing = (result == features.LEFT_OUT).all(axis=2).reshape(-1)
   assert missing.tolist() == [False] * 7 + [True] * 8
 
 
@@ -167,6 +167,47 @@ def test_clips_are_embedded_in_order_from_any_of_them_on(mesh, first_clip):
   clips = [divmod(i, NUM_CLIPS) for i in range(NUM_VIDEOS * NUM_CLIPS)]
   expected = [[video + 100, clip + 200, 0] for video, clip in clips]
   assert found == expected[first_clip:]
+
+
+@pytest.mark.parametrize('first_clip', [0, 4, 8, 13])
+def test_clips_that_are_left_out_keep_their_rows(mesh8, first_clip):
+  # The last one, of which copies fill the last batch, is one of them.
+  lost, total = (0, 1, 7, 8, 13), 14
+
+  @contextlib.contextmanager
+  def open_batches(first_batch):
+    def found():
+      for batch in batches(np.arange(total)):
+        clip = batch['instance_index'] * NUM_CLIPS + batch['clip_index']
+        batch['is_valid'] &= ~np.isin(clip, lost)
+        yield batch
+
+    yield itertools.islice(found(), first_batch, None)
+
+  blocks = features.embed_from(
+    open_batches,
+    features.embedder(FirstPixel(), center=center, mesh=mesh8),
+    {},
+    first_clip=first_clip,
+    batch_size=BATCH,
+    mesh=mesh8,
+  )
+  found = np.concatenate(list(blocks))
+  assert found.dtype == np.float32
+  for row, clip in zip(found, range(first_clip, total), strict=True):
+    video, number = divmod(clip, NUM_CLIPS)
+    if clip in lost:
+      assert (row == features.LEFT_OUT).all()
+    else:
+      assert row.tolist() == [video + 100, number + 200, 0]
+
+
+def test_videos_without_all_of_their_clips_have_no_embedding():
+  clips = np.zeros((4, 3, 2), np.float32)
+  clips[1], clips[3, 2] = features.LEFT_OUT, features.LEFT_OUT
+  # Of a network whose numbers are not finite; a video is there all the same.
+  clips[2] = np.nan
+  assert features.has_embedding(clips).tolist() == [True, False, True, False]
 
 
 def test_a_layer_takes_the_place_of_the_embedding(mesh):

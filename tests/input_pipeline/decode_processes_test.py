@@ -161,7 +161,7 @@ def test_damage_is_replaced_counted_and_named_as_by_threads(tmp_path, caplog):
   assert sum(batch['bad_frames'].sum() for batch in found['processes'][0])
 
 
-def test_a_video_without_a_sound_frame_is_named_as_by_threads(tmp_path):
+def test_a_video_that_none_can_stand_for_is_named_as_by_threads(tmp_path):
   damaged_data_test.write(tmp_path, {(1, number): b'?' for number in range(5)})
   said = set()
   for settings in (THREADS, PROCESSES):

@@ -98,7 +98,7 @@ def test_damage_is_replaced_counted_and_named_as_by_threads(
   assert sum(batch['bad_frames'].sum() for batch in found['processes'][0])
 
 
-def test_a_damaged_index_is_said_as_by_threads(dataset, s3):
+def test_a_damaged_index_stops_at_once_and_is_said_as_by_threads(dataset, s3):
   folder, url = dataset
   content = bytearray((folder / SHARD).read_bytes())
   content[content.rindex(b'group_size')] ^= 1
@@ -108,11 +108,14 @@ def test_a_damaged_index_is_said_as_by_threads(dataset, s3):
   s3.files.pipe(f'{url}/{SHARD}', bytes(content))
   said = set()
   for settings in (THREADS, PROCESSES):
-    with pytest.raises(dataset_folder.DatasetError, match='no frame') as raised:
-      # Which video comes to its end first depends on the threads.
-      train(url, 3, batch_size=1, **settings)
+    before = len(s3.server.requests())
+    with pytest.raises(dataset_folder.DatasetError) as raised:
+      train(url, 3, batch_size=1, num_prefetched=0, **settings)
     said.add(str(raised.value))
+    # None for each frame; a process asks for dataset.json and the shards' sizes.
+    assert len(s3.server.requests()) - before < 40
   assert len(said) == 1
+  assert f'{url}/{SHARD} cannot be read' in said.pop()
 
 
 def test_a_killed_process_is_replaced(dataset, caplog):

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 
+import lost_videos
 import processes
 import pytest
 import tiny_run
@@ -95,7 +96,7 @@ def test_what_does_not_fit_several_processes(
 
 @pytest.fixture(scope='module')
 def damaged_dataset(demo_dataset, tmp_path_factory):
-  """With a bit flipped in every third frame of the first twelve videos."""
+  """Every third frame of twelve videos is damaged, and all of another two."""
   damaged = tmp_path_factory.mktemp('bits') / 'set'
   shutil.copytree(demo_dataset, damaged)
   with frame_store.FrameStore.open(damaged, 'train') as store:
@@ -111,6 +112,7 @@ def damaged_dataset(demo_dataset, tmp_path_factory):
       if place >= 0:
         content[place + len(jpeg) // 2] ^= 16
     shard.write_bytes(content)
+  lost_videos.destroy(damaged, 'train', [20, 30])
   return damaged
 
 

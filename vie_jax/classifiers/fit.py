@@ -126,6 +126,7 @@ def fit_and_write(
         'chance': data.chance,
         'dataset': data.facts,
         'bad_frames': outcome.bad_frames,
+        'left_out': {'val': outcome.left_out},
         'network': network,
         'views': {
           'clips': data.num_clips or 'all, consecutive',
@@ -152,6 +153,15 @@ def _written(folder: pathlib.Path, outcome: Outcome) -> dict | None:
 
 
 def _log(written: dict, folder: pathlib.Path) -> None:
+  # Results of before do not say it.
+  if num_left_out := written.get('left_out', {}).get('val'):
+    logging.warning(
+      'Left out of the accuracy, as they cannot be read and decoded: %d of %d '
+      'validation %ss.',
+      num_left_out,
+      written['dataset']['val'],
+      written['dataset']['kind'],
+    )
   for column, by_name in written['accuracy'].items():
     for name, accuracy in by_name.items():
       logging.info(

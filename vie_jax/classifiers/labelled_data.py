@@ -345,7 +345,11 @@ def test(
   Returns:
     label column -> classifier's name -> accuracies, see
     `clip_scores.ClipScores.accuracy`. The softmax of a video's clips is
-    averaged (official).
+    averaged (official): of those that are valid, where a store had lost some
+    for a while.
+
+  Raises:
+    dataset_folder.DatasetError: if no clip with a label is sound.
   """
   found = {
     column: collections.defaultdict(clip_scores.ClipScores)
@@ -366,10 +370,18 @@ def test(
         for number, column in enumerate(data.classes):
           clips = np.asarray(by_column[column])[valid]
           found[column][name].add(video[valid], clips, labels[valid, number])
-  return {
+  accuracy = {
     column: {name: scores.accuracy() for name, scores in by_name.items()}
     for column, by_name in found.items()
   }
+  for column, by_name in accuracy.items():
+    if not all(by_name.values()):
+      raise dataset_folder.DatasetError(
+        f'{data.facts["path"]} has no validation video or image of column '
+        f'{column!r} that can be read and decoded: mend the data set, or leave '
+        'the column out.'
+      )
+  return accuracy
 
 
 def _tile(clips: jax.Array, num_frames: int) -> jax.Array:

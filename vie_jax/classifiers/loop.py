@@ -143,6 +143,7 @@ class Loop:
       seconds,
       was_complete,
       {'train': damage['num_bad'], 'val': progress.bad_val_frames},
+      progress.left_out,
     )
 
   def _elapsed(self):
@@ -175,8 +176,12 @@ class Loop:
     )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
-    bad = experiment.replaced(self._task.eval_damage, 'val')
-    return dataclasses.replace(after, bad_val_frames=bad['val'])
+    damage = self._task.eval_damage
+    return dataclasses.replace(
+      after,
+      bad_val_frames=experiment.replaced(damage, 'val')['val'],
+      left_out=experiment.num_left_out(damage, 'val'),
+    )
 
   def _write(self, step, metrics):
     self._skipped.settle()

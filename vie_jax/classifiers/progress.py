@@ -20,6 +20,7 @@ class Progress:
     seconds: of all calls up to this checkpoint.
     damage: frames taken and replaced so far.
     bad_val_frames: replaced in the last evaluation.
+    left_out: videos or images that it left out.
     skipped_steps: so far, see `skipped_steps`.
     evaluation_is_due: whether this step was to be evaluated, and was not.
   """
@@ -31,6 +32,7 @@ class Progress:
   seconds: float = 0.0
   damage: dict[str, int] = dataclasses.field(default_factory=dict)
   bad_val_frames: int = 0
+  left_out: int = 0
   skipped_steps: int = 0
   evaluation_is_due: bool = False
 

@@ -88,6 +88,7 @@ class Outcome:
     was_complete: whether this call had nothing left to train.
     bad_frames: split -> frames that stood for damaged ones: 'train' in all
       steps, 'val' in one evaluation.
+    left_out: videos or images that the last evaluation left out.
   """
 
   steps: int
@@ -96,3 +97,4 @@ class Outcome:
   seconds: float
   was_complete: bool
   bad_frames: dict[str, int]
+  left_out: int

@@ -20,7 +20,7 @@ from vie_jax import experiment, result, run_log, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import instances
+from vie_jax.input_pipeline import dataset_folder, instances
 from vie_jax.processes import agreement, watchdog
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
@@ -34,13 +34,17 @@ class SplitEmbeddings:
   """The embeddings of one split.
 
   Attributes:
-    clips: float32 [V, G, D], unit vectors, on the disk if they are a network's;
-      G is 1 if they were made elsewhere, as a rule.
+    clips: float32 [V, G, D], unit vectors, on the disk if they are a network's
+      and no video is left out; G is 1 if they were made elsewhere, as a rule.
     facts: of what made them, `network` of `result.json`.
+    videos: the V videos.
+    num_left_out: videos that are none of them, as they have no sound frame.
   """
 
   clips: np.ndarray
   facts: dict
+  videos: instances.Instances
+  num_left_out: int = 0
 
 
 def open_embeddings(
@@ -63,7 +67,8 @@ def open_embeddings(
     splits: 'train', 'val' or both.
 
   Returns:
-    split -> embeddings, in the order of `videos_of`.
+    split -> embeddings, in the order of `videos_of`; those of a network without
+    the videos that have no sound frame.
 
   Raises:
     result.ResultError: if the folder has results of another source.
@@ -78,6 +83,11 @@ def open_embeddings(
     config, workdir, run.model, clip_shape=run.clip_shape, mesh=run.mesh
   )
   return embed_splits(run, found, folder, splits)
+
+
+def left_out(opened: dict[str, SplitEmbeddings]) -> dict[str, int]:
+  """What `result.json` says of the splits that were looked at: split -> videos."""
+  return {split: found.num_left_out for split, found in opened.items()}
 
 
 def videos_of(run: Experiment, split: str) -> instances.Instances:
@@ -95,6 +105,10 @@ def embed_splits(
     found: the weights.
     folder: of results.
     splits: 'train', 'val' or both.
+
+  Raises:
+    dataset_folder.DatasetError: if no video of a split is left, or too many
+      frames are damaged: in this call, or in all that wrote the embeddings.
   """
   _begin(run, folder)
   embed = features.embedder(run.model, center=run.center, mesh=run.mesh)
@@ -119,10 +133,43 @@ def embed_splits(
       unit=f'clips of {split}',
       notes=run.eval_damage.clips[split],
     )
-    opened[split] = SplitEmbeddings(
-      np.load(path, mmap_mode='r', allow_pickle=False), facts
-    )
+    experiment.check_clips(run, videos)
+    opened[split] = _without_left_out(path, videos, facts)
   return opened
+
+
+def _without_left_out(path, videos, facts):
+  """Opens the embeddings of videos, without those that were left out."""
+  clips = np.load(path, mmap_mode='r', allow_pickle=False)
+  is_there = features.has_embedding(clips)
+  if num_bad := int(np.isnan(clips[..., 0]).any(axis=1).sum()):
+    logging.warning(
+      'The embeddings of %d of %d videos of split %r are not finite, as numbers '
+      'of the network are not: the figures tell nothing of these videos.',
+      num_bad,
+      len(clips),
+      videos.store.split,
+    )
+  num_left_out = int((~is_there).sum())
+  if not num_left_out:
+    return SplitEmbeddings(clips, facts, videos)
+  store = videos.store
+  if not is_there.any():
+    raise dataset_folder.DatasetError(
+      f'No video of split {store.split!r} of {store.directory} has a sound '
+      f'frame. Once that is mended, remove {path}.'
+    )
+  logging.warning(
+    'Left out of all figures, without a sound frame: %d of %d videos of split '
+    '%r. Once they are mended, remove %s.',
+    num_left_out,
+    len(is_there),
+    store.split,
+    path,
+  )
+  return SplitEmbeddings(
+    clips[is_there], facts, instances.take(videos, is_there), num_left_out
+  )
 
 
 def _begin(run, folder):
@@ -293,7 +340,8 @@ def _read_foreign(
   run: Experiment, config: ml_collections.ConfigDict, splits: Sequence[str]
 ) -> dict[str, SplitEmbeddings]:
   """Reads the embeddings of all splits from one file."""
-  names = {split: _names(videos_of(run, split)) for split in splits}
+  videos = {split: videos_of(run, split) for split in splits}
+  names = {split: _names(found) for split, found in videos.items()}
   together = [pair for pairs in names.values() for pair in pairs]
   clips, num_extra = foreign_embeddings.read(config.embeddings, together)
   if num_extra:
@@ -313,7 +361,7 @@ def _read_foreign(
   opened, start = {}, 0
   for split, pairs in names.items():
     stop = start + len(pairs)
-    opened[split] = SplitEmbeddings(clips[start:stop], facts)
+    opened[split] = SplitEmbeddings(clips[start:stop], facts, videos[split])
     start = stop
   return opened
 

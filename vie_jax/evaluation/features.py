@@ -14,6 +14,9 @@ from vie_jax import sharding
 
 REPORT_EVERY_SECONDS = 30
 EMBEDDING = 'embedding'
+# In the rows of clips that are left out. A unit vector may be NaN if its network
+# has numbers that are not finite, but never this.
+LEFT_OUT = np.float32(np.inf)
 Variables = dict
 Embed = Callable[[Variables, dict], dict]
 
@@ -106,12 +109,25 @@ def embed_from(
 
   Yields:
     float32 [b, D]: the clips of a batch, without those that only fill it.
+    Clips that are left out are LEFT_OUT.
   """
   first_batch, skipped = divmod(first_clip, batch_size)
   with open_batches(first_batch) as batches:
     for output in _outputs(batches, embed, variables, mesh):
-      yield output['embedding'][output['is_valid']][skipped:]
+      rows = np.where(
+        output['is_valid'][:, None], output['embedding'], LEFT_OUT
+      )
+      yield rows[_is_new(output)][skipped:]
       skipped = 0
+
+
+def _is_new(output):
+  """Which rows of a batch are not copies of the row before: bool [B]."""
+  is_new = np.ones(len(output['is_valid']), bool)
+  is_new[1:] = False
+  for name in ('instance_index', 'clip_index'):
+    is_new[1:] |= np.diff(output[name]) != 0
+  return is_new
 
 
 def by_video(
@@ -157,9 +173,10 @@ def embed_videos(
     mesh: the mesh of `embed`.
 
   Returns:
-    float32 [V, G, D], on every host. Clips that no batch brought are NaN.
+    float32 [V, G, D], on every host. Clips that no batch brought, as those that
+    are left out, are LEFT_OUT.
   """
-  result = np.full((num_videos, num_clips, embedding_size), np.nan, np.float32)
+  result = np.full((num_videos, num_clips, embedding_size), LEFT_OUT)
   num_done, reported = 0, time.monotonic()
   for output in _outputs(batches, embed, variables, mesh):
     valid = output['is_valid']
@@ -171,6 +188,18 @@ def embed_videos(
       reported = time.monotonic()
       logging.info('Embedded %d of %d clips.', num_done, num_videos * num_clips)
   return result
+
+
+def has_embedding(embeddings: np.ndarray) -> np.ndarray:
+  """Tells the videos that were embedded from those that were left out.
+
+  Args:
+    embeddings: float32 [V, G, D], with LEFT_OUT for clips that are.
+
+  Returns:
+    bool [V], False if any clip is left out: those of a video are together.
+  """
+  return (embeddings[..., 0] != LEFT_OUT).all(axis=1)
 
 
 def video_means(embeddings: np.ndarray) -> np.ndarray:

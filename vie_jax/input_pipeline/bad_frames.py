@@ -27,6 +27,8 @@ class BadFrames:
     num_bad: how many of them were replaced.
     clips: split -> {'instance/clip': replaced frames} of evaluation clips, so
       that a clip that is evaluated again does not count twice. JSON-compatible.
+    left_out: split -> set of the instances, videos or images, that its last
+      evaluation has left out, or some clips of them.
   """
 
   def __init__(self, max_share=0.05, *, is_shared=False):
@@ -40,6 +42,7 @@ class BadFrames:
     self.num_frames = 0
     self.num_bad = 0
     self.clips = collections.defaultdict(dict)
+    self.left_out = collections.defaultdict(set)
     self._max_share = max_share
     self._is_shared = is_shared
     self._asked = {}
@@ -103,6 +106,28 @@ class BadFrames:
     else:
       self._stop_if_too_many(num_all, num_frames, num_bad, self._by_name)
 
+  def check_clips(self, split, *, num_frames, name_of, location, remedy):
+    """Does what `check` does, of all that `clips` has of a split.
+
+    So calls that made an evaluation together are judged by all of it.
+
+    Args:
+      split: its name.
+      num_frames: of all of its clips.
+      name_of: function from an instance index to the name of its video.
+      location: of the data set, for messages.
+      remedy: likewise, what to do.
+
+    Raises:
+      DatasetError: as `check`.
+    """
+    self._remedy = remedy
+    by_name = collections.Counter()
+    for clip, num_bad in self.clips[split].items():
+      name = name_of(int(clip.partition('/')[0]))
+      by_name[f'{name!r} of {location}'] += num_bad
+    self._stop_if_too_many(num_frames, num_frames, by_name.total(), by_name)
+
   def counted(self):
     """What this process has counted, and what it was to check since.
 
@@ -140,17 +165,16 @@ class BadFrames:
     enough = max(num_frames, min(_MIN_FRAMES, num_all))
     if num_bad > self._max_share * enough:
       raise dataset_folder.DatasetError(
-        f'{num_bad} of {num_frames} frames are damaged and were to be '
-        f'replaced, more than the share {self._max_share} that '
-        'config.input.max_bad_share allows: most of them in '
-        f'{_listing(by_name)}. {self._remedy}'
+        f'{num_bad} of {num_frames} frames are damaged, more than the share '
+        f'{self._max_share} that config.input.max_bad_share allows: most of '
+        f'them in {_listing(by_name)}. {self._remedy}'
       )
 
   def log_summary(self):
-    """Says at the end, in one line, how much was replaced; or nothing."""
+    """Says at the end, in one line, how much was damaged; or nothing."""
     if self._by_name:
       logging.warning(
-        'Replaced %d damaged %s of %d %s, most of them in %s. %s',
+        'Replaced or left out %d damaged %s of %d %s, most of them in %s. %s',
         self._by_name.total(),
         'frame' if self._by_name.total() == 1 else 'frames',
         len(self._by_name),

@@ -5,6 +5,7 @@ step * batch size + row of the global batch. Nothing here is remembered, so that
 a run resumes at any step at once, and one host or several see the same batch.
 """
 
+import numpy as np
 import tensorflow as tf
 
 # Training has no end of its own; steps * batch size must fit into int64.
@@ -76,6 +77,38 @@ def visited(position, count, *, batch_size, seed):
   # An epoch ends with a batch.
   epoch = tf.reshape(position, [-1])[0] // epoch_size
   return _shuffled(position % epoch_size, count, seed=tf.stack([seed, epoch]))
+
+
+def same_row(position, count, *, batch_size, seed):
+  """Gives what may stand at a position in place of what stands there.
+
+  It stands in the same row of the other batches of the epoch, or in none: of
+  what the epoch leaves over, each is for one row. So no other row of any batch
+  is given the same.
+
+  Args:
+    position: int.
+    count: as in `visited`.
+    batch_size: as in `visited`.
+    seed: as in `visited`.
+
+  Returns:
+    (positions, instances): int64 [n] both, of the next batch first, and after
+    the last of the epoch of the first; at last, at the position itself, what is
+    left over for its row, if anything is.
+  """
+  epoch_size = count // batch_size * batch_size
+  epoch, at = divmod(position, epoch_size)
+  places = np.arange(at + batch_size, at + epoch_size, batch_size) % epoch_size
+  positions = epoch * epoch_size + places
+  row = at % batch_size
+  if epoch_size + row < count:
+    places = np.append(places, epoch_size + row)
+    positions = np.append(positions, position)
+  if not places.size:  # of which the op makes none
+    return positions, places
+  order = tf.constant([seed, epoch], tf.int64)
+  return positions, _shuffled(places, count, seed=order).numpy()
 
 
 def seed_at(position, *, seed):

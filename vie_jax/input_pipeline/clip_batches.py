@@ -1,7 +1,9 @@
 """Makes batches of clips: what is chosen is read, decoded and put together.
 
 Several threads or processes share a batch. Which clips there are, and which
-frames and crops make them, is the business of `pipeline`.
+frames and crops make them, is the business of `pipeline`. A clip whose video
+has no sound frame is replaced by one of another video, as whose it counts, or
+left out: here, so that all of them do it in the same way.
 """
 
 import contextlib
@@ -31,6 +33,8 @@ _MIN_PROCESSES, _MAX_PROCESSES = 4, 64
 _THREADS_OF_PROCESS, _OPENINGS = 68, 2
 # How many threads a container may have (control groups, version 2).
 _TASK_LIMIT = pathlib.Path('/sys/fs/cgroup/pids.max')
+# How many clips are looked at for one that can stand for another.
+_MAX_STAND_INS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Clips:
     counted: of damage_count: its BadFrames, and its count, are those of the
       clips.
     extra: dict of the names of what else the batch has to their types.
+    stand_ins: function from a position to what may stand for a clip of a video
+      without a sound frame: int64 [n], positions, and what stands there, see
+      batch_order.same_row; None if no clip may.
+    leaves_out: whether such a clip is left out, and not valid; if neither, it
+      is an error.
 
   Attributes:
     frames: SoundFrames, which reads and decodes them.
@@ -86,10 +95,15 @@ class Clips:
     window,
     counted,
     extra=types.MappingProxyType({}),
+    stand_ins=None,
+    leaves_out=False,
   ):
     self._table = table
     self._visit = visit
     self._choose = choose
+    self._stand_ins = stand_ins
+    self._leaves_out = leaves_out
+    self._ended_by = None
     self._shape = num_frames, window, window, 3
     self._types = {
       'instance_index': (tf.int32, ()),
@@ -122,8 +136,11 @@ class Clips:
     """
 
     def make(positions, visited):
-      rows, *choice = self._rows(positions, visited)
-      rows['window'], rows['crop'], rows['bad_frames'] = decoder.read(*choice)
+      try:
+        rows = self._make_rows(decoder.read, positions, visited)
+      except Exception as error:
+        self._ended_by = error
+        raise
       return [rows[name] for name in self._types]
 
     dtypes, shapes = zip(*self._types.values(), strict=True)
@@ -133,23 +150,110 @@ class Clips:
       for name, column, shape in zip(self._types, made, shapes, strict=True)
     }
 
-  def find_damage(self, position):
+  def find_damage(self, unused_position):
     """Raises what ended the graph as what it is; see open_batches.
 
     Args:
-      position: int64 scalar tensor.
+      unused_position: int64 scalar tensor. What ends a batch may end those
+        before it, too: of other processes, that are not tried any more.
 
     Returns:
       False: what can be replaced has been.
 
     Raises:
-      dataset_folder.DatasetError: if the clip cannot be made.
+      Exception: whatever making a clip has raised, such as a DatasetError.
     """
-    positions = position[tf.newaxis]
-    _, *choice = self._rows(positions.numpy(), self._visit(positions).numpy())
-    (choice,) = zip(*choice, strict=True)
-    self.frames.read(*choice, np.empty(self._shape, np.uint8))
+    if self._ended_by is not None:
+      raise self._ended_by
     return False
+
+  def _make_rows(self, read, positions, visited):
+    """Gives the columns of a batch.
+
+    Args:
+      read: as that of DecodeThreads.
+      positions: int64 [n].
+      visited: what stands there.
+
+    Returns:
+      dict of arrays [n, ...].
+    """
+    rows, *choice = self._rows(positions, visited)
+    # Copies that fill the last batch have no damage of their own.
+    is_counted = np.copy(rows.get('is_valid', True))
+    rows['window'], rows['crop'], rows['bad_frames'], lost = read(*choice)
+    if any(lost):
+      self._do_without(read, rows, positions, choice[0], lost)
+    rows['bad_frames'] *= is_counted
+    return rows
+
+  def _do_without(self, read, rows, positions, video, sentences):
+    """Replaces clips of videos without a sound frame, or leaves them out.
+
+    Args:
+      read: as that of DecodeThreads.
+      rows: of a batch, to be changed.
+      positions: int64 [n].
+      video: int [n], what stands there.
+      sentences: n strings, of `read`: '' where a video is not lost.
+    """
+    lost = [row for row, sentence in enumerate(sentences) if sentence]
+    rows['bad_frames'][lost] = self.num_frames
+    if self._stand_ins is not None:
+      outcomes = self._replace(read, rows, positions, sentences, lost)
+    elif self._leaves_out:
+      rows['window'][lost] = 0
+      rows['is_valid'][lost] = False
+      outcomes = dict.fromkeys(lost, 'It is left out.')
+    else:
+      raise sound_frames.lost_error(self.frames.store, sentences[lost[0]])
+    for row in lost:
+      self.frames.name_lost(video[row], sentences[row], outcomes[row])
+
+  def _replace(self, read, rows, positions, sentences, lost):
+    """Puts clips that have sound frames in the place of those of lost videos.
+
+    Returns:
+      dict: row -> a sentence that says so.
+    """
+    others = {row: self._others(positions[row]) for row in lost}
+    outcomes, num_tried = {}, 0
+    while others:
+      tried = {row: next(choices, None) for row, choices in others.items()}
+      for row, other in tried.items():
+        if other is None:
+          raise self._without_others(sentences[row], num_tried)
+      found, video, *choice = self._rows(*np.transpose([*tried.values()]))
+      found['window'], found['crop'], _, is_lost = read(video, *choice)
+      num_tried += 1
+      for number, row in enumerate(tried):
+        if is_lost[number]:
+          continue
+        for name in found.keys() - {'asked_index'}:
+          rows[name][row] = found[name][number]
+        del others[row]
+        outcomes[row] = (
+          f'A clip of {self.frames.store.paths[video[number]]!r} is shown '
+          'instead, as one of that video; later visits are counted, not named.'
+        )
+    return outcomes
+
+  def _others(self, position):
+    """Yields what may stand for a clip: its position, and what stands there."""
+    positions, visited = self._stand_ins(int(position))
+    yield from zip(
+      positions[:_MAX_STAND_INS], visited[:_MAX_STAND_INS], strict=True
+    )
+
+  def _without_others(self, sentence, num_tried):
+    """The DatasetError for a video that no other one can stand for."""
+    return sound_frames.lost_error(
+      self.frames.store,
+      sentence,
+      f'Of the {num_tried} clips that may stand for it, those at its place of '
+      'the other batches of an epoch, none has a sound frame: a lower '
+      'batch_size gives more of them.',
+    )
 
   def _rows(self, positions, visited):
     """Chooses: columns of the batch, videos, frame numbers and boxes."""

@@ -47,7 +47,9 @@ class TrainingCount:
     Raises:
       dataset_folder.DatasetError: if that makes too many.
     """
-    self._count_rows(batch['instance_index'], batch['bad_frames'])
+    # Of a clip that stands for another one, that one is damaged.
+    asked = batch.get('asked_index', batch['instance_index'])
+    self._count_rows(asked, batch['bad_frames'])
     self.damage.check(num_all=self._num_all)
 
   def _count_rows(self, instance_index, num_bad):
@@ -78,7 +80,23 @@ class EvaluationCount(TrainingCount):
     super().__init__(damage, **options)
     self._split = split
     self._leaves_out = leaves_out
+    if leaves_out:
+      self.damage.left_out[split] = set()
     self._counts = np.zeros(2, np.int64)
+
+  def go_on_from(self, first, num_rows):
+    """Goes on from what is noted of the clips before one, as if just counted.
+
+    Args:
+      first: (instance index, clip index) of that one.
+      num_rows: clips before it that were this host's.
+    """
+    num_bad = sum(
+      num_bad
+      for clip, num_bad in self.damage.clips[self._split].items()
+      if tuple(map(int, clip.split('/'))) < first
+    )
+    self._counts = np.array([num_rows * self._num_frames, num_bad])
 
   def count(self, batch):
     """See TrainingCount.count."""
@@ -94,6 +112,9 @@ class EvaluationCount(TrainingCount):
     clips = self.damage.clips[self._split]
     for row in np.flatnonzero(num_bad):
       clips[f'{index[row]}/{clip_index[row]}'] = int(num_bad[row])
+    if self._leaves_out:
+      left_out = batch['instance_index'][is_counted & ~batch['is_valid']]
+      self.damage.left_out[self._split].update(left_out.tolist())
     num_frames, num_bad = self._counts.tolist()
     self.damage.check(
       num_all=self._num_all,

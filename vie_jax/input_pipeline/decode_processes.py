@@ -114,8 +114,8 @@ class DecodeProcesses:
       ('is_done', False),
     ):
       batch.arrays[name][:num_rows] = values
-    num_bad = np.zeros(num_rows, np.int32)
-    make = functools.partial(self._make, batch, num_bad)
+    num_bad, lost = np.zeros(num_rows, np.int32), [''] * num_rows
+    make = functools.partial(self._make, batch, num_bad, lost)
     shares = decode_threads.shares(num_rows, self._num_shares)
     # One each: while the last are made, others are at the next batch. Whatever
     # one of them raises comes out here.
@@ -124,19 +124,20 @@ class DecodeProcesses:
       batch.arrays['pixels'][:num_rows],
       batch.arrays['crop'][:num_rows].copy(),
       num_bad,
+      lost,
     )
 
-  def _make(self, batch, num_bad, share):
+  def _make(self, batch, num_bad, lost, share):
     try:
       # What ends the batches is not tried again, which may take minutes.
       if self._error is not None:
         raise self._error
-      self._make_all(batch, num_bad, share)
+      self._make_all(batch, num_bad, lost, share)
     except dataset_folder.DatasetError as error:
       self._error = error
       raise
 
-  def _make_all(self, batch, num_bad, share):
+  def _make_all(self, batch, num_bad, lost, share):
     if batch.offset is not None:
       self._look_up(batch.arrays, share)
       worker = self._idle.get()
@@ -147,7 +148,7 @@ class DecodeProcesses:
     arrays = batch.arrays
     for row in share:
       if not arrays['is_done'][row]:
-        arrays['crop'][row], num_bad[row] = self._frames.read(
+        arrays['crop'][row], num_bad[row], lost[row] = self._frames.read(
           *(arrays[name][row] for name in ('video', 'frame_numbers', 'box')),
           arrays['pixels'][row],
         )
@@ -157,12 +158,10 @@ class DecodeProcesses:
     if not self._is_remote:
       return
     for row in share:
-      arrays['places'][row] = 0
-      # What is wrong with an index is said by whoever reads the clip.
-      with contextlib.suppress(dataset_folder.UnreadableError):
-        arrays['places'][row] = self._frames.store.places(
-          arrays['video'][row], arrays['frame_numbers'][row]
-        )
+      # Without the index of a shard nothing of it can be read: that is said.
+      arrays['places'][row] = self._frames.store.places(
+        arrays['video'][row], arrays['frame_numbers'][row]
+      )
 
   def _share_table(self):
     store = self._frames.store

@@ -58,9 +58,11 @@ class DecodeThreads:
       box: float64 [n, 4], of the crops.
 
     Returns:
-      (pixels, crop, num_bad): uint8 [n, T, W, W, 3], RGB, in memory that is
-      used again when nobody has it any more; float32 [n, 4], in pixels of
-      the window; int32 [n], how many frames stand for others.
+      (pixels, crop, num_bad, lost): uint8 [n, T, W, W, 3], RGB, in memory that
+      is used again when nobody has it any more; float32 [n, 4], in pixels of
+      the window; int32 [n], how many frames stand for others; n strings, see
+      SoundFrames.read: where one says that a video is lost, its pixels are
+      any.
 
     Raises:
       DatasetError: as SoundFrames.read.
@@ -77,8 +79,8 @@ class DecodeThreads:
       lambda share: [read(row) for row in share],
       shares(num_rows, _SHARES_PER_THREAD * self._num_threads),
     )
-    crops, num_bad = zip(*itertools.chain(*done), strict=True)
-    return pixels, np.stack(crops), np.array(num_bad, np.int32)
+    crops, num_bad, lost = zip(*itertools.chain(*done), strict=True)
+    return pixels, np.stack(crops), np.array(num_bad, np.int32), lost
 
 
 def shares(num_rows, count):

@@ -62,7 +62,7 @@ def batch_layout(num_rows, num_frames, window):
       'pixels': (np.uint8, (num_rows, num_frames, window, window, 3)),
       'video': (np.int64, (num_rows,)),
       'frame_numbers': (np.int32, (num_rows, num_frames)),
-      # Of a data set behind a URL; zeros where they are not known.
+      # Of a data set behind a URL.
       'places': (np.int64, (num_rows, num_frames, 2)),
       'box': (np.float64, (num_rows, 4)),
       'crop': (np.float32, (num_rows, 4)),
@@ -153,8 +153,6 @@ class _Worker:
 
   def _make(self, batch, row):
     places = batch['places'][row] if self._records.is_remote else None
-    if places is not None and not places.all():
-      return False
     try:
       window, left = sound_frames.decode_clip(
         self._records,

@@ -88,7 +88,8 @@ class FrameRecords:
       IndexError: if the video or one of the frames does not exist.
       dataset_folder.UnreadableError: if one of the records cannot be read.
       dataset_folder.UnreachableError: if a URL cannot be reached.
-      dataset_folder.DatasetError: if the store is closed.
+      dataset_folder.DatasetError: if the store is closed, or the index of a
+        shard behind a URL is damaged.
     """
     shard, records = self._records(instance_index, frame_numbers)
     return self._read_records(shard, records) if records else []
@@ -110,7 +111,7 @@ class FrameRecords:
 
     Raises:
       IndexError: as read_frames.
-      dataset_folder.UnreadableError: if the index cannot be read.
+      dataset_folder.DatasetError: as read_frames.
       dataset_folder.UnreachableError: if a URL cannot be reached.
     """
     shard, records = self._records(instance_index, frame_numbers)
@@ -139,7 +140,7 @@ class FrameRecords:
     Raises:
       IndexError: as read_frames.
       dataset_folder.UnreachableError: if a URL cannot be reached.
-      dataset_folder.DatasetError: if the store is closed.
+      dataset_folder.DatasetError: as read_frames.
     """
     shard, records = self._records(instance_index, frame_numbers)
     if records and self.is_remote:
@@ -204,7 +205,11 @@ class FrameRecords:
       self._check_same()
     except remote_shards.RemoteError as away:
       return self._unreachable(shard, away)
-    return self._unreadable(shard, error)
+    found = self._unreadable(shard, error)
+    if isinstance(error, remote_shards.DamagedIndexError):
+      # None of its frames is found: to try one after the other takes minutes.
+      return dataset_folder.DatasetError(str(found))
+    return found
 
   def _unreachable(self, shard, reason):
     return dataset_folder.UnreachableError(

@@ -17,7 +17,7 @@ class FrameStore(frame_records.FrameRecords):
   """The videos of one split, readable one frame at a time by index.
 
   The row of a video in `videos.parquet` is its `instance_index`, in
-  [0, num_videos). All attributes are fixed once the store is open.
+  [0, num_videos). All attributes but `lost` are fixed once the store is open.
 
   Attributes, beside those of FrameRecords:
     split: 'train' or 'val'.
@@ -27,6 +27,8 @@ class FrameStore(frame_records.FrameRecords):
     frame_rate_hz: frames in a second of video.
     max_short_side: largest short side of a stored frame, all splits.
     max_long_side: largest long side of a stored frame, all splits.
+    lost: video -> what is wrong with it, of those that `sound_frames` has found
+      no sound frame of, whatever part of it is looked at.
   """
 
   def __init__(self, directory, split, manifest, table):
@@ -46,6 +48,7 @@ class FrameStore(frame_records.FrameRecords):
     self.max_long_side = manifest['max_long_side']
     self.ids = table['id'].to_pylist()
     self.paths = table['path'].to_pylist()
+    self.lost = {}
     self._class_names = manifest['labels']
     self._labels = {
       column: _column(table, f'label_{column}', np.int32)

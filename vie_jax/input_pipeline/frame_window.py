@@ -19,6 +19,10 @@ class JpegError(ValueError):
   """A frame is no JPEG file of the size it should have, or is damaged."""
 
 
+class PartError(JpegError):
+  """The part of a frame that a clip needs is damaged; another may not be."""
+
+
 class FrameWindow:
   """Where the window of a clip lies, and how its frames are decoded.
 
@@ -75,7 +79,7 @@ class FrameWindow:
 
     Raises:
       JpegError: if the frame is no JPEG file of this size, or is damaged
-        where it must be decoded.
+        where it must be decoded; PartError if only there, as far as is known.
     """
     rows, columns = self._inside
     pixels[rows, columns] = self._decode(jpeg)
@@ -105,7 +109,10 @@ class FrameWindow:
       raise JpegError(str(error)) from error
     pixels = self._decoded.reshape(-1)[: cut.height * cut.width * 3]
     pixels = pixels.reshape(cut.height, cut.width, 3)
-    decode_frame(part, pixels)
+    try:
+      decode_frame(part, pixels)
+    except JpegError as error:
+      raise PartError(str(error)) from error
     rows, columns = self._area
     return pixels[
       rows.start - cut.top : rows.stop - cut.top,

@@ -100,7 +100,19 @@ def spread(instances, count):
   """
   if not 0 < count < instances.num_instances:
     return instances
-  rows = np.arange(count) * instances.num_instances // count
+  return take(instances, np.arange(count) * instances.num_instances // count)
+
+
+def take(instances, rows):
+  """Takes some instances.
+
+  Args:
+    instances: Instances of whole videos.
+    rows: int or bool array that says which.
+
+  Returns:
+    Instances.
+  """
   return _make(instances.store, instances.video[rows])
 
 

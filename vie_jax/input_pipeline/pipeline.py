@@ -7,7 +7,8 @@ same global batch.
 
 The frames of a clip are chosen before anything is read, and read before
 anything is decoded. A damaged frame is replaced by another one of its video,
-see `sound_frames`.
+see `sound_frames`. Of a video that has no sound frame, clips are replaced in
+training, and left out of evaluations.
 """
 
 import contextlib
@@ -76,13 +77,20 @@ def train_batches(
       window: uint8 [b, T, W, W, 3], RGB.
       crop: float32 [b, 4], offset y, x, height, width in window pixels.
       instance_index: int32 [b], rows of `instances`, no value twice in a
-        global batch.
+        global batch: of what is shown, like label and frame_numbers.
+      asked_index: int32 [b], what the order of the epoch has there: another
+        one only where that has no sound frame.
       frame_numbers: int32 [b, T], of the video at `frame_rate_hz`.
       label: int32 [b], -1 where unknown.
       bad_frames: int32 [b], how many of the T frames stand for damaged ones.
-    It raises dataset_folder.DatasetError, naming the video, when it has no sound
-    frame: a clip of another video would move the wrong row of the memory bank.
-    And it does when too many frames are damaged, see BadFrames.check.
+    A clip of a video without any sound frame is replaced by the one in the same
+    row of the next batch of the epoch, or after the last of the first, as often
+    as that has no sound frame, either, up to 100 times; at last by one of those
+    that the epoch leaves over. It is a clip of that other video with its own
+    instance_index, so that no row of the memory bank moves towards what it does
+    not show, and all of its T frames count as bad.
+    It raises dataset_folder.DatasetError, naming the video, where there is no
+    such clip, and when too many frames are damaged, see BadFrames.check.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -128,17 +136,32 @@ def train_batches(
       start_range=table.start_range(instance_index),
     )
     box = draw_box(height, width, box_seed)
-    return instance_index, frame_numbers, box, {}
+    asked = {'asked_index': instance_index.astype(np.int32)}
+    return instance_index, frame_numbers, box, asked
+
+  def stand_ins(position):
+    return batch_order.same_row(
+      position, num_instances, batch_size=batch_size, seed=seed
+    )
 
   epoch_size = num_instances // batch_size * batch_size
   counted = damage_count.TrainingCount(
     damage,
     num_rows=epoch_size,
     num_frames=clip.num_frames,
-    **_named(instances),
+    **named(instances),
   )
   clips = clip_batches.Clips(
-    store, table, visit, choose, clip.num_frames, crop, window, counted
+    store,
+    table,
+    visit,
+    choose,
+    clip.num_frames,
+    crop,
+    window,
+    counted,
+    extra={'asked_index': tf.int32},
+    stand_ins=stand_ins,
   )
   with clip_batches.open_batches(
     clips,
@@ -167,6 +190,7 @@ def eval_batches(
   num_threads=None,
   decode_in='auto',
   num_prefetched=2,
+  leaves_out=False,
   damage=None,
 ):
   """Gives an iterator over all evaluation clips of all instances, in order.
@@ -181,7 +205,8 @@ def eval_batches(
     crop: has size and method, see augmentation; 'short_side' needs
       eval_short_side, in pixels.
     batch_size: B, clips in a global batch.
-    start_step: number of the first batch, those before are left out.
+    start_step: number of the first batch, those before are left out; what
+      `damage` notes of their clips counts.
     is_consecutive: whether all clips of a video are taken, one after the
       other, as many as it has, instead of num_eval_clips.
     host_index: which share of each global batch this host reads.
@@ -191,15 +216,22 @@ def eval_batches(
     decode_in: 'threads', 'processes' in place of them, as many, or 'auto'; see
       clip_batches.open_batches.
     num_prefetched: batches made ahead of time.
+    leaves_out: whether clips of a video without any sound frame are left out;
+      else they are an error: where each video must have its row, nothing can
+      stand for it.
     damage: as in train_batches.
 
   Yields:
     An iterator over ceil(N * G / B) dicts of NumPy arrays from start_step on,
     the same number on each host; N * G is the number of all clips. They are as
-    in train_batches, and
+    in train_batches, without asked_index, and
       clip_index: int32 [b], in [0, G).
       is_valid: bool [b], False for the copies of the last clip that fill the
-        last batch.
+        last batch, whose bad_frames are 0, and for clips that are left out,
+        which are black, and whose T frames all count as bad.
+    It raises dataset_folder.DatasetError, naming the video, when one has no
+    sound frame and is not left out, and when too many frames are damaged, see
+    BadFrames.check.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -230,8 +262,15 @@ def eval_batches(
     num_rows=total,
     num_frames=clip.num_frames,
     split=store.split,
-    **_named(instances),
+    leaves_out=leaves_out,
+    **named(instances),
   )
+  if start_step:
+    first = min(start_step * batch_size, total - 1)
+    instance_index, clip_index, _ = clip_at(np.array([first]))
+    counted.go_on_from(
+      (instance_index.item(), clip_index.item()), start_step * len(rows)
+    )
   clips = clip_batches.Clips(
     store,
     table,
@@ -242,6 +281,7 @@ def eval_batches(
     window,
     counted,
     extra={'clip_index': tf.int32, 'is_valid': tf.bool},
+    leaves_out=leaves_out,
   )
   with clip_batches.open_batches(
     clips,
@@ -399,8 +439,8 @@ class _Table:
     )
 
 
-def _named(instances):
-  """What damage_count needs to name the videos of instances."""
+def named(instances):
+  """What damage_count and BadFrames need to name the videos of instances."""
   store, video = instances.store, instances.video
   return {
     'name_of': lambda instance_index: store.paths[video[instance_index]],

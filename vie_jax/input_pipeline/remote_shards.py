@@ -36,6 +36,10 @@ class AwayError(RemoteError):
   """It does not answer, but may later; see `remote_errors.may_pass`."""
 
 
+class DamagedIndexError(DamagedError):
+  """The index of a shard is not what it should be: no record is found."""
+
+
 def is_remote(path):
   """Tells whether a path is a URL, of whatever protocol."""
   return '://' in os.fspath(path)
@@ -176,7 +180,7 @@ class RemoteShard:
       int64 [n, 2], where in the file each begins and ends.
 
     Raises:
-      DamagedError: if the index is not what it should be.
+      DamagedIndexError: if the index is not what it should be.
       RemoteError: if the file cannot be reached.
     """
     offsets, records = self._index(), np.asarray(records, np.int64)
@@ -197,7 +201,8 @@ class RemoteShard:
       list of bytes.
 
     Raises:
-      DamagedError: if they, or the index, are not what they should be.
+      DamagedError: if they, or the index, are not what they should be;
+        DamagedIndexError of the index.
       RemoteError: if the file cannot be reached.
     """
     if places is None:
@@ -219,7 +224,10 @@ class RemoteShard:
     """Where the records begin, and the last one ends: int64 [records + 1]."""
     with self._lock:
       if self._offsets is None:
-        self._offsets = self._read_index()
+        try:
+          self._offsets = self._read_index()
+        except DamagedError as error:
+          raise DamagedIndexError(str(error)) from error
       return self._offsets
 
   def _read_index(self):

@@ -4,12 +4,16 @@ A frame is damaged if its record cannot be read, or if the window that the clip
 needs cannot be decoded from it, or is of another size than the table of videos
 says. In its place stands the nearest frame of the same video that is not, the
 earlier one of two. So what a clip shows depends on the data set and the clip
-only: not on threads or hosts, and not on what was read before.
+only: not on threads or hosts, and not on what was read before. What becomes of
+a clip whose video has no sound frame is the business of `clip_batches`.
 """
 
 import numpy as np
 
 from vie_jax.input_pipeline import dataset_folder, frame_window
+
+# Videos without a sound frame that are remembered; others are searched anew.
+_MAX_LOST = 10_000
 
 
 class SoundFrames:
@@ -40,24 +44,56 @@ class SoundFrames:
       pixels: uint8 [T, W, W, 3], RGB, to write to.
 
     Returns:
-      (crop, num_bad): float32 [4], offset y, x, height, width of the box in
-      window pixels, and int, how many frames stand for others.
+      (crop, num_bad, lost): float32 [4], offset y, x, height, width of the box
+      in window pixels; int, how many frames stand for others; and a sentence
+      that says so if no frame of the video is sound, and nothing was decoded,
+      else ''.
 
     Raises:
-      DatasetError: if no frame of the video is sound, or the store is closed.
+      DatasetError: if the store is closed, or cannot be reached.
     """
     window, left = decode_clip(
       self.store, video, frame_numbers, box, pixels, **self.window_options
     )
+    video = int(video)
+    if len(left) == len(frame_numbers):
+      lost = self.store.lost.get(video)
+      if lost:
+        return window.crop, 0, lost
+    else:
+      # What could not be read for a while can be again.
+      self.store.lost.pop(video, None)
     search, num_bad = _Search(self.store, video, window.check), 0
     for row in left:
       number = int(frame_numbers[row])
       found = search.nearest(number)
+      if found is None:
+        return window.crop, 0, self._lost(video, search, number)
       window.decode(search.frame(found), pixels[row])
       if found != number:
         num_bad += 1
         self._name(video, number, found, search.reason(number))
-    return window.crop, num_bad
+    return window.crop, num_bad, ''
+
+  def name_lost(self, video, sentence, outcome):
+    """Logs once that a video has no sound frame.
+
+    Args:
+      video: int, row of the store.
+      sentence: from `read`.
+      outcome: a sentence, what becomes of its clips.
+    """
+    self._bad_frames.name(
+      ('lost', self.store.split, self.store.paths[video]),
+      f'{sentence} {outcome}',
+    )
+
+  def _lost(self, video, search, number):
+    sentence = search.lost(number)
+    # Of another part of its frames a clip may find a sound one.
+    if search.is_wholly_lost and len(self.store.lost) < _MAX_LOST:
+      self.store.lost[video] = sentence
+    return sentence
 
   def _name(self, video, number, found, reason):
     store = self.store
@@ -127,30 +163,43 @@ def read_whole(store, video, frame_number):
   search = _Search(
     store, video, lambda jpeg: frame_window.decode_frame(jpeg, pixels)
   )
-  return search.frame(search.nearest(frame_number))
+  found = search.nearest(frame_number)
+  if found is None:
+    raise lost_error(store, search.lost(frame_number))
+  return search.frame(found)
 
 
 class _Search:
-  """Looks for sound frames of one video, that `decode` takes."""
+  """Looks for sound frames of one video, that `decode` takes.
+
+  Attributes:
+    is_wholly_lost: where `nearest` finds none, whether that is so whatever part
+      of the frames is looked at.
+  """
 
   def __init__(self, store, video, decode):
     self._store = store
     self._video = video
     self._decode = decode
     self._tried = {}  # number -> (JPEG file or None, reason)
+    self.is_wholly_lost = True
 
   def nearest(self, number):
-    """The sound frame next to a number, which may be itself."""
+    """The sound frame next to a number, which may be itself; None if none is."""
     num_frames = int(self._store.num_frames[self._video])
     for distance in range(num_frames):
       for candidate in dict.fromkeys((number - distance, number + distance)):
         if 0 <= candidate < num_frames and self.frame(candidate) is not None:
           return candidate
-    raise dataset_folder.DatasetError(
-      f'Video {self._store.paths[self._video]!r} (split '
-      f'{self._store.split!r} of {self._store.directory}) has no frame that '
-      f'can be read and decoded: {self.reason(number)}. No other video can '
-      f'stand for it. {remedy(self._store)}'
+    return None
+
+  def lost(self, number):
+    """Says that no frame is sound, and what is wrong with one: a sentence."""
+    store = self._store
+    return (
+      f'Video {store.paths[self._video]!r} (split {store.split!r} of '
+      f'{store.directory}) has no frame that can be read and decoded: '
+      f'{self.reason(number)}.'
     )
 
   def frame(self, number):
@@ -170,8 +219,21 @@ class _Search:
     except dataset_folder.UnreadableError as error:
       return None, error.reason
     except frame_window.JpegError as error:
+      if isinstance(error, frame_window.PartError):
+        self.is_wholly_lost = False
       return None, str(error)
     return jpeg, ''
+
+
+def lost_error(store, sentence, reason='No other video can stand for it.'):
+  """The DatasetError for a video without a sound frame.
+
+  Args:
+    store: FrameStore.
+    sentence: that says so.
+    reason: a sentence, why that cannot be done without.
+  """
+  return dataset_folder.DatasetError(f'{sentence} {reason} {remedy(store)}')
 
 
 def remedy(store):
