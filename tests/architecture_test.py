@@ -79,7 +79,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'step_progress': ('', ''),
-  'input_wait': ('', ''),
+  'input_wait': ('input_pipeline.dataset_folder processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
@@ -102,7 +102,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax ml_collections',
   ),
   'experiment': (
-    'blueprint config_check device_augment input_pipeline models '
+    'blueprint config_check device_augment input_pipeline input_wait models '
     'processes train_state',
     'jax flax numpy optax ml_collections',
   ),
@@ -122,7 +122,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config_check device_augment environment '
-    'evaluation experiment finite input_pipeline metric_log '
+    'evaluation experiment finite input_pipeline input_wait metric_log '
     'models.network_names processes result run_log run_record sharding '
     'skipped_steps step_progress weights workdir_lock',
     'jax flax numpy ml_collections',
@@ -173,9 +173,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train_loop': (
-    'evaluation.monitors experiment input_pipeline.dataset_folder input_wait '
-    'processes sharding skipped_steps step_progress step_trace train_state '
-    'train_step',
+    'evaluation.monitors experiment input_wait processes sharding '
+    'skipped_steps step_progress step_trace train_state train_step',
     '',
   ),
   'train': (
