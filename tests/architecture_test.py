@@ -173,8 +173,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'train_loop': (
-    'evaluation.monitors experiment input_wait processes sharding '
-    'skipped_steps step_progress step_trace train_state train_step',
+    'evaluation.monitors experiment input_pipeline.dataset_folder input_wait '
+    'processes sharding skipped_steps step_progress step_trace train_state '
+    'train_step',
     '',
   ),
   'train': (

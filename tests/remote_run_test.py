@@ -98,15 +98,20 @@ def command(workdir, dataset, mode, *, eval_every_steps=1000, **changes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('step, eval_every_steps', [(5, 1000), (6, 6)])
 @pytest.mark.parametrize('mode', FOLDERS)
 def test_a_run_whose_store_goes_away_asks_to_be_run_again(
-  own_store, tmp_path, monkeypatch, mode
+  own_store, tmp_path, monkeypatch, mode, step, eval_every_steps
 ):
   no_tries = '{"config_kwargs": {"retries": {"max_attempts": 0}}}'
   monkeypatch.setenv('FSSPEC_S3', no_tries)
-  process = tiny_run.start(command(tmp_path, 's3://bucket/demo', mode))
+  process = tiny_run.start(
+    command(
+      tmp_path, 's3://bucket/demo', mode, eval_every_steps=eval_every_steps
+    )
+  )
   folder = tmp_path / FOLDERS[mode]
-  fault_runs.wait_until(fault_runs.has_step(folder, 5), process)
+  fault_runs.wait_until(fault_runs.has_step(folder, step), process)
   own_store.stop()
   output = tiny_run.output_of(process)
   assert process.returncode == fault_runs.RETRY, output
@@ -189,6 +194,23 @@ def test_a_signal_ends_what_embeds_while_the_store_hangs(
     command(tmp_path, 's3://bucket/demo', mode, input__decode_in=decode_in)
   )
   fault_runs.wait_until(lambda: [*tmp_path.rglob('*.npy.part')], process)
+  own_store.hang()
+  time.sleep(10)
+  ended_by(process, fault_runs.TERM)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_first_filling_of_the_bank_while_the_store_hangs(
+  own_store, tmp_path
+):
+  process = tiny_run.start(
+    command(
+      tmp_path, 's3://bucket/demo', 'train', memory_bank__init='embeddings'
+    )
+  )
+  fault_runs.wait_until(
+    fault_runs.has_logged(tmp_path, 'Filling the memory bank'), process
+  )
   own_store.hang()
   time.sleep(10)
   ended_by(process, fault_runs.TERM)

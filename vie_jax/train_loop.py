@@ -19,7 +19,8 @@ from vie_jax import (
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
-from vie_jax.processes import agreement, preemption, watchdog
+from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import agreement, peers, preemption, watchdog
 from vie_jax.skipped_steps import SkippedSteps
 
 
@@ -146,8 +147,7 @@ class Loop:
 
     def keep():
       if not is_first:
-        self._save(state, evaluation_is_due=False)
-        self.reporter.wait()
+        self._keep(state, evaluation_is_due=False)
 
     return waiting.next_of_training(
       keep=keep, leave=lambda: self._leave(state, evaluation_is_due=False)
@@ -243,6 +243,10 @@ class Loop:
         self.reporter.evaluate(state)
     except preemption.Stopped:
       return False
+    except dataset_folder.UnreachableError:
+      if not peers.is_shared():
+        self._keep(state, evaluation_is_due=True)
+      raise
     return True
 
   def _save(self, state, *, evaluation_is_due):
@@ -251,10 +255,14 @@ class Loop:
     with step_trace.phase('save'):
       self.reporter.save(state, evaluation_is_due=evaluation_is_due)
 
-  def _leave(self, state, evaluation_is_due) -> NoReturn:
-    """Saves, and leaves together with all other processes."""
+  def _keep(self, state, *, evaluation_is_due):
+    """Saves, and returns when that is on the disk."""
     self._save(state, evaluation_is_due=evaluation_is_due)
     self.reporter.wait()
+
+  def _leave(self, state, evaluation_is_due) -> NoReturn:
+    """Saves, and leaves together with all other processes."""
+    self._keep(state, evaluation_is_due=evaluation_is_due)
     agreement.wait_for_all('saved')
     raise preemption.Stopped(
       f'Stopped early, as a signal asked: step {int(state.step)} is saved.'

@@ -21,7 +21,8 @@ from vie_jax import (
   step_progress,
 )
 from vie_jax.classifiers.task import Outcome
-from vie_jax.processes import agreement, preemption, watchdog
+from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import agreement, peers, preemption, watchdog
 
 _is_finite = jax.jit(finite.all_finite)
 
@@ -175,6 +176,11 @@ class Loop:
       accuracy = self._task.evaluate(state)
     except preemption.Stopped:
       return dataclasses.replace(progress, evaluation_is_due=True)
+    except dataset_folder.UnreachableError:
+      if not peers.is_shared():
+        due = dataclasses.replace(progress, evaluation_is_due=True)
+        self._save_if_new(state, due)
+      raise
     figures = {
       f'val/{column}_{name}_{figure}': value
       for column, by_name in accuracy.items()
