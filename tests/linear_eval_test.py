@@ -174,6 +174,22 @@ def test_other_settings_are_refused_by_name(finished, demo_dataset):
   assert 'config.result_name' in str(error.value)
 
 
+@pytest.mark.parametrize(
+  'field, values',
+  [
+    ('batch_norm_decay', '0.997, is 0.1'),
+    ('dtype', "'float32', is 'bfloat16'"),
+  ],
+)
+def test_another_network_is_refused_by_name(
+  finished, demo_dataset, field, values
+):
+  value = 0.1 if field == 'batch_norm_decay' else 'bfloat16'
+  other = config(demo_dataset, **{f'model__{field}': value})
+  with pytest.raises(result.ResultError, match=f'model.{field} was {values}'):
+    linear_eval.linear_eval(other, finished[0])
+
+
 @pytest.mark.slow
 def test_another_name_is_another_evaluation(finished, demo_dataset, tmp_path):
   short = config(

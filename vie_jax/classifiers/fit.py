@@ -46,6 +46,7 @@ _FREE = frozenset(
     'settings.eval_every_steps',
     'settings.checkpoint_every_steps',
     'network.source',
+    'model.streams',
     'schedule.num_steps',
   }
 )
@@ -189,7 +190,8 @@ def fit(
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
       training to go on from it, `fingerprint`, `network`, `settings`,
-      `schedule`, `input`; and others that are kept with it, `config` one.
+      `schedule`, `input`, and `model` of `config`; and others that are kept
+      with it.
     keeping: which checkpoints are kept, and what is done if one cannot be
       saved: arguments of `checkpoint.Checkpoints`.
     fault: what becomes of a training that hangs, or diverges.
@@ -270,13 +272,16 @@ def _start(task, checkpoints, record, folder):
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
   """Refuses to go on with what was begun in another way."""
-  differing = {}
-  for part in ('network', 'settings', 'schedule', 'input'):
-    if part not in saved:
-      raise result.ResultError(
-        f'{folder} holds checkpoints of something else; choose another '
-        'config.result_name.'
-      )
+  differing, parts = {}, ('network', 'settings', 'schedule', 'input')
+  if not saved.keys() >= {*parts, 'config'}:
+    raise result.ResultError(
+      f'{folder} holds checkpoints of something else; choose another '
+      'config.result_name.'
+    )
+  saved, record = (
+    {**facts, 'model': facts['config']['model']} for facts in (saved, record)
+  )
+  for part in (*parts, 'model'):
     for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():
