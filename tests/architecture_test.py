@@ -114,7 +114,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state',
     'jax flax numpy ml_collections',
   ),
-  'result': ('untrusted weights', 'jax ml_collections'),
+  'result': ('disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
     'device_augment embeddings evaluation experiment input_pipeline '
     'processes result run_log untrusted weights',

@@ -22,6 +22,7 @@ from vie_jax import (
   linear_eval,
   metric_log,
   result,
+  run_errors,
   sharding,
   train,
   weights,
@@ -136,6 +137,37 @@ def test_a_lost_result_is_written_again(finished, demo_dataset):
   assert again['accuracy'] == written['accuracy']
   assert again['seconds'] == pytest.approx(written['seconds'], abs=5)
   path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+  'damaged', ['', '{"format_', 'null', '{}', '{"format_version": 1}', None]
+)
+def test_a_damaged_result_is_written_again(
+  finished, demo_dataset, tmp_path, damaged
+):
+  workdir, written = finished
+  copy = tmp_path / 'copy'
+  shutil.copytree(workdir, copy)
+  path = copy / 'linear_eval' / 'demo_random' / result.FILE
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-9] if damaged is None else damaged.encode())
+  again = linear_eval.linear_eval(config(demo_dataset), copy)
+  assert again['accuracy'] == written['accuracy']
+  assert result.read(path) == again
+
+
+def test_a_folder_in_place_of_the_result_is_named(
+  finished, demo_dataset, tmp_path
+):
+  copy = tmp_path / 'copy'
+  shutil.copytree(finished[0], copy)
+  path = copy / 'linear_eval' / 'demo_random' / result.FILE
+  path.unlink()
+  path.mkdir()
+  with pytest.raises(IsADirectoryError) as error:
+    linear_eval.linear_eval(config(demo_dataset), copy)
+  assert f'{path} cannot be used' in run_errors.message_of(error.value, 'W')
+  assert not list(path.parent.glob('*.tmp'))
 
 
 def test_what_does_not_matter_may_change(finished, demo_dataset, tmp_path):

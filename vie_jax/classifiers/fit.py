@@ -145,11 +145,15 @@ def fit_and_write(
 
 def _written(folder: pathlib.Path, outcome: Outcome) -> dict | None:
   """The result that is there, if this call had nothing to do but find it."""
-  path = folder / result.FILE
-  if not outcome.was_complete or not path.exists():
+  if not outcome.was_complete:
     return None
-  written = result.read(path)
-  return written if written['steps'] == outcome.steps else None
+  try:
+    written = result.read(folder / result.FILE)
+  except result.ResultError:
+    # None, or a damaged one: it is written anew from the checkpoint.
+    return None
+  is_whole = written.keys() >= {'mode', 'accuracy', 'chance', 'steps'}
+  return written if is_whole and written['steps'] == outcome.steps else None
 
 
 def _log(written: dict, folder: pathlib.Path) -> None:
