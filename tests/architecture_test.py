@@ -94,7 +94,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
-    'evaluation objective sharding untrusted',
+    'disk evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -116,7 +116,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment embeddings evaluation experiment input_pipeline '
+    'device_augment disk embeddings evaluation experiment input_pipeline '
     'processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
@@ -128,7 +128,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'convert': (
-    'blueprint checkpoint config_check models processes weights workdir_lock',
+    'blueprint checkpoint config_check disk models processes weights '
+    'workdir_lock',
     'jax numpy ml_collections',
   ),
   'describe': (
@@ -141,14 +142,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'embed': (
-    'blueprint config_check device_augment embeddings evaluation experiment '
-    'models.network_names processes result run_log sharding untrusted '
+    'blueprint config_check device_augment disk embeddings evaluation '
+    'experiment models.network_names processes result run_log sharding untrusted '
     'weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint embeddings evaluation experiment finite input_pipeline result '
-    'run_weights train_state weights workdir_lock',
+    'checkpoint disk embeddings evaluation experiment finite input_pipeline '
+    'result run_weights train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -161,7 +162,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
+  'findings': ('disk result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
     'input_pipeline.sound_frames untrusted',

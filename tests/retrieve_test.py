@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import fault_runs
 import numpy as np
 import pytest
 import tiny_run
@@ -42,6 +43,24 @@ def products_of(folder):
     for split in ('train', 'val')
   )
   return np.array([[float(a @ b) for b in train] for a in val])
+
+
+def test_a_page_stays_as_it_was_if_a_new_one_fails(
+  done, demo_dataset, tmp_path
+):
+  folder = tmp_path / 'retrieve' / 'demo_random'
+  shutil.copytree(done[0], folder)
+  page = folder / 'index.html'
+  before = page.read_bytes()
+  command = tiny_run.command(
+    tmp_path, demo_dataset, mode='retrieve', init_from='random', num_devices=1
+  )
+  # In KiB: all else is smaller than the page.
+  limit = f'ulimit -f {len(before) // 2**10}; exec "$@"'
+  ended = fault_runs.finish(['bash', '-c', limit, 'bash', *command])
+  assert ended.code == fault_runs.REFUSED, ended.output
+  assert str(page) in ended.output.splitlines()[-1]
+  assert page.read_bytes() == before
 
 
 def test_neighbours_are_the_training_videos_at_the_smallest_angle(done, parts):

@@ -23,6 +23,7 @@ from vie_jax import (
   blueprint,
   config_check,
   device_augment,
+  disk,
   experiment,
   result,
   run_log,
@@ -163,7 +164,9 @@ def _embed_array(config, workdir):
     )
     agreement.share_folder(folder)
     if jax.process_index() == 0:
-      np.save(folder / EMBEDDINGS_FILE, embeddings)
+      path = folder / EMBEDDINGS_FILE
+      with disk.replacing(path) as fresh, fresh.open('wb') as file:
+        np.save(file, embeddings)
     result.write(
       folder,
       {
