@@ -34,6 +34,16 @@ def test_what_was_there_stays_if_the_new_one_fails(tmp_path, kind):
   assert [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.parametrize(
+  'number, filename',
+  [(errno.EFBIG, 'X'), (errno.EDQUOT, 'X'), (errno.EIO, None)],
+)
+def test_errors_of_writing_are_given_a_name(number, filename):
+  with pytest.raises(OSError) as error, disk.naming('X'):
+    raise OSError(number, 'what the system says')
+  assert error.value.filename == filename
+
+
 def test_an_error_of_the_system_names_the_file(tmp_path):
   path = tmp_path / 'page.html'
   with pytest.raises(OSError) as error:

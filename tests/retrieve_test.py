@@ -45,6 +45,24 @@ def products_of(folder):
   return np.array([[float(a @ b) for b in train] for a in val])
 
 
+def run_with_files_of(kilobytes, workdir, dataset):
+  """Runs the mode where no file may be larger."""
+  command = tiny_run.command(
+    workdir, dataset, mode='retrieve', init_from='random', num_devices=1
+  )
+  limit = f'ulimit -f {kilobytes}; exec "$@"'
+  return fault_runs.finish(['bash', '-c', limit, 'bash', *command])
+
+
+def test_embeddings_that_are_too_large_for_a_file_are_named(
+  demo_dataset, tmp_path
+):
+  ended = run_with_files_of(8, tmp_path, demo_dataset)
+  assert ended.code == fault_runs.REFUSED, ended.output
+  last = ended.output.splitlines()[-1]
+  assert 'embeddings_train.npy.part cannot be used: File too large.' in last
+
+
 def test_a_page_stays_as_it_was_if_a_new_one_fails(
   done, demo_dataset, tmp_path
 ):
@@ -52,14 +70,12 @@ def test_a_page_stays_as_it_was_if_a_new_one_fails(
   shutil.copytree(done[0], folder)
   page = folder / 'index.html'
   before = page.read_bytes()
-  command = tiny_run.command(
-    tmp_path, demo_dataset, mode='retrieve', init_from='random', num_devices=1
-  )
-  # In KiB: all else is smaller than the page.
-  limit = f'ulimit -f {len(before) // 2**10}; exec "$@"'
-  ended = fault_runs.finish(['bash', '-c', limit, 'bash', *command])
+  # All else is smaller than the page.
+  ended = run_with_files_of(len(before) // 2**10, tmp_path, demo_dataset)
   assert ended.code == fault_runs.REFUSED, ended.output
-  assert str(page) in ended.output.splitlines()[-1]
+  last = ended.output.splitlines()[-1]
+  assert f'{page} cannot be used: File too large.' in last
+  assert 'ulimit -f' in last
   assert page.read_bytes() == before
 
 

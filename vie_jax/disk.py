@@ -22,6 +22,18 @@ def sync(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Has errors of writing name a file, where the system does not."""
+  try:
+    yield
+  except OSError as error:
+    is_of_writing = is_no_room(error) or error.errno == errno.EFBIG
+    if is_of_writing and error.filename is None:
+      error.filename = str(path)
+    raise
+
+
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Gives a name to write a file by that becomes `path` when it is whole.
 
