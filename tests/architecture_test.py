@@ -79,7 +79,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'step_progress': ('', ''),
-  'input_wait': ('', ''),
+  'input_wait': ('input_pipeline.dataset_folder processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
@@ -94,7 +94,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
-    'evaluation objective sharding untrusted',
+    'disk evaluation objective sharding untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -102,7 +102,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax ml_collections',
   ),
   'experiment': (
-    'blueprint config_check device_augment input_pipeline models '
+    'blueprint config_check device_augment input_pipeline input_wait models '
     'processes train_state',
     'jax flax numpy optax ml_collections',
   ),
@@ -114,21 +114,22 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state',
     'jax flax numpy ml_collections',
   ),
-  'result': ('untrusted weights', 'jax ml_collections'),
+  'result': ('disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment embeddings evaluation experiment input_pipeline '
+    'device_augment disk embeddings evaluation experiment input_pipeline '
     'processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config_check device_augment environment '
-    'evaluation experiment finite input_pipeline metric_log '
+    'evaluation experiment finite input_pipeline input_wait metric_log '
     'models.network_names processes result run_log run_record sharding '
     'skipped_steps step_progress weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'convert': (
-    'blueprint checkpoint config_check models processes weights workdir_lock',
+    'blueprint checkpoint config_check disk models processes weights '
+    'workdir_lock',
     'jax numpy ml_collections',
   ),
   'describe': (
@@ -141,14 +142,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'embed': (
-    'blueprint config_check device_augment embeddings evaluation experiment '
-    'models.network_names processes result run_log sharding untrusted '
+    'blueprint config_check device_augment disk embeddings evaluation '
+    'experiment models.network_names processes result run_log sharding untrusted '
     'weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint embeddings evaluation experiment finite input_pipeline result '
-    'run_weights train_state weights workdir_lock',
+    'checkpoint disk embeddings evaluation experiment finite input_pipeline '
+    'result run_weights train_state weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -161,7 +162,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('result input_pipeline.frame_store untrusted', 'numpy'),
+  'findings': ('disk result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
     'evaluation findings input_pipeline.frame_store '
     'input_pipeline.sound_frames untrusted',

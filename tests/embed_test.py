@@ -453,6 +453,38 @@ def test_a_folder_of_videos_is_prepared_and_embedded(
   assert result.read(folder / 'result.json')['dataset']['path'] == str(source)
 
 
+def folder_of_videos(folder, files):
+  folder.mkdir(parents=True)
+  for file in files:
+    shutil.copy(file, folder)
+  return folder
+
+
+def test_a_folder_that_has_changed_is_embedded_anew(video_files, tmp_path):
+  source = folder_of_videos(tmp_path / 'mine', video_files[:2])
+  _, first = embedded(source, tmp_path / 'W')
+  shutil.copy(video_files[2], source)
+  folder, found = embedded(source, tmp_path / 'W')
+  np.testing.assert_array_equal(found[:2], first)
+  assert len(found) == result.read(folder / 'result.json')['shape'][0] == 3
+  # Another one of the name is told so, and nothing is thrown away for it.
+  other = folder_of_videos(tmp_path / 'other' / 'mine', video_files[:2])
+  with pytest.raises(result.ResultError, match='result_name'):
+    embedded(other, tmp_path / 'W')
+  with frame_store.FrameStore.open(folder / 'prepared', 'train') as store:
+    assert store.num_videos == 3
+
+
+def test_what_belongs_to_other_data_is_said_before_videos_are_prepared(
+  demo_dataset, video_files, tmp_path
+):
+  folder, _ = embedded(demo_dataset, tmp_path / 'W')
+  source = folder_of_videos(tmp_path / 'demo', video_files[:2])
+  with pytest.raises(result.ResultError, match='result_name'):
+    embedded(source, tmp_path / 'W')
+  assert not (folder / 'prepared').exists()
+
+
 @pytest.mark.slow
 def test_a_single_video_file_is_embedded(video_files, tmp_path):
   folder, found = embedded(video_files[0], tmp_path)

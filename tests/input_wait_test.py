@@ -1,26 +1,35 @@
 """Batches that are waited for, in a thread of its own."""
 
+import contextlib
 import itertools
 import threading
 
 import pytest
 
 from vie_jax import input_wait
+from vie_jax.processes import ending, preemption
 
 
-def never():
-  return False
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+  for name in ('_LOOK_EVERY_SECONDS', '_CLOSING_SECONDS'):
+    monkeypatch.setattr(input_wait, name, 0.01)
+
+
+def wait_for(batches):
+  return input_wait.InputWait(contextlib.nullcontext(batches))
 
 
 def test_batches_come_in_order_and_only_those_that_are_asked_for():
   batches = itertools.count()
-  with input_wait.InputWait(batches) as waiting:
-    assert [waiting.next(never) for _ in range(5)] == [0, 1, 2, 3, 4]
+  with wait_for(batches) as waiting:
+    assert [waiting.next() for _ in range(5)] == [0, 1, 2, 3, 4]
   assert next(batches) == 5
 
 
 def test_whoever_waits_may_stop(monkeypatch):
-  monkeypatch.setattr(input_wait, '_LOOK_EVERY_SECONDS', 0.01)
+  left_open = []
+  monkeypatch.setattr(ending, 'leave_open', lambda: left_open.append(True))
   hangs = threading.Event()
 
   def give():
@@ -29,12 +38,15 @@ def test_whoever_waits_may_stop(monkeypatch):
 
   looks = itertools.count()
   try:
-    with input_wait.InputWait(give()) as waiting:
-      assert waiting.next(never) == 'first'
-      assert waiting.next(lambda: next(looks) == 3) is None
+    with wait_for(give()) as waiting:
+      assert waiting.next() == 'first'
+      monkeypatch.setattr(preemption.SIGNALS, 'poll', lambda: next(looks) >= 3)
+      assert waiting.next() is None
+      assert next(looks) == 4
+      assert not left_open
   finally:
     hangs.set()
-  assert next(looks) == 4
+  assert left_open
 
 
 def test_an_error_is_raised_by_whoever_waits():
@@ -42,16 +54,22 @@ def test_an_error_is_raised_by_whoever_waits():
     yield 1
     raise KeyError('lost')
 
-  with input_wait.InputWait(give()) as waiting:
-    assert waiting.next(never) == 1
+  with wait_for(give()) as waiting:
+    assert waiting.next() == 1
     with pytest.raises(KeyError, match='lost'):
-      waiting.next(never)
+      waiting.next()
 
 
-def test_its_thread_ends_with_it():
-  before = set(threading.enumerate())
-  with input_wait.InputWait(itertools.count()) as waiting:
-    waiting.next(never)
+def test_its_thread_ends_with_it_and_closes_the_batches():
+  before, closed = set(threading.enumerate()), []
+
+  @contextlib.contextmanager
+  def opened():
+    yield itertools.count()
+    closed.append(threading.current_thread())
+
+  with input_wait.InputWait(opened()) as waiting:
+    waiting.next()
     (thread,) = set(threading.enumerate()) - before
-  thread.join(10)
   assert not thread.is_alive()
+  assert closed == [thread]

@@ -22,6 +22,7 @@ from vie_jax import (
   linear_eval,
   metric_log,
   result,
+  run_errors,
   sharding,
   train,
   weights,
@@ -138,6 +139,37 @@ def test_a_lost_result_is_written_again(finished, demo_dataset):
   path.write_bytes(before)
 
 
+@pytest.mark.parametrize(
+  'damaged', ['', '{"format_', 'null', '{}', '{"format_version": 1}', None]
+)
+def test_a_damaged_result_is_written_again(
+  finished, demo_dataset, tmp_path, damaged
+):
+  workdir, written = finished
+  copy = tmp_path / 'copy'
+  shutil.copytree(workdir, copy)
+  path = copy / 'linear_eval' / 'demo_random' / result.FILE
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-9] if damaged is None else damaged.encode())
+  again = linear_eval.linear_eval(config(demo_dataset), copy)
+  assert again['accuracy'] == written['accuracy']
+  assert result.read(path) == again
+
+
+def test_a_folder_in_place_of_the_result_is_named(
+  finished, demo_dataset, tmp_path
+):
+  copy = tmp_path / 'copy'
+  shutil.copytree(finished[0], copy)
+  path = copy / 'linear_eval' / 'demo_random' / result.FILE
+  path.unlink()
+  path.mkdir()
+  with pytest.raises(IsADirectoryError) as error:
+    linear_eval.linear_eval(config(demo_dataset), copy)
+  assert f'{path} cannot be used' in run_errors.message_of(error.value, 'W')
+  assert not list(path.parent.glob('*.tmp'))
+
+
 def test_what_does_not_matter_may_change(finished, demo_dataset, tmp_path):
   workdir, written = finished
   moved = tmp_path / 'moved'
@@ -172,6 +204,22 @@ def test_other_settings_are_refused_by_name(finished, demo_dataset):
     linear_eval.linear_eval(other, finished[0])
   assert 'settings.learning_rate was 0.01, is 0.02' in str(error.value)
   assert 'config.result_name' in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'field, values',
+  [
+    ('batch_norm_decay', '0.997, is 0.1'),
+    ('dtype', "'float32', is 'bfloat16'"),
+  ],
+)
+def test_another_network_is_refused_by_name(
+  finished, demo_dataset, field, values
+):
+  value = 0.1 if field == 'batch_norm_decay' else 'bfloat16'
+  other = config(demo_dataset, **{f'model__{field}': value})
+  with pytest.raises(result.ResultError, match=f'model.{field} was {values}'):
+    linear_eval.linear_eval(other, finished[0])
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import fault_runs
 import numpy as np
 import pytest
 import tiny_run
@@ -42,6 +43,40 @@ def products_of(folder):
     for split in ('train', 'val')
   )
   return np.array([[float(a @ b) for b in train] for a in val])
+
+
+def run_with_files_of(kilobytes, workdir, dataset):
+  """Runs the mode where no file may be larger."""
+  command = tiny_run.command(
+    workdir, dataset, mode='retrieve', init_from='random', num_devices=1
+  )
+  limit = f'ulimit -f {kilobytes}; exec "$@"'
+  return fault_runs.finish(['bash', '-c', limit, 'bash', *command])
+
+
+def test_embeddings_that_are_too_large_for_a_file_are_named(
+  demo_dataset, tmp_path
+):
+  ended = run_with_files_of(8, tmp_path, demo_dataset)
+  assert ended.code == fault_runs.REFUSED, ended.output
+  last = ended.output.splitlines()[-1]
+  assert 'embeddings_train.npy.part cannot be used: File too large.' in last
+
+
+def test_a_page_stays_as_it_was_if_a_new_one_fails(
+  done, demo_dataset, tmp_path
+):
+  folder = tmp_path / 'retrieve' / 'demo_random'
+  shutil.copytree(done[0], folder)
+  page = folder / 'index.html'
+  before = page.read_bytes()
+  # All else is smaller than the page.
+  ended = run_with_files_of(len(before) // 2**10, tmp_path, demo_dataset)
+  assert ended.code == fault_runs.REFUSED, ended.output
+  last = ended.output.splitlines()[-1]
+  assert f'{page} cannot be used: File too large.' in last
+  assert 'ulimit -f' in last
+  assert page.read_bytes() == before
 
 
 def test_neighbours_are_the_training_videos_at_the_smallest_angle(done, parts):

@@ -95,6 +95,11 @@ def test_a_mistake_of_the_code_is_left_to_python(caplog):
       '/a/file cannot be used: Too many open files.',
       'ulimit -n',
     ),
+    (
+      OSError(errno.EFBIG, 'File too large'),
+      '/the/workdir cannot be used: File too large.',
+      'ulimit -f',
+    ),
   ],
 )
 def test_what_the_system_refuses_is_named_with_what_to_do(error, begin, remedy):

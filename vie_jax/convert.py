@@ -13,6 +13,7 @@ from vie_jax import (
   blueprint,
   checkpoint,
   config_check,
+  disk,
   weights,
   workdir_lock,
 )
@@ -83,5 +84,6 @@ def _write_memory(path: pathlib.Path, memory: official_checkpoint.Memory):
   arrays = {
     name: array for name, array in vars(memory).items() if array is not None
   }
-  np.savez(path, **arrays)
+  with disk.replacing(path) as fresh, fresh.open('wb') as file:
+    np.savez(file, **arrays)
   logging.info('Written: %s, %d rows.', path, len(memory.bank))

@@ -1,7 +1,10 @@
 """What a disk says, and how something is sure to be on it."""
 
+import contextlib
 import errno
 import os
+import pathlib
+from collections.abc import Iterator
 
 
 def is_no_room(error: BaseException) -> bool:
@@ -16,3 +19,39 @@ def sync(path: str | os.PathLike) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Has errors of writing name a file, where the system does not."""
+  try:
+    yield
+  except OSError as error:
+    is_of_writing = is_no_room(error) or error.errno == errno.EFBIG
+    if is_of_writing and error.filename is None:
+      error.filename = str(path)
+    raise
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Gives a name to write a file by that becomes `path` when it is whole.
+
+  What is there by that name stays until then, and for good if that fails.
+
+  Raises:
+    OSError: naming `path`, whichever of the two could not be written.
+  """
+  path = pathlib.Path(path)
+  fresh = path.with_name(f'{path.name}.tmp')
+  try:
+    yield fresh
+    sync(fresh)
+    fresh.replace(path)
+    sync(path.parent)
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      fresh.unlink()
+    if isinstance(error, OSError) and error.filename in (None, str(fresh)):
+      error.filename = str(path)
+    raise

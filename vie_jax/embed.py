@@ -4,6 +4,7 @@ Of a prepared data set, of video files, of images, or of clips that are given
 as an array.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,6 +23,7 @@ from vie_jax import (
   blueprint,
   config_check,
   device_augment,
+  disk,
   experiment,
   result,
   run_log,
@@ -162,7 +164,9 @@ def _embed_array(config, workdir):
     )
     agreement.share_folder(folder)
     if jax.process_index() == 0:
-      np.save(folder / EMBEDDINGS_FILE, embeddings)
+      path = folder / EMBEDDINGS_FILE
+      with disk.replacing(path) as fresh, fresh.open('wb') as file:
+        np.save(file, embeddings)
     result.write(
       folder,
       {
@@ -285,19 +289,21 @@ def _rows_from(source, config, model, variables, mesh, start):
   for part in source.parts:
     num_rows = len(part.items) * rows_per_item
     if start < num_rows:
-      clips = features.embed_from(
-        part.open_batches,
-        embed,
-        variables,
-        first_clip=start * num_clips // rows_per_item,
-        batch_size=config.embed.batch_size,
-        mesh=mesh,
-      )
-      if config.embed.per_clip:
-        yield from clips
-      else:
-        for videos in features.by_video(clips, num_clips):
-          yield _mean(videos, config.embed.layer)
+      with contextlib.closing(
+        features.embed_from(
+          part.open_batches,
+          embed,
+          variables,
+          first_clip=start * num_clips // rows_per_item,
+          batch_size=config.embed.batch_size,
+          mesh=mesh,
+        )
+      ) as clips:
+        if config.embed.per_clip:
+          yield from clips
+        else:
+          for videos in features.by_video(clips, num_clips):
+            yield _mean(videos, config.embed.layer)
     start = max(0, start - num_rows)
 
 

@@ -13,6 +13,7 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
+  disk,
   experiment,
   finite,
   result,
@@ -366,10 +367,12 @@ def _write_neighbors(folder, run, val, reference):
   if jax.process_index():
     return
   index = rows.video[nearest.index]
-  np.savez(
-    folder / NEIGHBORS_FILE,
-    index=index,
-    similarity=nearest.similarity,
-    ids=np.array(rows.store.ids)[index],
-    query_ids=np.array(run.val.store.ids)[val.videos.video],
-  )
+  path = folder / NEIGHBORS_FILE
+  with disk.replacing(path) as fresh, fresh.open('wb') as file:
+    np.savez(
+      file,
+      index=index,
+      similarity=nearest.similarity,
+      ids=np.array(rows.store.ids)[index],
+      query_ids=np.array(run.val.store.ids)[val.videos.video],
+    )

@@ -18,7 +18,13 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import blueprint, config_check, device_augment, train_state
+from vie_jax import (
+  blueprint,
+  config_check,
+  device_augment,
+  input_wait,
+  train_state,
+)
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -404,15 +410,19 @@ def watched(opened) -> Iterator[Iterator[dict]]:
     opened: context manager over batches, equally many in all processes.
 
   Raises:
-    preemption.Stopped: between two batches, if a signal asks for it.
+    preemption.Stopped: if a signal asks for it; of several processes, between
+      two batches.
   """
-  with opened as batches:
+  with input_wait.InputWait(opened) as waiting:
 
     def checked():
-      for batch in batches:
-        watchdog.beat()
-        preemption.SIGNALS.check()
-        yield batch
+      with contextlib.suppress(StopIteration):
+        while True:
+          batch = waiting.next()
+          watchdog.beat()
+          # Raises if there is no batch, too.
+          preemption.SIGNALS.check()
+          yield batch
 
     yield checked()
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vie_jax import result
+from vie_jax import disk, result
 from vie_jax.input_pipeline.frame_store import FrameStore
 from vie_jax.untrusted import arrays as untrusted_arrays
 
@@ -57,18 +57,17 @@ def write(
   """
   columns = list(own.predicted)
   folder.mkdir(parents=True, exist_ok=True)
-  fresh = folder / f'fresh-{FILE}'
-  np.savez(
-    fresh,
-    fingerprint=np.array(val.fingerprint),
-    query_ids=np.array(val.ids, 'S')[_rows(own, val)],
-    ids=np.array(train.ids, 'S')[own.index],
-    index=own.index,
-    similarity=own.similarity,
-    columns=np.array(columns, 'U'),
-    predicted=np.array([own.predicted[c] for c in columns], np.int32),
-  )
-  fresh.replace(folder / FILE)
+  with disk.replacing(folder / FILE) as fresh, fresh.open('wb') as file:
+    np.savez(
+      file,
+      fingerprint=np.array(val.fingerprint),
+      query_ids=np.array(val.ids, 'S')[_rows(own, val)],
+      ids=np.array(train.ids, 'S')[own.index],
+      index=own.index,
+      similarity=own.similarity,
+      columns=np.array(columns, 'U'),
+      predicted=np.array([own.predicted[c] for c in columns], np.int32),
+    )
 
 
 def _rows(found: Findings, val: FrameStore) -> np.ndarray:

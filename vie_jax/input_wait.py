@@ -1,27 +1,34 @@
 """Waits for batches without being deaf meanwhile."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import ending, peers, preemption
+
 # Between two looks at what else there is to do, in seconds.
 _LOOK_EVERY_SECONDS = 0.5
+# That batches have to close after a signal.
+_CLOSING_SECONDS = 2.0
 
 
 class InputWait:
-  """Takes batches of an iterator in a thread of its own.
+  """Takes batches in a thread of its own, and closes them there.
 
   An object store or a disk may hang, and whoever waits for it in TensorFlow
-  hears no signal. To be used in a with-statement, in which nobody else takes
-  batches.
+  hears no signal. A process that is alone looks for signals meanwhile; several
+  have to leave together, which they can only between two batches. To be used in
+  a with-statement, in which nobody else takes batches.
 
   Args:
-    batches: the iterator.
+    opened: context manager over an iterator over batches.
   """
 
-  def __init__(self, batches: Iterator[Any]):
-    self._batches = batches
+  def __init__(self, opened: contextlib.AbstractContextManager[Iterator[Any]]):
+    self._opened = opened
     self._wanted = queue.SimpleQueue()
     self._found = queue.SimpleQueue()
     self._thread = threading.Thread(
@@ -29,21 +36,20 @@ class InputWait:
     )
 
   def __enter__(self):
+    self._batches = self._opened.__enter__()
     self._thread.start()
     return self
 
   def __exit__(self, *unused_exception):
-    # Not waited for: it may be in the middle of what hangs.
     self._wanted.put(False)
+    try:
+      self._wait_for_close()
+    except preemption.Stopped:
+      self._wait_for_close()
+      raise
 
-  def next(self, is_over: Callable[[], bool]) -> Any:
-    """Gives the next batch.
-
-    Args:
-      is_over: asked again and again while there is none.
-
-    Returns:
-      The batch; None if it is over.
+  def next(self) -> Any:
+    """Gives the next batch; None if a signal asks to leave, and none comes.
 
     Raises:
       Exception: what the iterator raises.
@@ -53,12 +59,44 @@ class InputWait:
       try:
         batch, error = self._found.get(timeout=_LOOK_EVERY_SECONDS)
       except queue.Empty:
-        if is_over():
+        if _is_leaving():
           return None
         continue
       if error is not None:
         raise error
       return batch
+
+  def next_of_training(
+    self, *, keep: Callable[[], None], leave: Callable[[], None]
+  ) -> Any:
+    """Gives the next batch; the steps before are kept if none comes.
+
+    Args:
+      keep: saves them.
+      leave: saves them, and raises `preemption.Stopped`.
+
+    Raises:
+      dataset_folder.DatasetError: if there is no such batch.
+      preemption.Stopped: if a signal asks for it.
+    """
+    try:
+      batch = self.next()
+    except dataset_folder.DatasetError:
+      # Of several processes, the others may be at the next step.
+      if not peers.is_shared():
+        keep()
+      raise
+    if batch is None:
+      leave()
+    return batch
+
+  def _wait_for_close(self):
+    self._thread.join(_LOOK_EVERY_SECONDS)
+    while self._thread.is_alive() and not _is_leaving():
+      self._thread.join(_LOOK_EVERY_SECONDS)
+    self._thread.join(_CLOSING_SECONDS)
+    if self._thread.is_alive():
+      ending.leave_open()
 
   def _take(self):
     while self._wanted.get():
@@ -67,3 +105,8 @@ class InputWait:
       # Raised by whoever waits.
       except Exception as error:
         self._found.put((None, error))
+    self._opened.__exit__(None, None, None)
+
+
+def _is_leaving():
+  return not peers.is_shared() and preemption.SIGNALS.poll()

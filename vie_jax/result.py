@@ -11,6 +11,7 @@ import subprocess
 import jax
 import ml_collections
 
+from vie_jax import disk
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
@@ -83,7 +84,7 @@ def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
 
 
 def write(folder: str | pathlib.Path, facts: dict) -> dict:
-  """Writes a result as a whole or not at all.
+  """Writes a result as a whole or not at all, and to the disk.
 
   Args:
     folder: receives `result.json`.
@@ -110,9 +111,8 @@ def write(folder: str | pathlib.Path, facts: dict) -> dict:
   if jax.process_index() == 0:
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f'{FILE}.tmp'
-    fresh.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-    fresh.replace(folder / FILE)
+    with disk.replacing(folder / FILE) as fresh:
+      fresh.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
   return result
 
 

@@ -47,6 +47,10 @@ _PASSING = (errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.ESTALE)
 _REFUSED = {
   errno.EACCES: 'Give the user of the run access to it, and run again.',
   errno.EISDIR: 'A file is to be there: move the folder away, and run again.',
+  errno.EFBIG: (
+    'Raise the limit on the size of files (ulimit -f) or the quota, and run '
+    'again.'
+  ),
   errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
   errno.ENFILE: 'The whole machine has too many open files; run again.',
 }
@@ -131,9 +135,9 @@ def message_of(error: BaseException, workdir: str) -> str:
       f'{error.strerror}. Have its file system repaired and mounted again, and '
       'run the same command again: it goes on from what is saved.'
     )
-  elif number in _REFUSED and error.filename:
-    remedy = _REFUSED[number]
-    message = f'{error.filename} cannot be used: {error.strerror}. {remedy}'
+  elif number in _REFUSED and (error.filename or number == errno.EFBIG):
+    place, remedy = error.filename or workdir, _REFUSED[number]
+    message = f'{place} cannot be used: {error.strerror}. {remedy}'
   is_list = isinstance(error, official_checkpoint.OfficialCheckpointError)
   lines = [' '.join(line.split()) for line in message.splitlines()]
   return ('\n' if is_list else ' ').join(lines)

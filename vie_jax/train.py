@@ -159,9 +159,9 @@ def _fill_bank(
   logging.info('Filling the memory bank with the embeddings of an epoch.')
   # The seed's neighbour, so that training does not repeat these clips.
   seed = parts.config.seed + 1
-  with experiment.train_batches(parts, start_step=0, seed=seed) as batches:
+  opened = experiment.train_batches(parts, start_step=0, seed=seed)
+  with experiment.watched(opened) as batches:
     for number in range(num_batches):
-      preemption.SIGNALS.check()
       watchdog.expect(
         f'batch {number + 1} of {num_batches} that fill the memory bank',
         is_slow=number == 0,

@@ -20,7 +20,7 @@ from vie_jax import (
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import dataset_folder
-from vie_jax.processes import agreement, ending, peers, preemption, watchdog
+from vie_jax.processes import agreement, peers, preemption, watchdog
 from vie_jax.skipped_steps import SkippedSteps
 
 
@@ -113,10 +113,11 @@ class Loop:
     )
     warm_start = config.objective.instance_recognition_steps
     with (
-      experiment.train_batches(
-        self.parts, start_step=first_step, seed=config.seed
-      ) as batches,
-      input_wait.InputWait(batches) as waiting,
+      input_wait.InputWait(
+        experiment.train_batches(
+          self.parts, start_step=first_step, seed=config.seed
+        )
+      ) as waiting,
       self.trace,
     ):
       for step in range(first_step, config.num_steps):
@@ -141,32 +142,16 @@ class Loop:
     return state
 
   def _batch(self, step, state, waiting, *, is_first):
-    """Waits for a batch; what there is is saved if none comes.
-
-    One process alone looks for signals meanwhile. Several have to save and to
-    leave together, which they can only after a step.
-    """
+    """Waits for a batch; what there is is saved if none comes."""
     watchdog.expect(f'the batch of step {step + 1}')
-    is_alone = not peers.is_shared()
-    try:
-      batch = waiting.next(lambda: is_alone and preemption.SIGNALS.poll())
-    except dataset_folder.DatasetError:
-      if is_alone and not is_first:
-        self._save(state, evaluation_is_due=False)
-        self.reporter.wait()
-      raise
-    if batch is None:
-      self._leave_the_input(state)
-    return batch
 
-  def _leave_the_input(self, state) -> NoReturn:
-    """Saves, and ends the process: the input may hang, and cannot be closed."""
-    try:
-      self._leave(state, evaluation_is_due=False)
-    except preemption.Stopped as stopped:
-      logging.warning('%s The same command goes on from there.', stopped)
-      self.reporter.writer.flush()
-      ending.exit_now(preemption.SIGNALS.exit_code)
+    def keep():
+      if not is_first:
+        self._keep(state, evaluation_is_due=False)
+
+    return waiting.next_of_training(
+      keep=keep, leave=lambda: self._leave(state, evaluation_is_due=False)
+    )
 
   def _step(self, step, state, local, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
@@ -258,6 +243,10 @@ class Loop:
         self.reporter.evaluate(state)
     except preemption.Stopped:
       return False
+    except dataset_folder.UnreachableError:
+      if not peers.is_shared():
+        self._keep(state, evaluation_is_due=True)
+      raise
     return True
 
   def _save(self, state, *, evaluation_is_due):
@@ -266,10 +255,14 @@ class Loop:
     with step_trace.phase('save'):
       self.reporter.save(state, evaluation_is_due=evaluation_is_due)
 
-  def _leave(self, state, evaluation_is_due) -> NoReturn:
-    """Saves, and leaves together with all other processes."""
+  def _keep(self, state, *, evaluation_is_due):
+    """Saves, and returns when that is on the disk."""
     self._save(state, evaluation_is_due=evaluation_is_due)
     self.reporter.wait()
+
+  def _leave(self, state, evaluation_is_due) -> NoReturn:
+    """Saves, and leaves together with all other processes."""
+    self._keep(state, evaluation_is_due=evaluation_is_due)
     agreement.wait_for_all('saved')
     raise preemption.Stopped(
       f'Stopped early, as a signal asked: step {int(state.step)} is saved.'

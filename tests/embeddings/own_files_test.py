@@ -55,15 +55,49 @@ def test_all_videos_are_prepared_once_and_bad_ones_named(
   assert contents(prepared) == before
 
 
-def test_other_files_than_before_are_refused_with_a_remedy(videos, tmp_path):
-  prepared = own_files.prepare(videos, tmp_path / 'out', 'mine')
+def test_other_files_than_before_are_prepared_anew(videos, tmp_path, caplog):
+  out = tmp_path / 'out'
+  own_files.prepare(videos, out, 'mine')
   shutil.copy(videos / 'class0' / 'clip.mp4', videos / 'new.mp4')
+  with caplog.at_level('INFO'):
+    prepared = own_files.prepare(videos, out, 'mine')
+  assert '(2 files then, 3 now).' in caplog.text
+  with frame_store.FrameStore.open(prepared, 'train') as store:
+    assert store.num_videos == 3
+  # The same name and size.
+  path = videos / 'new.mp4'
+  path.write_bytes(path.read_bytes()[:-1] + b'?')
+  caplog.clear()
+  with caplog.at_level('INFO'):
+    own_files.prepare(videos, out, 'mine')
+  assert 'videos have changed' in caplog.text
+
+
+def test_what_is_of_others_is_not_thrown_away(videos, tmp_path):
+  def check_owner():
+    raise LookupError
+
+  out = tmp_path / 'out'
+  prepared = own_files.prepare(videos, out, 'mine')
+  before = contents(prepared)
+  own_files.prepare(videos, out, 'mine', check_owner=check_owner)
+  shutil.copy(videos / 'class0' / 'clip.mp4', videos / 'new.mp4')
+  with pytest.raises(LookupError):
+    own_files.prepare(videos, out, 'mine', check_owner=check_owner)
+  assert contents(prepared) == before
+  with pytest.raises(LookupError):
+    own_files.prepare(videos, tmp_path / 'new', 'mine', check_owner=check_owner)
+  assert not (tmp_path / 'new').exists()
+
+
+def test_messages_name_what_the_user_has_named(tmp_path):
+  path = tmp_path / 'holiday.mp4'
+  path.write_bytes(b'no video at all')
+  folder = own_files.folder_of(path, tmp_path / 'out')
   with pytest.raises(dataset_folder.DatasetError) as error:
-    own_files.prepare(videos, tmp_path / 'out', 'mine')
-  assert f'To start anew, remove {prepared}.' in str(error.value)
-  assert '\n' not in str(error.value)
-  shutil.rmtree(prepared)
-  own_files.prepare(videos, tmp_path / 'out', 'mine')
+    own_files.prepare(folder, tmp_path / 'out', 'mine', source=path)
+  assert str(error.value).startswith(f'{path} cannot be prepared: ')
+  assert str(folder) not in str(error.value)
 
 
 def test_a_folder_without_videos_is_refused(tmp_path):

@@ -46,6 +46,7 @@ _FREE = frozenset(
     'settings.eval_every_steps',
     'settings.checkpoint_every_steps',
     'network.source',
+    'model.streams',
     'schedule.num_steps',
   }
 )
@@ -145,11 +146,15 @@ def fit_and_write(
 
 def _written(folder: pathlib.Path, outcome: Outcome) -> dict | None:
   """The result that is there, if this call had nothing to do but find it."""
-  path = folder / result.FILE
-  if not outcome.was_complete or not path.exists():
+  if not outcome.was_complete:
     return None
-  written = result.read(path)
-  return written if written['steps'] == outcome.steps else None
+  try:
+    written = result.read(folder / result.FILE)
+  except result.ResultError:
+    # None, or a damaged one: it is written anew from the checkpoint.
+    return None
+  is_whole = written.keys() >= {'mode', 'accuracy', 'chance', 'steps'}
+  return written if is_whole and written['steps'] == outcome.steps else None
 
 
 def _log(written: dict, folder: pathlib.Path) -> None:
@@ -199,7 +204,8 @@ def fit(
     intervals: of everything else.
     record: JSON-compatible facts that a checkpoint must share for the
       training to go on from it, `fingerprint`, `network`, `settings`,
-      `schedule`, `input`; and others that are kept with it, `config` one.
+      `schedule`, `input`, and `model` of `config`; and others that are kept
+      with it.
     keeping: which checkpoints are kept, and what is done if one cannot be
       saved: arguments of `checkpoint.Checkpoints`.
     fault: what becomes of a training that hangs, or diverges.
@@ -280,13 +286,16 @@ def _start(task, checkpoints, record, folder):
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
   """Refuses to go on with what was begun in another way."""
-  differing = {}
-  for part in ('network', 'settings', 'schedule', 'input'):
-    if part not in saved:
-      raise result.ResultError(
-        f'{folder} holds checkpoints of something else; choose another '
-        'config.result_name.'
-      )
+  differing, parts = {}, ('network', 'settings', 'schedule', 'input')
+  if not saved.keys() >= {*parts, 'config'}:
+    raise result.ResultError(
+      f'{folder} holds checkpoints of something else; choose another '
+      'config.result_name.'
+    )
+  saved, record = (
+    {**facts, 'model': facts['config']['model']} for facts in (saved, record)
+  )
+  for part in (*parts, 'model'):
     for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():

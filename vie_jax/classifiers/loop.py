@@ -14,13 +14,15 @@ from vie_jax import (
   environment,
   experiment,
   finite,
+  input_wait,
   metric_log,
   sharding,
   skipped_steps,
   step_progress,
 )
 from vie_jax.classifiers.task import Outcome
-from vie_jax.processes import agreement, preemption, watchdog
+from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import agreement, peers, preemption, watchdog
 
 _is_finite = jax.jit(finite.all_finite)
 
@@ -77,13 +79,13 @@ class Loop:
       writer=self._writer,
     )
     logging.info('Compiling the step. This can take minutes.')
-    with self._task.open_batches(first_step) as batches:
+    opened = self._task.open_batches(first_step)
+    with input_wait.InputWait(opened) as waiting:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
         is_first = step == first_step
-        watchdog.expect(f'the batch of step {step + 1}')
         with report.waiting():
-          local = next(batches)
+          local = self._batch(step, state, progress, waiting, is_first)
         state, metrics = self._step(step, state, local, rate, is_first)
         done = step + 1
         is_last = done == schedule.num_steps
@@ -99,6 +101,18 @@ class Loop:
         if is_last:
           break
     return self._outcome(state, progress, was_complete=False)
+
+  def _batch(self, step, state, progress, waiting, is_first):
+    """Waits for a batch; what there is is saved if none comes."""
+    watchdog.expect(f'the batch of step {step + 1}')
+
+    def keep():
+      if not is_first:
+        self._save_if_new(state, progress)
+
+    return waiting.next_of_training(
+      keep=keep, leave=lambda: self._leave(state, progress)
+    )
 
   def _step(self, step, state, local, rate, is_first):
     batch = sharding.global_batch(local, self._task.mesh)
@@ -122,14 +136,18 @@ class Loop:
 
   def _leave(self, state, progress) -> NoReturn:
     """Saves, and leaves together with all other processes."""
-    step, saved = int(state.step), self._checkpoints.latest_step
-    if saved is None or saved < step:
-      self._save(state, progress)
-    self._checkpoints.wait()
+    self._save_if_new(state, progress)
     agreement.wait_for_all('saved')
     raise preemption.Stopped(
-      f'Stopped early, as a signal asked: step {step} is saved.'
+      f'Stopped early, as a signal asked: step {int(state.step)} is saved.'
     )
+
+  def _save_if_new(self, state, progress):
+    """Returns when the state is on the disk."""
+    saved = self._checkpoints.latest_step
+    if saved is None or saved < int(state.step):
+      self._save(state, progress)
+    self._checkpoints.wait()
 
   def _outcome(self, state, progress, *, was_complete):
     step = int(state.step)
@@ -159,6 +177,11 @@ class Loop:
       accuracy = self._task.evaluate(state)
     except preemption.Stopped:
       return dataclasses.replace(progress, evaluation_is_due=True)
+    except dataset_folder.UnreachableError:
+      if not peers.is_shared():
+        due = dataclasses.replace(progress, evaluation_is_due=True)
+        self._save_if_new(state, due)
+      raise
     figures = {
       f'val/{column}_{name}_{figure}': value
       for column, by_name in accuracy.items()

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vie_jax import device_augment, experiment
-from vie_jax.embeddings import own_files
+from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -142,13 +142,14 @@ def open_source(
 
   Raises:
     dataset_folder.DatasetError: if there is no such thing, or nothing in it.
+    result.ResultError: if `out` has results of other files.
   """
   path = _place(name)
   if _is_prepared(path):
     opened = _open_videos(config, path)
   else:
     folder, prepared = agreement.by_first(
-      'prepare', lambda: _prepare(path, out, name_of(name))
+      'prepare', lambda: _prepare(config, name, out)
     )
     if prepared:
       opened = _open_videos(config, pathlib.Path(prepared))
@@ -167,12 +168,22 @@ def open_source(
     yield dataclasses.replace(source, facts={**source.facts, 'path': name})
 
 
-def _prepare(path, out, name):
+def _prepare(config, name, out):
   """The folder of files, and the data set made of them if they are videos."""
+  path = _place(name)
   folder = own_files.folder_of(path, out)
   if not own_files.has_videos(folder, image_folder.IMAGE_SUFFIXES):
     return str(folder), ''
-  return str(folder), str(own_files.prepare(folder, out, name))
+  # Their fingerprint is not known yet.
+  facts = {'path': name, 'fingerprint': None}
+  prepared = own_files.prepare(
+    folder,
+    out,
+    name_of(name),
+    source=path,
+    check_owner=lambda: split_embeddings.check_source(out, config, facts),
+  )
+  return str(folder), str(prepared)
 
 
 @contextlib.contextmanager

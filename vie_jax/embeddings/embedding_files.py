@@ -7,11 +7,10 @@
 All are made of embeddings.npy, a block of rows at a time.
 """
 
-import contextlib
 import io
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow
@@ -19,6 +18,7 @@ import pyarrow.parquet
 from absl import logging
 from PIL import Image, ImageOps
 
+from vie_jax import disk
 from vie_jax.embeddings.embed_sources import Item
 from vie_jax.evaluation import row_file
 
@@ -51,21 +51,13 @@ def write(
     picture: number of an item -> encoded picture of it.
   """
   folder = array.parent
-  with _replacing(folder / IDS_FILE) as fresh:
+  with disk.replacing(folder / IDS_FILE) as fresh:
     _write_ids(fresh, items, num_clips)
-  with _replacing(folder / PARQUET_FILE) as fresh:
+  with disk.replacing(folder / PARQUET_FILE) as fresh:
     _write_parquet(fresh, array, items, label_columns, num_clips)
   projector = folder / PROJECTOR_FOLDER
   projector.mkdir(exist_ok=True)
   _write_projector(projector, array, items, label_columns, num_clips, picture)
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A file becomes this one when it is whole."""
-  fresh = path.with_name(f'{path.name}.tmp')
-  yield fresh
-  fresh.replace(path)
 
 
 def _write_ids(path, items, num_clips):

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from absl import logging
@@ -99,16 +100,26 @@ def has_videos(folder: pathlib.Path, image_suffixes: tuple[str, ...]) -> bool:
   return bool(num_videos or not num_images)
 
 
-def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
+def prepare(
+  folder: pathlib.Path,
+  out: pathlib.Path,
+  name: str,
+  *,
+  source: pathlib.Path | None = None,
+  check_owner: Callable[[], None] = lambda: None,
+) -> pathlib.Path:
   """Makes a prepared data set of a folder of videos, all of them in train.
 
   What a killed call has done is not done again, and a finished data set of the
-  same files is taken as it is.
+  same files is taken as it is; one of other files is made anew.
 
   Args:
     folder: of video files.
     out: receives the folder `prepared`.
     name: of the data set.
+    source: what the user has named, if it is not the folder.
+    check_owner: called before anything takes long, or is thrown away; raises if
+      `out` is not for these files.
 
   Returns:
     The prepared data set.
@@ -122,8 +133,25 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
       f'data/prepare.py of the repository, which is not at {PREPARE}. Run it '
       'from a copy of the repository and name the folder that it writes.'
     )
-  prepared = out / 'prepared'
-  logging.info('Preparing the videos of %s in %s.', folder, prepared)
+  prepared, source = out / 'prepared', source or folder
+  if not (prepared / 'dataset.json').exists():
+    check_owner()
+  logging.info('Preparing the videos of %s in %s.', source, prepared)
+  message = _run(folder, prepared, name)
+  if '--restart' in message:
+    check_owner()
+    logging.info('All is made anew: %s.', message.rpartition(';')[0])
+    message = _run(folder, prepared, name, '--restart')
+  if message:
+    message = message.replace(str(folder), str(source))
+    remedy = f' To start anew, remove {prepared}.' if prepared.exists() else ''
+    raise DatasetError(f'{source} cannot be prepared: {message}{remedy}')
+  _name_skipped(prepared)
+  return prepared
+
+
+def _run(folder, prepared, name, *more):
+  """Runs the command; returns the error that it ends with, or ''."""
   watchdog.expect('the preparation of the next videos', is_slow=True)
   process = subprocess.Popen(
     [
@@ -134,6 +162,7 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
       f'--out={prepared}',
       f'--name={name}',
       '--val-percent=0',
+      *more,
     ],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
@@ -142,11 +171,7 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
   )
   message = _pass_on(process.stderr)
   watchdog.expect('what is prepared', is_slow=True)
-  if process.wait():
-    remedy = f' To start anew, remove {prepared}.' if prepared.exists() else ''
-    raise DatasetError(f'{folder} cannot be prepared: {message}{remedy}')
-  _name_skipped(prepared)
-  return prepared
+  return message if process.wait() else ''
 
 
 def _pass_on(stream: TextIO) -> str:

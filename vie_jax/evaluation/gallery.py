@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from vie_jax import disk
 from vie_jax.evaluation import gallery_plot
 
 KNN_CAPTION = (
@@ -232,8 +233,8 @@ def write_html(
     plot=gallery_plot.layout,
   )
   # A file name may hold bytes that are no character; they become '?'.
-  path = pathlib.Path(path)
-  path.write_text(html, encoding='utf-8', errors='replace', newline='\n')
+  with disk.replacing(path) as fresh:
+    fresh.write_text(html, encoding='utf-8', errors='replace', newline='\n')
 
 
 def verdict(query: FilmStrip, neighbor: FilmStrip, column: str) -> str:

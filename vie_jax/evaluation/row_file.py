@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from absl import logging
 
+from vie_jax import disk
 from vie_jax.untrusted import json_text
 
 # Of X.json; it names damaged frames.
@@ -81,6 +82,15 @@ class RowFile:
     Raises:
       ValueError: if there are fewer or more rows than are missing.
     """
+    with disk.naming(self._part):
+      self._fill(blocks, unit)
+    if self._num_done < self.num_rows:
+      raise ValueError(
+        f'{self.path} has {self.num_rows} rows, and only {self._num_done} came.'
+      )
+    self._part.replace(self.path)
+
+  def _fill(self, blocks, unit):
     if not self._num_done:
       self._begin()
     progress = _Progress(self._num_done, self.num_rows, unit)
@@ -99,11 +109,6 @@ class RowFile:
           saved = time.monotonic()
           cost = saved - started
       self._save(file)
-    if self._num_done < self.num_rows:
-      raise ValueError(
-        f'{self.path} has {self.num_rows} rows, and only {self._num_done} came.'
-      )
-    self._part.replace(self.path)
 
   def save_notes(self) -> None:
     """Saves notes that came after the last row."""

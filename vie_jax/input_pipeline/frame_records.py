@@ -177,10 +177,10 @@ class FrameRecords:
 
   def close(self):
     """Closes the files; reading afterwards is an error."""
-    with self._lock:
-      self._is_closed = True
-      # A reader that another thread is using closes when that is done.
-      self._readers = [None] * len(self._shards)
+    # Without the lock: who has it opens a shard, which may hang.
+    self._is_closed = True
+    # A reader that another thread is using closes when that is done.
+    self._readers = [None] * len(self._shards)
 
   def _read_records(self, shard, records, places=None):
     try:
@@ -230,11 +230,13 @@ class FrameRecords:
 
   def _open_reader(self, shard):
     with self._lock:
+      # Before the look at whether it is closed: `close` goes the other way.
+      readers = self._readers
       if self._is_closed:
         raise dataset_folder.DatasetError(f'{self.directory} was closed.')
-      if self._readers[shard] is None:
-        self._readers[shard] = self._reader(*self._shards[shard])
-      return self._readers[shard]
+      if readers[shard] is None:
+        readers[shard] = self._reader(*self._shards[shard])
+      return readers[shard]
 
   def _reader(self, shard, num_records):
     """Opens a shard of `dataset_folder.shards_of`."""

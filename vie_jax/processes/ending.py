@@ -30,6 +30,15 @@ _GRACE_SECONDS = 5.0
 _FLUSH_SECONDS = 2.0
 
 
+# Whether something stays open that an orderly end would wait for.
+_stays_open = threading.Event()
+
+
+def leave_open() -> None:
+  """Notes that something hangs: this process ends without closing it."""
+  _stays_open.set()
+
+
 def _pause():
   """Seconds between two looks at what the others have said."""
   return max(_LOOK_EVERY_SECONDS, peers.count() / _LOOKS_PER_SECOND)
@@ -119,6 +128,8 @@ def leave(code: int, message: str, *, is_loss: bool = False) -> None:
     is_loss: whether another process is gone, so that it is not waited for.
   """
   if not peers.is_shared():
+    if _stays_open.is_set():
+      exit_now(code)
     sys.exit(code)
   Watch.stop()
   said = {
