@@ -249,7 +249,7 @@ def test_evaluation_counts_each_clip_once(damaged):
 
 def test_too_many_damaged_frames_stop_with_the_worst_and_the_remedy(damaged):
   message = (
-    r"of \d+ frames are damaged .* config\.input\.max_bad_share .*'kind/video "
+    r"of \d+ frames are damaged, .* config\.input\.max_bad_share .*'kind/video "
     rf"\d\.mp4' of split 'train' of .* \(\d+\).*check {damaged} --full"
   )
   for load in (lambda **s: train(damaged, 40, **s), evaluate):

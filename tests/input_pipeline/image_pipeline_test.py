@@ -482,7 +482,7 @@ def test_a_damaged_training_image_is_replaced_by_its_neighbour(
   later = train(damaged_folder, 3, damage=damage, start_step=3)
   assert_equal(batches[3:], later)
   caplog.clear()
-  message = r'of \d+ frames are damaged .*max_bad_share .*Replace the file'
+  message = r'of \d+ frames are damaged, .*max_bad_share .*Replace the file'
   with pytest.raises(dataset_folder.DatasetError, match=message):
     train(damaged_folder, 6)
 
