@@ -116,8 +116,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment disk embeddings evaluation experiment input_pipeline '
-    'processes result run_log untrusted weights',
+    'device_augment disk embeddings evaluation experiment finite '
+    'input_pipeline processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (

@@ -603,3 +603,15 @@ def test_fields_that_came_or_went_are_listed():
   assert run_record.differing_fields(
     {'a': {'b': 1, 'c': 2}, 'd': 3}, {'a': {'b': 1, 'e': 4}, 'd': 3}
   ) == {'a.c': (2, None), 'a.e': (None, 4)}
+
+
+def test_a_save_that_is_settled_is_the_latest_step(tmp_path):
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.settle()
+    assert checkpoints.latest_step is None
+    state = first_state(1)
+    checkpoints.save(state, RECORD)
+    checkpoints.settle()
+    assert checkpoints.latest_step == int(state.step)
+    with pytest.raises(checkpoint.CheckpointError, match='was not saved'):
+      checkpoints.save(state, RECORD)

@@ -12,6 +12,7 @@ from vie_jax import (
   evaluate,
   experiment,
   finetune,
+  finite,
   linear_eval,
   retrieve,
   train,
@@ -162,20 +163,32 @@ def not_finite(videos):
   return embedder
 
 
-def test_only_damage_leaves_a_video_out(
-  demo_dataset, tmp_path, monkeypatch, caplog
+@pytest.mark.parametrize('mode', [evaluate.knn_eval, retrieve.retrieve])
+def test_numbers_that_are_not_finite_are_no_damage_but_an_error(
+  demo_dataset, tmp_path, monkeypatch, mode
 ):
-  sound = evaluate.knn_eval(config(demo_dataset), str(tmp_path / 'sound'))
   monkeypatch.setattr(features, 'embedder', not_finite([3]))
-  found = evaluate.knn_eval(
-    config(demo_dataset, knn__reference='clips'), str(tmp_path / 'bad')
+  settings = config(demo_dataset, knn__reference='clips')
+  with pytest.raises(finite.DivergedError) as caught:
+    mode(settings, str(tmp_path))
+  num_clips = settings.clip.num_eval_clips
+  assert f'Of clips of train, number {3 * num_clips} is not' in str(
+    caught.value
   )
-  assert found['left_out'] == {'train': 0, 'val': 0}
-  assert found['chance'] == sound['chance']
-  lines = [line for line in caplog.messages if 'are not finite' in line]
-  assert len(lines) == 2
-  assert 'of 1 of 12 videos of split' in lines[1]
-  assert not [line for line in caplog.messages if 'Left out' in line]
+  assert not list(tmp_path.rglob('*.npy'))
+
+
+def test_embeddings_of_an_earlier_call_that_are_not_finite_are_an_error(
+  demo_dataset, tmp_path
+):
+  settings = config(demo_dataset)
+  evaluate.knn_eval(settings, str(tmp_path))
+  (path,) = tmp_path.rglob('embeddings_val.npy')
+  clips = np.load(path)
+  clips[1] = np.nan
+  np.save(path, clips)
+  with pytest.raises(finite.DivergedError, match='remove it'):
+    evaluate.knn_eval(settings, str(tmp_path))
 
 
 def test_curves_of_a_network_that_is_not_finite_do_not_vanish(

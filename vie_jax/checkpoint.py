@@ -187,6 +187,14 @@ class Checkpoints:
     """
     self._take_note(waits=False)
 
+  def settle(self) -> None:
+    """Waits for the end of a save that is going on, as `save` does.
+
+    Raises:
+      SaveFailedError: as `poll`.
+    """
+    self._take_note(waits=True)
+
   def wait(self) -> None:
     """Returns when all that was saved is on the disk.
 

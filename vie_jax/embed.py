@@ -162,6 +162,7 @@ def _embed_array(config, workdir):
       mesh=mesh,
       layer=config.embed.layer,
     )
+    split_embeddings.check_finite(embeddings, 'clips')
     agreement.share_folder(folder)
     if jax.process_index() == 0:
       path = folder / EMBEDDINGS_FILE

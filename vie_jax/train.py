@@ -243,6 +243,8 @@ class _Reporter:
       state: of a step; does nothing if that one is saved already.
       evaluation_is_due: whether it is still to be evaluated.
     """
+    # This step may be on its way.
+    self._checkpoints.settle()
     saved = self._checkpoints.latest_step
     if saved is not None and int(state.step) <= saved:
       return

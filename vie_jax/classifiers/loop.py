@@ -144,6 +144,7 @@ class Loop:
 
   def _save_if_new(self, state, progress):
     """Returns when the state is on the disk."""
+    self._checkpoints.settle()
     saved = self._checkpoints.latest_step
     if saved is None or saved < int(state.step):
       self._save(state, progress)

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import experiment, result, run_log, weights
+from vie_jax import experiment, finite, result, run_log, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
@@ -142,13 +142,9 @@ def _without_left_out(path, videos, facts):
   """Opens the embeddings of videos, without those that were left out."""
   clips = np.load(path, mmap_mode='r', allow_pickle=False)
   is_there = features.has_embedding(clips)
-  if num_bad := int(np.isnan(clips[..., 0]).any(axis=1).sum()):
-    logging.warning(
-      'The embeddings of %d of %d videos of split %r are not finite, as numbers '
-      'of the network are not: the figures tell nothing of these videos.',
-      num_bad,
-      len(clips),
-      videos.store.split,
+  if np.isnan(clips[..., 0]).any():
+    raise finite.DivergedError(
+      f'{path}, of an earlier call, has numbers that are not finite: remove it.'
     )
   num_left_out = int((~is_there).sum())
   if not num_left_out:
@@ -247,6 +243,9 @@ def fill(
     unit: what the log calls a row.
     notes: what is kept of the rows: the damaged frames of their clips, see
       `bad_frames.BadFrames.clips`.
+
+  Raises:
+    finite.DivergedError: if a number of the network is not finite.
   """
   # All hosts embed, the first of them writes and says where to begin.
   is_main = jax.process_index() == 0
@@ -260,10 +259,11 @@ def fill(
     return
   watchdog.expect('the next embeddings', is_slow=True)
   with contextlib.closing(rows_from(num_done)) as blocks:
+    checked = _finite_blocks(blocks, num_done, unit)
     if is_main:
-      file.fill(blocks, unit)
+      file.fill(checked, unit)
     else:
-      for _ in blocks:
+      for _ in checked:
         pass
   watchdog.expect('the end of the embeddings', is_slow=True)
   # Each process has met the damage of its own clips only.
@@ -272,6 +272,36 @@ def fill(
   if is_main:
     file.save_notes()
   agreement.wait_for_all('embeddings are written')
+
+
+def _finite_blocks(blocks, num_done, unit):
+  for block in blocks:
+    check_finite(block, unit, first_row=num_done)
+    num_done += len(block)
+    yield block
+
+
+def check_finite(
+  rows: np.ndarray, unit: str = 'rows', *, first_row: int = 0
+) -> None:
+  """Refuses numbers that are not finite; NaN would be nearest to everything.
+
+  Args:
+    rows: float32 [b, D], of a network; or features.LEFT_OUT all over.
+    unit: what a row is called.
+    first_row: number of the first one.
+
+  Raises:
+    finite.DivergedError: naming the first that is not, and the remedy.
+  """
+  is_sound = np.isfinite(rows).all(axis=1)
+  is_sound |= (rows == features.LEFT_OUT).all(axis=1)
+  if not is_sound.all():
+    raise finite.DivergedError(
+      f'Of {unit}, number {first_row + int(is_sound.argmin())} is not finite: '
+      "this network's numbers overflow, or its weights are not sound. Take "
+      'others (config.init_from), or config.model.dtype=float32 if it is not.'
+    )
 
 
 def check_source(
