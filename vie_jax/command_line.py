@@ -118,7 +118,8 @@ def _place(error):
   ]
   for file, line in reversed(frames):
     if not file.startswith(('<', __file__, *_LIBRARIES)):
-      return min(file, os.path.relpath(file), key=len), int(line)
+      near = os.path.relpath(file)
+      return file if near.startswith('..') else near, int(line)
   return None
 
 
