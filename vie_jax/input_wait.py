@@ -62,8 +62,12 @@ class InputWait:
         if _is_leaving():
           return None
         continue
-      if error is not None:
-        raise error
+      try:
+        if error is not None:
+          raise error
+      finally:
+        # Else the error and this frame hold each other, and the batches.
+        del error
       return batch
 
   def next_of_training(

@@ -37,6 +37,13 @@ _TASK_LIMIT = pathlib.Path('/sys/fs/cgroup/pids.max')
 _MAX_STAND_INS = 100
 
 
+def copied(error: Exception) -> Exception:
+  """The same error without its traceback, of whatever arguments its class is."""
+  copy = type(error).__new__(type(error), *error.args)
+  vars(copy).update(vars(error))
+  return copy
+
+
 @dataclasses.dataclass(frozen=True)
 class _Workers:
   """How many there are where nobody says it, and what they are given.
@@ -164,7 +171,9 @@ class Clips:
       Exception: whatever making a clip has raised, such as a DatasetError.
     """
     if self._ended_by is not None:
-      raise self._ended_by
+      # A copy. By its traceback, what is raised holds the batches; were it kept
+      # here, one of their own threads could drop it, and wait for itself.
+      raise copied(self._ended_by)
     return False
 
   def _make_rows(self, read, positions, visited):
