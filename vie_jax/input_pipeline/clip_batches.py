@@ -39,7 +39,9 @@ _MAX_STAND_INS = 100
 
 def copied(error: Exception) -> Exception:
   """The same error without its traceback, of whatever arguments its class is."""
-  copy = type(error).__new__(type(error), *error.args)
+  # As it would be pickled: of an OSError, the file is none of `args`.
+  _, arguments, *_ = error.__reduce__()
+  copy = type(error).__new__(type(error), *arguments)
   vars(copy).update(vars(error))
   return copy
 
