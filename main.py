@@ -32,7 +32,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from configs import default
-from vie_jax import command_line, config_check, modes
+from vie_jax import command_line, config_check, config_fields, modes
 from vie_jax.processes import exit_codes, process_environment
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -64,7 +64,7 @@ def main(unused_argv):
   """Runs one mode, see `program.run`."""
   workdir = command_line.workdir(_WORKDIR.value)
   try:
-    config_check.check_fields(_CONFIG.value, default.get_config())
+    config_fields.check(_CONFIG.value, default.get_config())
     config_check.check(_CONFIG.value)
   except config_check.ConfigError as error:
     command_line.refuse(str(error))

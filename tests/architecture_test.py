@@ -63,6 +63,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'models.network_names planning.accelerators untrusted',
     'ml_collections',
   ),
+  'config_fields': ('config_check', 'ml_collections'),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
   'device_memory': ('', 'jax'),

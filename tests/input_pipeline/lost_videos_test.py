@@ -7,8 +7,8 @@ import types
 import lost_videos
 import numpy as np
 import pytest
-from input_pipeline import frame_dataset
-from input_pipeline.damaged_data_test import CROP, assert_equal
+from input_pipeline import damaged_data_test, frame_dataset
+from input_pipeline.damaged_data_test import CLIP, assert_equal
 from PIL import Image
 
 from vie_jax.input_pipeline import (
@@ -17,13 +17,9 @@ from vie_jax.input_pipeline import (
   decode_threads,
   frame_store,
   instances,
-  pipeline,
   sound_frames,
 )
 
-CLIP = types.SimpleNamespace(
-  sampler='slowfast', num_frames=4, frame_step=1, num_eval_clips=3
-)
 LENGTHS = frame_dataset.LENGTHS
 THREADS = {'decode_in': 'threads', 'num_threads': 3}
 PROCESSES = {'decode_in': 'processes', 'num_threads': 2}
@@ -32,35 +28,13 @@ BATCH, EPOCH = 4, 12
 
 
 def train(folder, count, rows=instances.all_videos, **settings):
-  """The first batches as a list."""
-  settings = {
-    'clip': CLIP,
-    'crop': CROP,
-    'batch_size': BATCH,
-    'seed': 5,
-    'label_column': 'kind',
-    'damage': bad_frames.BadFrames(1.0),
-  } | settings
-  with (
-    frame_store.FrameStore.open(folder, 'train') as store,
-    pipeline.train_batches(rows(store), **settings) as batches,
-  ):
-    return [next(batches) for _ in range(count)]
+  settings = {'batch_size': BATCH, 'label_column': 'kind'} | settings
+  return damaged_data_test.train(folder, count, rows, **settings)
 
 
 def evaluate(folder, **settings):
-  settings = {
-    'clip': CLIP,
-    'crop': CROP,
-    'batch_size': BATCH,
-    'leaves_out': True,
-    'damage': bad_frames.BadFrames(1.0),
-  } | settings
-  with (
-    frame_store.FrameStore.open(folder, 'train') as store,
-    pipeline.eval_batches(instances.all_videos(store), **settings) as batches,
-  ):
-    return list(batches)
+  settings = {'batch_size': BATCH, 'leaves_out': True} | settings
+  return damaged_data_test.evaluate(folder, **settings)
 
 
 def of_hosts(load, count=2):

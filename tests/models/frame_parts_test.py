@@ -6,21 +6,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from models import plain_convolution
 
 from vie_jax.models import folded_conv, frame_parts
 
 FRAMES = 7, 9, 6, 3
 """N, H, W, in."""
-
-
-def plain(x, kernel, *, strides):
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=strides,
-    padding=[((size - 1) // 2,) * 2 for size in kernel.shape[:2]],
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
 
 
 def value_and_gradients(convolve, strides):
@@ -43,7 +34,7 @@ def test_it_is_the_convolution(monkeypatch, num_parts, strides):
 
   def convolve_part(x, kernel, *, strides):
     sizes.append(len(x))
-    return plain(x, kernel, strides=strides)
+    return plain_convolution.convolve(x, kernel, strides=strides)
 
   ours = value_and_gradients(
     functools.partial(frame_parts.convolve, convolve_part=convolve_part),
@@ -51,7 +42,9 @@ def test_it_is_the_convolution(monkeypatch, num_parts, strides):
   )
   assert sum(sizes) == 7
   assert max(sizes) == -(-7 // num_parts)
-  for one, other in zip(ours, value_and_gradients(plain, strides), strict=True):
+  for one, other in zip(
+    ours, value_and_gradients(plain_convolution.convolve, strides), strict=True
+  ):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
 
 
@@ -62,7 +55,7 @@ def test_there_are_never_more_than_so_many_parts(monkeypatch):
 
   def convolve_part(x, kernel, *, strides):
     calls.append(x)
-    return plain(x, kernel, strides=strides)
+    return plain_convolution.convolve(x, kernel, strides=strides)
 
   x = np.ones(FRAMES, np.float32)
   kernel = np.ones((1, 1, 3, 2), np.float32)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import plain_convolution
 
 from vie_jax.models import width_to_depth
 
@@ -17,17 +18,6 @@ CASES = [
   ((5, 11), (2, 2), 3, 16, 8),
   ((1, 9), (1, 2), 3, 16, 4),
 ]
-
-
-def plain(x, kernel, *, strides):
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=strides,
-    padding=[((size - 1) // 2,) * 2 for size in kernel.shape[:2]],
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    precision='highest',
-  )
 
 
 def arrays(size, strides, channels, features, width):
@@ -53,7 +43,7 @@ def test_it_is_the_convolution(size, strides, channels, features, width):
     y, pull_back = jax.vjp(run, x, kernel)
     return y, pull_back(cotangent)
 
-  y, gradients = values_and_gradients(plain, x, kernel)
+  y, gradients = values_and_gradients(plain_convolution.convolve, x, kernel)
   ours, our_gradients = values_and_gradients(width_to_depth.convolve, x, kernel)
   np.testing.assert_allclose(ours, y, atol=2e-4)
   for one, other in zip(our_gradients, gradients, strict=True):
@@ -79,7 +69,7 @@ def test_bfloat16_is_close_to_float32(size, strides, channels, features, width):
   ours = jax.jit(functools.partial(run, width_to_depth.convolve))(
     x, kernel, cotangent
   )
-  exact = jax.jit(functools.partial(run, plain))(
+  exact = jax.jit(functools.partial(run, plain_convolution.convolve))(
     *(array.astype(np.float32) for array in (x, kernel, cotangent))
   )
   # Units in the last place. The kernel's gradient is a sum of rounded parts.
