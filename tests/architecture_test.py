@@ -102,9 +102,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'config_check models objective.memory_bank sharding train_step',
     'jax flax ml_collections',
   ),
+  'damage_counts': (
+    'input_pipeline processes',
+    'jax numpy ml_collections',
+  ),
   'experiment': (
-    'blueprint config_check device_augment input_pipeline input_wait models '
-    'processes train_state',
+    'blueprint config_check damage_counts device_augment input_pipeline '
+    'input_wait models processes train_state',
     'jax flax numpy optax ml_collections',
   ),
   'run_weights': (
@@ -117,15 +121,16 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'result': ('disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
-    'device_augment disk embeddings evaluation experiment finite '
-    'input_pipeline processes result run_log untrusted weights',
+    'damage_counts device_augment disk embeddings evaluation experiment '
+    'finite input_pipeline processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'blueprint checkpoint classifiers config_check device_augment environment '
-    'evaluation experiment finite input_pipeline input_wait metric_log '
-    'models.network_names processes result run_log run_record sharding '
-    'skipped_steps step_progress weights workdir_lock',
+    'blueprint checkpoint classifiers config_check damage_counts '
+    'device_augment environment evaluation experiment finite '
+    'input_pipeline input_wait metric_log models.network_names processes '
+    'result run_log run_record sharding skipped_steps step_progress '
+    'weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'convert': (
@@ -143,14 +148,15 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'embed': (
-    'blueprint config_check device_augment disk embeddings evaluation '
-    'experiment models.network_names processes result run_log sharding untrusted '
-    'weights workdir_lock',
+    'blueprint config_check damage_counts device_augment disk embeddings '
+    'evaluation experiment models.network_names processes result run_log '
+    'sharding untrusted weights workdir_lock',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint disk embeddings evaluation experiment finite input_pipeline '
-    'result run_weights train_state weights workdir_lock',
+    'checkpoint damage_counts disk embeddings evaluation experiment '
+    'finite input_pipeline result run_weights train_state weights '
+    'workdir_lock',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -170,21 +176,21 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'numpy PIL',
   ),
   'retrieve': (
-    'config_check embeddings evaluate evaluation experiment findings '
-    'input_pipeline result retrieval_page weights workdir_lock',
+    'config_check damage_counts embeddings evaluate evaluation experiment '
+    'findings input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
   'train_loop': (
-    'evaluation.monitors experiment input_pipeline.dataset_folder input_wait '
-    'processes sharding skipped_steps step_progress step_trace train_state '
-    'train_step',
+    'damage_counts evaluation.monitors experiment '
+    'input_pipeline.dataset_folder input_wait processes sharding '
+    'skipped_steps step_progress step_trace train_state train_step',
     '',
   ),
   'train': (
-    'blueprint checkpoint config_check environment evaluate experiment finite '
-    'metric_log optimizer processes run_log run_record sharding '
-    'run_weights skipped_steps step_trace train_loop train_state train_step '
-    'weights workdir_lock',
+    'blueprint checkpoint config_check damage_counts environment evaluate '
+    'experiment finite metric_log optimizer processes run_log run_record '
+    'run_weights sharding skipped_steps step_trace train_loop train_state '
+    'train_step weights workdir_lock',
     'jax optax clu ml_collections',
   ),
   'modes': ('', 'ml_collections'),

@@ -22,9 +22,9 @@ from jax.sharding import Mesh
 from vie_jax import (
   blueprint,
   config_check,
+  damage_counts,
   device_augment,
   disk,
-  experiment,
   result,
   run_log,
   sharding,
@@ -207,7 +207,7 @@ def _embed_source(config, workdir):
       folder,
       {
         **_facts(config, found, source.facts, shape),
-        'bad_frames': experiment.replaced(source.damage, 'train', 'val'),
+        'bad_frames': damage_counts.replaced(source.damage, 'train', 'val'),
         'views': {
           'clips': source.num_clips,
           'crop': 'center',

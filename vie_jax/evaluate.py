@@ -13,6 +13,7 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
+  damage_counts,
   disk,
   experiment,
   finite,
@@ -183,7 +184,7 @@ def curves(
   if not val.num_instances:
     return figures
   embeddings = evaluator.embed(_variables(state), val)
-  experiment.check_damage(run.eval_damage)
+  damage_counts.check(run.eval_damage)
   is_there = features.has_embedding(embeddings)
   if not is_there.any():
     return figures
@@ -242,7 +243,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         'same_video': monitors.same_video_retrieval(val.clips),
         'reference': reference.kind,
         'dataset': experiment.dataset_facts(run),
-        'bad_frames': experiment.replaced(run.eval_damage, *SPLITS),
+        'bad_frames': damage_counts.replaced(run.eval_damage, *SPLITS),
         'left_out': split_embeddings.left_out(opened),
         'network': val.facts,
         'views': {

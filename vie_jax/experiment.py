@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from vie_jax import (
   blueprint,
   config_check,
+  damage_counts,
   device_augment,
   input_wait,
   train_state,
@@ -32,7 +33,7 @@ from vie_jax.input_pipeline import (
   instances,
   pipeline,
 )
-from vie_jax.processes import agreement, peers, preemption, watchdog
+from vie_jax.processes import agreement, preemption, watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ def open_experiment(
     )
     crops_before_resize = augmentation.crops_before_resize(config.crop.method)
     train_damage, eval_damage = (
-      stack.enter_context(count_damage(config)) for _ in range(2)
+      stack.enter_context(damage_counts.counting(config)) for _ in range(2)
     )
     parts = Experiment(
       config=config,
@@ -171,103 +172,6 @@ def open_experiment(
         parts.train.distinct_videos().num_instances,
       )
     yield parts
-
-
-@contextlib.contextmanager
-def count_damage(
-  config: ml_collections.ConfigDict,
-) -> Iterator[bad_frames.BadFrames]:
-  """Counts damaged frames, and says at the end how many there were."""
-  damage = bad_frames.BadFrames(
-    config.input.max_bad_share, is_shared=peers.is_shared()
-  )
-  try:
-    yield damage
-  finally:
-    damage.log_summary()
-
-
-def damage_so_far(damage: bad_frames.BadFrames) -> dict[str, int]:
-  """What a training's checkpoint keeps: frames taken and replaced, all hosts.
-
-  To be called by all hosts at the same step.
-
-  Raises:
-    dataset_folder.DatasetError: as `check_damage`.
-  """
-  check_damage(damage)
-  own = [damage.num_frames, damage.num_bad]
-  num_frames, num_bad = np.sum(agreement.gather('frames', own), axis=0)
-  return {'num_frames': int(num_frames), 'num_bad': int(num_bad)}
-
-
-def go_on_counting(damage: bad_frames.BadFrames, counts: dict) -> None:
-  """Goes on from `damage_so_far` of a checkpoint; each host with its share."""
-  count, index = jax.process_count(), jax.process_index()
-  damage.go_on_from(
-    {
-      name: value // count + (value % count if index == 0 else 0)
-      for name, value in counts.items()
-    }
-  )
-
-
-def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
-  """What `result.json` says: split -> frames that stand for damaged ones.
-
-  To be called by all hosts.
-
-  Raises:
-    dataset_folder.DatasetError: as `check_damage`.
-  """
-  check_damage(damage)
-  for clips in agreement.gather('clips', damage.clips):
-    for split, found in clips.items():
-      damage.clips[split].update(found)
-  return {split: sum(damage.clips[split].values()) for split in splits}
-
-
-def num_left_out(damage: bad_frames.BadFrames, split: str) -> int:
-  """How many videos or images of a split an evaluation has left out.
-
-  To be called by all hosts.
-  """
-  own = sorted(damage.left_out[split])
-  return len(set().union(*agreement.gather('left out', own)))
-
-
-def check_damage(damage: bad_frames.BadFrames) -> None:
-  """Stops if too many frames of all hosts were replaced.
-
-  To be called by all hosts, now and then; a single one checks each batch.
-
-  Raises:
-    dataset_folder.DatasetError: naming the worst videos, and the remedy.
-  """
-  if peers.is_shared():
-    damage.check_all(agreement.gather('damage', damage.counted()))
-
-
-def check_clips(parts: Experiment, videos: instances.Instances) -> None:
-  """Stops if too many frames of all evaluation clips were replaced.
-
-  Those of earlier calls, that this one goes on from, count, too. To be called
-  by all hosts.
-
-  Args:
-    parts: of the run; its `eval_damage` has the notes of all clips.
-    videos: whose clips they are.
-
-  Raises:
-    dataset_folder.DatasetError: as `check_damage`.
-  """
-  split, clip = videos.store.split, parts.config.clip
-  replaced(parts.eval_damage, split)
-  parts.eval_damage.check_clips(
-    split,
-    num_frames=videos.num_instances * clip.num_eval_clips * clip.num_frames,
-    **pipeline.named(videos),
-  )
 
 
 def record(parts: Experiment) -> dict:

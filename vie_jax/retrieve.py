@@ -17,6 +17,7 @@ from absl import logging
 
 from vie_jax import (
   config_check,
+  damage_counts,
   evaluate,
   experiment,
   findings,
@@ -194,7 +195,7 @@ def _facts(run: Experiment, workdir: str, opened: dict) -> dict:
     'mode': MODE,
     'seed': config.seed,
     'dataset': experiment.dataset_facts(run),
-    'bad_frames': experiment.replaced(run.eval_damage, 'train', 'val'),
+    'bad_frames': damage_counts.replaced(run.eval_damage, 'train', 'val'),
     'left_out': split_embeddings.left_out(opened),
     'network': opened['train'].facts,
     'heading': _heading(config, workdir),

@@ -17,6 +17,7 @@ from vie_jax import (
   blueprint,
   checkpoint,
   config_check,
+  damage_counts,
   environment,
   evaluate,
   experiment,
@@ -92,7 +93,7 @@ def _start(
     state = _first_state(parts, workdir, initialize, is_converted=is_converted)
     return _first_bank(parts, state, fill_bank), None
   if record['damage']:
-    experiment.go_on_counting(parts.train_damage, record['damage'])
+    damage_counts.go_on_from(parts.train_damage, record['damage'])
   environment.warn_of_changes(
     record.get('environment'), environment.describe(parts.mesh)
   )
@@ -258,7 +259,7 @@ class _Reporter:
       state,
       {
         **experiment.record(self._parts),
-        'damage': experiment.damage_so_far(self._parts.train_damage),
+        'damage': damage_counts.so_far(self._parts.train_damage),
         'skipped_steps': self.skipped.count,
         'evaluation_is_due': evaluation_is_due,
         'environment': self._environment,

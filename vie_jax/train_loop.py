@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol
 from absl import logging
 
 from vie_jax import (
+  damage_counts,
   experiment,
   input_wait,
   sharding,
@@ -210,7 +211,7 @@ class Loop:
 
   def _write_figures(self, step, metrics):
     self.reporter.skipped.settle()
-    damage = experiment.damage_so_far(self.parts.train_damage)
+    damage = damage_counts.so_far(self.parts.train_damage)
     self.reporter.scalars(
       step + 1,
       {

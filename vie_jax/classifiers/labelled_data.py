@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from vie_jax import (
   blueprint,
   config_check,
+  damage_counts,
   device_augment,
   experiment,
   sharding,
@@ -259,7 +260,7 @@ def open_images(
       }
     )
     damage = [
-      stack.enter_context(experiment.count_damage(config)) for _ in range(2)
+      stack.enter_context(damage_counts.counting(config)) for _ in range(2)
     ]
     yield _of_images(config, settings, train, val, mesh, *damage)
 

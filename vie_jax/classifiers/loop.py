@@ -11,8 +11,8 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
+  damage_counts,
   environment,
-  experiment,
   finite,
   input_wait,
   metric_log,
@@ -59,7 +59,7 @@ class Loop:
     self._started, self._seconds = time.monotonic(), progress.seconds
     self._skipped.count = progress.skipped_steps
     if progress.damage:
-      experiment.go_on_counting(self._task.train_damage, progress.damage)
+      damage_counts.go_on_from(self._task.train_damage, progress.damage)
     first_step = int(state.step)
     is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
     is_missing = is_complete and progress.evaluated_step != first_step
@@ -154,7 +154,7 @@ class Loop:
     step = int(state.step)
     logging.info('This training is complete: step %d.', step)
     seconds = progress.seconds if was_complete else self._elapsed()
-    damage = experiment.damage_so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._task.train_damage)
     return Outcome(
       step,
       progress.accuracy,
@@ -203,15 +203,15 @@ class Loop:
     damage = self._task.eval_damage
     return dataclasses.replace(
       after,
-      bad_val_frames=experiment.replaced(damage, 'val')['val'],
-      left_out=experiment.num_left_out(damage, 'val'),
+      bad_val_frames=damage_counts.replaced(damage, 'val')['val'],
+      left_out=damage_counts.num_left_out(damage, 'val'),
     )
 
   def _write(self, step, metrics):
     self._skipped.settle()
     self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
-    damage = experiment.damage_so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._task.train_damage)
     values['input/bad_frames'] = damage['num_bad']
     values['train/skipped_steps'] = self._skipped.count
     self._writer.write_scalars(step, values)
@@ -238,7 +238,7 @@ class Loop:
     progress = dataclasses.replace(
       progress,
       seconds=self._elapsed(),
-      damage=experiment.damage_so_far(self._task.train_damage),
+      damage=damage_counts.so_far(self._task.train_damage),
       skipped_steps=self._skipped.count,
     )
     record = {

@@ -17,7 +17,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vie_jax import device_augment, experiment
+from vie_jax import (
+  damage_counts,
+  device_augment,
+  experiment,
+)
 from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.input_pipeline import (
   augmentation,
@@ -193,7 +197,7 @@ def _open_videos(
   """Opens a prepared data set: all videos of the splits that are asked for."""
   options = experiment.input_options(config)
   with contextlib.ExitStack() as stack:
-    damage = stack.enter_context(experiment.count_damage(config))
+    damage = stack.enter_context(damage_counts.counting(config))
     options['damage'] = damage
     stores = [
       stack.enter_context(frame_store.FrameStore.open(directory, split))

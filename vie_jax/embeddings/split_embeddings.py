@@ -16,7 +16,14 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import experiment, finite, result, run_log, weights
+from vie_jax import (
+  damage_counts,
+  experiment,
+  finite,
+  result,
+  run_log,
+  weights,
+)
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
@@ -133,7 +140,7 @@ def embed_splits(
       unit=f'clips of {split}',
       notes=run.eval_damage.clips[split],
     )
-    experiment.check_clips(run, videos)
+    damage_counts.check_clips(run.eval_damage, videos, run.config.clip)
     opened[split] = _without_left_out(path, videos, facts)
   return opened
 
