@@ -10,10 +10,10 @@ import dataclasses
 import errno
 import fractions
 import os
-import re
 import stat
 
 import av
+import container_claims
 from error_words import words_of
 from file_ends import cut_box, problem_at_end
 from picture_order import MOST_HELD, PictureOrder
@@ -87,13 +87,6 @@ _DEMUXERS = (
 # FFmpeg's own decoders of these codecs leave the transparency out.
 _ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 
-# Streams in these containers are often cut together; their clock may jump.
-_SPLICED_FORMATS = frozenset(['mpeg', 'mpegts'])
-
-# FFmpeg makes up the timestamps of these streams, of the first picture another
-# one than of those that follow. Those of decoding are regular.
-_UNTIMED_FORMATS = frozenset(['mpegvideo'])
-
 # How a picture begins in MPEG-4, and the most bytes of one that says no more
 # than that the picture before it stays.
 _MPEG4_PICTURE = bytes.fromhex('000001b6')
@@ -102,25 +95,6 @@ _LARGEST_NOT_CODED_BYTES = 8
 # JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
 # a format that it would read other files with.
 _MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
-
-# Containers whose header says how long the video is, or whose last piece does
-# (NUT and Ogg; where it is missing, `problem_at_end` says so). For others FFmpeg
-# makes a guess from the rest of the file.
-_FORMATS_WITH_DURATION = frozenset(
-  ['asf', 'avi', 'flv', 'matroska', 'mov', 'mxf', 'nut', 'ogg', 'rm']
-)
-# Of these, those whose duration may begin when the first picture is decoded.
-_FORMATS_OF_DECODING = frozenset(['asf'])
-# Of these, those whose tag of the duration is of the file itself.
-_FORMATS_WITH_TAGS = frozenset(['matroska'])
-# Of these, those whose clock begins at 0.
-_FORMATS_FROM_ZERO = frozenset(['matroska', 'nut'])
-_LATEST_START_SECONDS = 0.1
-_DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
-
-_FALLBACK_RATE_HZ = fractions.Fraction(25)
-# Above this a container gives the ticks of its clock for a rate.
-_HIGHEST_RATE_HZ = 1000
 
 
 class VideoError(Exception):
@@ -179,20 +153,22 @@ class OpenVideo:
 
   def __init__(self, path, container, stream, decoder):
     self.path = path
-    self.rate_hz = _rate(stream)
+    self.rate_hz = container_claims.rate_hz(stream)
     self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
       1
     )
-    self.claimed_seconds, self.is_claim_of_pictures = _claim(container, stream)
-    self.late_start_seconds = _late_start(
+    self.claimed_seconds, self.is_claim_of_pictures = (
+      container_claims.claimed_seconds(container, stream)
+    )
+    self.late_start_seconds = container_claims.late_start_seconds(
       container, self.rate_hz, decoder.reorder_depth
     )
     self.num_listed = stream.frames
     self.num_ahead = 0
-    if _is_one_of(container, _FORMATS_OF_DECODING):
+    if container_claims.counts_from_decoding(container):
       self.num_ahead = decoder.reorder_depth
     self.num_not_shown = 0
-    self.num_empty = _num_empty(container, stream)
+    self.num_empty = container_claims.num_empty(container, stream)
     self.num_damaged_packets = 0
     self.num_damaged_pictures = 0
     self.first_error = None
@@ -245,8 +221,8 @@ class OpenVideo:
       offset=fractions.Fraction(start, 1_000_000),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
-      is_spliced=_is_one_of(self._container, _SPLICED_FORMATS),
-      is_untimed=_is_one_of(self._container, _UNTIMED_FORMATS),
+      is_spliced=container_claims.is_spliced(self._container),
+      is_untimed=container_claims.is_untimed(self._container),
     )
 
   def _longest_wait(self):
@@ -255,7 +231,7 @@ class OpenVideo:
     In a spliced stream a step back is where two parts meet.
     """
     time_base = self._stream.time_base
-    if not time_base or _is_one_of(self._container, _SPLICED_FORMATS):
+    if not time_base or container_claims.is_spliced(self._container):
       return 0
     return max(1, MOST_HELD / self.rate_hz) / time_base
 
@@ -442,68 +418,6 @@ def _timed(pictures, clock):
     yield TimedFrame(picture, time, duration)
 
 
-def _rate(stream):
-  for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-    if rate and rate <= _HIGHEST_RATE_HZ:
-      return rate
-  return _FALLBACK_RATE_HZ
-
-
-def _claim(container, stream):
-  """Returns (seconds, whether they are the pictures' own), or (None, False)."""
-  if not _is_one_of(container, _FORMATS_WITH_DURATION):
-    return None, False
-  if stream.duration and stream.duration > 0 and stream.time_base:
-    return float(stream.duration * stream.time_base), True
-  seconds, is_of_pictures = _tagged_seconds(container, stream), True
-  if seconds is None:
-    seconds = max(container.duration or 0, 0) / 1_000_000
-    is_of_pictures = _is_alone(container)
-  if not seconds:
-    return None, False
-  # Matroska and NUT count from time 0, and not from the first picture.
-  start = _start_seconds(container)
-  return seconds - start if start < seconds else seconds, is_of_pictures
-
-
-def _tagged_seconds(container, stream):
-  """Reads the tag of Matroska; elsewhere it may be that of another file."""
-  tag = _DURATION_TAG.match(stream.metadata.get('DURATION', ''))
-  if not tag or not _is_one_of(container, _FORMATS_WITH_TAGS):
-    return None
-  hours, minutes, seconds = map(float, tag.groups())
-  return hours * 3600 + minutes * 60 + seconds
-
-
-def _late_start(container, rate_hz, num_ahead):
-  """Returns the seconds before the first picture, or 0 if that is usual.
-
-  Where there is sound, pictures may begin later on purpose.
-  """
-  start = _start_seconds(container)
-  is_late = start > max(_LATEST_START_SECONDS, (num_ahead + 1) / rate_hz)
-  is_from_zero = _is_one_of(container, _FORMATS_FROM_ZERO)
-  has_sound = bool(container.streams.audio)
-  return start if is_late and is_from_zero and not has_sound else 0.0
-
-
-def _start_seconds(container):
-  return max(container.start_time or 0, 0) / 1_000_000
-
-
-def _is_alone(container):
-  streams = container.streams
-  return len(streams.video) == 1 and not streams.audio
-
-
-def _num_empty(container, stream):
-  """Counts the empty places of an AVI, by its index, which leaves them out."""
-  entries = stream.index_entries
-  if container.format.name != 'avi' or not entries:
-    return 0
-  return entries[-1].timestamp + 1 - len(entries)
-
-
 def _picture_bytes(context):
   """Returns the bytes of an uncompressed picture; 0 where not known."""
   if context.format is None:
@@ -512,10 +426,6 @@ def _picture_bytes(context):
     part.width * part.height * -(-part.bits // 8)
     for part in context.format.components
   )
-
-
-def _is_one_of(container, formats):
-  return not formats.isdisjoint(container.format.name.split(','))
 
 
 def _reason_of_header(error):
