@@ -121,15 +121,18 @@ def get_config() -> ml_collections.ConfigDict:
   # Side of the square that the network sees, in pixels.
   config.crop.size = 224
   # Training: the short side is resized to a whole number drawn from
-  # [short_side_min, short_side_max], then cropped at random (official). Like
-  # eval_short_side not read by 'multiscale'.
+  # [short_side_min, short_side_max], then cropped at random (official). Not
+  # read by 'multiscale'.
   config.crop.short_side_min = 256
   config.crop.short_side_max = 319
   # Evaluation: the short side before the centre crop (official).
   config.crop.eval_short_side = 256
   # 'multiscale': sides of the square, as shares of the frame's short side
-  # (official). Evaluation takes the whole short side.
+  # (official).
   config.crop.multiscale_scales = (1.0, 2**-0.25, 2**-0.5, 2**-0.75, 0.5)
+  # 'multiscale', in evaluation: 'largest_square' in the middle (official), or
+  # 'short_side', as above (official for VIE-3DResNet).
+  config.crop.multiscale_eval = 'largest_square'
 
   # One draw per clip, shared by its frames (paper and official).
   config.augmentation = ml_collections.ConfigDict()

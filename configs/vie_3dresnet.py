@@ -31,6 +31,7 @@ def get_config():
   config.crop.short_side_min = 128
   config.crop.short_side_max = 159
   config.crop.eval_short_side = 128
+  config.crop.multiscale_eval = 'short_side'
   config.local_aggregation.num_clusters = 10_000
   config.local_aggregation.num_neighbors = 4096
   config.batch_size = 64

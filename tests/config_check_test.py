@@ -117,6 +117,7 @@ BAD_VALUES = [
   ('dataset.bin_frames', -1),
   ('crop.method', 'scale'),
   ('crop.multiscale_scales', ()),
+  ('crop.multiscale_eval', 'multiscale'),
   ('crop.multiscale_scales', (1.0, 1.5)),
   ('crop.multiscale_scales', ('a',)),
   ('embed.batch_size', 0),
@@ -340,6 +341,15 @@ def test_short_sides_matter_to_their_own_method_only():
   assert 'short_side_min 1' in refusal(config)
   config.crop.method = 'multiscale'
   config_check.check(config)
+
+
+def test_the_short_side_of_evaluation_matters_where_it_is_taken():
+  config = default.get_config()
+  config.crop.method = 'multiscale'
+  config.crop.eval_short_side = 1
+  config_check.check(config)
+  config.crop.multiscale_eval = 'short_side'
+  assert 'crop.eval_short_side is 1' in refusal(config)
 
 
 def test_an_empty_train_split_is_no_matter_of_the_batch_size():

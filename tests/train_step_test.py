@@ -4,10 +4,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from vie_jax import device_augment, optimizer, sharding, train_state, train_step
+from vie_jax import (
+  device_augment,
+  finite,
+  optimizer,
+  sharding,
+  train_state,
+  train_step,
+)
 from vie_jax.models import networks
 from vie_jax.objective import kmeans, memory_bank
 
@@ -61,16 +67,19 @@ def batch_of(step):
   }
 
 
+def small_rate(step):
+  """At 1e-4, parameters that differ by 1e-7 give losses that differ by 3e-3
+  after twelve steps of so small a network, on one device.
+  """
+  return jnp.full_like(step, 3e-5, jnp.float32)
+
+
 @functools.cache
-def compiled(num_devices, loss='nce'):
+def compiled(num_devices, loss='nce', rate=small_rate):
   """(function to the first state, compiled steps) of a small run."""
   mesh = sharding.make_mesh(num_devices)
   method = train_step.Method(**{**vars(METHOD), 'instance_loss': loss})
-  # A small rate: at 1e-4, parameters that differ by 1e-7 give losses that
-  # differ by 3e-3 after twelve steps of so small a network, on one device.
-  rule = optimizer.build(
-    'sgd', optax.constant_schedule(3e-5), momentum=0.9, weight_decay=1e-4
-  )
+  rule = optimizer.build('sgd', rate, momentum=0.9, weight_decay=1e-4)
   initialize = train_state.initializer(
     MODEL,
     rule,
@@ -329,6 +338,24 @@ def test_instance_recognition_step_equals_numpy(mesh, loss):
     state, sharding.global_batch(batch, mesh)
   )
   assert metrics['train/loss'] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def only_at_first(step):
+  return jnp.where(step == 0, 0.01, 0.0)
+
+
+def test_a_skipped_step_counts_for_the_rate(mesh):
+  initialize, steps = compiled(mesh.size, rate=only_at_first)
+  state = initialize(jax.random.key(0))
+  before = jax.tree.map(np.asarray, state.params)
+  broken = batch_of(0)
+  broken['crop'][0] = np.nan
+  for batch, is_skipped in ((broken, True), (batch_of(1), False)):
+    state, metrics = steps['instance_recognition'](
+      state, sharding.global_batch(batch, mesh)
+    )
+    assert bool(metrics[finite.FLAG]) == is_skipped
+    jax.tree.map(np.testing.assert_array_equal, before, state.params)
 
 
 def test_filling_the_bank_changes_only_the_bank(mesh):

@@ -161,6 +161,7 @@ _CHOICES = {
     'trn',
   ),
   'crop.method': ('short_side', 'multiscale'),
+  'crop.multiscale_eval': ('largest_square', 'short_side'),
   'memory_bank.init': ('uniform', 'embeddings', 'init_from'),
   'input.decode_in': ('auto', 'threads', 'processes'),
   'instance_recognition.loss': ('nce', 'softmax'),
@@ -293,6 +294,9 @@ def _short_sides(crop):
       f'crop.size {crop.size}, short_side_min {crop.short_side_min} and '
       f'short_side_max {crop.short_side_max} must be in rising order'
     )
+
+
+def _eval_short_side(crop):
   if crop.eval_short_side < crop.size:
     yield (
       f'crop.eval_short_side is {crop.eval_short_side}; it must be at least '
@@ -358,6 +362,8 @@ def _relations(config):
     )
   if crop.method == 'short_side':
     yield from _short_sides(crop)
+  if 'short_side' in (crop.method, crop.multiscale_eval):
+    yield from _eval_short_side(crop)
   if network_names.has_slowfast(model.name) and clip.num_frames % model.alpha:
     yield (
       f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '

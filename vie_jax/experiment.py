@@ -120,7 +120,6 @@ def open_experiment(
         for split, store in stores.items()
       }
     )
-    crops_before_resize = augmentation.crops_before_resize(config.crop.method)
     train_damage, eval_damage = (
       stack.enter_context(damage_counts.counting(config)) for _ in range(2)
     )
@@ -140,14 +139,18 @@ def open_experiment(
       augment=functools.partial(
         device_augment.augment,
         size=config.crop.size,
-        crops_before_resize=crops_before_resize,
+        crops_before_resize=augmentation.crops_before_resize(
+          config.crop.method
+        ),
         dtype=config.model.dtype,
         **config.augmentation,
       ),
       center=functools.partial(
         device_augment.center,
         size=config.crop.size,
-        crops_before_resize=crops_before_resize,
+        crops_before_resize=augmentation.crops_before_resize(
+          augmentation.eval_method(config.crop)
+        ),
         dtype=config.model.dtype,
       ),
       batch_size=operator.attrgetter(batch_size)(config),

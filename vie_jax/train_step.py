@@ -219,17 +219,31 @@ def train_step(
   }
   is_sound = finite.all_finite(loss, norm, embedding, new)
   kept = finite.kept_unless(is_sound, old, new)
+  next_step = state.step + 1
   state = state.replace(
-    step=state.step + 1,
+    step=next_step,
     params=kept['params'],
     batch_stats=kept['batch_stats'],
-    opt_state=kept['opt_state'],
+    opt_state=_with_rate_of(next_step, kept['opt_state']),
     bank=memory_bank.put(state.bank, index, kept['rows'], mesh=mesh),
     bank_step=memory_bank.put(
       state.bank_step, index, kept['row_step'], mesh=mesh
     ),
   )
   return state, {**metrics, finite.FLAG: ~is_sound}
+
+
+def _with_rate_of(step, opt_state):
+  """The optimiser's state for a step: skipped ones count for the rate, too."""
+
+  def is_schedule(node):
+    return isinstance(node, optax.ScaleByScheduleState)
+
+  return jax.tree.map(
+    lambda node: node._replace(count=step) if is_schedule(node) else node,
+    opt_state,
+    is_leaf=is_schedule,
+  )
 
 
 def recluster(

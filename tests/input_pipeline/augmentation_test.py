@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -130,6 +131,19 @@ def test_multiscale_crops_are_the_official_boxes():
     np.array([height]), np.array([width])
   )
   assert corners(box) == OFFICIAL['corner_crop_validation']['box']
+
+
+@pytest.mark.parametrize(
+  'method, multiscale_eval, expected',
+  [
+    ('short_side', 'largest_square', 'short_side'),
+    ('multiscale', 'largest_square', 'multiscale'),
+    ('multiscale', 'short_side', 'short_side'),
+  ],
+)
+def test_evaluation_may_crop_in_another_way(method, multiscale_eval, expected):
+  crop = types.SimpleNamespace(method=method, multiscale_eval=multiscale_eval)
+  assert augmentation.eval_method(crop) == expected
 
 
 def test_multiscale_crops_of_any_frame_follow_the_rule():

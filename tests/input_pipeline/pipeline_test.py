@@ -34,7 +34,10 @@ CROP = types.SimpleNamespace(
   eval_short_side=30,
 )
 MULTISCALE = types.SimpleNamespace(
-  method='multiscale', size=24, multiscale_scales=(1.0, 0.84089641525, 0.5)
+  method='multiscale',
+  size=24,
+  multiscale_scales=(1.0, 0.84089641525, 0.5),
+  multiscale_eval='largest_square',
 )
 
 
@@ -382,6 +385,20 @@ def test_multiscale_evaluation_takes_the_largest_middle_square(videos):
     for index, crop in zip(batch['instance_index'], batch['crop'], strict=True):
       side = min(frame_dataset.SIDES[index]) // 2 * 2
       assert crop[2:].tolist() == [side, side]
+
+
+def test_multiscale_training_may_be_evaluated_as_without_it(videos):
+  crop = types.SimpleNamespace(
+    **{**vars(CROP), **vars(MULTISCALE), 'multiscale_eval': 'short_side'}
+  )
+  pairs = zip(
+    evaluate(videos, crop=crop, clip=SINGLE),
+    evaluate(videos, crop=CROP, clip=SINGLE),
+    strict=True,
+  )
+  for found, expected in pairs:
+    for name in ('window', 'crop'):
+      np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_a_closed_store_is_named(directory):

@@ -25,6 +25,7 @@ from vie_jax import (
 from vie_jax.evaluation import clip_scores
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
+  augmentation,
   bad_frames,
   dataset_folder,
   image_pipeline,
@@ -142,7 +143,7 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
     chance=experiment.chance(parts),
     num_clips=0 if is_consecutive else config.clip.num_eval_clips,
     crop='center'
-    if config.crop.method == 'short_side'
+    if augmentation.eval_method(config.crop) == 'short_side'
     else 'center, whole short side',
     has_other_columns=len(parts.train.label_columns) > len(classes),
     model=parts.model,

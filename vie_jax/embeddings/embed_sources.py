@@ -230,7 +230,7 @@ def _open_videos(
         device_augment.center,
         size=config.crop.size,
         crops_before_resize=augmentation.crops_before_resize(
-          config.crop.method
+          augmentation.eval_method(config.crop)
         ),
         dtype=config.model.dtype,
       ),

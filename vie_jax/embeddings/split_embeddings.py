@@ -27,7 +27,7 @@ from vie_jax import (
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import dataset_folder, instances
+from vie_jax.input_pipeline import augmentation, dataset_folder, instances
 from vie_jax.processes import agreement, watchdog
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
@@ -218,8 +218,9 @@ def identity(config: ml_collections.ConfigDict, found: Weights) -> dict:
       'conv5 (config.embed.layer) and linear_eval do.',
       found.training,
     )
-  crop = {'method': config.crop.method, 'size': config.crop.size}
-  if config.crop.method == 'short_side':
+  method = augmentation.eval_method(config.crop)
+  crop = {'method': method, 'size': config.crop.size}
+  if method == 'short_side':
     crop['eval_short_side'] = config.crop.eval_short_side
   model = config.model.to_dict()
   return {

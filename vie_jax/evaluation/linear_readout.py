@@ -1,6 +1,6 @@
 """Linear softmax readouts of features: their weights, scores and loss.
 
-The weights are large, up to 125,440 x 400, and split over the mesh by rows.
+The weights are large, up to 225,792 x 1,000, and split over the mesh by rows.
 """
 
 from collections.abc import Callable, Mapping

@@ -51,6 +51,24 @@ def crops_before_resize(method):
   return method == 'multiscale'
 
 
+def eval_method(crop):
+  """Says in which way evaluation crops.
+
+  Args:
+    crop: has method, of training, and for 'multiscale' multiscale_eval:
+      'largest_square' or 'short_side'.
+
+  Returns:
+    One of CROP_METHODS.
+
+  Source: get_val_cfg_transform of the official code, which evaluates all
+    networks of 112 pixels as without multiscale crops.
+  """
+  if crop.method == 'multiscale' and crop.multiscale_eval == 'short_side':
+    return 'short_side'
+  return crop.method
+
+
 def window_size(*, size, short_side, max_short_side, max_long_side):
   """Side of the square window that holds every crop of a run.
 

@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from vie_jax.input_pipeline import (
-  augmentation,
   batch_iterator,
   decode_processes,
   decode_threads,
@@ -76,10 +75,11 @@ class Clips:
     choose: function of both, as arrays, to the instances, their frame numbers,
       their boxes, and a dict of what else the batch has, of each a number.
     num_frames: T.
-    crop: has size and method, see augmentation.
+    size: side of the square that the network sees, in pixels.
     window: W, in pixels.
     counted: of damage_count: its BadFrames, and its count, are those of the
       clips.
+    crops_before_resize: see augmentation.
     extra: dict of the names of what else the batch has to their types.
     stand_ins: function from a position to what may stand for a clip of a video
       without a sound frame: int64 [n], positions, and what stands there, see
@@ -100,9 +100,11 @@ class Clips:
     visit,
     choose,
     num_frames,
-    crop,
+    size,
     window,
     counted,
+    *,
+    crops_before_resize,
     extra=types.MappingProxyType({}),
     stand_ins=None,
     leaves_out=False,
@@ -127,9 +129,9 @@ class Clips:
     self.frames = sound_frames.SoundFrames(
       store,
       counted.damage,
-      size=crop.size,
+      size=size,
       window=window,
-      crops_before_resize=augmentation.crops_before_resize(crop.method),
+      crops_before_resize=crops_before_resize,
     )
     self.count = counted.count
 

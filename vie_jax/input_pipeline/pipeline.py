@@ -157,9 +157,10 @@ def train_batches(
     visit,
     choose,
     clip.num_frames,
-    crop,
+    crop.size,
     window,
     counted,
+    crops_before_resize=augmentation.crops_before_resize(crop.method),
     extra={'asked_index': tf.int32},
     stand_ins=stand_ins,
   )
@@ -277,9 +278,12 @@ def eval_batches(
     visit,
     choose,
     clip.num_frames,
-    crop,
+    crop.size,
     window,
     counted,
+    crops_before_resize=augmentation.crops_before_resize(
+      augmentation.eval_method(crop)
+    ),
     extra={'clip_index': tf.int32, 'is_valid': tf.bool},
     leaves_out=leaves_out,
   )
@@ -384,7 +388,7 @@ def _train_crop(crop, store):
 
 def _eval_crop(crop, store):
   """Gives W and a function (height, width) -> box."""
-  if augmentation.crops_before_resize(crop.method):
+  if augmentation.crops_before_resize(augmentation.eval_method(crop)):
     window = augmentation.multiscale_window_size(
       scales=(1.0,), max_short_side=store.max_short_side
     )
