@@ -16,7 +16,12 @@ from vie_jax import (
   result,
   train,
 )
+from vie_jax.models import network_names, networks
 
+# Of the projections to the embedding, which no classifier has a part of.
+EMBEDDING_KERNELS = {
+  f'params/{stream}projection/kernel' for stream in ('', 'single/', 'motion/')
+}
 COMMON = {
   'num_devices': 1,
   'dataset__label_columns': ('motion',),
@@ -144,6 +149,28 @@ def test_the_penalty_spares_norms_and_unless_asked_the_network():
   assert not paper['params/projection/bias']
 
 
+@pytest.mark.parametrize('name', network_names.NAMES)
+def test_the_penalty_is_of_the_whole_backbone_of_each_network(name):
+  network = networks.build(
+    name, embedding_size=4, width=2, fast_width=1, alpha=2, dtype='float32'
+  )
+  clip = jnp.zeros((1, 4, 32, 32, 3))
+  variables = jax.eval_shape(
+    lambda: network.init(jax.random.key(0), clip, train=False)
+  )
+  decayed = leaves(
+    finetune.decayed(
+      {'params': variables['params'], 'classifier': {}}, decay_all=True
+    )
+  )
+  assert sum('block1/projection' in path for path in decayed) >= 4
+  assert {path for path, is_decayed in decayed.items() if is_decayed} == {
+    path
+    for path in decayed
+    if path.endswith('kernel') and path not in EMBEDDING_KERNELS
+  }
+
+
 @pytest.mark.slow
 def test_scratch_has_rates_of_its_own(demo_dataset, tmp_path):
   scratch = config(
@@ -268,10 +295,10 @@ def test_a_supervised_network_is_a_start_for_everything_else(
   assert (folder / 'config.json').exists()
   evaluate.knn_eval(config(demo_dataset, init_from=str(folder)), tmp_path)
   assert 'the projection to the embedding was not trained' in caplog.text
-  with pytest.raises(config_check.ConfigError, match=r'dataset\.share'):
-    finetune.supervised(
-      config(demo_dataset, dataset__share=0.5), tmp_path / 'w'
-    )
+  for selection in ({'share': 0.5}, {'with_replacement': True}):
+    changes = {f'dataset__{name}': value for name, value in selection.items()}
+    with pytest.raises(config_check.ConfigError, match=r'dataset\.share'):
+      finetune.supervised(config(demo_dataset, **changes), tmp_path / 'w')
   again = finetune.finetune(
     config(demo_dataset, init_from=str(folder)), tmp_path
   )

@@ -151,6 +151,27 @@ def test_divergence_is_noticed_by_whatever_looks_first(
   assert all('same_video/top1' not in line for line in later)
 
 
+def test_a_warm_start_that_is_cut_short_begins_with_clusters(
+  demo_dataset, tmp_path
+):
+  def go_on(num_steps, instance_recognition_steps):
+    config = tiny_run.config(
+      demo_dataset,
+      num_steps=num_steps,
+      objective__instance_recognition_steps=instance_recognition_steps,
+      local_aggregation__recluster_every_steps=100,
+      eval_every_steps=50,
+      checkpoint_every_steps=2,
+    )
+    train.train_and_evaluate(config, tmp_path)
+    return metric_log.curve(tmp_path, 'health/kmeans_objective')[0]
+
+  assert go_on(4, 10) == []
+  assert go_on(6, 2) == [5]
+  # They are part of the checkpoint.
+  assert go_on(8, 2) == [5]
+
+
 @pytest.mark.slow
 def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
   demo_dataset, tmp_path, caplog

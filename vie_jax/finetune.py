@@ -52,7 +52,7 @@ def decayed(trained: Mapping, *, decay_all: bool) -> dict:
   Args:
     trained: `params` of a network and `classifier`.
     decay_all: whether to the network, too, but for its batch norm and for the
-      projection, which has no part in this training.
+      projection to the embedding, which has no part in this training.
 
   Returns:
     A tree like `trained` of bools.
@@ -61,7 +61,7 @@ def decayed(trained: Mapping, *, decay_all: bool) -> dict:
 
   def is_decayed(path, leaf_is):
     names = [key.key for key in path]
-    return decay_all and leaf_is and 'projection' not in names[:-1][-1:]
+    return decay_all and leaf_is and 'backbone' in names
 
   return {
     'params': jax.tree.map_with_path(is_decayed, network),
@@ -278,11 +278,13 @@ def supervised(config: ml_collections.ConfigDict, workdir: str) -> dict:
       'starts from scratch; leave it out, or use --mode=finetune.'
     )
   dataset = config.dataset
-  if config.model.streams or dataset.share < 1 or dataset.bin_frames:
+  is_selection = dataset.share < 1 or dataset.with_replacement
+  if config.model.streams or is_selection or dataset.bin_frames:
     raise config_check.ConfigError(
-      'config.model.streams, dataset.share and dataset.bin_frames have no part in '
-      'supervised training, which starts from scratch on all videos; leave '
-      "them out: model.streams='', dataset.share=1.0, dataset.bin_frames=0."
+      'config.model.streams, dataset.share, dataset.with_replacement and '
+      'dataset.bin_frames have no part in supervised training, which starts '
+      "from scratch on all videos; leave them out: model.streams='', "
+      'dataset.share=1.0, dataset.with_replacement=False, dataset.bin_frames=0.'
     )
   config = config.copy_and_resolve_references()
   config.init_from = 'workdir'

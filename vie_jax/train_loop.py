@@ -51,7 +51,7 @@ def clusters_are_due(step: int, *, first_step: int, every_steps: int) -> bool:
 
   Args:
     step: from 0.
-    first_step: the first step of Local Aggregation.
+    first_step: the first step that needs clusters.
     every_steps: steps between clusterings, an epoch in the official code.
 
   Returns:
@@ -113,6 +113,7 @@ class Loop:
       writer=self.reporter.writer,
     )
     warm_start = config.objective.instance_recognition_steps
+    first_clustering = self._first_clustering(state)
     with (
       input_wait.InputWait(
         experiment.train_batches(
@@ -132,7 +133,9 @@ class Loop:
           with leaving() if is_first else contextlib.nullcontext():
             with step_trace.phase('input wait'), progress.waiting():
               local = self._batch(step, state, waiting, is_first=is_first)
-            state, metrics = self._step(step, state, local, is_new=is_new)
+            state, metrics = self._step(
+              step, state, local, first_clustering, is_new=is_new
+            )
           self._report(step, metrics)
           progress(step + 1, is_new=is_new)
           self._evaluate_and_save(step + 1, state)
@@ -154,20 +157,32 @@ class Loop:
       keep=keep, leave=lambda: self._leave(state, evaluation_is_due=False)
     )
 
-  def _step(self, step, state, local, *, is_new):
+  def _first_clustering(self, state):
+    """The step before which k-means runs first.
+
+    Where a run goes on with a shorter warm start than it had, it is this one.
+    """
+    step = int(state.step)
+    warm_start = self.parts.config.objective.instance_recognition_steps
+    if step <= warm_start or train_state.is_clustered(state, self.parts.mesh):
+      return warm_start
+    return step
+
+  def _step(self, step, state, local, first_clustering, *, is_new):
     """Takes one step, with the k-means before it if that is due."""
     config, reporter = self.parts.config, self.reporter
     with step_trace.phase('batch to device'):
       batch = sharding.global_batch(local, self.parts.mesh)
     objective = 'instance_recognition'
-    warm_start = config.objective.instance_recognition_steps
-    if step >= warm_start:
+    if step >= config.objective.instance_recognition_steps:
       objective = 'local_aggregation'
       epoch = self.parts.train.num_instances // config.batch_size
       every_steps = config.local_aggregation.recluster_every_steps or epoch
-      if clusters_are_due(step, first_step=warm_start, every_steps=every_steps):
+      if clusters_are_due(
+        step, first_step=first_clustering, every_steps=every_steps
+      ):
         with step_trace.phase('k-means'):
-          state = self._recluster(state, is_first=step == warm_start)
+          state = self._recluster(state, is_first=step == first_clustering)
     if is_new:
       logging.info(
         'Compiling the step of %s. This can take minutes.',

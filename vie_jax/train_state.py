@@ -64,6 +64,26 @@ def layout(state: TrainState, mesh: Mesh) -> TrainState:
   )
 
 
+def is_clustered(state: TrainState, mesh: Mesh) -> bool:
+  """Whether k-means has run: videos are not each their own cluster any more.
+
+  Args:
+    state: on the mesh; to be called by all hosts.
+    mesh: the mesh of the run.
+  """
+
+  @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+  def differs(labels):
+    return jnp.any(labels != _own_clusters(*labels.shape))
+
+  return bool(differs(state.cluster_labels))
+
+
+def _own_clusters(num_clusterings, rows):
+  own_cluster = jnp.arange(rows, dtype=jnp.int32)[None, :]
+  return jnp.tile(own_cluster, (num_clusterings, 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Initializer:
   """Makes a run's first state.
@@ -170,7 +190,6 @@ def initializer(
 
   def complete(key, variables):
     _, bank_key, run_key = jax.random.split(key, 3)
-    own_cluster = jnp.arange(rows, dtype=jnp.int32)[None, :]
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       key=run_key,
@@ -179,7 +198,7 @@ def initializer(
       opt_state=optimizer.init(variables['params']),
       bank=memory_bank.init_uniform(bank_key, rows, embedding_size),
       bank_step=jnp.full((rows,), NEVER, jnp.int32),
-      cluster_labels=jnp.tile(own_cluster, (num_clusterings, 1)),
+      cluster_labels=_own_clusters(num_clusterings, rows),
     )
 
   network = network_shapes(model, clip_shape)

@@ -1,6 +1,7 @@
 """What is said about labels before a classifier is trained."""
 
 import numpy as np
+import tiny_run
 
 from vie_jax.classifiers import labelled_data
 
@@ -21,6 +22,19 @@ def test_classes_that_only_validation_has_are_named(caplog):
     "/data: classes of 'label' without a training video: 2 of 3, such as "
     "'dog'. They cannot be learnt, and 3 of 4 validation videos are of them."
   ]
+
+
+def test_readouts_see_each_video_once_whatever_training_saw(demo_dataset):
+  config = tiny_run.config(
+    demo_dataset,
+    dataset__share=0.5,
+    dataset__with_replacement=True,
+    linear_eval__batch_size=8,
+    dataset__bin_frames=10,
+  )
+  with labelled_data.open_videos(config, '', 'linear_eval') as data:
+    assert data.facts['train'] == 36
+    assert len({data.name_of(index) for index in range(36)}) == 36
 
 
 def test_nothing_is_said_where_all_can_be_learnt(caplog):

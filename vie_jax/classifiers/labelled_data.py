@@ -104,6 +104,7 @@ def open_videos(
   with config.unlocked():
     config.dataset.dir = os.path.expanduser(dataset_dir or config.dataset.dir)
     config.dataset.share = 1.0
+    config.dataset.with_replacement = False
     config.dataset.bin_frames = 0
   with experiment.open_experiment(
     config,
