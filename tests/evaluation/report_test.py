@@ -231,15 +231,40 @@ def test_files_that_nothing_was_taken_from_are_named(tmp_path):
   )
 
 
-def test_a_comparison_counts_the_standard_error_of_both():
+@pytest.mark.parametrize(
+  'judged, changes, num_videos',
+  [
+    # With a label, and not left out.
+    ({'judged': 24}, {}, 24),
+    ({'judged': 24}, {'left_out': {'val': 8}}, 24),
+    # Results of before do not say how many were judged.
+    ({}, {'left_out': {'val': 14}}, 200),
+    ({}, {}, 214),
+  ],
+)
+def test_a_standard_error_is_by_the_videos_that_were_judged(
+  judged, changes, num_videos
+):
+  facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, **changes)
   filling = report.Filling(
-    found_results.Result(
-      'x', pathlib.Path(), fake_results.facts_of(SLOW[0], {'conv3': 0.3})
-    ),
-    {'top1': 0.3},
+    found_results.Result('x', pathlib.Path(), facts),
+    {'top1': 0.3, **judged},
     None,
   )
-  assert filling.error == pytest.approx(100 * (0.3 * 0.7 / 214) ** 0.5)
+  assert filling.error == pytest.approx(100 * (0.3 * 0.7 / num_videos) ** 0.5)
+
+
+@pytest.mark.parametrize(
+  'number', [None, 'many', True, 0, -3, pytest.param(10**400, id='huge')]
+)
+def test_a_number_of_videos_that_is_none_gives_no_standard_error(number):
+  for accuracy, dataset in (
+    ({'top1': 0.3, 'judged': number}, {}),
+    ({'top1': 0.3}, {'val': number}),
+  ):
+    facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, dataset=dataset)
+    result = found_results.Result('x', pathlib.Path(), facts)
+    assert report.Filling(result, accuracy, None).error is None
 
 
 @pytest.mark.parametrize(
