@@ -351,9 +351,12 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
       schedule=schedule,
       training='supervised' if mode == 'supervised' else 'finetuned',
       trained_on={
+        'name': data.facts['name'],
+        'dataset_fingerprint': data.facts['fingerprint'],
         'path': data.facts['path'],
         'fingerprint': data.facts['fingerprint'],
         'share': 1.0,
+        'with_replacement': False,
         'bin_frames': 0,
         'sampler': config.clip.sampler,
         'num_frames': config.clip.num_frames,

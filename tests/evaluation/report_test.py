@@ -203,9 +203,14 @@ def test_details_are_all_there(tmp_path):
 def test_parts_of_the_data_are_told(tmp_path):
   cell = CELLS['table3.vie_single_30.kinetics.conv5']
   facts = fake_results.facts_of(cell, {'conv5': 0.4})
-  fake_results.write(tmp_path / 'runs' / 'a' / 'linear_eval' / 'k', facts)
+  folder = tmp_path / 'runs' / 'a' / 'linear_eval' / 'k'
+  fake_results.write(folder, facts)
   _, plain = written(tmp_path)
-  assert 'kinetics, 30 %' in row(plain, '[1]')
+  assert 'kinetics400, 30 %' in row(plain, '[1]')
+  facts['network']['trained_on']['with_replacement'] = True
+  fake_results.write(folder, facts)
+  _, plain = written(tmp_path)
+  assert '| kinetics400, 30 %, drawn with replacement |' in plain
 
 
 def test_results_that_are_in_no_table_are_listed(tmp_path):
@@ -442,7 +447,7 @@ def test_the_command_writes_both_files_and_names_what_it_skipped(tmp_path):
 def test_roles_and_bins_of_the_command_line_are_used(tmp_path, capsys):
   cell = CELLS['table3.vie_single_5bin.kinetics.conv5']
   facts = fake_results.facts_of(cell, {'conv5': 0.4}, column='motion')
-  facts['dataset']['name'] = 'demo'
+  facts['dataset']['name'] = facts['network']['trained_on']['name'] = 'demo'
   facts['network']['trained_on']['bin_frames'] = 10
   facts['accuracy']['appearance'] = {'conv5': {'top1': 0.7}}
   fake_results.write(tmp_path / 'a', facts)
