@@ -255,6 +255,13 @@ def test_of_two_streams(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_streams_that_were_never_trained_say_so():
+  found = load(tiny('vie_twostream_s', model__streams='random,random'))
+  untrained = {'training': 'random', 'step': 0, 'trained_on': None}
+  assert found.streams == {'single': untrained, 'motion': untrained}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', ['single', 'motion'])
 def test_a_missing_stream_is_named(tmp_path, missing):
   names = {'single': 'vie_single', 'motion': 'vie_slow'}
