@@ -147,12 +147,18 @@ def work(step: plans.Step, data: Mapping[str, plans.Data]) -> Work:
     per_clip = forward + READOUT_OPERATIONS * features * CLASSES[role]
   trained = settings.batch_size * num_steps
   num_evaluations = max(1, num_steps // settings.eval_every_steps)
-  tested = num_evaluations * data[role].val * num_clips
+  tested = num_evaluations * num_clips * _num_tested(step, data[role].val)
   return Work(
     operations=trained * per_clip + tested * forward,
     frames=(trained + tested) * frames_per_clip,
     is_most=settings.get('schedule') == 'plateau',
   )
+
+
+def _num_tested(step: plans.Step, val: int) -> int:
+  """Videos or images that an evaluation looks at: in pretraining, a part."""
+  wanted = step.config().eval_videos if step.mode == 'train' else 0
+  return min(wanted, val) if wanted else val
 
 
 def _role(step: plans.Step) -> str:

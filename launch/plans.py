@@ -22,7 +22,8 @@ from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-# Fields that say how a result is computed, but not what it is.
+# Fields that say how a result is computed, but not what it is; and where a data
+# set lies, but not which one it is: data_sets.py looks at that.
 _NO_MATTER = re.compile(
   r'num_devices|log_every_steps|eval_every_steps|checkpoint_every_steps|'
   r'keep_checkpoints|eval_videos|profile.*|input\..*|result_name|dataset\.dir|'
@@ -143,7 +144,10 @@ class Plan:
   def roles(self) -> dict[str, Role]:
     """What stands for the paper's data sets, for the report."""
     return {
-      role: Role(data.name, data.column) for role, data in self.data.items()
+      role: dataclasses.replace(
+        role_of(data.path), dataset=data.name, column=data.column
+      )
+      for role, data in self.data.items()
     }
 
   def needed(self, cells: Iterable[str]) -> list[Step]:
@@ -502,11 +506,22 @@ def _name_of(path: str) -> str:
   if path.startswith('tfds:'):
     name, _, _ = path.removeprefix('tfds:').partition(':')
     return f'tfds-{name.replace("/", "-")}'
+  return str(_manifest(path).get('name') or pathlib.Path(path).name)
+
+
+def role_of(path: str) -> Role:
+  """A data set as it is now, of which no more than dataset.json is read."""
+  fingerprint = str(_manifest(path).get('fingerprint') or '')
+  return Role(_name_of(path), fingerprint=fingerprint, path=path)
+
+
+def _manifest(path: str) -> Mapping[str, Any]:
+  """What a prepared data set says of itself; {} where there is none."""
   try:
-    manifest = json.loads(pathlib.Path(path, 'dataset.json').read_text())
-    return str(manifest['name'])
-  except (OSError, ValueError, KeyError, TypeError):
-    return pathlib.Path(path).name
+    manifest = json.loads((REPOSITORY / path / 'dataset.json').read_text())
+  except (OSError, ValueError):
+    return {}
+  return manifest if isinstance(manifest, Mapping) else {}
 
 
 def demo(

@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import costs
+import data_sets
 import plans
 import training_command
 
@@ -70,6 +71,18 @@ def _is_trained(step: plans.Step) -> bool:
     return False
   last = folder / 'checkpoints' / str(config.num_steps)
   return last.is_dir() and not plans.differing_fields(config, found, 'train')
+
+
+def check_results(plan: plans.Plan, steps: Sequence[plans.Step]) -> None:
+  """Refuses to take for finished, or to go on with, what is of other data.
+
+  Raises:
+    data_sets.OtherDataError: naming both data sets, and the remedy.
+  """
+  known = data_sets.DataSets(plan)
+  for step in steps:
+    if step.mode != 'data':
+      known.check(step, REPOSITORY / step.folder)
 
 
 def unfinished(steps: Sequence[plans.Step]) -> list[plans.Step]:
@@ -532,6 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(plan, cells, steps, options, command) -> int:
   """Runs what is not finished, and writes the report."""
   started = time.monotonic()
+  check_results(plan, steps)
   todo = unfinished(steps)
   check_data(plan, todo)
   now = datetime.datetime.now().isoformat(' ', 'seconds')

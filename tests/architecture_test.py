@@ -95,7 +95,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_record': ('checkpoint', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
-    'disk evaluation objective sharding untrusted',
+    'disk evaluation objective sharding training_data untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -111,12 +111,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'input_wait models processes train_state',
     'jax flax numpy optax ml_collections',
   ),
+  'training_data': ('', ''),
   'run_weights': (
     'checkpoint models.network_names run_record sharding',
     'jax ml_collections',
   ),
   'weights': (
-    'checkpoint models run_weights sharding train_state',
+    'checkpoint models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
   'result': ('disk untrusted weights', 'jax ml_collections'),

@@ -222,6 +222,7 @@ def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
   )
   assert by_bank['network']['step'] == 2
   assert by_bank['network']['trained_on']['path'] == str(demo_dataset)
+  assert by_bank['network']['trained_on']['name'] == 'demo'
   # The bank takes the place of the training videos' clips.
   assert not (folder / 'demo' / 'embeddings_train.npy').exists()
   for name in ('demo', 'demo_clips'):

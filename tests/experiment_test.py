@@ -108,6 +108,11 @@ def test_the_record_is_plain_json_with_every_field(demo_dataset):
   with experiment.open_experiment(config) as parts:
     record = experiment.record(parts)
     assert record['fingerprint'] == parts.train.fingerprint
+    store = parts.train.store
+    assert record['dataset'] == {
+      'name': 'demo',
+      'fingerprint': store.fingerprint,
+    }
   assert json.loads(json.dumps(record)) == record
   assert set(record['config']) == set(config)
   assert record['config']['model']['width'] == 4

@@ -18,6 +18,15 @@ def facts_of(cell, accuracy, *, column='label', clip_gap=0.05, **changes):
   """
   wanted = cell.wanted
   is_random = wanted.training[0] == 'random'
+  trained_on = {
+    'name': paper_roles.ROLES['kinetics'].dataset,
+    'path': '/data/kinetics',
+    'fingerprint': 'f' * 16,
+    'share': wanted.share,
+    'bin_frames': paper_roles.BINS.get(wanted.bins, 0),
+  }
+  stream = {'training': 'local_aggregation', 'trained_on': trained_on}
+  is_two = wanted.training == paper_tables.SIDE_BY_SIDE
   return {
     'format_version': 1,
     'mode': wanted.mode,
@@ -47,14 +56,8 @@ def facts_of(cell, accuracy, *, column='label', clip_gap=0.05, **changes):
         'frame_step': 4,
         'size': 32,
       },
-      'trained_on': None
-      if is_random
-      else {
-        'path': '/data/kinetics',
-        'fingerprint': 'f' * 16,
-        'share': wanted.share,
-        'bin_frames': paper_roles.BINS.get(wanted.bins, 0),
-      },
+      'trained_on': None if is_random else trained_on,
+      **({'streams': {'single': stream, 'motion': stream}} if is_two else {}),
     },
     'views': {'clips': 5, 'crop': 'center', 'average': 'softmax'},
     'accuracy': {

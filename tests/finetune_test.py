@@ -291,7 +291,10 @@ def test_a_supervised_network_is_a_start_for_everything_else(
   read = linear_eval.linear_eval(readout, tmp_path / 'w')
   assert read['network']['training'] == 'supervised'
   assert read['network']['source'] == str(folder)
-  assert read['network']['trained_on']['share'] == 1.0
+  trained_on = read['network']['trained_on']
+  assert trained_on['share'] == 1.0
+  assert trained_on['name'] == read['dataset']['name']
+  assert trained_on['dataset_fingerprint'] == read['dataset']['fingerprint']
   assert (folder / 'config.json').exists()
   evaluate.knn_eval(config(demo_dataset, init_from=str(folder)), tmp_path)
   assert 'the projection to the embedding was not trained' in caplog.text

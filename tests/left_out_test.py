@@ -243,6 +243,8 @@ def test_classifiers(half_damaged, half_smaller, tmp_path, mode, settings):
   found = mode(config(half_damaged, **settings), str(tmp_path / 'damaged'))
   expected = mode(config(half_smaller, **settings), str(tmp_path / 'smaller'))
   assert_alike(found['accuracy'], expected['accuracy'])
+  for by_name in found['accuracy'].values():
+    assert {figures['judged'] for figures in by_name.values()} == {7}
   assert found['left_out'] == {'val': 5}
   assert expected['left_out'] == {'val': 0}
   assert found['bad_frames']['val'] > 0

@@ -28,7 +28,7 @@ from vie_jax import (
   weights,
 )
 from vie_jax.classifiers import labelled_data
-from vie_jax.evaluation import linear_readout
+from vie_jax.evaluation import found_results, linear_readout
 from vie_jax.input_pipeline import dataset_folder
 
 SETTINGS = {
@@ -78,6 +78,7 @@ def test_result_has_every_readout_and_its_circumstances(finished):
     for accuracy in by_layer.values():
       assert 0 <= accuracy['top1'] <= accuracy['top5'] <= 1
       assert 0 <= accuracy['clip_top1'] <= 1
+      assert accuracy['judged'] == 12
   assert written['network']['training'] == 'random'
   assert written['dataset']['train'] == 36
   assert written['steps'] == 12
@@ -105,6 +106,10 @@ def test_the_rate_drops_and_the_curves_are_there(finished):
   )
   steps, _ = metric_log.curve(folder, 'val/motion_conv4_top1')
   assert steps == [6, 12]
+  curves = found_results.read_curves(folder)
+  assert {name for name in curves if name.startswith('val/motion_conv4')} == {
+    f'val/motion_conv4_{figure}' for figure in ('top1', 'top5', 'clip_top1')
+  }
 
 
 def test_the_same_command_again_changes_nothing(finished, demo_dataset):

@@ -54,9 +54,13 @@ def test_network_block_says_what_and_from_where():
   assert facts['input']['num_frames'] == 1
   two = result.network(
     config(**{'model.streams': 'A,B'}),
-    weights.Weights({}, 3, training='side_by_side'),
+    weights.Weights(
+      {}, 3, training='side_by_side', streams={'single': {'step': 3}}
+    ),
   )
   assert two['source'] == 'A,B'
+  assert two['streams'] == {'single': {'step': 3}}
+  assert 'streams' not in facts
 
 
 def test_what_is_written_is_read_with_its_circumstances(tmp_path):

@@ -154,6 +154,11 @@ def test_two_checkpoints_are_evaluated_side_by_side(
   assert result['network']['source'] == f'{single},{slow}'
   assert result['network']['training'] == 'side_by_side'
   assert result['network']['step'] == 4
+  streams = result['network']['streams']
+  assert set(streams) == {'single', 'motion'}
+  for facts in streams.values():
+    assert facts['training'] == 'instance_recognition'
+    assert facts['trained_on']['name'] == 'demo'
   assert not (tmp_path / 'checkpoints').exists()
 
 

@@ -130,9 +130,48 @@ def test_they_say_how_they_came_to_be(tmp_path, step, record, training):
   assert found.training == training
   assert found.trained_on['share'] == 0.3
   assert found.trained_on['fingerprint'] == FINGERPRINT
+  # Runs of before do not say what their data set is called.
+  assert 'name' not in found.trained_on
   # Only a pretraining has a memory bank to go with them.
   assert (found.workdir is None) == bool(record)
   assert load(tiny(init_from='random')).training == 'random'
+
+
+def test_they_say_on_which_videos_of_which_data_set(tmp_path):
+  save(
+    tmp_path,
+    record={'dataset': {'name': 'demo', 'fingerprint': 'a' * 64}},
+    dataset__share=0.3,
+    dataset__with_replacement=True,
+    dataset__bin_frames=9,
+  )
+  assert load(tiny(), tmp_path).trained_on == {
+    'name': 'demo',
+    'dataset_fingerprint': 'a' * 64,
+    'path': 'nowhere',
+    'fingerprint': FINGERPRINT,
+    'share': 0.3,
+    'with_replacement': True,
+    'bin_frames': 9,
+    'sampler': 'single',
+    'num_frames': 1,
+  }
+
+
+@pytest.mark.parametrize(
+  'changes, is_untrained',
+  [
+    ({'init_from': 'random'}, True),
+    ({'init_from': 'workdir'}, False),
+    ({'init_from': 'official:nowhere'}, False),
+    ({'model__streams': 'random, random'}, True),
+    ({'model__streams': 'random,nowhere'}, False),
+    # The streams go before.
+    ({'init_from': 'random', 'model__streams': 'nowhere,nowhere'}, False),
+  ],
+)
+def test_a_config_tells_whether_they_were_never_trained(changes, is_untrained):
+  assert weights.are_untrained(tiny(**changes)) == is_untrained
 
 
 def test_a_look_refuses_a_workdir_without_any_alike(tmp_path):
@@ -209,6 +248,17 @@ def test_of_two_streams(tmp_path):
     assert_equal(found.variables[group]['single'], single[group])
     assert_equal(found.variables[group]['motion'], slow[group])
   assert found.step == 7
+  single_facts, slow_facts = found.streams['single'], found.streams['motion']
+  assert single_facts['training'] == 'instance_recognition'
+  assert single_facts['trained_on']['fingerprint'] == FINGERPRINT
+  assert slow_facts == {'training': 'official', 'step': 0, 'trained_on': None}
+
+
+@pytest.mark.slow
+def test_two_streams_that_were_never_trained_say_so():
+  found = load(tiny('vie_twostream_s', model__streams='random,random'))
+  untrained = {'training': 'random', 'step': 0, 'trained_on': None}
+  assert found.streams == {'single': untrained, 'motion': untrained}
 
 
 @pytest.mark.slow

@@ -178,10 +178,12 @@ def open_experiment(
 
 
 def record(parts: Experiment) -> dict:
-  """What a checkpoint says of its run: `config` and `fingerprint`."""
+  """What a checkpoint says of its run: `config`, `fingerprint`, `dataset`."""
+  store = parts.train.store
   return {
     'config': json.loads(parts.config.to_json_best_effort()),
     'fingerprint': parts.train.fingerprint,
+    'dataset': {'name': store.name, 'fingerprint': store.fingerprint},
   }
 
 

@@ -236,7 +236,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> dict:
   settings = config.finetune
   rate, decay = settings.learning_rate, settings.weight_decay
   decay_all, init = settings.decay_all, nn.initializers.he_normal()
-  if config.init_from == 'random':
+  if weights.are_untrained(config):
     rate, decay = settings.scratch_learning_rate, settings.scratch_weight_decay
     decay_all, init = True, nn.initializers.glorot_uniform()
   return _train(
@@ -353,9 +353,12 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
       schedule=schedule,
       training='supervised' if mode == 'supervised' else 'finetuned',
       trained_on={
+        'name': data.facts['name'],
+        'dataset_fingerprint': data.facts['fingerprint'],
         'path': data.facts['path'],
         'fingerprint': data.facts['fingerprint'],
         'share': 1.0,
+        'with_replacement': False,
         'bin_frames': 0,
         'sampler': config.clip.sampler,
         'num_frames': config.clip.num_frames,

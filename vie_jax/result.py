@@ -68,6 +68,7 @@ def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
   source = str(found.workdir or config.model.streams or config.init_from)
   if found.training == 'random':
     source = 'random'
+  streams = {'streams': found.streams} if found.streams else {}
   return {
     'name': config.model.name,
     'training': found.training,
@@ -80,6 +81,7 @@ def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
       'size': config.crop.size,
     },
     'trained_on': found.trained_on,
+    **streams,
   }
 
 

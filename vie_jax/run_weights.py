@@ -128,22 +128,6 @@ def training_of(record: dict) -> str:
   return 'instance_recognition' if is_ir else 'local_aggregation'
 
 
-def trained_on(record: dict) -> dict:
-  """What a checkpoint's record says of its videos."""
-  if 'trained_on' in record:
-    return record['trained_on']
-  config = record['config']
-  dataset, clip = config['dataset'], config['clip']
-  return {
-    'path': dataset['dir'],
-    'fingerprint': record['fingerprint'],
-    'share': dataset['share'],
-    'bin_frames': dataset['bin_frames'],
-    'sampler': clip['sampler'],
-    'num_frames': clip['num_frames'],
-  }
-
-
 def network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
   """The fields of `config.model` that make the network `name` what it is."""
   fields = ['width', 'embedding_size']

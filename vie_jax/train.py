@@ -81,7 +81,10 @@ def _start(
     record = checkpoints.record(step)
     if step == 0 and 'converted_from' in record:
       return record, None
-    changed = run_record.check_record(record, **experiment.record(parts))
+    own = experiment.record(parts)
+    changed = run_record.check_record(
+      record, config=own['config'], fingerprint=own['fingerprint']
+    )
     state = checkpoints.restore(step, shapes)
     for name, (old, new) in changed.items():
       logging.warning('config.%s was %r, is now %r.', name, old, new)

@@ -21,7 +21,13 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import checkpoint, run_weights, sharding, train_state
+from vie_jax import (
+  checkpoint,
+  run_weights,
+  sharding,
+  train_state,
+  training_data,
+)
 from vie_jax.models import network_names, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
@@ -44,7 +50,10 @@ class Weights:
     training: how they came to be: 'random', 'instance_recognition',
       'local_aggregation', 'supervised', 'finetuned', 'official' or
       'side_by_side'.
-    trained_on: facts of the videos they were trained on, as far as known.
+    trained_on: facts of the videos they were trained on, as far as known; of
+      two runs, those of the stream 'single'.
+    streams: stream -> its `training`, `step` and `trained_on`, where each is
+      from a source of its own.
   """
 
   variables: Variables
@@ -52,6 +61,7 @@ class Weights:
   workdir: pathlib.Path | None = None
   training: str = 'random'
   trained_on: dict | None = None
+  streams: dict[str, dict] | None = None
 
   def digest(self) -> str:
     """Hex digest of all variables, by their names."""
@@ -98,6 +108,12 @@ def is_run(source: str) -> bool:
   """Whether a source is the workdir of another run."""
   is_own = source in ('workdir', 'random')
   return not is_own and not source.startswith(OFFICIAL_PREFIX)
+
+
+def are_untrained(config: ml_collections.ConfigDict) -> bool:
+  """Whether a config asks for weights of which none were ever trained."""
+  sources = stream_sources(config) or [config.init_from]
+  return all(source == 'random' for source in sources)
 
 
 def check_are_there(
@@ -186,6 +202,14 @@ def load(
     max(weights.step for weights in found.values()),
     training='side_by_side',
     trained_on=found['single'].trained_on,
+    streams={
+      stream: {
+        'training': weights.training,
+        'step': weights.step,
+        'trained_on': weights.trained_on,
+      }
+      for stream, weights in found.items()
+    },
   )
 
 
@@ -315,7 +339,7 @@ class _Loader:
       record['step'],
       folder if has_bank else None,
       training,
-      run_weights.trained_on(record),
+      training_data.of_record(record),
     )
 
   def load_official(

@@ -26,6 +26,7 @@ def test_accuracies_are_those_of_a_loop_over_videos():
     'top1': pytest.approx(top1 / videos),
     'top5': pytest.approx(top5 / videos),
     'clip_top1': pytest.approx(clips / (5 * videos)),
+    'judged': videos,
   }
 
 
@@ -39,7 +40,12 @@ def test_without_labels_there_is_no_accuracy():
 def test_equal_scores_are_ranked_by_class():
   found = clip_scores.ClipScores()
   found.add(np.array([0, 1]), np.ones((2, 9)), np.array([0, 5]))
-  assert found.accuracy() == {'top1': 0.5, 'top5': 0.5, 'clip_top1': 0.5}
+  assert found.accuracy() == {
+    'top1': 0.5,
+    'top5': 0.5,
+    'clip_top1': 0.5,
+    'judged': 2,
+  }
 
 
 def test_clips_out_of_order_are_refused():

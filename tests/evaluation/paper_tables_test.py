@@ -109,7 +109,32 @@ def test_a_result_fills_the_cells_of_its_evaluation_and_no_others():
     ('table1.vie_slow.kinetics.conv4', 'network.trained_on.share', 0.7),
     ('table1.vie_slow.kinetics.conv4', 'network.trained_on.bin_frames', 52),
     ('table1.vie_slow.kinetics.conv4', 'network.trained_on.name', 'ucf101'),
+    (
+      'table1.vie_slow.kinetics.conv4',
+      'network.trained_on.with_replacement',
+      True,
+    ),
     ('table3.vie_single_30.kinetics.conv4', 'network.trained_on.share', 0.31),
+    (
+      'table3.vie_single_30.kinetics.conv4',
+      'network.trained_on.with_replacement',
+      True,
+    ),
+    *(
+      (f'table{place}', f'network.streams.{stream}.{field}', value)
+      for place in (
+        '1.vie_twostream_s.kinetics.conv5',
+        '2.vie_twostream_sf.vie.ucf101.multiscale',
+      )
+      for stream in ('single', 'motion')
+      for field, value in (
+        ('training', 'random'),
+        ('training', 'instance_recognition'),
+        ('training', 'supervised'),
+        ('trained_on.name', 'ucf101'),
+        ('trained_on.share', 0.3),
+      )
+    ),
     ('table3.vie_single_2bin.kinetics.conv4', 'network.trained_on', None),
     (
       'table2.vie_single.vie.ucf101.multiscale',
@@ -153,6 +178,74 @@ def test_weights_of_the_authors_fill_the_row_of_their_network():
   assert finds(cell, facts)
 
 
+def role_of_kinetics(**known):
+  role = Role('kinetics400', **known)
+  return {'roles': paper_roles.ROLES | {'kinetics': role}}
+
+
+@pytest.mark.parametrize(
+  'trained_on, known, fills',
+  [
+    # Results of before have no name; that of the data set may be known.
+    ({'fingerprint': 'a'}, {'fingerprint': 'a', 'path': '/k'}, True),
+    ({'fingerprint': 'b'}, {'fingerprint': 'a', 'path': '/k'}, False),
+    # It was moved.
+    ({'fingerprint': 'a', 'path': '/old'}, {'fingerprint': 'a'}, True),
+    # The fingerprint is of 30 % of it.
+    ({'fingerprint': 'b', 'path': '/k', 'share': 0.3}, {'path': '/k'}, True),
+    ({'fingerprint': 'b', 'path': '/u', 'share': 0.3}, {'path': '/k'}, False),
+    ({'fingerprint': 'b', 'path': '/u'}, {}, True),
+    # One that is called the same, and is another one.
+    ({'name': 'kinetics400'}, {'fingerprint': 'a'}, True),
+    (
+      {'name': 'kinetics400', 'dataset_fingerprint': 'b'},
+      {'fingerprint': 'a'},
+      False,
+    ),
+    (
+      {'name': 'kinetics400', 'dataset_fingerprint': 'a', 'fingerprint': 'b'},
+      {'fingerprint': 'a'},
+      True,
+    ),
+  ],
+)
+def test_networks_are_told_by_the_data_set_that_they_were_trained_on(
+  trained_on, known, fills
+):
+  share = trained_on.get('share', 1.0)
+  name = 'vie_single_30' if share < 1 else 'vie_single'
+  cell = CELLS[f'table3.{name}.imagenet.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  facts['network']['trained_on'] = {'share': share, **trained_on}
+  assert finds(cell, facts, **role_of_kinetics(**known)) == fills
+
+
+def test_a_result_on_another_data_set_of_that_name_fills_no_cell():
+  cell = CELLS['table1.vie_slow.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  own = facts['dataset']['fingerprint']
+  assert finds(cell, facts, **role_of_kinetics(fingerprint=own))
+  assert not finds(cell, facts, **role_of_kinetics(fingerprint='0' * 16))
+
+
+def test_two_streams_of_before_fill_their_cells_unless_one_was_not_trained():
+  cell = CELLS['table1.vie_twostream_s.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  del facts['network']['streams']
+  facts['network']['source'] = 'A, B'
+  assert finds(cell, facts)
+  facts['network']['source'] = 'A, random'
+  assert not finds(cell, facts)
+
+
+@pytest.mark.parametrize('broken', ['text', [], {'single': 'text'}, {'a': {}}])
+def test_streams_that_are_none_are_no_match_and_no_crash(broken):
+  cell = CELLS['table1.vie_twostream_s.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  facts['network']['streams'] = broken
+  assert not finds(cell, facts)
+
+
 def test_a_readout_of_some_layers_fills_those_only():
   cells = [CELLS[f'table1.vie_slow.kinetics.conv{n}'] for n in (3, 4, 5)]
   facts = fake_results.facts_of(cells[0], {'conv3': 0.3, 'conv5': 0.5})
@@ -163,7 +256,7 @@ def test_other_data_sets_can_play_the_roles():
   cell = CELLS['table1.vie_slow.kinetics.conv4']
   facts = fake_results.facts_of(cell, {'conv4': 0.5}, column='motion')
   facts['accuracy']['appearance'] = {'conv4': {'top1': 0.9}}
-  facts['dataset']['name'] = 'demo'
+  facts['dataset']['name'] = facts['network']['trained_on']['name'] = 'demo'
   roles = paper_roles.ROLES | {'kinetics': Role('demo', 'motion')}
   assert not finds(cell, facts)
   assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.5

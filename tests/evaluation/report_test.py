@@ -203,9 +203,14 @@ def test_details_are_all_there(tmp_path):
 def test_parts_of_the_data_are_told(tmp_path):
   cell = CELLS['table3.vie_single_30.kinetics.conv5']
   facts = fake_results.facts_of(cell, {'conv5': 0.4})
-  fake_results.write(tmp_path / 'runs' / 'a' / 'linear_eval' / 'k', facts)
+  folder = tmp_path / 'runs' / 'a' / 'linear_eval' / 'k'
+  fake_results.write(folder, facts)
   _, plain = written(tmp_path)
-  assert 'kinetics, 30 %' in row(plain, '[1]')
+  assert 'kinetics400, 30 %' in row(plain, '[1]')
+  facts['network']['trained_on']['with_replacement'] = True
+  fake_results.write(folder, facts)
+  _, plain = written(tmp_path)
+  assert '| kinetics400, 30 %, drawn with replacement |' in plain
 
 
 def test_results_that_are_in_no_table_are_listed(tmp_path):
@@ -231,15 +236,40 @@ def test_files_that_nothing_was_taken_from_are_named(tmp_path):
   )
 
 
-def test_a_comparison_counts_the_standard_error_of_both():
+@pytest.mark.parametrize(
+  'judged, changes, num_videos',
+  [
+    # With a label, and not left out.
+    ({'judged': 24}, {}, 24),
+    ({'judged': 24}, {'left_out': {'val': 8}}, 24),
+    # Results of before do not say how many were judged.
+    ({}, {'left_out': {'val': 14}}, 200),
+    ({}, {}, 214),
+  ],
+)
+def test_a_standard_error_is_by_the_videos_that_were_judged(
+  judged, changes, num_videos
+):
+  facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, **changes)
   filling = report.Filling(
-    found_results.Result(
-      'x', pathlib.Path(), fake_results.facts_of(SLOW[0], {'conv3': 0.3})
-    ),
-    {'top1': 0.3},
+    found_results.Result('x', pathlib.Path(), facts),
+    {'top1': 0.3, **judged},
     None,
   )
-  assert filling.error == pytest.approx(100 * (0.3 * 0.7 / 214) ** 0.5)
+  assert filling.error == pytest.approx(100 * (0.3 * 0.7 / num_videos) ** 0.5)
+
+
+@pytest.mark.parametrize(
+  'number', [None, 'many', True, 0, -3, pytest.param(10**400, id='huge')]
+)
+def test_a_number_of_videos_that_is_none_gives_no_standard_error(number):
+  for accuracy, dataset in (
+    ({'top1': 0.3, 'judged': number}, {}),
+    ({'top1': 0.3}, {'val': number}),
+  ):
+    facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, dataset=dataset)
+    result = found_results.Result('x', pathlib.Path(), facts)
+    assert report.Filling(result, accuracy, None).error is None
 
 
 @pytest.mark.parametrize(
@@ -417,7 +447,7 @@ def test_the_command_writes_both_files_and_names_what_it_skipped(tmp_path):
 def test_roles_and_bins_of_the_command_line_are_used(tmp_path, capsys):
   cell = CELLS['table3.vie_single_5bin.kinetics.conv5']
   facts = fake_results.facts_of(cell, {'conv5': 0.4}, column='motion')
-  facts['dataset']['name'] = 'demo'
+  facts['dataset']['name'] = facts['network']['trained_on']['name'] = 'demo'
   facts['network']['trained_on']['bin_frames'] = 10
   facts['accuracy']['appearance'] = {'conv5': {'top1': 0.7}}
   fake_results.write(tmp_path / 'a', facts)

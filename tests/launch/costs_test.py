@@ -31,9 +31,21 @@ def test_sizes_are_those_that_describe_prints(network):
 def test_pretraining_is_three_passes_a_clip_and_one_an_evaluation_clip(plan):
   found = costs.work(plan.steps['vie_slow'], plan.data)
   forward = 20_160_446_464
-  trained, tested = 64 * 1_440_000, 288 * 19_653 * 5
+  # Not all 19,653 validation videos are looked at in between.
+  trained, tested = 64 * 1_440_000, 288 * 2000 * 5
   assert found.operations == forward * (3 * trained + tested)
   assert found.frames == 4 * (trained + tested)
+
+
+@pytest.mark.parametrize('eval_videos', [0, 1_000_000])
+def test_pretraining_that_looks_at_all_validation_videos_has_no_more(
+  eval_videos,
+):
+  plan = plans.paper(
+    out='R', paths={}, labels={}, extra={'eval_videos': eval_videos}
+  )
+  found = costs.work(plan.steps['vie_slow'], plan.data)
+  assert found.frames == 4 * (64 * 1_440_000 + 288 * 19_653 * 5)
 
 
 def test_a_readout_is_one_pass_and_its_kernel(plan):

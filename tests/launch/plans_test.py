@@ -220,9 +220,13 @@ def test_finetuning_is_tested_on_the_official_number_of_clips(
 
 
 def test_other_data_can_take_a_role(tmp_path):
-  (tmp_path / 'dataset.json').write_text('{"name": "mine"}')
+  manifest = {'name': 'mine', 'fingerprint': 'a' * 64}
+  (tmp_path / 'dataset.json').write_text(json.dumps(manifest))
   plan = demo(paths={'kinetics': str(tmp_path)}, labels={'kinetics': 'gesture'})
   assert plan.data['kinetics'].name == 'mine'
+  role = plan.roles()['kinetics']
+  assert (role.dataset, role.column) == ('mine', 'gesture')
+  assert (role.fingerprint, role.path) == ('a' * 64, str(tmp_path))
   steps = plan.needed(['table1.vie_slow.kinetics.supervised'])
   assert [step.mode for step in steps] == ['supervised']
   assert steps[0].config().dataset.label_columns == ('gesture',)

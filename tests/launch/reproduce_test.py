@@ -1,6 +1,7 @@
 """Running plans: what is skipped, what fails, what is written."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def slow():
   return plan.needed(['table1.vie_slow.kinetics.conv5'])
 
 
-def finish(step, config=None):
+def finish(step, config=None, dataset=None):
   """Leaves what a finished step leaves."""
   folder = reproduce.REPOSITORY / step.folder
   folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def finish(step, config=None):
   facts = {
     'format_version': 1,
     'mode': step.mode,
-    'dataset': {'name': 'demo'},
+    'dataset': dataset or {'name': 'demo'},
     'network': {},
     'accuracy': {'motion': {'conv5': {'top1': 0.5}}},
     'config': json.loads(text),
@@ -147,6 +148,47 @@ def test_a_step_with_a_broken_result_is_run(slow, in_tmp, tmp_path, text):
   assert slow[2] in reproduce.unfinished(slow)
   (tmp_path / slow[1].folder / 'config.json').write_text(text)
   assert slow[1] in reproduce.unfinished(slow)
+
+
+def prepared(folder, fingerprint):
+  """What a plan reads of a prepared data set; returns what results say."""
+  folder.mkdir()
+  facts = {'name': 'demo', 'fingerprint': fingerprint}
+  (folder / 'dataset.json').write_text(json.dumps(facts))
+  return facts | {'path': str(folder)}
+
+
+def test_what_is_of_another_data_set_is_refused_and_not_taken_for_finished(
+  tmp_path, capsys
+):
+  one = prepared(tmp_path / 'one', 'a' * 64)
+  prepared(tmp_path / 'moved', 'a' * 64)
+  prepared(tmp_path / 'other', 'b' * 64)
+  cell = 'table1.vie_slow.kinetics.conv5'
+
+  def main(name, *more):
+    arguments = ('--plan=demo', f'--out={tmp_path / "R"}', cell, *more)
+    return reproduce.main([*arguments, f'--kinetics={tmp_path / name}'])
+
+  plan = plans.demo(
+    out=str(tmp_path / 'R'),
+    paths={'kinetics': one['path']},
+    labels={},
+    extra={},
+  )
+  for each in plan.needed([cell]):
+    finish(each, dataset=one)
+  for name in ('one', 'moved'):
+    assert main(name) == 0
+    assert '1 of 1 cells' in capsys.readouterr().out
+  assert main('other') == 2
+  said = capsys.readouterr()
+  (line,) = said.err.splitlines()
+  for words in (one['path'], 'a' * 12, str(tmp_path / 'other'), 'b' * 12):
+    assert words in line
+  assert 'cells' not in said.out
+  # What is only listed is not compared.
+  assert main('other', '--dry-run') == 0
 
 
 # Running them.
@@ -353,6 +395,22 @@ def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
   said = tiny_run.run(again)
   assert '2 steps, 2 of them finished already' in said
   assert result.stat().st_mtime_ns == before
+  # The data set was moved, and then it is another one under its name.
+  moved = shutil.copytree(demo_dataset, tmp_path / 'moved')
+  said = tiny_run.run(command(out, moved, *readouts, arguments[7]))
+  assert '2 steps, 2 of them finished already' in said
+  manifest = json.loads((moved / 'dataset.json').read_text())
+  manifest['fingerprint'] = 'b' * 64
+  (moved / 'dataset.json').write_text(json.dumps(manifest))
+  done = subprocess.run(
+    command(out, moved, *readouts, arguments[7]),
+    capture_output=True,
+    text=True,
+    check=False,
+    env=tiny_run.environment(),
+  )
+  assert done.returncode == 2
+  assert f'{out}/vie_single holds a network trained on' in done.stderr
 
 
 @pytest.mark.slow

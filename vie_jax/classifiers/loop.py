@@ -188,6 +188,7 @@ class Loop:
       for column, by_name in accuracy.items()
       for name, values in by_name.items()
       for figure, value in values.items()
+      if figure != 'judged'
     }
     figures['val/seconds'] = time.monotonic() - started
     self._writer.write_scalars(int(state.step), figures)

@@ -57,8 +57,8 @@ class ClipScores:
 
     Returns:
       `top1` and `top5` of videos, by the sum over their clips, which ranks
-      classes as the mean does (official), and `clip_top1`, each clip for
-      itself; nothing if no label is known.
+      classes as the mean does (official), `clip_top1`, each clip for itself,
+      and `judged`, the number of videos; nothing if no label is known.
     """
     self._finish()
     self._label = -1
@@ -68,4 +68,5 @@ class ClipScores:
       'top1': self._num_top1 / self._num_videos,
       'top5': self._num_top5 / self._num_videos,
       'clip_top1': self._num_right / self._num_clips,
+      'judged': self._num_videos,
     }

@@ -1,8 +1,10 @@
 """What of ours stands for the data sets of the paper, and for its bins."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,10 +14,29 @@ class Role:
   Attributes:
     dataset: its name, as `dataset.name` in results.
     column: the label column; '' takes the only one, or the one called `label`.
+    fingerprint: of a prepared data set; '' where it is not known.
+    path: of the data set; '' where it is not known.
   """
 
   dataset: str
   column: str = ''
+  fingerprint: str = dataclasses.field(default='', compare=False)
+  path: str = dataclasses.field(default='', compare=False)
+
+  def may_be(self, known: Mapping[str, Any]) -> bool:
+    """Whether nothing speaks against a data set's being this one.
+
+    Args:
+      known: its `fingerprint`, `path` and `name`, as far as a result says them.
+        A fingerprint decides: a data set may have been moved, or renamed.
+    """
+    fingerprint, path, name = map(known.get, ('fingerprint', 'path', 'name'))
+    if fingerprint and self.fingerprint:
+      return fingerprint == self.fingerprint
+    if not (self.path and isinstance(path, str)):
+      return not name or name == self.dataset
+    is_there = os.path.abspath(path) == os.path.abspath(self.path)
+    return is_there or name == self.dataset
 
 
 ROLES = {

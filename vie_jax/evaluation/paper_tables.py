@@ -13,6 +13,7 @@ that says what the scan shows; one that cannot be read is None.
 import dataclasses
 from collections.abc import Mapping
 
+from vie_jax import training_data
 from vie_jax.evaluation import paper_roles
 from vie_jax.evaluation.found_results import part
 
@@ -412,6 +413,43 @@ def evaluation_of(cell: Cell) -> Wanted:
   return dataclasses.replace(cell.wanted, figure='')
 
 
+def _streams(network: Mapping) -> list[Mapping]:
+  """The networks of which one consists side by side; [] if it does not."""
+  if 'streams' not in network:
+    return []
+  streams = part(network, 'streams')
+  return [part(streams, name) for name in ('single', 'motion')]
+
+
+def _has_vie_streams(network: Mapping) -> bool:
+  """Whether the streams of a network, if it has them, were trained by VIE."""
+  if network.get('training') not in SIDE_BY_SIDE:
+    return True
+  if 'streams' in network:
+    trainings = [stream.get('training') for stream in _streams(network)]
+    return all(training in LOCAL_AGGREGATION for training in trainings)
+  # Results of before say no more than where they are from.
+  sources = str(network.get('source')).replace(' ', '').split(',')
+  return 'random' not in sources
+
+
+def _is_trained_on(
+  trained_on: Mapping,
+  wanted: Wanted,
+  kinetics: paper_roles.Role,
+  bins: Mapping[str, int],
+) -> bool:
+  """Whether videos are those that a cell is about, as far as is known."""
+  bin_frames = bins[wanted.bins] if wanted.bins else 0
+  return (
+    trained_on.get('share', 1.0) == wanted.share
+    and trained_on.get('bin_frames', 0) == bin_frames
+    # Of so many draws with replacement, fewer are different videos.
+    and not trained_on.get('with_replacement')
+    and kinetics.may_be(training_data.dataset_of(trained_on))
+  )
+
+
 def find(
   cell: Cell,
   facts: Mapping,
@@ -433,18 +471,20 @@ def find(
   """
   wanted, role = cell.wanted, roles[cell.wanted.role]
   network = facts['network']
-  trained_on = part(network, 'trained_on')
-  kinetics = roles['kinetics'].dataset
   is_it = (
     facts['mode'] == wanted.mode
     and facts['dataset'].get('name') == role.dataset
+    and role.may_be(facts['dataset'])
     and network.get('name') == wanted.network
     and network.get('training') in wanted.training
     and part(network, 'input').get('sampler') in wanted.samplers
-    and trained_on.get('share', 1.0) == wanted.share
-    and trained_on.get('bin_frames', 0)
-    == (bins[wanted.bins] if wanted.bins else 0)
-    and trained_on.get('name', kinetics) == kinetics
+    and _has_vie_streams(network)
+    and all(
+      _is_trained_on(
+        part(origin, 'trained_on'), wanted, roles['kinetics'], bins
+      )
+      for origin in [network, *_streams(network)]
+    )
     and wanted.augmentation in ('', part(facts, 'settings').get('augmentation'))
   )
   if not is_it:

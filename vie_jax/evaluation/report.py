@@ -73,7 +73,7 @@ class Filling:
 
   Attributes:
     result: that it is from.
-    accuracy: `top1` and others, as fractions.
+    accuracy: `top1` and others, as fractions, and how many were `judged`.
     chance: of always naming one class, as a fraction; None if not known.
   """
 
@@ -89,11 +89,28 @@ class Filling:
   @property
   def error(self) -> float | None:
     """A standard error of `top1`, in percent: that of a share of V videos."""
-    num_videos = self.result.facts['dataset'].get('val')
-    if not isinstance(num_videos, int) or num_videos < 1:
+    num_videos = self._num_judged()
+    if num_videos is None:
       return None
     share = self.accuracy['top1']
     return 100 * math.sqrt(share * (1 - share) / num_videos)
+
+  def _num_judged(self) -> int | None:
+    """V: the videos or images that have a label and were not left out."""
+    if 'judged' in self.accuracy:
+      judged = self.accuracy['judged']
+      return judged if _is_count(judged) and judged else None
+    # Results of before do not say how many videos had no label.
+    facts = self.result.facts
+    val = facts['dataset'].get('val')
+    left_out = part(facts, 'left_out').get('val', 0)
+    is_known = _is_count(val) and _is_count(left_out) and val > left_out
+    return val - left_out if is_known else None
+
+
+def _is_count(value: Any) -> bool:
+  """Whether it is a number of videos; an integer may have any size."""
+  return type(value) is int and 0 <= value < 2**53
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

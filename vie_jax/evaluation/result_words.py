@@ -47,6 +47,7 @@ def result_facts(result: Result) -> dict[str, str]:
     if isinstance(trained_on.get('share'), int | float)
     and trained_on['share'] != 1
     else '',
+    'drawn with replacement' if trained_on.get('with_replacement') else '',
     f'bins of {trained_on["bin_frames"]} frames'
     if trained_on.get('bin_frames')
     else '',
