@@ -12,7 +12,7 @@ ELSEWHERE = 'platform_system != "Linux" or platform_machine != "x86_64"'
 INSTALL_REQUIRES = [
   'absl-py>=2.1',
   'array_record>=0.8.1',
-  'av>=18',
+  'av>=18,<19',
   'clu>=0.0.12',
   'flax>=0.12',
   'fsspec>=2024.6',
@@ -91,7 +91,8 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   license_files=['LICENSE'],
-  python_requires='>=3.11.4',  # tarfile's extraction filters
+  # Tested versions; from 3.11.4 on tarfile has extraction filters.
+  python_requires='>=3.11.4,<3.13',
   packages=setuptools.find_packages(include=['vie_jax', 'vie_jax.*']),
   package_data={'vie_jax.evaluation': ['*.jinja']},
   install_requires=INSTALL_REQUIRES,

@@ -20,8 +20,8 @@ from staging import OutputError, read_json
 from untrusted_urls import problem as problem_of_url
 from untrusted_urls import redacted
 
-# Protocol of a URL -> the extra that brings its backend.
-_EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gcs', 'gcs': 'gcs'}
+# Protocol of a URL -> the package that is its backend.
+_PACKAGES = {'s3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs'}
 
 
 def is_remote(path):
@@ -55,8 +55,8 @@ class RemoteFolder:
       # What lies there is asked for, not remembered.
       self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
-      extra = _EXTRAS.get(url.partition('://')[0])
-      remedy = f'pip install "vie_jax[{extra}]"' if extra else str(error)
+      package = _PACKAGES.get(url.partition('://')[0])
+      remedy = f'pip install {package}' if package else str(error)
       raise InputError(f'{url} cannot be opened: {remedy}') from error
     # Of what lies in an archive, the archive is opened at once.
     except OSError as error:

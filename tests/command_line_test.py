@@ -101,6 +101,7 @@ def outcomes():
   cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
   cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
   cases['no Python'] = ['--config=README.md']
+  cases['nowhere'] = ['--config=configs/nowhere.py', '--config.batch_size=8']
   done = subprocess.run(
     [sys.executable, '-c', SCRIPT, json.dumps(list(cases.values()))],
     cwd=tiny_run.REPOSITORY,
@@ -139,6 +140,12 @@ def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):
 def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
   assert outcomes['scientific'] == [0, '0.001 128\n']
   assert outcomes['twice'] == [0, '0.03 16\n']
+
+
+def test_a_config_that_is_not_there_is_sought_in_the_current_folder(outcomes):
+  code, said = outcomes['nowhere']
+  assert code == 2
+  assert 'there is no file configs/nowhere.py; a relative path beg' in said
 
 
 def test_a_config_that_is_no_python_is_one_line(outcomes):

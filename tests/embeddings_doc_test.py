@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import tiny_run
 
-from vie_jax import embed
+from vie_jax import embed, train
 from vie_jax.embeddings import embedding_files
 from vie_jax.input_pipeline import image_pipeline
 
@@ -67,7 +67,7 @@ def workdir(demo_dataset, tmp_path_factory):
 
 
 def test_the_faiss_example_finds_the_nearest_rows(workdir, monkeypatch, faiss):
-  (block,) = re.findall(r'```python\n(.*?)```', PAGE, flags=re.DOTALL)
+  block, _ = re.findall(r'```python\n(.*?)```', PAGE, flags=re.DOTALL)
   lines = block.split('vectors = ', 1)[1].strip().split('\n')[1:]
   assert len(lines) == 3
   assert all('index' in line for line in lines)
@@ -85,6 +85,26 @@ def test_the_faiss_example_finds_the_nearest_rows(workdir, monkeypatch, faiss):
     )
     for row, expected in zip(names['row'][query], best, strict=True):
       assert products[row] == pytest.approx(products[expected], abs=1e-5)
+
+
+def test_the_script_embeds_as_the_mode_does(
+  demo_dataset, tmp_path, monkeypatch
+):
+  config = tiny_run.config(
+    demo_dataset, num_steps=1, embed__clips=str(tmp_path / 'clips.npz')
+  )
+  shape = (3, 1, config.crop.size, config.crop.size, 3)
+  clips = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  np.savez(tmp_path / 'clips.npz', clips=clips)
+  train.train_and_evaluate(config, str(tmp_path / 'W'))
+  embed.embed(config, str(tmp_path / 'W'))
+  _, block = re.findall(r'```python\n(.*?)```', PAGE, flags=re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(block, names)  # noqa: S102  # of our own document
+  (file,) = tmp_path.glob('W/embed/*/embeddings.npy')
+  np.testing.assert_allclose(names['embed'](clips), np.load(file), atol=1e-6)
+  assert names['vectors'].shape == (2, 128)
 
 
 def first_cells(heading, column):

@@ -151,6 +151,45 @@ def test_divergence_is_noticed_by_whatever_looks_first(
   assert all('same_video/top1' not in line for line in later)
 
 
+PHASES = {  # steps before, steps now -> what is said
+  'longer': ((100, 60, 'drops'), (200, 60, 'drops'), []),
+  'recognition to the end': ((100, 100, 'drops'), (200, 200, 'drops'), []),
+  'recognition again': (
+    (100, 60, 'drops'),
+    (200, 120, 'drops'),
+    ['Step 100 was of Local Aggregation, and would be of Instance Recogn'],
+  ),
+  'aggregation at once': (
+    (100, 100, 'drops'),
+    (200, 60, 'drops'),
+    ['Step 100 was of Instance Recognition, and would be of Local Aggreg'],
+  ),
+  'cosine': (
+    (100, 60, 'cosine'),
+    (200, 60, 'cosine'),
+    ['that of step 100 was 2.47e-05, and would be 0.0508 now.'],
+  ),
+}
+
+
+@pytest.mark.parametrize('name', PHASES)
+def test_another_objective_or_a_larger_rate_is_warned_of(name, caplog):
+  before, now, expected = PHASES[name]
+  configs = []
+  for num_steps, instance_recognition_steps, schedule in (before, now):
+    config = default.get_config()
+    config.num_steps = num_steps
+    config.objective.instance_recognition_steps = instance_recognition_steps
+    config.optimizer.schedule = schedule
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.drop_steps = ()
+    configs.append(config)
+  train.warn_of_another_phase(*configs, 100)
+  assert len(caplog.messages) == len(expected)
+  for message, words in zip(caplog.messages, expected, strict=True):
+    assert words in message
+
+
 def test_a_warm_start_that_is_cut_short_begins_with_clusters(
   demo_dataset, tmp_path
 ):

@@ -41,6 +41,10 @@ _WORDINGS = tuple(
       'the file that --config names has no function get_config.',
     ),
     (
+      r"^\[Errno 2\] No such file or directory: '(.*)'$",
+      r'there is no file \1; a relative path begins in the current folder.',
+    ),
+    (
       r'invalid literal for int\(\) with base 10: (.*)',
       r'\1 is no whole number',
     ),

@@ -34,7 +34,9 @@ def check_dataset(record: dict, fingerprint: str) -> None:
     raise CheckpointError(
       'The checkpoint was trained on another data set: its fingerprint is '
       f'{record["fingerprint"][:16]}, that of config.dataset is '
-      f'{fingerprint[:16]}. Use a new --workdir, or the data set of old.'
+      f'{fingerprint[:16]}. Use the data set of old, or a new --workdir: with '
+      '--config.init_from=WORKDIR it begins with the weights of an old one, and '
+      'with memory_bank.init="embeddings" or "uniform" with a bank of its own.'
     )
 
 

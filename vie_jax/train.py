@@ -40,6 +40,7 @@ from vie_jax.experiment import Experiment
 from vie_jax.processes import agreement, preemption, watchdog
 
 CONFIG_FILE = 'config.json'
+_OBJECTIVES = ('Instance Recognition', 'Local Aggregation')
 
 
 def build_optimizer(config: ml_collections.ConfigDict):
@@ -59,6 +60,40 @@ def build_optimizer(config: ml_collections.ConfigDict):
     weight_decay=settings.weight_decay,
   )
   return rule, rate
+
+
+def warn_of_another_phase(
+  old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, step: int
+) -> None:
+  """Warns where a run goes on with another objective or at a larger rate.
+
+  Args:
+    old: config of the run so far.
+    new: config that it goes on with.
+    step: updates done, at least one.
+  """
+  last = step - 1
+  before, now = (
+    config.objective.instance_recognition_steps for config in (old, new)
+  )
+  if (last < before) != (last < now):
+    logging.warning(
+      'Step %d was of %s, and would be of %s now. To stay with it, set '
+      '--config.objective.instance_recognition_steps=%d.',
+      step,
+      *_OBJECTIVES[:: 1 if last < before else -1],
+      before,
+    )
+  was, would_be = (
+    float(build_optimizer(config)[1](last)) for config in (old, new)
+  )
+  if would_be > was:
+    logging.warning(
+      'The learning rate rises: that of step %d was %.3g, and would be %.3g now.',
+      step,
+      was,
+      would_be,
+    )
 
 
 @jax.jit
@@ -88,6 +123,10 @@ def _start(
     state = checkpoints.restore(step, shapes)
     for name, (old, new) in changed.items():
       logging.warning('config.%s was %r, is now %r.', name, old, new)
+    if changed and step:
+      warn_of_another_phase(
+        ml_collections.ConfigDict(record['config']), parts.config, step
+      )
     return record, state
 
   record, state = checkpoints.read_newest(read) or ({}, None)

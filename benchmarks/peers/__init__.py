@@ -4,4 +4,4 @@ import importlib.util
 import sys
 
 if importlib.util.find_spec('torch') is None:
-  sys.exit('Error: PyTorch is not installed: pip install "vie_jax[benchmark]".')
+  sys.exit("Error: PyTorch is not installed: pip install '.[benchmark]'.")

@@ -24,8 +24,8 @@ _MAX_GAP_SHARE = 0.05
 # As many as gcsfs has.
 _CONNECTIONS = 100
 
-# Protocol of a URL -> the extra that brings its backend.
-_EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gcs', 'gcs': 'gcs'}
+# Protocol of a URL -> the package that is its backend.
+_PACKAGES = {'s3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs'}
 
 
 class RemoteError(Exception):
@@ -319,7 +319,7 @@ def _errors(url):
 def _connections(url):
   """What lets a backend have many requests on their way: keywords of it."""
   protocol = url.partition('://')[0]
-  if _EXTRAS.get(protocol) != 's3':
+  if _PACKAGES.get(protocol) != 's3fs':
     return {}
   configured = {
     name: value
@@ -339,10 +339,10 @@ def _sentence(error):
 
 def _no_backend(url, error):
   protocol = url.partition('://')[0]
-  if protocol in _EXTRAS:
-    extra = _EXTRAS[protocol]
+  if protocol in _PACKAGES:
+    package = _PACKAGES[protocol]
     return (
-      f'{url} needs the extra {extra!r}: pip install "vie_jax[{extra}]" '
+      f'{url} needs the package {package}: pip install {package} '
       f'({_sentence(error)})'
     )
   return f'{url} cannot be opened: {_sentence(error)}'
