@@ -163,8 +163,8 @@ def train_step(
   Returns:
     (state, metrics): the state after the step; float32 scalars by name, and
     `finite.FLAG`. A step of which the loss, the gradient, an embedding or any
-    new number of the state is not finite changes nothing but `state.step`, so
-    that the next one has another batch.
+    new number of the state is not finite changes nothing but `state.step` and
+    with it the rate, so that the next one has another batch.
 
   Sharding: the batch is split over `data`; batch norm sees all of it, and no
   number depends on how many devices there are, up to rounding.
