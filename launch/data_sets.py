@@ -57,6 +57,15 @@ class DataSets:
           'Name another --out, or move that folder away.'
         )
 
+  def roles(self, plan: plans.Plan) -> dict[str, Role]:
+    """`plan.roles()`, with what was found out of them."""
+    return {
+      name: dataclasses.replace(
+        role, fingerprint=self._roles[role.path].fingerprint
+      )
+      for name, role in plan.roles().items()
+    }
+
   def _role(self, path: str) -> Role:
     role = self._roles.get(path) or plans.role_of(path)
     # Only now, as it takes long where there are many files; and only once.

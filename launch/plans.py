@@ -20,6 +20,7 @@ import ml_collections
 from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted
+from vie_jax.input_pipeline import augmentation
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # Fields that say how a result is computed, but not what it is; and where a data
@@ -170,8 +171,8 @@ def differing_fields(
   Fields that do not change what comes out are passed over, such as the number
   of devices; so are those of modes other than `mode`.
   """
-  expected = _flat(json.loads(config.to_json_best_effort()))
-  actual = _flat(found) if isinstance(found, Mapping) else {}
+  expected = _in_effect(_flat(json.loads(config.to_json_best_effort())), mode)
+  actual = _in_effect(_flat(found) if isinstance(found, Mapping) else {}, mode)
   groups = {'linear_eval', 'finetune', 'supervised', 'retrieve', 'embed', 'knn'}
   others = tuple(f'{group}.' for group in groups - {mode})
   return sorted(
@@ -183,6 +184,15 @@ def differing_fields(
     # A supervised training says itself that it starts from random weights.
     and (mode, name) != ('supervised', 'init_from')
   )
+
+
+def _in_effect(fields: dict[str, Any], mode: str) -> dict[str, Any]:
+  """Fields without the one of multiscale crops where it changes nothing."""
+  name = 'crop.multiscale_eval'
+  methods = map(fields.get, ('crop.method', f'{mode}.augmentation'))
+  if augmentation.has_eval_of_its_own(fields.get(name), *methods):
+    return fields
+  return {field: fields[field] for field in fields if field != name}
 
 
 def _flat(tree: Mapping, prefix: str = '') -> dict[str, Any]:

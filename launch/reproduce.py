@@ -73,8 +73,13 @@ def _is_trained(step: plans.Step) -> bool:
   return last.is_dir() and not plans.differing_fields(config, found, 'train')
 
 
-def check_results(plan: plans.Plan, steps: Sequence[plans.Step]) -> None:
+def check_results(
+  plan: plans.Plan, steps: Sequence[plans.Step]
+) -> dict[str, paper_roles.Role]:
   """Refuses to take for finished, or to go on with, what is of other data.
+
+  Returns:
+    The roles of the plan, with the fingerprints of what was looked at.
 
   Raises:
     data_sets.OtherDataError: naming both data sets, and the remedy.
@@ -83,6 +88,7 @@ def check_results(plan: plans.Plan, steps: Sequence[plans.Step]) -> None:
   for step in steps:
     if step.mode != 'data':
       known.check(step, REPOSITORY / step.folder)
+  return known.roles(plan)
 
 
 def unfinished(steps: Sequence[plans.Step]) -> list[plans.Step]:
@@ -454,7 +460,9 @@ def own_command(options: argparse.Namespace, extra: Sequence[str]) -> str:
   return shlex.join([*words, *extra])
 
 
-def write_report(plan: plans.Plan, command: str) -> tuple[pathlib.Path, ...]:
+def write_report(
+  plan: plans.Plan, command: str, roles: Mapping[str, paper_roles.Role]
+) -> tuple[pathlib.Path, ...]:
   """Writes OUT/report.html and OUT/report.md of all that is there."""
   found = found_results.collect([REPOSITORY / plan.out])
   nobody = {role: paper_roles.Role('') for role in paper_roles.ROLES}
@@ -469,7 +477,7 @@ def write_report(plan: plans.Plan, command: str) -> tuple[pathlib.Path, ...]:
   made = report.make(
     found,
     report.Options(
-      roles=nobody | plan.roles(),
+      roles=nobody | roles,
       bins=plan.bins,
       command=command,
       title=title,
@@ -545,7 +553,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(plan, cells, steps, options, command) -> int:
   """Runs what is not finished, and writes the report."""
   started = time.monotonic()
-  check_results(plan, steps)
+  roles = check_results(plan, steps)
   todo = unfinished(steps)
   check_data(plan, todo)
   now = datetime.datetime.now().isoformat(' ', 'seconds')
@@ -563,7 +571,7 @@ def _run(plan, cells, steps, options, command) -> int:
   )
   failed = runner.run()
   _summary(plan, cells, failed, started)
-  page, plain = write_report(plan, command)
+  page, plain = write_report(plan, command, roles)
   _say(f'Written: {page} and {plain}')
   return 1 if failed else 0
 

@@ -18,22 +18,28 @@ def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     set that they were taken from, if the record says so; and how.
   """
   if 'trained_on' in record:
-    return record['trained_on']
-  config = record['config']
-  dataset, clip = config['dataset'], config['clip']
+    return _part(record, 'trained_on')
+  config = _part(record, 'config')
+  dataset, clip = _part(config, 'dataset'), _part(config, 'clip')
   facts = {
-    'path': dataset['dir'],
-    'fingerprint': record['fingerprint'],
-    'share': dataset['share'],
+    'path': dataset.get('dir'),
+    'fingerprint': record.get('fingerprint'),
+    'share': dataset.get('share'),
     'with_replacement': dataset.get('with_replacement', False),
-    'bin_frames': dataset['bin_frames'],
-    'sampler': clip['sampler'],
-    'num_frames': clip['num_frames'],
+    'bin_frames': dataset.get('bin_frames'),
+    'sampler': clip.get('sampler'),
+    'num_frames': clip.get('num_frames'),
   }
-  if 'dataset' in record:
-    facts['name'] = record['dataset']['name']
-    facts['dataset_fingerprint'] = record['dataset']['fingerprint']
+  whole = _part(record, 'dataset')
+  if whole:
+    facts['name'] = whole.get('name')
+    facts['dataset_fingerprint'] = whole.get('fingerprint')
   return facts
+
+
+def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+  found = facts.get(name)
+  return found if isinstance(found, Mapping) else {}
 
 
 def is_whole(trained_on: Mapping[str, Any]) -> bool:

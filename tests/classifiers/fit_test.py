@@ -32,6 +32,26 @@ def test_what_earlier_versions_did_not_say_of_the_weights_does_not_matter():
   fit._check(saved, RECORD, pathlib.Path('W'))
 
 
+@pytest.mark.parametrize(
+  'method, choice, evaluation, is_kept',
+  [
+    ('short_side', None, 'short_side', False),
+    ('short_side', 'color_noise', 'short_side', False),
+    ('short_side', 'multiscale', 'largest_square', False),
+    ('short_side', 'multiscale', 'short_side', True),
+    ('multiscale', None, 'short_side', True),
+  ],
+)
+def test_the_evaluation_of_multiscale_crops_matters_where_it_is_another(
+  method, choice, evaluation, is_kept
+):
+  crop = {'method': method, 'size': 112, 'multiscale_eval': evaluation}
+  kept = fit._crop_in_effect(crop, choice)
+  # As trainings of before say it.
+  old = {'method': method, 'size': 112}
+  assert kept == (crop if is_kept else old)
+
+
 def test_other_weights_are_refused():
   saved = copy.deepcopy(RECORD)
   saved['network']['weights'] = 'b' * 64

@@ -207,7 +207,15 @@ def test_images_are_compared_file_by_file_wherever_they_lie(plan_of, tmp_path):
   write_result(plan_of(), STATIC, facts)
   assert not problem(plan_of(imagenet=str(folder)), STATIC)
   renamed = folder.rename(tmp_path / 'renamed')
-  assert not problem(plan_of(imagenet=str(renamed)), STATIC)
+  plan = plan_of(imagenet=str(renamed))
+  assert not problem(plan, STATIC)
+  # Nor is the name what decides of its cells.
+  known = data_sets.DataSets(plan)
+  known.check(plan.steps[STATIC], pathlib.Path(plan.steps[STATIC].folder))
+  role = known.roles(plan)['imagenet']
+  assert role.dataset == 'renamed'
+  assert role.is_of(facts)
+  assert not role.is_of({**facts, 'fingerprint': 'e' * 64})
   (renamed / 'train' / 'dog' / 'b.JPEG').write_bytes(image_dataset.plain(9) * 2)
   assert 'a result on' in problem(plan_of(imagenet=str(renamed)), STATIC)
 

@@ -305,3 +305,26 @@ def test_a_field_that_an_old_result_lacks_differs():
   assert plans.differing_fields(step.config(), found, 'train') == [
     'model.width'
   ]
+
+
+def test_how_multiscale_crops_are_evaluated_differs_only_where_it_is_done():
+  steps = demo().steps
+  differing = {
+    name
+    for name, step in steps.items()
+    if step.mode != 'data'
+    and plans.differing_fields(step.config(), without(step), step.mode)
+  }
+  assert differing == {
+    name
+    for name in steps
+    if '3dresnet' in name and name.endswith('_multiscale')
+  }
+  assert differing
+
+
+def without(step):
+  """The config of a result from before the field was there."""
+  found = config_of(step)
+  del found['crop']['multiscale_eval']
+  return found

@@ -27,6 +27,7 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
+from vie_jax.input_pipeline import augmentation
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
@@ -94,9 +95,8 @@ def fit_and_write(
     'schedule': json.loads(json.dumps(dataclasses.asdict(schedule))),
     'input': {
       'label_columns': list(data.classes),
-      **{
-        name: whole[name] for name in ('seed', 'clip', 'crop', 'augmentation')
-      },
+      **{name: whole[name] for name in ('seed', 'clip', 'augmentation')},
+      'crop': _crop_in_effect(whole['crop'], whole[mode].get('augmentation')),
     },
     'config': whole,
     **facts,
@@ -285,6 +285,14 @@ def _start(task, checkpoints, record, folder):
   )
   logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
   return found
+
+
+def _crop_in_effect(crop: dict, choice: str | None) -> dict:
+  """`config.crop`, with `multiscale_eval` only where it makes a difference."""
+  evaluation = crop['multiscale_eval']
+  if augmentation.has_eval_of_its_own(evaluation, crop['method'], choice):
+    return crop
+  return {name: crop[name] for name in crop if name != 'multiscale_eval'}
 
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:

@@ -38,6 +38,16 @@ class Role:
     is_there = os.path.abspath(path) == os.path.abspath(self.path)
     return is_there or name == self.dataset
 
+  def is_of(self, known: Mapping[str, Any]) -> bool:
+    """Whether a result on a data set counts as one on this.
+
+    Args:
+      known: as in `may_be`. Where no fingerprint tells, its name must be this.
+    """
+    if known.get('fingerprint') and self.fingerprint:
+      return self.may_be(known)
+    return known.get('name') == self.dataset and self.may_be(known)
+
 
 ROLES = {
   'kinetics': Role('kinetics400'),

@@ -473,8 +473,7 @@ def find(
   network = facts['network']
   is_it = (
     facts['mode'] == wanted.mode
-    and facts['dataset'].get('name') == role.dataset
-    and role.may_be(facts['dataset'])
+    and role.is_of(facts['dataset'])
     and network.get('name') == wanted.network
     and network.get('training') in wanted.training
     and part(network, 'input').get('sampler') in wanted.samplers
