@@ -74,6 +74,17 @@ def test_take_reads_rows_by_global_index(mesh, rng):
   np.testing.assert_array_equal(taken, table[index])
 
 
+def test_taken_rows_have_the_type_of_the_table(mesh):
+  table = np.arange(2000) % 3 == 0
+  taken = memory_bank.take(
+    losses_case.padded(table[:, None], mesh),
+    np.array([3, 4], np.int32),
+    mesh=mesh,
+  )
+  assert taken.dtype == bool
+  assert taken.tolist() == [[True], [False]]
+
+
 def test_put_changes_exactly_the_rows_named(mesh, rng):
   table = rng.standard_normal((2000, 3)).astype(np.float32)
   index = rng.choice(2000, 50, replace=False).astype(np.int32)
