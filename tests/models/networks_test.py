@@ -341,6 +341,20 @@ def embed(model, variables, clips):
   return apply(variables, clips)
 
 
+@pytest.mark.parametrize('name', networks.NAMES)
+def test_no_clips_have_no_embeddings_and_readouts(name):
+  model = networks.build(name, **SMALL)
+  clips = jnp.zeros((0, FRAMES[name], 40, 48, 3))
+
+  def outputs(key):
+    embedding, variables = model.init_with_output(key, clips, train=False)
+    return embedding, model.apply(variables, clips, method='readouts')
+
+  embedding, readouts = jax.eval_shape(outputs, jax.random.key(0))
+  assert embedding.shape == (0, 32)
+  assert all(features.shape[0] == 0 for features in readouts.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', networks.NAMES)
 def test_bfloat16_changes_the_unit_embedding_by_little(name):

@@ -103,3 +103,16 @@ def test_noise_is_uniform_over_all_videos():
   counts = np.bincount(np.asarray(noise).ravel(), minlength=100)
   assert len(counts) == 100
   assert np.abs(counts / counts.mean() - 1).max() < 0.1
+
+
+def test_a_softmax_loss_of_no_clips_is_refused(mesh):
+  bank = losses_case.padded(np.ones((1300, 4), np.float32), mesh)
+  with pytest.raises(ValueError, match='no clips'):
+    instance_recognition.softmax_loss(
+      bank,
+      jnp.zeros((0, 4)),
+      jnp.zeros(0),
+      num_videos=1300,
+      temperature=0.07,
+      mesh=mesh,
+    )

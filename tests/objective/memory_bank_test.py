@@ -120,6 +120,20 @@ def test_similarity_equals_a_loop_and_so_does_its_gradient(mesh, rng):
     np.testing.assert_allclose(gradient[b], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(('batch', 'chosen'), [(3, 0), (0, 4)])
+def test_no_products_are_empty_and_so_is_their_gradient(mesh, batch, chosen):
+  bank = losses_case.padded(np.ones((1300, 16), np.float32), mesh)
+  index = np.zeros((batch, chosen), np.int32)
+
+  def total(embedding):
+    products = memory_bank.similarity(bank, embedding, index, mesh=mesh)
+    assert products.shape == (batch, chosen)
+    return jnp.sum(products)
+
+  gradient = jax.grad(total)(jnp.ones((batch, 16)))
+  np.testing.assert_array_equal(gradient, np.zeros((batch, 16)))
+
+
 def test_known_products_are_taken_over_and_receive_the_same_gradient(mesh, rng):
   bank, embedding = losses_case.padded(unit(rng, 1500), mesh), unit(rng, 6)
   index = rng.integers(0, 1500, (6, 9)).astype(np.int32)

@@ -98,11 +98,16 @@ def softmax_loss(
 
   Sharding: each device sums over its rows; one all-reduce of [B], and one of
   [B, D] in the backward pass.
+  Raises:
+    ValueError: if B is 0.
+
 
   Source: the paper's equation for P(i|v); the official code uses `nce_loss`.
   """
 
   def local_sum(local_bank, embedding):
+  if not embedding.shape[0]:
+    raise ValueError('A loss of no clips: the batch is empty.')
     rows = local_bank.shape[0]
     first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
     # As a value of this device: else the backward pass adds up over the

@@ -172,6 +172,8 @@ def similarity(
   Memory: at most `GATHERED_BYTES` of rows are gathered at a time, again in
   the backward pass, so that [B, K, D] never exists where it is large.
   """
+  if not index.size:
+    return jnp.zeros(index.shape, jnp.float32)
   bank = jax.lax.stop_gradient(bank)
   if known is None:
     products = _products(bank, jax.lax.stop_gradient(embedding), index, mesh)
