@@ -116,3 +116,28 @@ def test_a_softmax_loss_of_no_clips_is_refused(mesh):
       temperature=0.07,
       mesh=mesh,
     )
+
+
+@pytest.mark.parametrize('similarity', [-1.0, 1.0])
+def test_nce_loss_is_finite_at_the_lowest_temperature(similarity):
+  def total(own, noise):
+    data, rest = instance_recognition.nce_loss(
+      own, noise, num_videos=10**9, temperature=0.02
+    )
+    return jnp.sum(data + rest)
+
+  similarities = jnp.full(1, similarity), jnp.full((1, 4096), similarity)
+  loss, gradients = jax.value_and_grad(total, argnums=(0, 1))(*similarities)
+  assert np.isfinite(loss)
+  assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_nce_loss_of_half_precision_is_computed_in_single():
+  own = np.array([-0.5, 0.5, 1.0], np.float16)
+  noise = np.array([[0.25, 1.0]] * 3, np.float16)
+  numbers = {'num_videos': 239_888, 'temperature': 0.07}
+  half = instance_recognition.nce_loss(own, noise, **numbers)
+  single = instance_recognition.nce_loss(
+    own.astype(np.float32), noise.astype(np.float32), **numbers
+  )
+  np.testing.assert_array_equal(half, single)

@@ -88,7 +88,7 @@ def class_scores(
     neighbors: of Q queries.
     labels: int32 [N], of the training videos; -1 casts no vote.
     num_classes: C.
-    temperature: t > 0.
+    temperature: t, at least 0.002: at 0.001 float64 has no exp(1 / t).
 
   Returns:
     float64 [Q, C].
