@@ -12,7 +12,6 @@ import pathlib
 import sys
 
 import prepare
-from beam_cluster import BeamCluster
 
 
 def main(arguments):
@@ -22,9 +21,21 @@ def main(arguments):
     arguments: list of str.
 
   Returns:
-    int, the exit code of `prepare.main`.
+    int, the exit code of `prepare.main`; 2 where Beam is not installed.
   """
   at = arguments.index('--') if '--' in arguments else len(arguments)
+  if {'-h', '--help'} & {*arguments[:at]}:
+    return prepare.main(arguments[:at])
+  try:
+    # Imported here: help comes without Beam.
+    from beam_cluster import BeamCluster
+  except ModuleNotFoundError as error:
+    print(
+      f'Error: the package {error.name} is not installed; data/beam.md says '
+      'how to set up the environment that Beam needs.',
+      file=sys.stderr,
+    )
+    return 2
   # For workers that the runner starts on this machine.
   here = str(pathlib.Path(__file__).resolve().parent)
   paths = [here, *filter(None, [os.environ.get('PYTHONPATH')])]

@@ -615,3 +615,40 @@ def test_a_save_that_is_settled_is_the_latest_step(tmp_path):
     assert checkpoints.latest_step == int(state.step)
     with pytest.raises(checkpoint.CheckpointError, match='was not saved'):
       checkpoints.save(state, RECORD)
+
+
+def test_who_only_reads_has_no_save_to_wait_for(tmp_path):
+  save(tmp_path, [1])
+  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+    checkpoints.poll()
+    checkpoints.settle()
+    checkpoints.wait()
+    assert checkpoints.latest_step == 1
+
+
+def test_a_field_without_a_placement_is_named(tmp_path):
+  save(tmp_path, [1])
+  whole = sharding.replicated(sharding.make_mesh(1))
+  with (
+    checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints,
+    pytest.raises(checkpoint.CheckpointError) as error,
+  ):
+    checkpoints.restore_as_saved(1, 'memory_bank', {'bank': whole})
+  message = str(error.value)
+  assert str(tmp_path / 'checkpoints' / '1') in message
+  assert 'no placement of bank_step, cluster_labels' in message
+
+
+@pytest.mark.parametrize(
+  ('steps', 'others'), [([], 'nor any other'), ([1, 3], 'but 1, 3')]
+)
+def test_a_step_that_never_was_is_not_called_damaged(tmp_path, steps, others):
+  save(tmp_path, steps)
+  with (
+    checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints,
+    pytest.raises(checkpoint.CheckpointError) as error,
+  ):
+    checkpoints.record(777)
+  assert str(error.value) == (
+    f'{tmp_path / "checkpoints"} holds no step 777, {others}.'
+  )

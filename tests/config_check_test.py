@@ -95,6 +95,7 @@ BAD_VALUES = [
   ('augmentation.hue', 0.6),
   ('augmentation.hue', -0.1),
   ('objective.temperature', 0.0),
+  ('objective.temperature', 0.019),
   ('plan.efficiency', 1e-310),
   ('plan.bank_efficiency', 0.0),
   ('plan.bandwidth_efficiency', 1.5),

@@ -61,6 +61,11 @@ def test_more_devices_than_there_are_is_refused():
     sharding.make_mesh(9)
 
 
+def test_a_negative_number_of_devices_is_refused():
+  with pytest.raises(ValueError, match='-1 devices asked for'):
+    sharding.make_mesh(-1)
+
+
 def test_layouts_split_what_they_say(mesh):
   array = np.arange(16 * 32.0).reshape(16, 32)
   rows = places(jax.device_put(array, sharding.rows(mesh)))

@@ -206,6 +206,8 @@ class Checkpoints:
       raise SaveFailedError(self._failure)
 
   def _take_note(self, *, waits: bool) -> None:
+    if self._saver is None:
+      return
     outcome = self._saver.outcome(waits=waits)
     if outcome is None:
       return
@@ -237,7 +239,8 @@ class Checkpoints:
     """What the run said of itself when it saved a step.
 
     Raises:
-      CheckpointError: if it is of another format version.
+      CheckpointError: if there is no such step, or if it is of another format
+        version.
       DamagedError: if it is not as it was saved.
     """
     return self._commit_record(step).record
@@ -299,8 +302,14 @@ class Checkpoints:
       The fields of the item.
 
     Raises:
+      CheckpointError: if a field has no placement, naming it.
       DamagedError: as `restore`.
     """
+    if missing := {*self.saved_shapes(step, item)} - {*placements}:
+      raise CheckpointError(
+        f'{self._folders.of(step)} cannot be restored: there is no placement '
+        f'of {", ".join(sorted(missing))}, which {item} has.'
+      )
     shapes = self._read(
       step, lambda: self._reader.shapes(step, item, placements)
     )
@@ -414,6 +423,9 @@ class Checkpoints:
     try:
       return read()
     except commit_record.DamagedError as error:
+      # A step that was there may have been removed meanwhile.
+      if step not in self._steps and not folder.exists():
+        raise CheckpointError(self._no_such(step)) from None
       raise DamagedError(folder, str(error)) from None
     except commit_record.VersionError as error:
       raise CheckpointError(
@@ -426,6 +438,11 @@ class Checkpoints:
         f'{folder} is of another network, optimizer or data set: {error}. Use '
         'its config, or a new --workdir.'
       ) from None
+
+  def _no_such(self, step: int) -> str:
+    there_are = ', '.join(map(str, self._steps))
+    others = f'but {there_are}' if there_are else 'nor any other'
+    return f'{self._directory} holds no step {step}, {others}.'
 
   def _commit_record(self, step: int) -> commit_record.CommitRecord:
     return self._read(step, lambda: self._reader.record(step))

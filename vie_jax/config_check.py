@@ -97,6 +97,8 @@ _NOT_NEGATIVE = (
   'supervised.weight_decay',
   'supervised.num_drops',
 )
+# Below it, float32 cannot hold the probabilities of the NCE loss.
+_LOWEST_TEMPERATURE = 0.02
 # Steps, and what is counted, are int32.
 _MOST = 2**31 - 1
 # Other bounds: far above what any run has had, and below what ends in overflow.
@@ -374,10 +376,10 @@ def _relations(config):
       f'clip.num_frames is {clip.num_frames}; the sampler single takes '
       'clips of 1 frame'
     )
-  if not 0 < config.objective.temperature < math.inf:
+  if not _LOWEST_TEMPERATURE <= config.objective.temperature < math.inf:
     yield (
-      f'objective.temperature is {config.objective.temperature}; it must be '
-      'positive and finite'
+      f'objective.temperature is {config.objective.temperature}; it must be at '
+      f'least {_LOWEST_TEMPERATURE}, and finite'
     )
   for field in (
     'plan.efficiency',

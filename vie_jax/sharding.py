@@ -24,11 +24,11 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     A mesh of automatic axis type: XLA propagates the layouts.
 
   Raises:
-    ValueError: if there are fewer devices than asked for.
+    ValueError: if `num_devices` is negative, or more than there are.
   """
   devices = jax.devices()
   num_devices = num_devices or len(devices)
-  if num_devices > len(devices):
+  if not 0 < num_devices <= len(devices):
     raise ValueError(f'{num_devices} devices asked for, {len(devices)} here.')
   return mesh_over(devices, num_devices)
 

@@ -1,4 +1,8 @@
 import hashlib
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import sample_videos
@@ -82,3 +86,32 @@ def test_a_pool_runs_again(source, tmp_path):
       ((_, record),) = pool.run([task])
       assert record['row']['id'] == video.id
     assert list(pool.run([])) == []
+
+
+def _without_beam(folder, *arguments):
+  """Runs the command of Beam where Beam is not installed."""
+  missing = 'raise ModuleNotFoundError("none here", name="apache_beam")'
+  (folder / 'apache_beam.py').write_text(missing)
+  data = pathlib.Path(__file__).parents[2] / 'data'
+  return subprocess.run(
+    [sys.executable, data / 'prepare_beam.py', *arguments],
+    env={**os.environ, 'PYTHONPATH': str(folder)},
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_without_beam_one_line_names_it_and_its_page(tmp_path):
+  out = tmp_path / 'out'
+  done = _without_beam(tmp_path, 'folder', '--videos', tmp_path, '--out', out)
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert 'apache_beam is not installed; data/beam.md' in line
+  assert not out.exists()
+
+
+@pytest.mark.parametrize('command', [(), ('folder',)])
+def test_help_comes_without_beam(tmp_path, command):
+  done = _without_beam(tmp_path, *command, '--help')
+  assert done.returncode == 0
+  assert done.stdout.startswith('usage: prepare_beam.py')

@@ -50,6 +50,18 @@ def test_search_and_scores_equal_a_loop_over_all_videos(mesh, num_queries):
     np.testing.assert_allclose(score, expected, rtol=1e-4)
 
 
+def test_no_queries_have_no_neighbors(mesh):
+  bank, queries, labels = random_case(130, 1)
+  found = knn.search(
+    losses_case.padded(bank, mesh), queries[:0], k=10, num_videos=130, mesh=mesh
+  )
+  assert found.similarity.shape == found.index.shape == (0, 10)
+  scores = knn.class_scores(
+    found, labels, num_classes=NUM_CLASSES, temperature=TEMPERATURE
+  )
+  assert scores.shape == (0, NUM_CLASSES)
+
+
 def test_scores_and_predictions_are_the_official_ones(mesh):
   official_knn = official.load('losses_11.json')['knn']
   case = losses_case.inputs(11)
@@ -125,6 +137,11 @@ def test_accuracy_without_any_label_is_left_out():
     np.zeros((4, 3)), np.full(2, -1, np.int32), num_clips=2
   )
   assert accuracy == {}
+
+
+def test_accuracy_of_no_videos_is_left_out():
+  scores, labels = np.zeros((0, 3)), np.zeros(0, np.int32)
+  assert knn.accuracy(scores, labels, num_clips=2) == {}
 
 
 def test_a_class_without_a_vote_is_no_hit():

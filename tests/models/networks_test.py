@@ -341,6 +341,20 @@ def embed(model, variables, clips):
   return apply(variables, clips)
 
 
+@pytest.mark.parametrize('name', networks.NAMES)
+def test_no_clips_have_no_embeddings_and_readouts(name):
+  model = networks.build(name, **SMALL)
+  clips = jnp.zeros((0, FRAMES[name], 40, 48, 3))
+
+  def outputs(key):
+    embedding, variables = model.init_with_output(key, clips, train=False)
+    return embedding, model.apply(variables, clips, method='readouts')
+
+  embedding, readouts = jax.eval_shape(outputs, jax.random.key(0))
+  assert embedding.shape == (0, 32)
+  assert all(features.shape[0] == 0 for features in readouts.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', networks.NAMES)
 def test_bfloat16_changes_the_unit_embedding_by_little(name):
@@ -431,3 +445,19 @@ def test_slowfast_refuses_frames_that_do_not_split():
 def test_unknown_network_is_refused_by_name():
   with pytest.raises(ValueError, match='vie_single'):
     networks.build('resnet', **SMALL)
+
+
+@pytest.mark.parametrize('dtype', ['int32', 'float16', 'half a float'])
+def test_other_types_of_convolutions_are_refused(dtype):
+  with pytest.raises(ValueError, match=f'{dtype}.*float32 or bfloat16'):
+    networks.build('vie_slow', **SMALL, dtype=dtype)
+
+
+@pytest.mark.parametrize('name', ['vie_slow', 'vie_twostream_s'])
+def test_averaging_a_layer_that_there_is_not_is_refused(name):
+  model = networks.build(name, **SMALL)
+  clips = jnp.zeros((1, FRAMES[name], 40, 48, 3))
+  with pytest.raises(ValueError, match=r'conv9.*conv1, conv2'):
+    model.init(
+      jax.random.key(0), clips, averaged=('conv5', 'conv9'), method='readouts'
+    )

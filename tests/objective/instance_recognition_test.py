@@ -103,3 +103,41 @@ def test_noise_is_uniform_over_all_videos():
   counts = np.bincount(np.asarray(noise).ravel(), minlength=100)
   assert len(counts) == 100
   assert np.abs(counts / counts.mean() - 1).max() < 0.1
+
+
+def test_a_softmax_loss_of_no_clips_is_refused(mesh):
+  bank = losses_case.padded(np.ones((1300, 4), np.float32), mesh)
+  with pytest.raises(ValueError, match='no clips'):
+    instance_recognition.softmax_loss(
+      bank,
+      jnp.zeros((0, 4)),
+      jnp.zeros(0),
+      num_videos=1300,
+      temperature=0.07,
+      mesh=mesh,
+    )
+
+
+@pytest.mark.parametrize('similarity', [-1.0, 1.0])
+def test_nce_loss_is_finite_at_the_lowest_temperature(similarity):
+  def total(own, noise):
+    data, rest = instance_recognition.nce_loss(
+      own, noise, num_videos=10**9, temperature=0.02
+    )
+    return jnp.sum(data + rest)
+
+  similarities = jnp.full(1, similarity), jnp.full((1, 4096), similarity)
+  loss, gradients = jax.value_and_grad(total, argnums=(0, 1))(*similarities)
+  assert np.isfinite(loss)
+  assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_nce_loss_of_half_precision_is_computed_in_single():
+  own = np.array([-0.5, 0.5, 1.0], np.float16)
+  noise = np.array([[0.25, 1.0]] * 3, np.float16)
+  numbers = {'num_videos': 239_888, 'temperature': 0.07}
+  half = instance_recognition.nce_loss(own, noise, **numbers)
+  single = instance_recognition.nce_loss(
+    own.astype(np.float32), noise.astype(np.float32), **numbers
+  )
+  np.testing.assert_array_equal(half, single)

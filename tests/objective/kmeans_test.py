@@ -192,6 +192,14 @@ def test_as_many_clusters_as_videos_is_fine_and_more_are_refused(mesh8):
     fit(points, mesh8, num_clusters=21, num_iterations=3)
 
 
+@pytest.mark.parametrize('name', ['num_clusters', 'chunk_size'])
+def test_nothing_at_a_time_and_no_clusters_are_refused_by_name(mesh8, name):
+  points = np.zeros((20, 4), np.float32)
+  options = {'num_clusters': 5, 'num_iterations': 3, name: 0}
+  with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):
+    fit(points, mesh8, **options)
+
+
 @pytest.mark.parametrize('columns', [128, 384, 640])
 def test_the_first_largest_is_that_of_numpy(columns):
   rng = np.random.default_rng(columns)

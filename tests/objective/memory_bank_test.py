@@ -74,6 +74,17 @@ def test_take_reads_rows_by_global_index(mesh, rng):
   np.testing.assert_array_equal(taken, table[index])
 
 
+def test_taken_rows_have_the_type_of_the_table(mesh):
+  table = np.arange(2000) % 3 == 0
+  taken = memory_bank.take(
+    losses_case.padded(table[:, None], mesh),
+    np.array([3, 4], np.int32),
+    mesh=mesh,
+  )
+  assert taken.dtype == bool
+  assert taken.tolist() == [[True], [False]]
+
+
 def test_put_changes_exactly_the_rows_named(mesh, rng):
   table = rng.standard_normal((2000, 3)).astype(np.float32)
   index = rng.choice(2000, 50, replace=False).astype(np.int32)
@@ -107,6 +118,20 @@ def test_similarity_equals_a_loop_and_so_does_its_gradient(mesh, rng):
       assert products[b, k] == pytest.approx(row @ embedding[b], abs=1e-6)
       expected += weight[b, k] * row
     np.testing.assert_allclose(gradient[b], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('batch', 'chosen'), [(3, 0), (0, 4)])
+def test_no_products_are_empty_and_so_is_their_gradient(mesh, batch, chosen):
+  bank = losses_case.padded(np.ones((1300, 16), np.float32), mesh)
+  index = np.zeros((batch, chosen), np.int32)
+
+  def total(embedding):
+    products = memory_bank.similarity(bank, embedding, index, mesh=mesh)
+    assert products.shape == (batch, chosen)
+    return jnp.sum(products)
+
+  gradient = jax.grad(total)(jnp.ones((batch, 16)))
+  np.testing.assert_array_equal(gradient, np.zeros((batch, 16)))
 
 
 def test_known_products_are_taken_over_and_receive_the_same_gradient(mesh, rng):

@@ -90,6 +90,12 @@ def test_padding_that_shares_a_group_with_videos_takes_no_place(
     np.testing.assert_array_equal(index, order)
 
 
+def test_no_queries_have_no_neighbors(mesh):
+  bank = np.ones((1300, 4), np.float32)
+  similarity, index = search(bank, bank[:0], 10, mesh)
+  assert similarity.shape == index.shape == (0, 10)
+
+
 def test_k_out_of_range_is_refused(mesh8):
   bank = np.ones((20, 4), np.float32)
   with pytest.raises(ValueError, match='k must lie'):

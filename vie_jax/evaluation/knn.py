@@ -62,7 +62,8 @@ def search(
     mesh: the mesh that the bank lies on.
   """
   found = []
-  for start in range(0, len(queries), QUERIES_AT_A_TIME):
+  # One search even of no queries: it checks k, and finds arrays to cut.
+  for start in range(0, max(1, len(queries)), QUERIES_AT_A_TIME):
     chunk = queries[start : start + QUERIES_AT_A_TIME]
     # One shape for all chunks: one compilation.
     padded = np.pad(chunk, ((0, QUERIES_AT_A_TIME - len(chunk)), (0, 0)))
@@ -87,7 +88,7 @@ def class_scores(
     neighbors: of Q queries.
     labels: int32 [N], of the training videos; -1 casts no vote.
     num_classes: C.
-    temperature: t > 0.
+    temperature: t, at least 0.002: at 0.001 float64 has no exp(1 / t).
 
   Returns:
     float64 [Q, C].
@@ -121,10 +122,10 @@ def accuracy(
     where all scores are 0, or fewer than five are not.
   """
   known = labels >= 0
-  by_clip = scores.reshape(len(labels), num_clips, -1)[known]
   truth = labels[known]
   if not truth.size:
     return {}
+  by_clip = scores.reshape(len(labels), num_clips, -1)[known]
   by_video = by_clip.mean(axis=1)
   ranked = np.argsort(-by_video, axis=1, kind='stable')
   has_vote = _of_class(by_video, truth) > 0

@@ -66,7 +66,15 @@ class VideoEmbedding(nn.Module):
 
     Returns:
       'conv1' ... 'conv5' -> float32 [B, size], see `readout`.
+
+    Raises:
+      ValueError: if a layer to be averaged is none of them.
     """
+    if unknown := set(averaged) - set(network_names.LAYERS):
+      raise ValueError(
+        f'averaged names {", ".join(sorted(unknown))}; known are '
+        f'{", ".join(network_names.LAYERS)}.'
+      )
     maps = self.backbone(clip, train=train).maps
     return {
       layer: readout.average(maps[layer])

@@ -41,12 +41,14 @@ def build(
     A Flax module from clips to embeddings, with a method `readouts`.
 
   Raises:
-    ValueError: naming the known networks.
+    ValueError: naming the known networks, or types.
   """
   if name not in NAMES:
     raise ValueError(
       f'config.model.name is {name!r}; known are {", ".join(NAMES)}.'
     )
+  if dtype not in ('float32', 'bfloat16', jnp.float32, jnp.bfloat16):
+    raise ValueError(f'dtype is {dtype!r}; it must be float32 or bfloat16.')
   options = {'decay': batch_norm_decay, 'dtype': jnp.dtype(dtype)}
   backbones = {
     'vie_single': lambda: resnet.single(width, **options),

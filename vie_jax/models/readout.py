@@ -32,11 +32,11 @@ def flatten(maps: jax.Array) -> jax.Array:
   mean = jnp.mean(maps.astype(jnp.float32), axis=1)
   pooling = _pooling(mean.shape[1:])
   if pooling == 1:
-    return jnp.moveaxis(mean, -1, 1).reshape(len(mean), -1)
+    return jax.lax.collapse(jnp.moveaxis(mean, -1, 1), 1)
   pooled = nn.avg_pool(
     mean, (pooling,) * 2, (pooling,) * 2, 'SAME', count_include_pad=False
   )
-  return pooled.reshape(len(pooled), -1)
+  return jax.lax.collapse(pooled, 1)
 
 
 def average(maps: jax.Array) -> jax.Array:

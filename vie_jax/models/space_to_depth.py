@@ -137,7 +137,7 @@ def _sum_over_time(y, time):
 
 
 def _sum_forward(y, time):
-  y = y.reshape(*y.shape[:-1], time, -1)
+  y = y.reshape(*y.shape[:-1], time, y.shape[-1] // time)
   taps = _taps_in_time(y, time)
   total = sum(
     tap[..., number, :].astype(jnp.float32) for number, tap in enumerate(taps)

@@ -21,4 +21,4 @@ class TemporalRelation(resnet.ResNet18):
   def pool(self, x: jax.Array) -> jax.Array:
     """Averages [B, T, H, W, C] over space: float32 [B, T * C], time first."""
     pooled = jnp.mean(x.astype(jnp.float32), axis=(2, 3))
-    return pooled.reshape(x.shape[0], -1)
+    return jax.lax.collapse(pooled, 1)

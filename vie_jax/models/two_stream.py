@@ -56,6 +56,9 @@ class TwoStream(nn.Module):
 
     Returns:
       layer -> float32 [B, size], the single stream first (official).
+
+    Raises:
+      ValueError: if a layer to be averaged is none of them.
     """
     single, motion = (
       stream.readouts(clip, train=train, averaged=averaged)

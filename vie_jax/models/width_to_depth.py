@@ -57,13 +57,13 @@ def convolve(
     precision=jax.lax.Precision.HIGHEST,
   )
   y = jax.lax.conv_general_dilated(
-    x.reshape(*x.shape[:2], -1, pixels * channels),
+    x.reshape(*x.shape[:2], x.shape[2] // pixels, pixels * channels),
     kernel.reshape(height, -1, pixels * channels, block * features),
     window_strides=(strides[0], 1),
     padding=[((height - 1) // 2,) * 2, padding],
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-  return y.reshape(*y.shape[:2], -1, features)
+  return y.reshape(*y.shape[:2], y.shape[2] * block, features)
 
 
 def _block(width, features, stride):

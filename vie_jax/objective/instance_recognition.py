@@ -49,10 +49,10 @@ def nce_loss(
   with P = exp(similarity / t) / Z and m noise videos; the loss is data + noise.
 
   Args:
-    own_similarity: float32 [B], v . M_i of the video itself.
-    noise_similarity: float32 [B, m], v . M_j of the noise videos.
+    own_similarity: float [B], v . M_i of the video itself.
+    noise_similarity: float [B, m], v . M_j of the noise videos.
     num_videos: N.
-    temperature: t > 0.
+    temperature: t, at least 0.02: at 0.01 float32 has no exp(-1 / t) / Z.
 
   Returns:
     (data, noise), float32 [B] each.
@@ -61,8 +61,10 @@ def nce_loss(
   """
   normalizer = Z_PER_VIDEO * num_videos
   expected = noise_similarity.shape[-1] / num_videos  # m p
-  own = jnp.exp(own_similarity / temperature) / normalizer
-  noise = jnp.exp(noise_similarity / temperature) / normalizer
+  own_logit = own_similarity.astype(jnp.float32) / temperature
+  noise_logit = noise_similarity.astype(jnp.float32) / temperature
+  own = jnp.exp(own_logit) / normalizer
+  noise = jnp.exp(noise_logit) / normalizer
   data_term = -jnp.log(own / (own + expected + EPSILON))
   noise_term = -jnp.sum(
     jnp.log(expected / (noise + expected + EPSILON)), axis=-1
@@ -96,11 +98,16 @@ def softmax_loss(
   Returns:
     float32 [B].
 
+  Raises:
+    ValueError: if B is 0.
+
   Sharding: each device sums over its rows; one all-reduce of [B], and one of
   [B, D] in the backward pass.
 
   Source: the paper's equation for P(i|v); the official code uses `nce_loss`.
   """
+  if not embedding.shape[0]:
+    raise ValueError('A loss of no clips: the batch is empty.')
 
   def local_sum(local_bank, embedding):
     rows = local_bank.shape[0]

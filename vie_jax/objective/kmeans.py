@@ -81,7 +81,8 @@ def fit(
     A `Clustering`.
 
   Raises:
-    ValueError: if there are fewer videos than clusters.
+    ValueError: if there are fewer videos than clusters, no clusters, or no rows
+      in a chunk.
 
   Sharding: centroids are replicated, points stay where they are; per
   iteration one all-reduce of [C, D + 2].
@@ -95,13 +96,17 @@ def fit(
   size; the first centroids come from another random generator. The official
   code knows no `last_labels`.
   """
-  if not 1 <= num_clusters <= num_videos:
+  if num_clusters < 1:
+    raise ValueError(f'num_clusters must be at least 1, got {num_clusters}.')
+  if num_clusters > num_videos:
     raise ValueError(
       f'{num_clusters} clusters need at least as many videos, got {num_videos}.'
     )
   if chunk_size is None:
     platform = mesh.devices.flat[0].platform
     chunk_size = rows_of_chunk(platform, num_clusters)
+  if chunk_size < 1:
+    raise ValueError(f'chunk_size must be at least 1, got {chunk_size}.')
   if last_labels is None:
     first = _first_centroids(points, key, num_videos, num_clusters, mesh)
   else:

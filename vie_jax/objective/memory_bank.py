@@ -93,13 +93,13 @@ def take(table: jax.Array, index: jax.Array, *, mesh: Mesh) -> jax.Array:
   """Reads rows of a row-sharded table by global index.
 
   Args:
-    table: [rows, ...], any number type, rows split over `data`: the bank, or
-      a column of numbers per video such as a clustering.
+    table: [rows, ...], of bools or any number type, rows split over `data`:
+      the bank, or a column of numbers per video such as a clustering.
     index: int32 of any shape, in [0, rows).
     mesh: the mesh that the table lies on.
 
   Returns:
-    [*index.shape, *table.shape[1:]], replicated.
+    [*index.shape, *table.shape[1:]], of the table's type, replicated.
 
   Sharding: one all-reduce of the result.
   """
@@ -108,7 +108,9 @@ def take(table: jax.Array, index: jax.Array, *, mesh: Mesh) -> jax.Array:
     local, mine = _owned(index, local_table.shape[0])
     values = local_table[local]
     mine = mine.reshape(mine.shape + (1,) * (values.ndim - mine.ndim))
-    return jax.lax.psum(jnp.where(mine, values, jnp.zeros_like(values)), AXIS)
+    values = jnp.where(mine, values, jnp.zeros_like(values))
+    # Sums of bools are int32.
+    return jax.lax.psum(values, AXIS).astype(table.dtype)
 
   split = PartitionSpec(AXIS, *[None] * (table.ndim - 1))
   return jax.shard_map(
@@ -170,6 +172,8 @@ def similarity(
   Memory: at most `GATHERED_BYTES` of rows are gathered at a time, again in
   the backward pass, so that [B, K, D] never exists where it is large.
   """
+  if not index.size:
+    return jnp.zeros(index.shape, jnp.float32)
   bank = jax.lax.stop_gradient(bank)
   if known is None:
     products = _products(bank, jax.lax.stop_gradient(embedding), index, mesh)

@@ -46,6 +46,8 @@ def top_k(
   """
   if not 1 <= k <= num_videos:
     raise ValueError(f'k must lie in [1, {num_videos}], got {k}.')
+  if not query.shape[0]:
+    return _nothing(0, k)
 
   def local_top_k(local_bank, query):
     rows, batch = local_bank.shape[0], query.shape[0]
