@@ -344,6 +344,14 @@ def test_short_sides_matter_to_their_own_method_only():
   config_check.check(config)
 
 
+def test_other_losses_than_nce_may_have_lower_temperatures():
+  config = default.get_config()
+  config.objective.temperature = 0.01
+  assert '0.02 with instance_recognition.loss=nce' in refusal(config)
+  config.instance_recognition.loss = 'softmax'
+  config_check.check(config)
+
+
 def test_the_short_side_of_evaluation_matters_where_it_is_taken():
   config = default.get_config()
   config.crop.method = 'multiscale'

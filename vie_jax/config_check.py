@@ -97,7 +97,7 @@ _NOT_NEGATIVE = (
   'supervised.weight_decay',
   'supervised.num_drops',
 )
-# Below it, float32 cannot hold the probabilities of the NCE loss.
+# Of the NCE loss.
 _LOWEST_TEMPERATURE = 0.02
 # Steps, and what is counted, are int32.
 _MOST = 2**31 - 1
@@ -376,10 +376,19 @@ def _relations(config):
       f'clip.num_frames is {clip.num_frames}; the sampler single takes '
       'clips of 1 frame'
     )
-  if not _LOWEST_TEMPERATURE <= config.objective.temperature < math.inf:
+  temperature = config.objective.temperature
+  if not 0 < temperature < math.inf:
     yield (
-      f'objective.temperature is {config.objective.temperature}; it must be at '
-      f'least {_LOWEST_TEMPERATURE}, and finite'
+      f'objective.temperature is {temperature}; it must be positive and finite'
+    )
+  elif (
+    temperature < _LOWEST_TEMPERATURE
+    and config.instance_recognition.loss == 'nce'
+  ):
+    yield (
+      f'objective.temperature is {temperature}; it must be at least '
+      f'{_LOWEST_TEMPERATURE} with instance_recognition.loss=nce, whose '
+      'probabilities float32 cannot hold below it'
     )
   for field in (
     'plan.efficiency',
