@@ -244,8 +244,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Neighbours that vote; 10 (official).
   config.knn.num_neighbors = 10
   # What --mode=knn_eval searches: 'bank' (official), or 'clips': the mean
-  # embedding of each training video's evaluation clips. Untrained, official
-  # and side-by-side weights have no bank here, so for them it is 'clips'.
+  # embedding of each training video's evaluation clips. Weights that are not
+  # from a pretraining have no bank here, so for them it is 'clips'.
   config.knn.reference = 'bank'
   # Clips in an evaluation batch, over all devices.
   config.knn.batch_size = 64
@@ -293,7 +293,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.finetune.learning_rate = 5e-4
   config.finetune.weight_decay = 1e-5
   config.finetune.decay_all = False
-  # The same for a network that starts untrained, init_from=random, with the
+  # The same for a network, or streams, that start untrained, with the
   # penalty on everything but batch norm (official).
   config.finetune.scratch_learning_rate = 0.01
   config.finetune.scratch_weight_decay = 1e-4
@@ -392,8 +392,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.cores_per_host = 0
 
   config.fault = ml_collections.ConfigDict()
-  # A step whose loss, gradient or new numbers are not finite changes nothing.
-  # 'stop' ends the run there, with the last good checkpoint; 'skip' goes on
+  # A step whose loss, gradient or new numbers are not finite changes nothing
+  # but the number of steps done, by which the learning rate goes. 'stop' ends the run there, with the last good checkpoint; 'skip' goes on
   # with the next batch.
   config.fault.on_nonfinite = 'stop'
   # 'skip': more of them in a row, or in all, stop the run.

@@ -78,11 +78,12 @@ def warn_of_another_phase(
   )
   if (last < before) != (last < now):
     logging.warning(
-      'Step %d was of %s, and would be of %s now. To stay with it, set '
-      '--config.objective.instance_recognition_steps=%d.',
+      'Step %d was of %s, and would be of %s now: '
+      'config.objective.instance_recognition_steps was %d, is %d.',
       step,
       *_OBJECTIVES[:: 1 if last < before else -1],
       before,
+      now,
     )
   was, would_be = (
     float(build_optimizer(config)[1](last)) for config in (old, new)
