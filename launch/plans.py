@@ -17,10 +17,10 @@ from typing import Any
 
 import ml_collections
 
+from vie_jax import config_check
 from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted
-from vie_jax.input_pipeline import augmentation
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # Fields that say how a result is computed, but not what it is; and where a data
@@ -190,7 +190,7 @@ def _in_effect(fields: dict[str, Any], mode: str) -> dict[str, Any]:
   """Fields without the one of multiscale crops where it changes nothing."""
   name = 'crop.multiscale_eval'
   methods = map(fields.get, ('crop.method', f'{mode}.augmentation'))
-  if augmentation.has_eval_of_its_own(fields.get(name), *methods):
+  if config_check.has_eval_of_its_own(fields.get(name), *methods):
     return fields
   return {field: fields[field] for field in fields if field != name}
 

@@ -290,6 +290,20 @@ def _flat(values, prefix=''):
       yield prefix + name, value
 
 
+def has_eval_of_its_own(multiscale_eval: str | None, *methods: str) -> bool:
+  """Whether evaluation crops in another way than training.
+
+  Args:
+    multiscale_eval: of `config.crop`; None, of a config that has no such field,
+      stands for 'largest_square'.
+    *methods: what says how training crops, 'multiscale' or anything else.
+
+  Returns:
+    False where `multiscale_eval` changes nothing.
+  """
+  return 'multiscale' in methods and multiscale_eval == 'short_side'
+
+
 def _short_sides(crop):
   if not crop.size <= crop.short_side_min <= crop.short_side_max:
     yield (

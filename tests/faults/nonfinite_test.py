@@ -169,9 +169,12 @@ def test_a_step_that_is_not_finite_changes_nothing(mesh, place, objective):
   state, metrics = steps[objective](state, sharding.global_batch(batch, mesh))
   assert bool(metrics[finite.FLAG])
   after = on_host(state)
-  assert int(after.pop('.step')) == int(before.pop('.step')) + 1
   for name, value in before.items():
-    np.testing.assert_array_equal(after[name], value, err_msg=name)
+    # The learning rate goes by the number of the step.
+    is_counted = name == '.step' or name.endswith('.count')
+    np.testing.assert_array_equal(
+      after[name], value + 1 if is_counted else value, err_msg=name
+    )
 
 
 def test_the_step_after_it_is_an_ordinary_one(mesh):

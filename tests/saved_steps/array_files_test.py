@@ -65,8 +65,10 @@ def as_nobody(folder):
 @contextlib.contextmanager
 def no_more_files():
   limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-  used = len(os.listdir('/proc/self/fd'))
-  resource.setrlimit(resource.RLIMIT_NOFILE, (used, limits[1]))
+  # The number that the next file would have: some below others may be free.
+  lowest_free = os.dup(0)
+  os.close(lowest_free)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
   try:
     yield
   finally:

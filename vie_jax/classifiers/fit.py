@@ -16,6 +16,7 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
+  config_check,
   environment,
   metric_log,
   result,
@@ -27,7 +28,6 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
-from vie_jax.input_pipeline import augmentation
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
@@ -290,7 +290,7 @@ def _start(task, checkpoints, record, folder):
 def _crop_in_effect(crop: dict, choice: str | None) -> dict:
   """`config.crop`, with `multiscale_eval` only where it makes a difference."""
   evaluation = crop['multiscale_eval']
-  if augmentation.has_eval_of_its_own(evaluation, crop['method'], choice):
+  if config_check.has_eval_of_its_own(evaluation, crop['method'], choice):
     return crop
   return {name: crop[name] for name in crop if name != 'multiscale_eval'}
 

@@ -64,25 +64,9 @@ def eval_method(crop):
   Source: get_val_cfg_transform of the official code, which evaluates all
     networks of 112 pixels as without multiscale crops.
   """
-  if crop.method == 'multiscale' and has_eval_of_its_own(
-    crop.multiscale_eval, crop.method
-  ):
+  if crop.method == 'multiscale' and crop.multiscale_eval == 'short_side':
     return 'short_side'
   return crop.method
-
-
-def has_eval_of_its_own(multiscale_eval, *methods):
-  """Says whether evaluation crops in another way than training.
-
-  Args:
-    multiscale_eval: of the config; None, of a config that has no such field,
-      stands for 'largest_square'.
-    *methods: what says how training crops, 'multiscale' or anything else.
-
-  Returns:
-    bool; if not, `multiscale_eval` changes nothing.
-  """
-  return 'multiscale' in methods and multiscale_eval == 'short_side'
 
 
 def window_size(*, size, short_side, max_short_side, max_long_side):
