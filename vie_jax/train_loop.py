@@ -103,11 +103,11 @@ class Loop:
     if evaluation_is_due:
       evaluation_is_due = not self._is_evaluated(state)
     if first_step >= config.num_steps and not evaluation_is_due:
-      logging.info(
-        'Training is complete: step %d, of config.num_steps=%d.',
-        first_step,
-        config.num_steps,
-      )
+      logging.info('Training is complete: step %d.', first_step)
+      if first_step > config.num_steps:
+        logging.warning(
+          'More is done than config.num_steps=%d.', config.num_steps
+        )
       return state
     if preemption.SIGNALS.poll():
       self._leave(state, evaluation_is_due)
