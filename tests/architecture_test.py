@@ -167,7 +167,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'finetune': (
     'classifiers config_check evaluation finite optimizer result sharding '
-    'weights',
+    'training_data weights',
     'jax flax optax ml_collections',
   ),
   'findings': ('disk result input_pipeline.frame_store untrusted', 'numpy'),

@@ -34,6 +34,17 @@ def test_a_checkpoint_says_which_videos_of_which_data_set():
   }
 
 
+def test_a_training_on_labels_says_the_same_of_all_videos():
+  facts = training_data.of_all_videos(
+    {'name': 'demo', 'path': '/demo', 'fingerprint': 'd' * 64},
+    sampler='slow',
+    num_frames=4,
+  )
+  assert facts.keys() == training_data.of_record(RECORD).keys()
+  assert training_data.is_whole(facts)
+  assert training_data.of_record({'trained_on': facts}) == facts
+
+
 @pytest.mark.parametrize(
   'path',
   [

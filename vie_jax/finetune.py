@@ -10,7 +10,15 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from vie_jax import config_check, finite, optimizer, result, sharding, weights
+from vie_jax import (
+  config_check,
+  finite,
+  optimizer,
+  result,
+  sharding,
+  training_data,
+  weights,
+)
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
@@ -352,17 +360,11 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
       folder=folder,
       schedule=schedule,
       training='supervised' if mode == 'supervised' else 'finetuned',
-      trained_on={
-        'name': data.facts['name'],
-        'dataset_fingerprint': data.facts['fingerprint'],
-        'path': data.facts['path'],
-        'fingerprint': data.facts['fingerprint'],
-        'share': 1.0,
-        'with_replacement': False,
-        'bin_frames': 0,
-        'sampler': config.clip.sampler,
-        'num_frames': config.clip.num_frames,
-      },
+      trained_on=training_data.of_all_videos(
+        data.facts,
+        sampler=config.clip.sampler,
+        num_frames=config.clip.num_frames,
+      ),
     )
 
 

@@ -42,6 +42,29 @@ def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
   return found if isinstance(found, Mapping) else {}
 
 
+def of_all_videos(
+  dataset: Mapping[str, Any], *, sampler: str, num_frames: int
+) -> dict[str, Any]:
+  """As `of_record`, of a training that takes each video of a data set once.
+
+  Args:
+    dataset: its `name`, `path` and `fingerprint`.
+    sampler: of the clips, as `config.clip` has it.
+    num_frames: likewise.
+  """
+  return {
+    'name': dataset['name'],
+    'dataset_fingerprint': dataset['fingerprint'],
+    'path': dataset['path'],
+    'fingerprint': dataset['fingerprint'],
+    'share': 1.0,
+    'with_replacement': False,
+    'bin_frames': 0,
+    'sampler': sampler,
+    'num_frames': num_frames,
+  }
+
+
 def is_whole(trained_on: Mapping[str, Any]) -> bool:
   """Whether each video of the data set was one instance."""
   return (
