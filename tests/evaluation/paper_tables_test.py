@@ -6,7 +6,7 @@ import re
 import fake_results
 import pytest
 
-from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation import cell_results, paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import CELLS
 
@@ -40,7 +40,7 @@ PRINTED = {
 
 
 def finds(cell, facts, **options):
-  return paper_tables.find(cell, facts, **options) is not None
+  return cell_results.find(cell, facts, **options) is not None
 
 
 def test_every_table_has_all_its_cells():
@@ -259,9 +259,9 @@ def test_other_data_sets_can_play_the_roles():
   facts['dataset']['name'] = facts['network']['trained_on']['name'] = 'demo'
   roles = paper_roles.ROLES | {'kinetics': Role('demo', 'motion')}
   assert not finds(cell, facts)
-  assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.5
+  assert cell_results.find(cell, facts, roles=roles)['top1'] == 0.5
   roles['kinetics'] = Role('demo', 'appearance')
-  assert paper_tables.find(cell, facts, roles=roles)['top1'] == 0.9
+  assert cell_results.find(cell, facts, roles=roles)['top1'] == 0.9
 
 
 def test_bins_of_other_lengths_can_stand_for_the_papers():

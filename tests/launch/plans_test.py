@@ -7,7 +7,7 @@ import plans
 import pytest
 
 from vie_jax import config_check
-from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation import cell_results, paper_roles
 from vie_jax.evaluation.paper_tables import CELLS
 
 
@@ -72,7 +72,7 @@ def test_what_a_cells_steps_leave_fills_that_cell(make):
   for name in plan.step_of:
     facts = as_result(plan, CELLS[name])
     roles = {role: paper_roles.Role('') for role in paper_roles.ROLES}
-    found = paper_tables.find(
+    found = cell_results.find(
       CELLS[name], facts, roles=roles | plan.roles(), bins=plan.bins
     )
     assert found == {'top1': 0.5}, name

@@ -12,7 +12,7 @@ import pytest
 import reproduce
 import tiny_run
 
-from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation import cell_results, paper_roles
 from vie_jax.evaluation.paper_tables import CELLS
 
 SCRIPT = str(tiny_run.REPOSITORY / 'launch' / 'reproduce.py')
@@ -382,7 +382,7 @@ def test_a_row_is_run_a_failing_cell_reported_and_the_rest_not_run_again(
   facts = json.loads(result.read_text())
   roles = {'kinetics': paper_roles.Role('demo', 'motion')}
   for name in readouts:
-    assert paper_tables.find(
+    assert cell_results.find(
       CELLS[name], facts, roles=paper_roles.ROLES | roles
     )
     assert f'id="f-{name}"' in (out / 'report.html').read_text()

@@ -26,6 +26,7 @@ from typing import Any
 import jinja2
 
 from vie_jax.evaluation import (
+  cell_results,
   curve_plots,
   found_results,
   gallery_plot,
@@ -139,7 +140,7 @@ def make(found: Found, options: Options) -> Report:
   for cell in paper_tables.CELLS.values():
     inside = []
     for result in found.results:
-      accuracy = paper_tables.find(
+      accuracy = cell_results.find(
         cell, result.facts, roles=options.roles, bins=options.bins
       )
       if accuracy is not None:

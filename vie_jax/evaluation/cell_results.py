@@ -1,0 +1,88 @@
+"""Which results fill which cells of the paper's tables."""
+
+from collections.abc import Mapping
+
+from vie_jax import training_data
+from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax.evaluation.found_results import part
+
+
+def _streams(network: Mapping) -> list[Mapping]:
+  """The networks of which one consists side by side; [] if it does not."""
+  if 'streams' not in network:
+    return []
+  streams = part(network, 'streams')
+  return [part(streams, name) for name in ('single', 'motion')]
+
+
+def _has_vie_streams(network: Mapping) -> bool:
+  """Whether the streams of a network, if it has them, were trained by VIE."""
+  if network.get('training') not in paper_tables.SIDE_BY_SIDE:
+    return True
+  if 'streams' in network:
+    trainings = [stream.get('training') for stream in _streams(network)]
+    return all(
+      training in paper_tables.LOCAL_AGGREGATION for training in trainings
+    )
+  # Results of before say no more than where they are from.
+  sources = str(network.get('source')).replace(' ', '').split(',')
+  return 'random' not in sources
+
+
+def _is_trained_on(
+  trained_on: Mapping,
+  wanted: paper_tables.Wanted,
+  kinetics: paper_roles.Role,
+  bins: Mapping[str, int],
+) -> bool:
+  """Whether videos are those that a cell is about, as far as is known."""
+  bin_frames = bins[wanted.bins] if wanted.bins else 0
+  return (
+    trained_on.get('share', 1.0) == wanted.share
+    and trained_on.get('bin_frames', 0) == bin_frames
+    # Of so many draws with replacement, fewer are different videos.
+    and not trained_on.get('with_replacement')
+    and kinetics.may_be(training_data.dataset_of(trained_on))
+  )
+
+
+def find(
+  cell: paper_tables.Cell,
+  facts: Mapping,
+  *,
+  roles: Mapping[str, paper_roles.Role] = paper_roles.ROLES,
+  bins: Mapping[str, int] = paper_roles.BINS,
+) -> dict | None:
+  """The accuracies that a result has for a cell.
+
+  Args:
+    cell: of a table.
+    facts: of a result.json.
+    roles: what stands for the data sets of the paper.
+    bins: frames of a bin, by row of table 3.
+
+  Returns:
+    `top1`, `clip_top1` and others, as fractions; None if the result is of
+    something else.
+  """
+  wanted, role = cell.wanted, roles[cell.wanted.role]
+  network = facts['network']
+  is_it = (
+    facts['mode'] == wanted.mode
+    and role.is_of(facts['dataset'])
+    and network.get('name') == wanted.network
+    and network.get('training') in wanted.training
+    and part(network, 'input').get('sampler') in wanted.samplers
+    and _has_vie_streams(network)
+    and all(
+      _is_trained_on(
+        part(origin, 'trained_on'), wanted, roles['kinetics'], bins
+      )
+      for origin in [network, *_streams(network)]
+    )
+    and wanted.augmentation in ('', part(facts, 'settings').get('augmentation'))
+  )
+  if not is_it:
+    return None
+  column = paper_roles.column_of(role, facts['accuracy'])
+  return facts['accuracy'].get(column, {}).get(wanted.figure)
