@@ -1,10 +1,12 @@
 """Package metadata of vie_jax: ranges here, tested versions in constraints."""
 
 import pathlib
+import runpy
 
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
+VERSION = runpy.run_path(str(HERE / 'vie_jax/__init__.py'))['__version__']
 
 ON_LINUX_X86 = 'platform_system == "Linux" and platform_machine == "x86_64"'
 ELSEWHERE = 'platform_system != "Linux" or platform_machine != "x86_64"'
@@ -85,7 +87,7 @@ EXTRAS_REQUIRE = {
 
 setuptools.setup(
   name='vie_jax',
-  version='0.1.0',
+  version=VERSION,
   description='Video Instance Embedding in JAX: learn from unlabelled video.',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vie_jax import metric_log, result
+from vie_jax import code_version, metric_log, result
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
 
@@ -230,16 +230,9 @@ def queries(
 
 def facts(folder: pathlib.Path, seconds: float) -> dict[str, str]:
   """What a reader needs to repeat the run."""
-  described = subprocess.run(
-    ['git', 'describe', '--always', '--dirty'],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
   trained = evaluation_of(folder, 'slowfast')
   return {
-    'commit': described.stdout.strip() or 'unknown',
+    'commit': code_version.commit() or 'unknown',
     'steps': (
       f'{trained["network"]["step"]}, batches of '
       f'{trained["config"]["batch_size"]}'

@@ -69,7 +69,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'device_memory': ('', 'jax'),
   'disk': ('', ''),
   'patient_file': ('disk', ''),
-  'command_line': ('processes.exit_codes untrusted', 'ml_collections'),
+  'code_version': ('__version__', ''),
+  'command_line': (
+    'code_version processes.exit_codes untrusted',
+    'ml_collections',
+  ),
   'run_errors': (
     'checkpoint config_check device_memory disk embeddings.clip_files '
     'embeddings.foreign_embeddings finite input_pipeline '
@@ -120,7 +124,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
-  'result': ('disk untrusted weights', 'jax ml_collections'),
+  'result': ('code_version disk untrusted weights', 'jax ml_collections'),
   'embeddings': (
     'damage_counts device_augment disk embeddings evaluation experiment '
     'finite input_pipeline processes result run_log untrusted weights',

@@ -1,12 +1,12 @@
 import json
 import pathlib
-import subprocess
 
 import ml_collections
 import pytest
 
+import vie_jax
 from configs import default
-from vie_jax import result, weights
+from vie_jax import code_version, result, weights
 
 
 def config(**changes):
@@ -74,17 +74,10 @@ def test_what_is_written_is_read_with_its_circumstances(tmp_path):
   assert not list((tmp_path / 'new').glob('*.tmp'))
 
 
-def test_the_commit_is_that_of_this_code(tmp_path, monkeypatch):
-  described = subprocess.run(
-    ['git', 'describe', '--always', '--dirty', '--exclude=*'],
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  monkeypatch.chdir(tmp_path)
+def test_the_versions_are_those_of_this_code(tmp_path):
   written = result.write(tmp_path, {})
-  assert written['commit'] == (described.stdout.strip() or None)
+  assert written['commit'] == code_version.commit()
+  assert written['versions']['vie_jax'] == vie_jax.__version__
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import absl
 from absl import flags
 from ml_collections import config_flags
 
+from vie_jax import code_version
 from vie_jax.processes import exit_codes
 from vie_jax.untrusted import text, urls
 
@@ -80,12 +81,17 @@ _WORDINGS = tuple(
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses the flags, those of the config file among them.
 
+  `--version` prints versions, and ends the process.
+
   Args:
     argv: with the program's name.
 
   Returns:
     The program's name alone, as `absl.app` wants it.
   """
+  if '--version' in argv:
+    print(code_version.line())
+    sys.exit(exit_codes.DONE)
   try:
     name, *words = flags.FLAGS(argv)
   # A config file is code, and may raise anything.

@@ -5,13 +5,11 @@ import json
 import os
 import pathlib
 import platform
-import shutil
-import subprocess
 
 import jax
 import ml_collections
 
-from vie_jax import disk
+from vie_jax import code_version, disk
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
@@ -100,7 +98,7 @@ def write(folder: str | pathlib.Path, facts: dict) -> dict:
   result = {
     'format_version': FORMAT_VERSION,
     **facts,
-    'commit': _commit(),
+    'commit': code_version.commit(),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'hardware': {
       'devices': f'{len(devices)} x {devices[0].device_kind}',
@@ -108,7 +106,7 @@ def write(folder: str | pathlib.Path, facts: dict) -> dict:
       'cores': os.cpu_count(),
       'machine': platform.machine(),
     },
-    'versions': {'jax': jax.__version__, 'python': platform.python_version()},
+    'versions': code_version.versions(),
   }
   if jax.process_index() == 0:
     folder = pathlib.Path(folder)
@@ -142,17 +140,3 @@ def read(path: str | pathlib.Path) -> dict:
       f'{FORMAT_VERSION}. Run the evaluation again to write it anew.'
     )
   return result
-
-
-def _commit() -> str | None:
-  """The commit of this code with '-dirty' if it was changed, or None."""
-  if not shutil.which('git'):
-    return None
-  described = subprocess.run(
-    ['git', 'describe', '--always', '--dirty', '--exclude=*'],
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  return described.stdout.strip() or None

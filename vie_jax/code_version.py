@@ -1,0 +1,50 @@
+"""Which version of the code this is."""
+
+import importlib.metadata
+import pathlib
+import platform
+import shutil
+import subprocess
+
+from vie_jax import __version__
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+def versions() -> dict[str, str]:
+  """Package -> version, of this code and of what its results depend on."""
+  packages = {
+    name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')
+  }
+  return {
+    'vie_jax': __version__,
+    **packages,
+    'python': platform.python_version(),
+  }
+
+
+def line() -> str:
+  """The versions, with the commit, in a line."""
+  named = [f'{name} {version}' for name, version in versions().items()]
+  return ', '.join([*named, f'commit {commit() or "unknown"}'])
+
+
+def commit() -> str | None:
+  """The commit of this code with '-dirty' if it was changed.
+
+  Returns:
+    None if it is in no repository of its own, as when it is installed.
+  """
+  if not shutil.which('git'):
+    return None
+  # An environment may lie in the repository of another project.
+  if _git('rev-parse', '--show-toplevel') != str(_PACKAGE.parent):
+    return None
+  return _git('describe', '--always', '--dirty', '--exclude=*') or None
+
+
+def _git(*words):
+  done = subprocess.run(
+    ['git', *words], cwd=_PACKAGE, capture_output=True, text=True, check=False
+  )
+  return done.stdout.strip()
