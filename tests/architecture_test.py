@@ -165,8 +165,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'linear_eval': (
-    'classifiers evaluation finite input_pipeline.labelled_images result '
-    'sharding weights',
+    'classifiers evaluation finite input_pipeline.image_folder '
+    'input_pipeline.labelled_images result sharding weights',
     'jax flax optax ml_collections',
   ),
   'finetune': (

@@ -626,6 +626,15 @@ def test_who_only_reads_has_no_save_to_wait_for(tmp_path):
     assert checkpoints.latest_step == 1
 
 
+def test_who_only_reads_cannot_save(tmp_path):
+  save(tmp_path, [1])
+  with (
+    checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints,
+    pytest.raises(checkpoint.CheckpointError, match='was opened read_only'),
+  ):
+    checkpoints.save(first_state(2), RECORD)
+
+
 def test_a_field_without_a_placement_is_named(tmp_path):
   save(tmp_path, [1])
   whole = sharding.replicated(sharding.make_mesh(1))

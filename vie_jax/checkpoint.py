@@ -135,7 +135,8 @@ class Checkpoints:
       record: JSON-compatible facts: see `check_record`.
 
     Raises:
-      CheckpointError: if the step, or a later one, is saved already.
+      CheckpointError: if the step, or a later one, is saved already, or if
+        this is `read_only`.
       SaveFailedError: as `poll`, about the save before.
     """
     items = {name: self._item(name, state) for name in self._items}
@@ -150,11 +151,17 @@ class Checkpoints:
         `official_step`.
 
     Raises:
-      CheckpointError: if there is a checkpoint already.
+      CheckpointError: if there is a checkpoint already, or if this is
+        `read_only`.
     """
     self._save(0, {'model': variables}, record)
 
   def _save(self, step: int, items: dict, record: dict) -> None:
+    if self._saver is None:
+      raise CheckpointError(
+        f'{self._directory} was opened read_only, so that step {step} was not '
+        'saved.'
+      )
     self._take_note(waits=True)
     if self._steps and step <= self._steps[-1]:
       raise CheckpointError(

@@ -14,7 +14,7 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule, Task
 from vie_jax.evaluation import linear_readout
-from vie_jax.input_pipeline import labelled_images
+from vie_jax.input_pipeline import image_folder, labelled_images
 
 MODE = 'linear_eval'
 ITEMS = {'readouts': ('params', 'opt_state', 'step')}
@@ -141,6 +141,7 @@ def _open(config: ml_collections.ConfigDict):
     opened = labelled_data.open_images(config, settings.dataset, MODE)
     steps = settings.static_num_steps, settings.static_drop_steps
   else:
+    image_folder.check_no_loose_images(settings.dataset)
     opened = labelled_data.open_videos(config, settings.dataset, MODE)
     steps = settings.num_steps, settings.drop_steps
   num_steps, drop_steps = steps

@@ -3,7 +3,12 @@
 import pytest
 from input_pipeline import image_dataset
 
-from vie_jax.input_pipeline import image_folder, labelled_images, tfds_images
+from vie_jax.input_pipeline import (
+  dataset_folder,
+  image_folder,
+  labelled_images,
+  tfds_images,
+)
 
 
 def test_tfds_and_folders_are_opened_by_name(tmp_path):
@@ -38,6 +43,29 @@ def test_other_data_sets_are_not_compared_with_imagenet(tmp_path, caplog, name):
   with labelled_images.open_images(str(tmp_path / name), 'val'):
     pass
   assert caplog.messages == []
+
+
+def test_images_below_the_home_are_found(tmp_path, monkeypatch):
+  image_dataset.write_folder(tmp_path / 'pets', image_dataset.FOLDER)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert labelled_images.is_images('~/pets')
+
+
+@pytest.mark.parametrize('name', ['1.jpg', 'cat/1.PNG', 'train/1.jpg'])
+def test_images_of_no_class_are_refused(tmp_path, name):
+  image_dataset.write_folder(tmp_path / 'pets', {name: b''})
+  with pytest.raises(dataset_folder.DatasetError) as error:
+    image_folder.check_no_loose_images(tmp_path / 'pets')
+  assert str(tmp_path / 'pets' / name) in str(error.value)
+  assert f'{tmp_path}/pets/val/CLASS/. Move them there.' in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['dataset.json', 'train/videos.parquet'])
+def test_videos_are_no_loose_images(tmp_path, name):
+  image_dataset.write_folder(tmp_path / 'videos', {name: b''})
+  image_folder.check_no_loose_images(tmp_path / 'videos')
+  image_folder.check_no_loose_images(tmp_path / 'none')
+  image_folder.check_no_loose_images('s3://bucket/name')
 
 
 def test_images_are_told_from_prepared_videos(tmp_path):

@@ -1,6 +1,7 @@
 """Image files in a folder: with a subfolder per class, or without labels."""
 
 import collections
+import itertools
 import os
 import pathlib
 import stat
@@ -80,11 +81,34 @@ def has_splits(folder):
     bool: it has no dataset.json, and train/, val/, validation/ or test/ in it
     has a subfolder.
   """
-  folder = pathlib.Path(folder)
+  folder = pathlib.Path(os.path.expanduser(folder))
   if (folder / 'dataset.json').exists():
     return False
   splits = [split for names in _FOLDER_SPLITS.values() for split in names]
   return any(_has_subfolder(folder / split) for split in splits)
+
+
+def check_no_loose_images(folder):
+  """Refuses a folder with images of no split and class.
+
+  Args:
+    folder: str or path of what is no folder of labelled images; there need not
+      be any.
+
+  Raises:
+    DatasetError: if it has no dataset.json, and it or a subfolder has images.
+  """
+  folder = pathlib.Path(os.path.expanduser(folder))
+  if not folder.is_dir() or (folder / 'dataset.json').exists():
+    return
+  entries = _entries(folder)
+  below = [_entries(entry) for entry in entries if entry.is_dir()]
+  for entry in itertools.chain(entries, *below):
+    if _is_image_name(entry.name):
+      raise dataset_folder.DatasetError(
+        f'{folder} has images, such as {entry.path}, but not in '
+        f'{folder}/train/CLASS/ and {folder}/val/CLASS/. Move them there.'
+      )
 
 
 def open_split(name, split):
