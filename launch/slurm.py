@@ -99,12 +99,23 @@ def script(
     modules=options.module,
     variables=[variable.partition('=')[::2] for variable in options.env],
     wait_seconds=WAIT_SECONDS,
-    # Every task of a node sees all its GPUs; JAX takes the one of its number.
-    srun_options=' --gpu-bind=none' if options.task_per_gpu else '',
+    srun_options=srun_options(options),
     words=[options.python, *training.words],
     give_up=exit_codes.REFUSED,
     interrupted=exit_codes.INTERRUPTED,
   )
+
+
+def srun_options(options: argparse.Namespace) -> list[str]:
+  """What the tasks are started with beside the directives."""
+  found = []
+  if options.cpus_per_task:
+    # From Slurm 22.05 on srun does not take it over from sbatch.
+    found.append(f'--cpus-per-task={options.cpus_per_task}')
+  if options.task_per_gpu:
+    # Every task of a node sees all its GPUs; JAX takes the one of its number.
+    found.append('--gpu-bind=none')
+  return found
 
 
 def _check(options):

@@ -15,7 +15,7 @@ from vie_jax import (
   train,
   train_state,
 )
-from vie_jax.embeddings import foreign_embeddings
+from vie_jax.embeddings import foreign_embeddings, split_embeddings
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import dataset_folder, frame_store
 
@@ -227,6 +227,26 @@ def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
   assert not (folder / 'demo' / 'embeddings_train.npy').exists()
   for name in ('demo', 'demo_clips'):
     assert (folder / name / 'embeddings_val.npy').exists()
+
+
+@pytest.mark.slow
+def test_a_step_may_be_removed_while_clips_are_embedded(
+  demo_dataset, trained, tmp_path, monkeypatch
+):
+  workdir = tmp_path / 'W'
+  shutil.copytree(trained, workdir)
+  embed_splits = split_embeddings.embed_splits
+
+  def embed_while_training_goes_on(*arguments):
+    embedded = embed_splits(*arguments)
+    shutil.rmtree(workdir / 'checkpoints' / '2')
+    return embedded
+
+  monkeypatch.setattr(
+    split_embeddings, 'embed_splits', embed_while_training_goes_on
+  )
+  written = evaluate.knn_eval(tiny_run.config(demo_dataset), str(workdir))
+  assert written['reference'] == 'bank'
 
 
 @pytest.mark.slow

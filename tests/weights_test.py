@@ -312,7 +312,7 @@ def test_trn_of_another_number_of_frames_is_refused(tmp_path):
 
 
 def warm_start(config, variables, workdir='nowhere'):
-  return weights.warm_start(
+  found, _ = weights.warm_start(
     config,
     workdir,
     blueprint.build_model(config),
@@ -320,6 +320,7 @@ def warm_start(config, variables, workdir='nowhere'):
     clip_shape=blueprint.clip_shape(config),
     mesh=mesh(),
   )
+  return found
 
 
 def fresh(name, seed=9):
@@ -464,6 +465,25 @@ def test_names_with_an_output_number_give_the_step_too(tmp_path):
   path = tmp_path / 'official.npz'
   official_file(path, 'vie_single', **{'global_step:0': np.int64(77)})
   assert load(tiny(init_from=f'official:{path}')).step == 77
+
+
+def test_network_and_bank_of_another_run_are_of_one_step(tmp_path):
+  save(tmp_path, seed=1, step=7)
+  save(tmp_path, seed=2, step=8)
+  for path in (tmp_path / 'checkpoints/8/memory_bank').glob('**/d/*'):
+    path.unlink()
+  steps = {}
+  for init in ('uniform', 'init_from'):
+    config = tiny(init_from=str(tmp_path), memory_bank__init=init)
+    _, steps[init] = weights.warm_start(
+      config,
+      'nowhere',
+      blueprint.build_model(config),
+      fresh('vie_single'),
+      clip_shape=blueprint.clip_shape(config),
+      mesh=mesh(),
+    )
+  assert steps == {'uniform': 8, 'init_from': 7}
 
 
 def load_bank(workdir, fingerprint=FINGERPRINT, embedding_size=128):

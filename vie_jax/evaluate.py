@@ -295,8 +295,10 @@ def _open(
     _check_bank(run, found)
     folder = result.folder(config, workdir, MODE, name, *run.chosen_columns)
     stack.enter_context(workdir_lock.hold(folder))
+    # Before what takes long: a training may go on, and remove this step.
+    reference = _bank_reference(run, found)
     opened = split_embeddings.embed_splits(run, found, folder, SPLITS[1:])
-    return folder, opened, _bank_reference(run, found)
+    return folder, opened, reference
   if config.knn.reference == 'bank':
     logging.info('These weights have no memory bank: comparing with clips.')
   folder = result.folder(

@@ -133,8 +133,10 @@ def _start(
   record, state = checkpoints.read_newest(read) or ({}, None)
   if state is None:
     is_converted = 'converted_from' in record
-    state = _first_state(parts, workdir, initialize, is_converted=is_converted)
-    return _first_bank(parts, state, fill_bank), None
+    state, source_step = _first_state(
+      parts, workdir, initialize, is_converted=is_converted
+    )
+    return _first_bank(parts, state, source_step, fill_bank), None
   if record['damage']:
     damage_counts.go_on_from(parts.train_damage, record['damage'])
   environment.warn_of_changes(
@@ -152,23 +154,30 @@ def _first_state(
   initialize: Callable[[jax.Array], train_state.TrainState],
   *,
   is_converted: bool,
-) -> train_state.TrainState:
-  """The state of a run that begins, with the weights it is to begin with."""
+) -> tuple[train_state.TrainState, int | None]:
+  """The state of a run that begins, with the weights it is to begin with.
+
+  And the step of the other run's checkpoint that they are of, if they are.
+  """
   watchdog.expect('the first weights', is_slow=True)
   state = initialize(jax.random.key(parts.config.seed))
   where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
   if is_converted and parts.config.init_from == 'workdir':
     found = weights.load(parts.config, workdir, parts.model, **where)
     logging.info('Steps, learning rate and memory bank start anew.')
-    return state.replace(**found.variables)
+    return state.replace(**found.variables), None
   drawn = {'params': state.params, 'batch_stats': state.batch_stats}
-  return state.replace(
-    **weights.warm_start(parts.config, workdir, parts.model, drawn, **where)
+  variables, source_step = weights.warm_start(
+    parts.config, workdir, parts.model, drawn, **where
   )
+  return state.replace(**variables), source_step
 
 
 def _first_bank(
-  parts: Experiment, state: train_state.TrainState, fill: Callable
+  parts: Experiment,
+  state: train_state.TrainState,
+  source_step: int | None,
+  fill: Callable,
 ) -> train_state.TrainState:
   """Gives a new run the memory bank that `memory_bank.init` asks for."""
   kind = parts.config.memory_bank.init
@@ -186,6 +195,7 @@ def _first_bank(
       num_videos=parts.train.num_instances,
       embedding_size=parts.config.model.embedding_size,
       mesh=parts.mesh,
+      step=source_step,
     )
     return state.replace(bank=bank)
   return state

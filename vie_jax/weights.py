@@ -232,7 +232,7 @@ def warm_start(
   *,
   clip_shape: tuple[int, int, int, int],
   mesh: Mesh,
-) -> Variables:
+) -> tuple[Variables, int | None]:
   """Gives a training that begins the weights that the config asks for.
 
   The network must be the same, but for one case: VIE-TRN can start from
@@ -249,6 +249,8 @@ def warm_start(
 
   Returns:
     `params` and `batch_stats`; those given, where nothing else is asked for.
+    And the step of the checkpoint that they are of, if it is another run's;
+    its memory bank is not damaged either if `memory_bank.init` asks for it.
 
   Raises:
     As `load`.
@@ -259,9 +261,9 @@ def warm_start(
     logging.info(
       'Starting from the weights of %s.', config.model.streams or source
     )
-    return found.variables
+    return found.variables, None
   if not is_run(source):
-    return variables
+    return variables, None
   folder = _folder(source)
   is_trn = config.model.name == 'vie_trn'
   anew = frozenset({_TRN_KERNEL} if is_trn else {})
@@ -279,8 +281,10 @@ def warm_start(
       folder,
     )
 
-  found, _ = run_weights.load_network(folder, mesh, check)
-  return _merge(variables, found, folder, anew=anew)
+  found, record = run_weights.load_network(
+    folder, mesh, check, with_bank=config.memory_bank.init == 'init_from'
+  )
+  return _merge(variables, found, folder, anew=anew), record['step']
 
 
 def _warn_of_own(config, workdir):

@@ -180,7 +180,8 @@ def test_a_time_without_seconds_is_none():
 def job(capsys, tmp_path, stand_ins):
   """Starts the script as Slurm does."""
   path = tmp_path / 'job.sh'
-  path.write_text(rendered(capsys, '--max-restarts=3', '--env=A=b c'))
+  options = ('--max-restarts=3', '--env=A=b c', '--cpus-per-task=16')
+  path.write_text(rendered(capsys, *options))
   stand_ins.install('scontrol')
 
   def start(restarts=0):
@@ -225,6 +226,14 @@ def test_exit_codes(job, stand_ins, code, restarts, is_requeued):
   output, _ = process.communicate(timeout=60)
   assert process.returncode == code, output
   assert requeued(stand_ins) == is_requeued
+
+
+# From Slurm 22.05 on srun does not take it over from sbatch.
+def test_the_tasks_get_the_processors_that_are_asked_for(job, stand_ins):
+  stand_ins.install_script('srun', 'true')
+  job().communicate(timeout=60)
+  (call,) = [call for call in stand_ins.calls if call[0] == 'srun']
+  assert '--cpus-per-task=16' in call[: -len(TRAINING)]
 
 
 def test_the_words_of_the_training_arrive_as_they_are(job, stand_ins):
