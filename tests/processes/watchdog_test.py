@@ -1,5 +1,10 @@
 import io
 import logging as python_logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,6 +12,8 @@ import pytest
 from absl import logging
 
 from vie_jax.processes import watchdog
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Left(list):
@@ -44,6 +51,34 @@ def test_it_ends_a_process_that_hangs_and_says_where(tmp_path, capfd, caplog):
   for text in (capfd.readouterr().err, log.read_text()):
     assert 'wait_for_ever_in_the_loader' in text
     assert 'most recent call first' in text
+
+
+# Says that it is watched, and ends when it is told to.
+WATCHED = """
+from vie_jax.processes import watchdog
+with watchdog.Watchdog(5) as dog:
+  dog.expect('a line')
+  print('ready', flush=True)
+  input()
+"""
+
+
+def test_time_in_which_the_process_is_suspended_does_not_count():
+  process = subprocess.Popen(
+    [sys.executable, '-c', WATCHED],
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'ready\n'
+  process.send_signal(signal.SIGSTOP)
+  time.sleep(7)
+  process.send_signal(signal.SIGCONT)
+  time.sleep(1)
+  _, errors = process.communicate('\n', timeout=60)
+  assert (process.returncode, errors) == (0, '')
 
 
 def test_it_ends_a_process_whose_log_hangs(capfd, monkeypatch):

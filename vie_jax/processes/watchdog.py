@@ -23,6 +23,8 @@ from vie_jax.processes import exit_codes
 
 # That the log, and then the terminal, have to take a message.
 _TELL_SECONDS = 2.0
+# Between two looks at the clock.
+_LOOK_SECONDS = 5.0
 
 
 class Watchdog:
@@ -108,9 +110,18 @@ class Watchdog:
         if left <= 0:
           break
         # Not the whole time: what is expected next may have less of it.
-        self._changed.wait(min(left, self._seconds))
+        self._sleep(min(left, self._seconds, _LOOK_SECONDS))
     if not self._is_over:
       self._bark()
+
+  def _sleep(self, seconds):
+    """Sleeps, and does not count the time in which the process stood still.
+
+    As when it is stopped and continued by a shell, a container or Slurm.
+    """
+    started = time.monotonic()
+    self._changed.wait(seconds)
+    self._since += max(0.0, time.monotonic() - started - seconds)
 
   def _bark(self):
     message = (
