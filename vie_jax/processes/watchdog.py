@@ -23,8 +23,8 @@ from vie_jax.processes import exit_codes
 
 # That the log, and then the terminal, have to take a message.
 _TELL_SECONDS = 2.0
-# Between two looks at the clock.
-_LOOK_SECONDS = 5.0
+# Between two looks at the clock; so much of a suspension counts.
+_LOOK_SECONDS = 1.0
 
 
 class Watchdog:
