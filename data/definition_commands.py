@@ -239,9 +239,11 @@ def _run_tfds(options):
     label=options.label,
     frame_rate_hz=options.frame_rate,
   )
+  # With its config, such as a split of UCF101, and without its version.
+  *names, _ = data_set.split('/')
   source = read_list(
     os.path.join(folder, LIST_FILE),
-    name=f'tfds-{data_set.split("/")[0]}',
+    name='-'.join(['tfds', *names]),
     val_percent=options.val_percent,
   )
   definition = {'definition': 'tfds', 'data_set': data_set}

@@ -94,6 +94,15 @@ class OddVideos(tfds.core.GeneratorBasedBuilder):
       )
 
 
+class SplitVideos(SmallVideos):
+  """With configs, as the splits of UCF101 are."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [  # noqa: RUF012
+    tfds.core.BuilderConfig(name=name) for name in ('one', 'two')
+  ]
+
+
 @pytest.fixture(scope='module')
 def odd_data_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('odd')
@@ -152,6 +161,18 @@ def _prepare(data_dir, out, *options, name='small_videos'):
   arguments = ['tfds', '--name', name, '--data-dir', str(data_dir)]
   arguments += ['--out', str(out), '--processes', '1', *options]
   return prepare.main(arguments)
+
+
+@pytest.mark.parametrize('config', ['one', 'two'])
+def test_each_config_is_a_data_set_of_its_own(tmp_path, config):
+  builder = SplitVideos(config=config, data_dir=tmp_path / 'sets')
+  builder.download_and_prepare()
+  name = f'split_videos/{config}'
+  options = ('--video=video', '--label=way')
+  assert _prepare(tmp_path / 'sets', tmp_path / 'o', *options, name=name) == 0
+  manifest = json.loads((tmp_path / 'o' / 'dataset.json').read_text())
+  assert manifest['name'] == f'tfds-split_videos-{config}'
+  assert manifest['options']['data_set'] == f'split_videos/{config}/1.0.0'
 
 
 def _videos(out, split):
