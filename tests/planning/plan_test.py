@@ -25,7 +25,8 @@ NETWORK = plan.network_of(config_of(), FACTS)
 
 
 def planned(**changes):
-  return plan.estimate(config_of(**changes), NETWORK)
+  config = config_of(**changes)
+  return plan.estimate(config, plan.sizes_of(config), NETWORK)
 
 
 def test_a_billion_videos_on_256_devices_take_what_the_design_says():

@@ -51,7 +51,8 @@ def planned(name, **plan_fields):
   network = NETWORKS[name]
   if plan_fields.get('accelerator', '').startswith('tpu'):
     network = on_tpu(network)
-  return plan.estimate(config_of(name, **plan_fields), network)
+  config = config_of(name, **plan_fields)
+  return plan.estimate(config, plan.sizes_of(config), network)
 
 
 def on_tpu(network):

@@ -50,14 +50,16 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     platform=_accelerator(config).platform,
     num_clips=sizes.batch_size // sizes.num_devices,
   )
-  return estimate(config, network)
+  return estimate(config, sizes, network)
 
 
 def estimate(
-  config: ml_collections.ConfigDict, network: scaling.Network
+  config: ml_collections.ConfigDict,
+  sizes: scaling.Sizes,
+  network: scaling.Network,
 ) -> dict:
-  """As `plan`, of a network whose cost is known already."""
-  wanted, sizes = config.plan, sizes_of(config)
+  """As `plan`, of sizes and of a network whose cost is known already."""
+  wanted = config.plan
   machine = scaling.Machine(
     _accelerator(config),
     wanted.efficiency,
