@@ -47,8 +47,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_devices = 0
   # Where the network's weights come from: 'workdir' (the newest checkpoint
   # there), 'random' (a network that was never trained), 'official:PATH' (a
-  # checkpoint of the official code), or the workdir of another run. A
-  # training starts from them, and goes on from its own checkpoints.
+  # checkpoint of the official code), the workdir of another run, or a step of
+  # any run: WORKDIR/checkpoints/STEP. A training starts from them, and goes on
+  # from its own checkpoints.
   config.init_from = 'workdir'
   # Embeddings made elsewhere, in place of a network's, for knn_eval and
   # retrieve: a .parquet or .npy file, see docs/embeddings.md. Empty: none.

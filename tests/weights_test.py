@@ -467,6 +467,43 @@ def test_names_with_an_output_number_give_the_step_too(tmp_path):
   assert load(tiny(init_from=f'official:{path}')).step == 77
 
 
+def test_a_step_of_a_run_is_taken_by_its_folder(tmp_path):
+  first = save(tmp_path, seed=1, step=7)
+  save(tmp_path, seed=2, step=8)
+  found = load(tiny(init_from=f'{tmp_path}/checkpoints/7/'))
+  assert (found.step, found.workdir) == (7, tmp_path)
+  assert_equal(found.variables, first)
+  started = warm_start(
+    tiny(init_from=f'{tmp_path}/checkpoints/7'), fresh('vie_single')
+  )
+  assert_equal(started, first)
+  message = refusal(tiny(init_from=f'{tmp_path}/checkpoints/9'))
+  assert f'{tmp_path}/checkpoints holds no step 9, but 7, 8.' in message
+
+
+def test_a_damaged_step_that_is_asked_for_is_an_error(tmp_path):
+  save(tmp_path, step=7)
+  save(tmp_path, step=8)
+  for path in (tmp_path / 'checkpoints/8/model').glob('**/d/*'):
+    path.unlink()
+  assert load(tiny(init_from=str(tmp_path))).step == 7
+  message = refusal(tiny(init_from=f'{tmp_path}/checkpoints/8'))
+  assert f'{tmp_path}/checkpoints/8' in message
+
+
+def test_a_workdir_may_be_called_like_a_step(tmp_path):
+  workdir = tmp_path / 'checkpoints' / '5'
+  save(workdir, step=7)
+  assert load(tiny(init_from=str(workdir))).workdir == workdir
+
+
+def test_an_own_step_is_no_foreign_network(tmp_path, caplog):
+  save(tmp_path, step=7)
+  with caplog.at_level('WARNING'):
+    load(tiny(init_from=f'{tmp_path}/checkpoints/7'), tmp_path)
+  assert 'of its own' not in caplog.text
+
+
 def test_network_and_bank_of_another_run_are_of_one_step(tmp_path):
   save(tmp_path, seed=1, step=7)
   save(tmp_path, seed=2, step=8)

@@ -9,7 +9,7 @@ import platform
 import jax
 import ml_collections
 
-from vie_jax import code_version, disk
+from vie_jax import code_version, disk, weights
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
@@ -46,7 +46,7 @@ def folder(
   elif config.init_from == 'random':
     parts.append(f'random_seed{config.seed}' if config.seed else 'random')
   elif config.init_from != 'workdir':
-    parts.append(pathlib.Path(config.init_from.rstrip('/')).name)
+    parts.append(weights.name_of(config.init_from))
   name = '_'.join(parts)
   safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
   # Not '..', which a data set may be called.

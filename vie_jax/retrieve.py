@@ -217,8 +217,7 @@ def _heading(config: ml_collections.ConfigDict, workdir: str) -> str:
   name = pathlib.Path(workdir).absolute().name
   if config.init_from == 'workdir':
     return name
-  source = config.init_from.rstrip('/')
-  return f'{name}, {pathlib.Path(source).name}'
+  return f'{name}, {weights.name_of(config.init_from)}'
 
 
 def _figures(

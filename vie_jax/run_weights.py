@@ -20,6 +20,20 @@ _MOST_PADDING = 2**20
 T = TypeVar('T')
 
 
+def place_of(source: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """The workdir that a source names, and the step, if it names one.
+
+  Args:
+    source: WORKDIR, for its newest step, or WORKDIR/checkpoints/STEP.
+  """
+  folder = pathlib.Path(os.path.expanduser(source))
+  is_step = folder.parent.name == 'checkpoints' and folder.name.isdecimal()
+  # A workdir may be called so, too.
+  if is_step and not (folder / 'checkpoints').is_dir():
+    return folder.parent.parent, int(folder.name)
+  return folder, None
+
+
 def check_are_there(folder: pathlib.Path) -> None:
   """Refuses a workdir without checkpoints; opens none, and asks no device.
 
@@ -40,15 +54,17 @@ def load_network(
   mesh: Mesh,
   check: Callable[[dict, dict], None],
   *,
+  step: int | None = None,
   with_bank: bool = False,
 ) -> tuple[dict, dict]:
-  """Loads the network of a workdir's newest sound checkpoint.
+  """Loads the network of a workdir's checkpoint.
 
   Args:
     folder: the workdir.
     mesh: that the variables are laid out on.
     check: given the record and the shapes of the variables, refuses those of
       another network before any array is read.
+    step: of the checkpoint; None for the newest that is not damaged.
     with_bank: the memory bank must be sound, too, if there is one.
 
   Returns:
@@ -71,7 +87,7 @@ def load_network(
     )
     return variables, {**record, 'step': step}
 
-  return _read(folder, read)
+  return _read(folder, read, step)
 
 
 def load_bank(

@@ -190,7 +190,7 @@ def _first_bank(
         f'{parts.config.init_from!r}; it must be the workdir of another run.'
       )
     bank = run_weights.load_bank(
-      parts.config.init_from,
+      run_weights.place_of(parts.config.init_from)[0],
       fingerprint=parts.train.fingerprint,
       num_videos=parts.train.num_instances,
       embedding_size=parts.config.model.embedding_size,

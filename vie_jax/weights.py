@@ -11,7 +11,6 @@ A two-stream network may take each stream from a source of its own,
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 
 import jax
@@ -110,6 +109,12 @@ def is_run(source: str) -> bool:
   return not is_own and not source.startswith(OFFICIAL_PREFIX)
 
 
+def name_of(source: str) -> str:
+  """A source without its place: that of a workdir, and of a step of it."""
+  folder, step = run_weights.place_of(source)
+  return folder.name if step is None else f'{folder.name}_step{step}'
+
+
 def are_untrained(config: ml_collections.ConfigDict) -> bool:
   """Whether a config asks for weights of which none were ever trained."""
   sources = stream_sources(config) or [config.init_from]
@@ -137,7 +142,7 @@ def check_are_there(
   if source == 'workdir':
     run_weights.check_are_there(pathlib.Path(workdir))
   elif is_run(source):
-    run_weights.check_are_there(_folder(source))
+    run_weights.check_are_there(run_weights.place_of(source)[0])
 
 
 def load(
@@ -264,7 +269,7 @@ def warm_start(
     return found.variables, None
   if not is_run(source):
     return variables, None
-  folder = _folder(source)
+  folder, step = run_weights.place_of(source)
   is_trn = config.model.name == 'vie_trn'
   anew = frozenset({_TRN_KERNEL} if is_trn else {})
 
@@ -282,14 +287,22 @@ def warm_start(
     )
 
   found, record = run_weights.load_network(
-    folder, mesh, check, with_bank=config.memory_bank.init == 'init_from'
+    folder,
+    mesh,
+    check,
+    step=step,
+    with_bank=config.memory_bank.init == 'init_from',
   )
   return _merge(variables, found, folder, anew=anew), record['step']
 
 
 def _warn_of_own(config, workdir):
   """Says so if a workdir's own checkpoints are not what is loaded."""
-  if config.init_from == 'workdir' and not config.model.streams:
+  source = run_weights.place_of(config.init_from)[0]
+  is_own = (
+    config.init_from == 'workdir' or source.resolve() == workdir.resolve()
+  )
+  if is_own and not config.model.streams:
     return
   if any((workdir / 'checkpoints').glob('[0-9]*')):
     logging.warning(
@@ -318,7 +331,9 @@ class _Loader:
     if source == 'random':
       return self.draw(model)
     shapes = train_state.network_shapes(model, self._clip_shape)
-    folder = self._workdir if source == 'workdir' else _folder(source)
+    folder, step = self._workdir, None
+    if source != 'workdir':
+      folder, step = run_weights.place_of(source)
 
     def check(record, saved):
       run_weights.check_network(
@@ -327,7 +342,7 @@ class _Loader:
       run_weights.refuse(run_weights.differing_arrays(saved, shapes), folder)
 
     variables, record = run_weights.load_network(
-      folder, self._mesh, check, with_bank=self._with_bank
+      folder, self._mesh, check, step=step, with_bank=self._with_bank
     )
     if 'converted_from' in record:
       logging.info(
@@ -367,10 +382,6 @@ class _Loader:
     return train_state.network_initializer(
       model, clip_shape=self._clip_shape, mesh=self._mesh
     )
-
-
-def _folder(source: str | pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(os.path.expanduser(source))
 
 
 def _check_trn_kernel(found, expected, num_frames, folder) -> None:

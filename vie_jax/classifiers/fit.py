@@ -325,5 +325,16 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
     raise result.ResultError(
       f'{folder} holds a training begun in another way: {listing}. Move it '
       'away to start anew, or give this one a name of its own '
-      '(config.result_name).'
+      f'(config.result_name).{_older_network(saved, differing, folder)}'
     )
+
+
+def _older_network(saved, differing, folder):
+  """How to go on with the network of then, if it is a step of a run."""
+  source, step = (saved['network'].get(name) for name in ('source', 'step'))
+  if 'network.step' not in differing or source in (None, 'random'):
+    return ''
+  return (
+    f' While the step is kept, --config.init_from={source}/checkpoints/{step} '
+    f'--config.result_name={folder.name} goes on with it.'
+  )
