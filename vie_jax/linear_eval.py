@@ -141,7 +141,8 @@ def _open(config: ml_collections.ConfigDict):
     opened = labelled_data.open_images(config, settings.dataset, MODE)
     steps = settings.static_num_steps, settings.static_drop_steps
   else:
-    image_folder.check_no_loose_images(settings.dataset)
+    if settings.dataset:
+      image_folder.check_no_loose_images(settings.dataset)
     opened = labelled_data.open_videos(config, settings.dataset, MODE)
     steps = settings.num_steps, settings.drop_steps
   num_steps, drop_steps = steps

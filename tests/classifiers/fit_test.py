@@ -57,3 +57,18 @@ def test_other_weights_are_refused():
   saved['network']['weights'] = 'b' * 64
   with pytest.raises(result.ResultError, match=r'network\.weights was'):
     fit._check(saved, RECORD, pathlib.Path('W'))
+
+
+def test_a_newer_step_of_the_network_is_refused_with_a_way_to_the_older():
+  saved, record = (
+    RECORD
+    | {'network': RECORD['network'] | {'weights': digest, 'source': '/W'}}
+    for digest in ('b' * 64, 'a' * 64)
+  )
+  saved['network']['step'], record['network']['step'] = 24, 28
+  with pytest.raises(result.ResultError) as error:
+    fit._check(saved, record, pathlib.Path('/W/linear_eval/demo'))
+  assert 'network.step was 24, is 28' in str(error.value)
+  assert (
+    '--config.init_from=/W/checkpoints/24 --config.result_name=demo goes on'
+  ) in str(error.value)
