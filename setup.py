@@ -1,12 +1,16 @@
 """Package metadata of vie_jax: ranges here, tested versions in constraints."""
 
 import pathlib
-import runpy
+import re
 
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
-VERSION = runpy.run_path(str(HERE / 'vie_jax/__init__.py'))['__version__']
+VERSION = re.search(
+  r"^__version__ = '(.+)'$",
+  (HERE / 'vie_jax/__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+)[1]
 
 ON_LINUX_X86 = 'platform_system == "Linux" and platform_machine == "x86_64"'
 ELSEWHERE = 'platform_system != "Linux" or platform_machine != "x86_64"'
