@@ -16,6 +16,8 @@ from vie_jax.saved_steps.commit_record import UNANSWERED, DamagedError
 
 _LONGEST_REASON = 200
 _MOST_CAUSES = 20
+# Small files that orbax writes for one step, with room to spare.
+_MOST_FAILURES = 20
 _PATIENCE_SECONDS = 300
 
 
@@ -60,11 +62,15 @@ class Writer:
   _number = 0
 
   def __init__(self, items: Iterable[str]):
+    self._items = tuple(items)
     self._has_told = False
     self._meetings = 0
-    self._checkpointer = ocp.AsyncCheckpointer(
+    self._checkpointer = self._make()
+
+  def _make(self):
+    return ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(
-        **{item: ocp.StandardCheckpointHandler() for item in items}
+        **{item: ocp.StandardCheckpointHandler() for item in self._items}
       ),
       async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._meet),
     )
@@ -121,9 +127,18 @@ class Writer:
   def _name(self, what):
     return f'vie_jax/save/{Writer._number}/{what}'
 
+  def renew(self) -> None:
+    """Forgets a step that failed; orbax would raise it again at the next."""
+    self.close()
+    self._checkpointer = self._make()
+
   def close(self) -> None:
-    """Frees the threads."""
-    self._checkpointer.close()
+    """Frees the threads, whatever has become of what they wrote."""
+    # Of the small files that could not be written, each call raises another.
+    for _ in range(_MOST_FAILURES):
+      with contextlib.suppress(Exception):
+        self._checkpointer.close()
+        return
 
 
 def read(folder: pathlib.Path, shapes: Any) -> Any:
