@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import shutil
+import tracemalloc  # noqa: F401  pytest would import it without files left
 
 import jax
 import jax.numpy as jnp
