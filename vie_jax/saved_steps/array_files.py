@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vie_jax.processes import agreement
-from vie_jax.saved_steps.commit_record import UNANSWERED, DamagedError
+from vie_jax.saved_steps import commit_record
 
 _LONGEST_REASON = 200
 _MOST_CAUSES = 20
@@ -184,9 +184,8 @@ def _refuse(folder: pathlib.Path, error: Exception) -> NoReturn:
   number = _system_error(error)
   # A training may have removed the step meanwhile, on a network file system.
   is_gone = number == errno.ESTALE and not folder.exists()
-  if number in UNANSWERED and not is_gone:
-    raise OSError(number, os.strerror(number), str(folder)) from None
-  raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+  reason = f'{folder.name}: {short_reason(error)}'
+  commit_record.refuse(reason, None if is_gone else number, folder)
 
 
 def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
