@@ -214,11 +214,11 @@ class Checkpoints:
     Raises:
       SaveFailedError: if the last save failed, whatever `on_failed_save` is.
     """
-    self._take_note(waits=True)
+    self._take_note(waits=True, is_last=True)
     if self._failure:
       raise SaveFailedError(self._failure)
 
-  def _take_note(self, *, waits: bool) -> None:
+  def _take_note(self, *, waits: bool, is_last: bool = False) -> None:
     if self._saver is None:
       return
     outcome = self._saver.outcome(waits=waits)
@@ -229,9 +229,9 @@ class Checkpoints:
       self._failure = None
       self._steps = kept([*self._steps, step], **self._keep)
       return
-    self._fail(step, reason)
+    self._fail(step, reason, is_last=is_last)
 
-  def _fail(self, step: int, reason: str) -> None:
+  def _fail(self, step: int, reason: str, *, is_last: bool = False) -> None:
     before = (
       'there is no other'
       if not self._steps
@@ -246,7 +246,8 @@ class Checkpoints:
         f'{self._failure} Make room, or mend what the reason says, and run the '
         'same command again.'
       )
-    logging.error('%s The next one is tried as usual.', self._failure)
+    outlook = '' if is_last else ' The next one is tried as usual.'
+    logging.error('%s%s', self._failure, outlook)
 
   def record(self, step: int) -> dict:
     """What the run said of itself when it saved a step.
