@@ -15,7 +15,6 @@ from vie_jax.processes import agreement
 from vie_jax.saved_steps import commit_record
 
 _LONGEST_REASON = 200
-_MOST_CAUSES = 20
 # Small files that orbax writes for one step, with room to spare.
 _MOST_FAILURES = 20
 _PATIENCE_SECONDS = 300
@@ -27,7 +26,13 @@ def short_reason(error: BaseException) -> str:
     return error.strerror
   if number := _system_error(error):
     return os.strerror(number)
-  text = ' '.join(str(error).split()) or type(error).__name__
+  # Around the innermost cause orbax says where it met that.
+  *_, cause = _causes(error)
+  text = ' '.join(str(cause).split()) or type(cause).__name__
+  # TensorStore says what is wrong last, but for its settings.
+  text, settings, _ = text.partition(' [tensorstore_spec')
+  if settings and len(text) > _LONGEST_REASON:
+    return f'...{text[-_LONGEST_REASON:]}'
   return text[:_LONGEST_REASON]
 
 
@@ -45,9 +50,9 @@ def _system_error(error: BaseException) -> int | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-  for _ in range(_MOST_CAUSES):
-    if error is None:
-      return
+  seen = []
+  while error is not None and error not in seen:
+    seen.append(error)
     yield error
     error = error.__cause__ or error.__context__
 
