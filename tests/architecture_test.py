@@ -88,7 +88,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
-    'input_pipeline untrusted',
+    'disk input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),

@@ -1,5 +1,7 @@
+import errno
 import functools
 import json
+import os
 import shutil
 
 import jax
@@ -10,7 +12,14 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
-from vie_jax import checkpoint, optimizer, run_record, sharding, train_state
+from vie_jax import (
+  checkpoint,
+  disk,
+  optimizer,
+  run_record,
+  sharding,
+  train_state,
+)
 from vie_jax.saved_steps import commit_record
 
 NUM_VIDEOS = 300
@@ -277,6 +286,10 @@ DAMAGES = {
 }
 
 
+def steps_in(workdir):
+  return sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+
+
 def go_on(workdir, **options):
   """The newest step that is whole: its number and the copies of its state."""
   with checkpoint.Checkpoints(workdir, **options) as checkpoints:
@@ -335,6 +348,63 @@ def test_a_damaged_step_is_named_and_left_for_the_one_before(
   step, state = go_on(tmp_path)
   assert step == 2
   jax.tree.map(np.testing.assert_array_equal, state, copies[2])
+
+
+def gives_errors(monkeypatch, number, times):
+  """Has commit records not be read: step -> how often."""
+  read = commit_record.read
+
+  def read_or_not(folder):
+    step = int(folder.name)
+    if times.get(step, 0) > 0:
+      times[step] -= 1
+      reason = os.strerror(number)
+      commit_record.refuse(f'commit.json: {reason}', number, folder)
+    return read(folder)
+
+  monkeypatch.setattr(commit_record, 'read', read_or_not)
+
+
+def test_a_step_that_could_not_be_read_for_a_while_is_used(
+  tmp_path, monkeypatch
+):
+  copies = save(tmp_path, [1, 2, 3])
+  gives_errors(monkeypatch, errno.EIO, {2: 1, 3: 1})
+  step, state = go_on(tmp_path)
+  assert step == 3
+  jax.tree.map(np.testing.assert_array_equal, state, copies[3])
+  assert steps_in(tmp_path) == ['1', '2', '3']
+
+
+def test_a_bad_sector_does_not_stop_a_run_for_ever(tmp_path, monkeypatch):
+  save(tmp_path, [1, 2])
+  gives_errors(monkeypatch, errno.EIO, {2: 2})
+  assert go_on(tmp_path)[0] == 1
+  assert steps_in(tmp_path) == ['1', '2.damaged']
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EHOSTUNREACH])
+def test_if_no_step_can_be_read_for_a_while_all_stay(
+  tmp_path, monkeypatch, number
+):
+  save(tmp_path, [1, 2])
+  gives_errors(monkeypatch, number, {1: 9, 2: 9})
+  with pytest.raises(OSError, match=os.strerror(number)) as error:
+    go_on(tmp_path)
+  assert error.value.errno == number
+  assert steps_in(tmp_path) == ['1', '2']
+
+
+@pytest.mark.parametrize('number', [errno.ENOTCONN, errno.ENOSPC])
+def test_a_folder_that_may_be_written_to_later_is_no_mistake(
+  tmp_path, monkeypatch, number
+):
+  def sync(path):
+    raise OSError(number, os.strerror(number), str(path))
+
+  monkeypatch.setattr(disk, 'sync', sync)
+  with pytest.raises(checkpoint.SaveFailedError, match=os.strerror(number)):
+    checkpoint.Checkpoints(tmp_path)
 
 
 def test_if_all_steps_are_damaged_nothing_begins_anew(tmp_path):

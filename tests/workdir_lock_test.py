@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -239,6 +240,19 @@ def test_a_full_disk_is_no_refusal(tmp_path):
     (folder / 'full').unlink()
     with workdir_lock.hold(folder) as check:
       check()
+
+
+def test_a_file_system_that_does_not_answer_may_pass(tmp_path, monkeypatch):
+  def mkdir(path, **unused):
+    raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'mkdir', mkdir)
+  with (
+    pytest.raises(OSError, match='not connected') as error,
+    workdir_lock.hold(tmp_path / 'W'),
+  ):
+    pass
+  assert error.value.errno == errno.ENOTCONN
 
 
 def test_a_run_s_folder_that_is_read_only_now_may_pass(tmp_path):

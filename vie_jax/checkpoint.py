@@ -10,6 +10,7 @@ orbax writes the arrays. Which steps there are, whether they are whole, and
 which are removed is decided here: see `saved_steps` and docs/checkpoints.md.
 """
 
+import errno
 import os
 import pathlib
 import uuid
@@ -44,14 +45,18 @@ class DamagedError(CheckpointError):
   Args:
     folder: of the step.
     reason: naming the file or the array.
+    is_unread: whether it may be whole, see `commit_record.UnreadError`.
   """
 
-  def __init__(self, folder: pathlib.Path, reason: str):
+  def __init__(
+    self, folder: pathlib.Path, reason: str, *, is_unread: bool = False
+  ):
     super().__init__(
       f'The checkpoint {folder} cannot be restored: {reason}. If it is '
       'damaged, move it away.'
     )
     self.reason = reason
+    self.is_unread = is_unread
 
 
 class Checkpoints:
@@ -72,7 +77,8 @@ class Checkpoints:
 
   Raises:
     CheckpointError: if it is to be written to and cannot be.
-    SaveFailedError: likewise, for want of room.
+    SaveFailedError: likewise, for want of room or of a file system that
+      answers.
   """
 
   def __init__(
@@ -208,11 +214,11 @@ class Checkpoints:
     Raises:
       SaveFailedError: if the last save failed, whatever `on_failed_save` is.
     """
-    self._take_note(waits=True)
+    self._take_note(waits=True, is_last=True)
     if self._failure:
       raise SaveFailedError(self._failure)
 
-  def _take_note(self, *, waits: bool) -> None:
+  def _take_note(self, *, waits: bool, is_last: bool = False) -> None:
     if self._saver is None:
       return
     outcome = self._saver.outcome(waits=waits)
@@ -223,9 +229,9 @@ class Checkpoints:
       self._failure = None
       self._steps = kept([*self._steps, step], **self._keep)
       return
-    self._fail(step, reason)
+    self._fail(step, reason, is_last=is_last)
 
-  def _fail(self, step: int, reason: str) -> None:
+  def _fail(self, step: int, reason: str, *, is_last: bool = False) -> None:
     before = (
       'there is no other'
       if not self._steps
@@ -240,7 +246,8 @@ class Checkpoints:
         f'{self._failure} Make room, or mend what the reason says, and run the '
         'same command again.'
       )
-    logging.error('%s The next one is tried as usual.', self._failure)
+    outlook = '' if is_last else ' The next one is tried as usual.'
+    logging.error('%s%s', self._failure, outlook)
 
   def record(self, step: int) -> dict:
     """What the run said of itself when it saved a step.
@@ -326,7 +333,8 @@ class Checkpoints:
     """Reads the newest step that is whole, and says which are not.
 
     Steps that are damaged and newer than it are moved aside, unless this is
-    `read_only`: a training goes on from there and saves them again.
+    `read_only`: a training goes on from there and saves them again. Before
+    that, those that gave EIO are tried once more, as the file system answers.
 
     Args:
       read: given a step, reads of it what is needed with `record`, `restore`
@@ -338,8 +346,11 @@ class Checkpoints:
     Raises:
       CheckpointError: if there are steps and all are damaged, which are then
         left as they are; and whatever else `read` raises.
+      OSError: likewise, if some of them gave EIO and may be whole.
     """
     damaged: dict[int, str] = {}
+    unread: set[int] = set()
+    has_tried_again = False
     while self._steps:
       step = self._steps[-1]
       try:
@@ -349,12 +360,27 @@ class Checkpoints:
           self._list(without=damaged)
           continue
         damaged[step] = error.reason
+        unread |= {step} if error.is_unread else set()
         self._steps = self._steps[:-1]
+        continue
+      if unread and not has_tried_again:
+        # The state found makes room for the one that may be.
+        found, has_tried_again = None, True
+        damaged = {n: why for n, why in damaged.items() if n not in unread}
+        self._steps = sorted({*self._steps, *unread})
         continue
       self._leave_behind(damaged, step)
       return found
+    self._refuse_all(damaged, is_unread=bool(unread))
+    return None
+
+  def _refuse_all(self, damaged: dict[int, str], *, is_unread: bool) -> None:
+    """Raises if there are steps, none of which can be restored."""
+    listing = '; '.join(f'{step}: {why}' for step, why in damaged.items())
+    if is_unread:
+      reason = f'{os.strerror(errno.EIO)}, no checkpoint can be read: {listing}'
+      raise OSError(errno.EIO, reason, str(self._directory))
     if damaged:
-      listing = '; '.join(f'{step}: {why}' for step, why in damaged.items())
       raise CheckpointError(
         f'No checkpoint in {self._directory} can be restored: {listing}. They '
         'are left as they are; move them away to start anew.'
@@ -364,7 +390,6 @@ class Checkpoints:
         f'{self._directory} holds no checkpoint but damaged ones: '
         f'{", ".join(self._set_aside)}. Move them away to start anew.'
       )
-    return None
 
   def _leave_behind(self, damaged: dict[int, str], good: int) -> None:
     for step, reason in damaged.items():
@@ -386,7 +411,7 @@ class Checkpoints:
 
   def _prepare(self) -> None:
     """Makes the folder, finds out whether it takes files, and tidies up."""
-    reason, has_room = '', True
+    reason, may_pass = '', False
     if agreement.is_first():
       probe = self._directory / f'.{uuid.uuid4().hex}'
       try:
@@ -396,14 +421,14 @@ class Checkpoints:
         os.unlink(probe)
       except OSError as error:
         reason = error.strerror or str(error)
-        has_room = not disk.is_no_room(error)
+        may_pass = disk.is_no_room(error) or error.errno in disk.AWAY
       else:
         self._folders.remove_unfinished()
-    reason, has_room = agreement.by_first('writes', lambda: [reason, has_room])
-    if not has_room:
+    reason, may_pass = agreement.by_first('writes', lambda: [reason, may_pass])
+    if may_pass:
       raise SaveFailedError(
-        f'{self._directory} cannot be written to: {reason}. Make room, and run '
-        'the same command again.'
+        f'{self._directory} cannot be written to: {reason}. Make room, or wait '
+        'for its file system, and run the same command again.'
       )
     if reason:
       raise CheckpointError(
@@ -433,7 +458,8 @@ class Checkpoints:
       # A step that was there may have been removed meanwhile.
       if step not in self._steps and not folder.exists():
         raise CheckpointError(self._no_such(step)) from None
-      raise DamagedError(folder, str(error)) from None
+      is_unread = isinstance(error, commit_record.UnreadError)
+      raise DamagedError(folder, str(error), is_unread=is_unread) from None
     except commit_record.VersionError as error:
       raise CheckpointError(
         f'{folder} has format version {error}; this code reads version '

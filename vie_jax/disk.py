@@ -6,6 +6,28 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+AWAY = frozenset(
+  {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,
+    errno.EREMOTEIO,
+    errno.ESHUTDOWN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+  }
+)
+"""A network file system or an object store that does not answer, but may later:
+the server, the network or the process of FUSE is gone. s3fs has EBUSY for "slow
+down" and EREMOTEIO for errors within the server."""
+
 
 def is_no_room(error: BaseException) -> bool:
   """Whether an error says that a disk, or a quota, is full."""

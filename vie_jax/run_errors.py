@@ -40,9 +40,9 @@ EXPECTED = (
 )
 """Not mistakes of the code: a line, and no traceback."""
 
-# A network file system that is away for a while, a disk whose file system went
-# read-only in the middle of a run, or a machine out of memory.
-_PASSING = (errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.ESTALE)
+# A file system that is away for a while, a disk whose file system went read-only
+# in the middle of a run, or a machine out of memory.
+_PASSING = disk.AWAY | {errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS}
 # What the system does not let this process do -> what helps.
 _REFUSED = {
   errno.EACCES: 'Give the user of the run access to it, and run again.',
@@ -107,11 +107,12 @@ def code_of(error: BaseException) -> int:
     error, dataset_folder.UnreachableError
   ):
     return exit_codes.RETRY
+  if getattr(error, 'errno', None) in _PASSING:
+    return exit_codes.RETRY
   # But whoever reads what is printed does not come back.
-  is_passing = isinstance(error, OSError) and (
-    error.errno in _PASSING or remote_errors.may_pass(error)
-  )
-  if is_passing and not isinstance(error, BrokenPipeError):
+  if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+    return exit_codes.REFUSED
+  if remote_errors.may_pass(error):
     return exit_codes.RETRY
   return exit_codes.REFUSED
 

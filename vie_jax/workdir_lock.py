@@ -69,8 +69,9 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
   Raises:
     WorkdirLockedError: naming the process that writes to it, within five
       seconds; or if the folder cannot be made or written to.
-    OSError: if only room is missing there, or what was a run's workdir, or a
-      folder of an evaluation in it, is read-only now.
+    OSError: if only room is missing there, its file system does not answer,
+      or what was a run's workdir, or a folder of an evaluation in it, is
+      read-only now.
   """
   folder = pathlib.Path(folder)
   lock, problem, passing = None, '', 0
@@ -84,7 +85,9 @@ def hold(folder: str | pathlib.Path) -> Iterator[Callable[[], None]]:
     except OSError as error:
       problem = _problem(folder, error)
       # A run that is there already could be written to, and may be again.
-      is_passing = error.errno == errno.EROFS and _has_steps(folder)
+      is_passing = error.errno in disk.AWAY or (
+        error.errno == errno.EROFS and _has_steps(folder)
+      )
       if disk.is_no_room(error) or is_passing:
         passing = error.errno
   found = [problem, passing]

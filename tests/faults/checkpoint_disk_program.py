@@ -1,7 +1,8 @@
 """Saves steps while the room for files comes and goes: its last line says how.
 
 Arguments: workdir, tries. Every second save meets a limit of the size of a
-file, in place of a full disk, which needs no rights to arrange.
+file, in place of a full disk, which needs no rights to arrange. In turns that
+is too small for the arrays, and for any file.
 """
 
 import resource
@@ -13,7 +14,7 @@ from absl import logging
 from tests.faults import checkpoint_program
 from vie_jax import checkpoint, run_log, sharding
 
-LIMIT = 100_000
+LIMITS = (0, 100_000)
 
 
 def main():
@@ -28,7 +29,8 @@ def main():
     for step in range(1, 2 * tries + 1):
       state = state.replace(step=jnp.asarray(step, jnp.int32))
       is_full = step % 2 == 0
-      soft = LIMIT if is_full else resource.RLIM_INFINITY
+      limit = LIMITS[step // 2 % len(LIMITS)]
+      soft = limit if is_full else resource.RLIM_INFINITY
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
       checkpoints.save(state, {'step': step})
       try:

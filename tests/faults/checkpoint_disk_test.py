@@ -93,6 +93,40 @@ def test_a_full_disk_is_noticed_and_left_as_it_was(tmp_path, caplog):
     assert checkpoints.latest_step == 4
 
 
+def test_a_save_that_could_not_write_a_byte_does_not_fail_the_next(tmp_path):
+  with (
+    fault_runs.small_disk(tmp_path / 'disk', '4m') as disk,
+    checkpoint.Checkpoints(disk, keep=3) as checkpoints,
+  ):
+    checkpoints.save(state_of(1), {})
+    checkpoints.wait()
+    fault_runs.fill(disk / 'other')
+    checkpoints.save(state_of(2), {})
+    poll_until_told(checkpoints)
+    assert checkpoints.latest_step == 1
+    (disk / 'other').unlink()
+    checkpoints.save(state_of(3), {})
+    checkpoints.wait()
+    assert checkpoints.latest_step == 3
+
+
+def test_a_last_save_without_room_is_said_to_have_failed(tmp_path, caplog):
+  def save_twice(disk):
+    with checkpoint.Checkpoints(disk) as checkpoints:
+      checkpoints.save(state_of(1), {})
+      checkpoints.wait()
+      fault_runs.fill(disk / 'other')
+      checkpoints.save(state_of(2), {})
+
+  with (
+    fault_runs.small_disk(tmp_path / 'disk', '4m') as disk,
+    pytest.raises(checkpoint.SaveFailedError, match='No space left') as error,
+  ):
+    save_twice(disk)
+  # There is no next one.
+  assert caplog.messages[-1] == str(error.value)
+
+
 def test_by_config_a_failed_save_ends_the_training(tmp_path):
   with checkpoint.Checkpoints(tmp_path, on_failed_save='stop') as checkpoints:
     checkpoints.save(state_of(1), {})

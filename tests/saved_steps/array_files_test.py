@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import shutil
+import tracemalloc  # noqa: F401  pytest would import it without files left
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,9 @@ def test_an_array_that_is_cut_short_is_damaged_in_one_line(item):
     array_files.read(folder, shapes)
   assert str(error.value).startswith('model: ')
   assert '\n' not in str(error.value)
+  # What was met, not where orbax met it.
+  assert '"kernel/0.0"' in str(error.value)
+  assert 'full TensorStore details' not in str(error.value)
 
 
 def test_a_file_that_is_gone_is_damage(item):
@@ -115,7 +119,18 @@ def test_causes_that_go_round_in_circles_end():
   error = ValueError('one')
   error.__cause__ = other = ValueError('two')
   other.__cause__ = error
-  assert array_files.short_reason(error) == 'one'
+  assert array_files.short_reason(error) == 'two'
+
+
+def test_of_a_long_reason_its_end_is_said_without_settings():
+  met = 'Error reading "w": ' * 20 + 'CRC-32C checksum verification failed'
+  error = ValueError(f"DATA_LOSS: {met} [tensorstore_spec='{{...}}']")
+  reason = array_files.short_reason(error)
+  assert reason.startswith('...')
+  assert reason.endswith(
+    'Error reading "w": CRC-32C checksum verification failed'
+  )
+  assert len(reason) < 250
 
 
 def read_failing(item, monkeypatch, error):

@@ -162,8 +162,12 @@ def test_shapes_that_are_not_expected_are_refused_before_reading(step, shape):
   [
     (errno.ESTALE, OSError),
     (errno.EACCES, OSError),
+    (errno.EHOSTUNREACH, OSError),
+    (errno.ENOTCONN, OSError),
+    (errno.ECONNRESET, OSError),
     # A bad block stays one.
-    (errno.EIO, DamagedError),
+    (errno.EIO, commit_record.UnreadError),
+    (errno.EISDIR, DamagedError),
   ],
 )
 def test_a_file_system_that_does_not_answer_is_no_damage(

@@ -4,8 +4,9 @@ Each backend of fsspec has its own errors, and those of extras cannot be
 imported where these are not installed: so their classes are known by name.
 """
 
-import errno
 import socket
+
+from vie_jax import disk
 
 _CLASSES = (ConnectionError, TimeoutError, socket.gaierror)
 _NAMES = frozenset(
@@ -17,18 +18,6 @@ _NAMES = frozenset(
     'google.auth.exceptions.TransportError',
     'requests.exceptions.ConnectionError',
     'requests.exceptions.Timeout',
-  }
-)
-# s3fs has EBUSY for "slow down" and EREMOTEIO for errors within the server.
-_NUMBERS = frozenset(
-  {
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EREMOTEIO,
   }
 )
 # Of HTTP: request timeout, too early, too many requests; all of 500 and above
@@ -58,7 +47,7 @@ def _is_passing(error):
   return (
     isinstance(error, _CLASSES)
     or not _NAMES.isdisjoint(names)
-    or getattr(error, 'errno', None) in _NUMBERS
+    or getattr(error, 'errno', None) in disk.AWAY
     or status in _STATUS
     or status >= 500
   )

@@ -12,10 +12,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from vie_jax.processes import agreement
-from vie_jax.saved_steps.commit_record import UNANSWERED, DamagedError
+from vie_jax.saved_steps import commit_record
 
 _LONGEST_REASON = 200
-_MOST_CAUSES = 20
+# Small files that orbax writes for one step, with room to spare.
+_MOST_FAILURES = 20
 _PATIENCE_SECONDS = 300
 
 
@@ -25,7 +26,13 @@ def short_reason(error: BaseException) -> str:
     return error.strerror
   if number := _system_error(error):
     return os.strerror(number)
-  text = ' '.join(str(error).split()) or type(error).__name__
+  # Around the innermost cause orbax says where it met that.
+  *_, cause = _causes(error)
+  text = ' '.join(str(cause).split()) or type(cause).__name__
+  # TensorStore says what is wrong last, but for its settings.
+  text, settings, _ = text.partition(' [tensorstore_spec')
+  if settings and len(text) > _LONGEST_REASON:
+    return f'...{text[-_LONGEST_REASON:]}'
   return text[:_LONGEST_REASON]
 
 
@@ -43,9 +50,9 @@ def _system_error(error: BaseException) -> int | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-  for _ in range(_MOST_CAUSES):
-    if error is None:
-      return
+  seen = []
+  while error is not None and error not in seen:
+    seen.append(error)
     yield error
     error = error.__cause__ or error.__context__
 
@@ -60,11 +67,15 @@ class Writer:
   _number = 0
 
   def __init__(self, items: Iterable[str]):
+    self._items = tuple(items)
     self._has_told = False
     self._meetings = 0
-    self._checkpointer = ocp.AsyncCheckpointer(
+    self._checkpointer = self._make()
+
+  def _make(self):
+    return ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(
-        **{item: ocp.StandardCheckpointHandler() for item in items}
+        **{item: ocp.StandardCheckpointHandler() for item in self._items}
       ),
       async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._meet),
     )
@@ -121,9 +132,18 @@ class Writer:
   def _name(self, what):
     return f'vie_jax/save/{Writer._number}/{what}'
 
+  def renew(self) -> None:
+    """Forgets a step that failed; orbax would raise it again at the next."""
+    self.close()
+    self._checkpointer = self._make()
+
   def close(self) -> None:
-    """Frees the threads."""
-    self._checkpointer.close()
+    """Frees the threads, whatever has become of what they wrote."""
+    # Of the small files that could not be written, each call raises another.
+    for _ in range(_MOST_FAILURES):
+      with contextlib.suppress(Exception):
+        self._checkpointer.close()
+        return
 
 
 def read(folder: pathlib.Path, shapes: Any) -> Any:
@@ -169,9 +189,8 @@ def _refuse(folder: pathlib.Path, error: Exception) -> NoReturn:
   number = _system_error(error)
   # A training may have removed the step meanwhile, on a network file system.
   is_gone = number == errno.ESTALE and not folder.exists()
-  if number in UNANSWERED and not is_gone:
-    raise OSError(number, os.strerror(number), str(folder)) from None
-  raise DamagedError(f'{folder.name}: {short_reason(error)}') from None
+  reason = f'{folder.name}: {short_reason(error)}'
+  commit_record.refuse(reason, None if is_gone else number, folder)
 
 
 def describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

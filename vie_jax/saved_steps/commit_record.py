@@ -22,7 +22,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from vie_jax import disk
 
@@ -31,21 +31,22 @@ FORMAT_VERSION = 3
 _SMALL = 2**16
 # A step of thousands of leaves takes some hundred kilobytes.
 _LARGEST_RECORD = 2**24
-UNANSWERED = (
+UNANSWERED = disk.AWAY | {
   errno.EACCES,
-  errno.EHOSTDOWN,
   errno.EMFILE,
   errno.ENFILE,
   errno.ENOMEM,
-  errno.ESTALE,
-  errno.ETIMEDOUT,
-)
+}
 """A file system that is away for a while or lets nobody in, a process that may
 open no more files or has no memory: the step may be whole all the same."""
 
 
 class DamagedError(ValueError):
   """A step is not as it was saved; the message says what is wrong with it."""
+
+
+class UnreadError(DamagedError):
+  """A file gave EIO: a bad sector, or a network file system that is away."""
 
 
 class VersionError(ValueError):
@@ -150,9 +151,7 @@ def read(folder: pathlib.Path) -> CommitRecord:
   except FileNotFoundError:
     raise DamagedError(f'{FILE} is missing') from None
   except OSError as error:
-    if error.errno in UNANSWERED:
-      raise
-    raise DamagedError(f'{FILE} cannot be read: {error.strerror}') from None
+    refuse(f'{FILE} cannot be read: {error.strerror}', error.errno, path)
   except UnicodeDecodeError:
     raise DamagedError(f'{FILE} is not JSON') from None
   if not is_file:
@@ -174,6 +173,25 @@ def read(folder: pathlib.Path) -> CommitRecord:
     return _parse(content)
   except (AttributeError, KeyError, TypeError, ValueError):
     raise DamagedError(f'{FILE} lacks what a commit record has') from None
+
+
+def refuse(reason: str, number: int | None, path: pathlib.Path) -> NoReturn:
+  """Tells what is damaged from what did not answer.
+
+  Args:
+    reason: why it cannot be read, naming the file or the array.
+    number: of the error that the system gave, if it did.
+    path: of what was to be read.
+
+  Raises:
+    OSError: if nobody can know, see `UNANSWERED`.
+    UnreadError: if it may be either.
+    DamagedError: otherwise.
+  """
+  if number in UNANSWERED:
+    raise OSError(number, os.strerror(number), str(path)) from None
+  kind = UnreadError if number == errno.EIO else DamagedError
+  raise kind(reason) from None
 
 
 def _parse(content: dict) -> CommitRecord:
@@ -236,9 +254,8 @@ def check_files(
     except FileNotFoundError:
       raise DamagedError(f'{name} is missing') from None
     except OSError as error:
-      if error.errno in UNANSWERED:
-        raise
-      raise DamagedError(f'{name} cannot be read: {error.strerror}') from None
+      reason = f'{name} cannot be read: {error.strerror}'
+      refuse(reason, error.errno, folder / name)
 
 
 def _size_and_hash(path: pathlib.Path) -> tuple[int, str | None]:

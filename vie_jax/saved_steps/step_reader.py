@@ -10,7 +10,11 @@ import jax
 
 from vie_jax.processes import agreement
 from vie_jax.saved_steps import array_files, commit_record, step_folders
-from vie_jax.saved_steps.commit_record import DamagedError, VersionError
+from vie_jax.saved_steps.commit_record import (
+  DamagedError,
+  UnreadError,
+  VersionError,
+)
 from vie_jax.saved_steps.leaf_digest import Digests
 from vie_jax.saved_steps.step_folders import StepFolders
 
@@ -124,7 +128,11 @@ def _together(work: Callable[[], T]) -> T:
   except (DamagedError, VersionError) as raised:
     error = raised
   if agreement.anywhere(error is not None):
-    raise error or DamagedError('another process cannot read its part')
+    error = error or DamagedError('another process cannot read its part')
+    # What is done next depends on it, and has to be the same in all.
+    if agreement.anywhere(isinstance(error, UnreadError)):
+      error = UnreadError(str(error))
+    raise error
   return result
 
 

@@ -137,6 +137,7 @@ class StepSaver:
       # folders anew that were removed.
       self._folders.wait_until_quiet(step)
       self._folders.remove_unfinished(step)
+    self._writer.renew()
     raise error
 
   def _write_record(self, step, shapes, digests, record):
