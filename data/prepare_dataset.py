@@ -20,6 +20,7 @@ from dataset_writer import (
   ShardTask,
   make_shard_of_task,
   plan_shards,
+  unstaged_rows,
   write_dataset,
 )
 from folder_lock import locked
@@ -37,6 +38,7 @@ from resume import (
 )
 from staging import OutputError, Staging, output_errors, read_json, write_json
 from video_frames import FrameOptions
+from wording import counted
 from worker_pool import Failure, WorkerPool
 
 _PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
@@ -152,14 +154,7 @@ def _prepare_remote(source, settings, cluster):
 
 def _prepare(source, settings, staging, target, cluster):
   """Goes on from what is staged, to the end."""
-  plan = read_json(staging.directory / 'plan.json')
-  if plan is None:
-    pool = cluster.pool(settings) if cluster else worker_pool(settings)
-    records = _decode_all(source, settings, staging, pool)
-    plan = make_plan(source, setup=staging.setup(), records=records)
-    path = staging.directory / 'plan.json'
-    write_json(path, plan, aside=staging.directory)
-  check_same_inputs(settings.out, plan['inputs'], source)
+  plan = _complete_plan(source, settings, staging, cluster)
   if cluster:
     shards = plan_shards(plan, shard_bytes=settings.shard_bytes)
     cluster.write_shards(settings.out, shards)
@@ -176,6 +171,35 @@ def _prepare(source, settings, staging, target, cluster):
       target=target,
       in_advance=share if cluster is None and target is None else iter,
     )
+
+
+def _complete_plan(source, settings, staging, cluster):
+  """Returns the plan, when all frames are staged that are still needed."""
+  plan = read_json(staging.directory / 'plan.json')
+  if plan is None:
+    plan = _make_plan(source, settings, staging, cluster)
+  check_same_inputs(settings.out, plan['inputs'], source)
+  rows = unstaged_rows(settings.out, plan, shard_bytes=settings.shard_bytes)
+  if not rows:
+    return plan
+  for row in rows:
+    staging.forget(row)
+  print(
+    f'Note: the frames of {counted(len(rows), "video")} in '
+    f'{staging.directory} are damaged or gone; decoding again.',
+    file=sys.stderr,
+  )
+  return _make_plan(source, settings, staging, cluster)
+
+
+def _make_plan(source, settings, staging, cluster):
+  """Decodes what is not staged, and notes what the data set is to be."""
+  pool = cluster.pool(settings) if cluster else worker_pool(settings)
+  records = _decode_all(source, settings, staging, pool)
+  plan = make_plan(source, setup=staging.setup(), records=records)
+  path = staging.directory / 'plan.json'
+  write_json(path, plan, aside=staging.directory)
+  return plan
 
 
 def _in_advance(settings, shards):
