@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 from bad_share import BadShare
-from dataset_plan import make_plan
+from dataset_plan import is_plan, make_plan
 from dataset_writer import (
   SHARD_BYTES,
   SPLITS,
@@ -176,7 +176,7 @@ def _prepare(source, settings, staging, target, cluster):
 def _complete_plan(source, settings, staging, cluster):
   """Returns the plan, when all frames are staged that are still needed."""
   plan = read_json(staging.directory / 'plan.json')
-  if plan is None:
+  if not is_plan(plan):
     plan = _make_plan(source, settings, staging, cluster)
   check_same_inputs(settings.out, plan['inputs'], source)
   rows = unstaged_rows(settings.out, plan, shard_bytes=settings.shard_bytes)

@@ -942,6 +942,23 @@ def test_frames_that_are_cut_short_or_gone_are_decoded_again(
   assert _content(out) == _content(prepared)
 
 
+@pytest.mark.parametrize('text', ['', '{}', '[]', '3', '{"path": 1}'])
+def test_damaged_notes_of_a_stopped_run_cost_only_what_they_are_of(
+  class_folder, prepared, tmp_path, text
+):
+  out = tmp_path / 'o'
+  plan = _stopped_before_shards(class_folder, out, '--val-percent', '30')
+  record = out / '.staging' / f'{plan["rows"]["train"][0]["id"]}.json'
+  kept = {name for name in _finished(out) if name != record.name}
+  for path in (record, out / '.staging' / 'plan.json'):
+    path.write_text(text)
+  before = _finished(out)
+  _stopped_before_shards(class_folder, out, '--val-percent', '30')
+  assert all(_finished(out)[name] == before[name] for name in kept)
+  assert _prepare(class_folder, out, '--val-percent', '30') == 0
+  assert _content(out) == _content(prepared)
+
+
 def test_a_shard_of_other_frames_than_planned_is_written_again(
   videos, tmp_path, monkeypatch
 ):
