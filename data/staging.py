@@ -168,6 +168,12 @@ class Staging:
     """Returns what `start` was given, or None before that."""
     return read_json(self._setup_path)
 
+  def has_videos(self):
+    """Tells whether videos are finished, or were before shards held them."""
+    return any(
+      path != self._setup_path for path in self.directory.glob('*.json')
+    )
+
   def start(self, setup):
     """Creates the directory and notes with which settings it is filled."""
     with output_errors(self.directory):

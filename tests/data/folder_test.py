@@ -959,6 +959,36 @@ def test_damaged_notes_of_a_stopped_run_cost_only_what_they_are_of(
   assert _content(out) == _content(prepared)
 
 
+@pytest.mark.parametrize('text', [None, '', '[]', '{"name": "toys"}'])
+def test_decoded_videos_whose_options_are_not_known_are_kept(
+  class_folder, tmp_path, text, capsys
+):
+  out = tmp_path / 'o'
+  _stopped_before_shards(class_folder, out)
+  setup = out / '.staging' / 'setup.json'
+  setup.unlink()
+  if text is not None:
+    setup.write_text(text)
+  before = _content(out)
+  assert _prepare(class_folder, out) == 2
+  message = _error(capsys)
+  assert f'{setup} is damaged or gone' in message
+  assert '--restart' in message
+  assert _content(out) == before
+  assert _prepare(class_folder, out, '--restart') == 0
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}'])
+def test_a_damaged_manifest_asks_for_a_restart(
+  class_folder, prepared, tmp_path, text, capsys
+):
+  out = tmp_path / 'o'
+  shutil.copytree(prepared, out)
+  (out / 'dataset.json').write_text(text)
+  assert _prepare(class_folder, out) == 2
+  assert 'dataset.json is damaged; add --restart' in _error(capsys)
+
+
 def test_a_shard_of_other_frames_than_planned_is_written_again(
   videos, tmp_path, monkeypatch
 ):
