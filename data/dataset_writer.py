@@ -94,6 +94,7 @@ def write_dataset(
   shard_bytes=SHARD_BYTES,
   progress=None,
   target=None,
+  check=lambda: None,
   in_advance=iter,
 ):
   """Writes shards, tables and, last, dataset.json; resumes where it was.
@@ -111,6 +112,8 @@ def write_dataset(
     progress: called with the number of frames after each video, or None.
     target: RemoteTarget that takes each file away when it is finished, or
       None: they stay.
+    check: called without arguments when all but dataset.json is written; it
+      may raise.
     in_advance: takes the list of Shard, and returns an iterator of them in
       any order; those that it has made by `make_shard` are not made again.
 
@@ -138,6 +141,7 @@ def write_dataset(
     if key in plan:
       write_json(out / f'{key}.json', plan[key], aside=aside)
       files |= _finished(out, f'{key}.json', target)
+  check()
   write_json(out / 'dataset.json', _manifest(plan, files), aside=aside)
   with output_errors(out):
     sync(out)

@@ -156,6 +156,39 @@ def listing_digest(videos):
   return _digest_of([[video.path, video.size] for video in videos])
 
 
+def times_digest(videos):
+  """Hashes paths, sizes and times of a list of VideoFile; sha256 in hex."""
+  return _digest_of(
+    [[video.path, video.size, video.mtime_ns] for video in videos]
+  )
+
+
+def changed_paths(source, rows):
+  """Finds files that are others now than when they were listed.
+
+  Args:
+    source: Source.
+    rows: list of dict with 'path', of its videos that are looked at.
+
+  Returns:
+    list of the paths, without those of files that are gone.
+  """
+  wanted = {row['path'] for row in rows}
+  return [
+    video.path
+    for video in source.videos
+    if video.path in wanted and _has_changed(source.folder, video)
+  ]
+
+
+def _has_changed(folder, video):
+  try:
+    status = os.stat(os.path.join(folder, video.file))
+  except OSError:
+    return False
+  return (status.st_size, status.st_mtime_ns) != (video.size, video.mtime_ns)
+
+
 def content_digest(digest_of_path):
   """Hashes the digests of files by path; sha256 in hex."""
   return _digest_of(sorted(digest_of_path.items()))

@@ -989,6 +989,52 @@ def test_a_damaged_manifest_asks_for_a_restart(
   assert 'dataset.json is damaged; add --restart' in _error(capsys)
 
 
+def _replace(video):
+  """Puts another video of the same size in the place of one."""
+  content = bytearray(video.read_bytes())
+  content[-1] ^= 1
+  video.write_bytes(content)
+
+
+def _digests_are_of(videos, out):
+  return all(
+    row['source_sha256'] == dataset_writer.file_digest(videos / row['path'])
+    for split in ('train', 'val')
+    for row in _rows(out, split)
+  )
+
+
+@pytest.mark.parametrize('moment', ['make_plan', 'write_dataset'])
+def test_a_video_that_is_replaced_during_a_run_stops_it(
+  videos, tmp_path, monkeypatch, moment, capsys
+):
+  out = tmp_path / 'o'
+  real = getattr(prepare_dataset, moment)
+
+  def replaced(*arguments, **options):
+    _replace(videos / 'cup' / '01.mkv')
+    return real(*arguments, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare_dataset, moment, replaced)
+    assert _prepare(videos, out) == 2
+  message = _error(capsys)
+  assert "1 video changed during this run, the first is 'cup/01.mkv'" in message
+  assert not (out / 'dataset.json').exists()
+  assert _prepare(videos, out) == 0
+  assert _digests_are_of(videos, out)
+
+
+def test_a_video_that_is_replaced_while_a_run_is_stopped_is_decoded_again(
+  videos, tmp_path
+):
+  out = tmp_path / 'o'
+  _stopped_before_shards(videos, out)
+  _replace(videos / 'cup' / '01.mkv')
+  assert _prepare(videos, out) == 0
+  assert _digests_are_of(videos, out)
+
+
 def test_a_shard_of_other_frames_than_planned_is_written_again(
   videos, tmp_path, monkeypatch
 ):
