@@ -233,7 +233,8 @@ def make_shard(out, shard, progress=None):
   temporary = note.with_suffix(f'.{os.getpid()}.tmp')
   with output_errors(path):
     path.parent.mkdir(exist_ok=True)
-    # One of other frames must not be there beside the note of this one.
+    # A note is of the shard that is there, or was delivered.
+    note.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     _copy_frames(staging, temporary, shard.rows, progress)
     entry = _entry_of(temporary) | {'records': shard.num_frames}

@@ -1035,6 +1035,25 @@ def test_a_video_that_is_replaced_while_a_run_is_stopped_is_decoded_again(
   assert _digests_are_of(videos, out)
 
 
+def test_a_finished_shard_that_is_gone_is_made_again(
+  class_folder, prepared, tmp_path, monkeypatch, capsys
+):
+  out, options = tmp_path / 'o', ('--val-percent', '30')
+
+  def stop(*unused_arguments):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(dataset_writer, '_write_table', stop)
+    assert _prepare(class_folder, out, *options) == 130
+  (shard,) = (out / 'train').glob('frames-*')
+  shard.unlink()
+  assert _prepare(class_folder, out, *options) == 2
+  assert 'run the same command again' in _error(capsys)
+  assert _prepare(class_folder, out, *options) == 0
+  assert _content(out) == _content(prepared)
+
+
 def test_a_shard_of_other_frames_than_planned_is_written_again(
   videos, tmp_path, monkeypatch
 ):
