@@ -132,13 +132,13 @@ def read_texts(place):
     dict from the name of the file, without folders, to str.
 
   Raises:
-    InputError: if they cannot be read, or are no UTF-8.
+    InputError: if they cannot be read, are no UTF-8, or two of one name differ.
   """
   place = pathlib.Path(place)
   if place.is_dir():
     with _input_errors(place):
       contents = {
-        path.name: path.read_bytes()
+        path.relative_to(place).as_posix(): path.read_bytes()
         for path in sorted(place.rglob('*.txt'))
         if path.is_file() and not path.name.startswith('.')
       }
@@ -154,12 +154,19 @@ def read_texts(place):
       f'{place} is neither a folder nor an archive of a kind that is read '
       f'({" ".join(ARCHIVE_SUFFIXES)})'
     )
-  texts = {}
-  for name, content in contents.items():
+  texts, first = {}, {}
+  for path, content in contents.items():
+    name = _base(path)
+    other = first.setdefault(name, path)
+    if content != contents[other]:
+      raise InputError(
+        f'{place} holds two lists called {name} that differ, {other} and '
+        f'{path}; name a folder with one of them'
+      )
     try:
       texts[name] = content.decode('utf-8-sig')
     except UnicodeDecodeError as error:
-      raise InputError(f'{name} in {place} is not UTF-8') from error
+      raise InputError(f'{path} in {place} is not UTF-8') from error
   return texts
 
 
@@ -178,7 +185,7 @@ def _texts_in_archive(archive):
   def keep(name, unused_size):
     buffer = io.BytesIO()
     yield buffer.write
-    contents[_base(name)] = buffer.getvalue()
+    contents[name] = buffer.getvalue()
 
   with _input_errors(archive):
     archive_formats.format_of(archive).unpack(archive, wanted, keep)

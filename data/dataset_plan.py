@@ -14,6 +14,9 @@ from wording import counted
 _MUCH_LONGER = 1.5
 _MUCH_LONGER_SECONDS = 2.0
 
+_KEYS = {'name', 'options', 'created_with', 'inputs', 'labels', 'rows'}
+_KEYS |= {'skipped', 'warnings'}
+
 
 def make_plan(source, setup, records):
   """Puts together what `write_dataset` writes.
@@ -72,6 +75,11 @@ def make_plan(source, setup, records):
       for key, number in source.expected.items()
     }
   return plan
+
+
+def is_plan(value):
+  """Tells whether a value has the keys of a plan."""
+  return isinstance(value, dict) and value.keys() >= _KEYS
 
 
 def _rows(videos, records):

@@ -23,6 +23,7 @@ from staging import (
   sync,
   write_json,
 )
+from wording import counted
 
 FORMAT_VERSION = 1
 SPLITS = ('train', 'val')
@@ -71,6 +72,12 @@ class Shard:
     """Frames in it."""
     return sum(row['num_frames'] for row in self.rows)
 
+  @property
+  def frames_sha256(self):
+    """A digest of them, in hex."""
+    digests = ''.join(row['frames_sha256'] for row in self.rows)
+    return hashlib.sha256(digests.encode()).hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
@@ -87,6 +94,7 @@ def write_dataset(
   shard_bytes=SHARD_BYTES,
   progress=None,
   target=None,
+  check=lambda: None,
   in_advance=iter,
 ):
   """Writes shards, tables and, last, dataset.json; resumes where it was.
@@ -104,6 +112,8 @@ def write_dataset(
     progress: called with the number of frames after each video, or None.
     target: RemoteTarget that takes each file away when it is finished, or
       None: they stay.
+    check: called without arguments when all but dataset.json is written; it
+      may raise.
     in_advance: takes the list of Shard, and returns an iterator of them in
       any order; those that it has made by `make_shard` are not made again.
 
@@ -117,6 +127,7 @@ def write_dataset(
     for shard in in_advance(shards)
   }
   files = {shard.name: entries[shard.name] for shard in shards}
+  _remove_other_shards(out, files)
   for split in SPLITS:
     rows = plan['rows'][split]
     with output_errors(out / split):
@@ -130,6 +141,7 @@ def write_dataset(
     if key in plan:
       write_json(out / f'{key}.json', plan[key], aside=aside)
       files |= _finished(out, f'{key}.json', target)
+  check()
   write_json(out / 'dataset.json', _manifest(plan, files), aside=aside)
   with output_errors(out):
     sync(out)
@@ -179,7 +191,7 @@ def write_shard(out, shard, progress=None, target=None):
     OutputError: if it cannot be written, or staged frames are gone.
   """
   staging = Staging(out)
-  entry = read_json(_note(staging, shard))
+  entry = _noted(staging, shard)
   is_delivered = (
     target is not None and entry and target.holds(shard.name, entry)
   )
@@ -212,18 +224,22 @@ def make_shard(out, shard, progress=None):
   """
   path = pathlib.Path(out) / shard.name
   staging = Staging(out)
-  note = _note(staging, shard)
-  entry = read_json(note)
+  entry = _noted(staging, shard)
   if entry is not None and path.exists():
     if progress:
       progress(shard.num_frames)
     return entry
+  note = _note_path(staging, shard)
   temporary = note.with_suffix(f'.{os.getpid()}.tmp')
   with output_errors(path):
     path.parent.mkdir(exist_ok=True)
+    # A note is of the shard that is there, or was delivered.
+    note.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     _copy_frames(staging, temporary, shard.rows, progress)
     entry = _entry_of(temporary) | {'records': shard.num_frames}
-    write_json(note, entry, aside=staging.directory)
+    value = {'frames_sha256': shard.frames_sha256, 'entry': entry}
+    write_json(note, value, aside=staging.directory)
     os.replace(temporary, path)
   return entry
 
@@ -244,9 +260,40 @@ def make_shard_of_task(task, unused_report_progress):
     return str(error)
 
 
-def _note(staging, shard):
+def unstaged_rows(out, plan, *, shard_bytes=SHARD_BYTES):
+  """Finds the videos whose frames are needed, and not there in full.
+
+  Args:
+    out: as for `write_dataset`.
+    plan: likewise.
+    shard_bytes: likewise.
+
+  Returns:
+    list of rows.
+  """
+  staging = Staging(out)
+  return [
+    row
+    for shard in plan_shards(plan, shard_bytes=shard_bytes)
+    if _noted(staging, shard) is None
+    for row in shard.rows
+    if not staging.has_frames(row)
+  ]
+
+
+def _note_path(staging, shard):
   """Returns where it is noted that a shard is complete."""
   return staging.directory / f'{shard.name.replace("/", "-")}.json'
+
+
+def _noted(staging, shard):
+  """Returns the entry of a shard of these frames that is complete, or None."""
+  note = read_json(_note_path(staging, shard))
+  if isinstance(note, dict) and (
+    note.get('frames_sha256') == shard.frames_sha256
+  ):
+    return note['entry']
+  return None
 
 
 def shard_plan(num_bytes, *, shard_bytes):
@@ -332,23 +379,51 @@ def table_schema(labels):
 
 
 def _copy_frames(staging, path, rows, progress):
+  """Copies staged frames; videos whose frames are damaged are forgotten."""
+  damaged = []
   try:
     writer = array_record_module.ArrayRecordWriter(
       os.fspath(path), _WRITER_OPTIONS
     )
     for row in rows:
-      for frame in read_frames_file(staging.frames_path(row['id'])):
-        writer.write(frame)
+      if not _copy_video(staging, row, writer):
+        damaged.append(row)
       if progress:
         progress(row['num_frames'])
     writer.close()
-  except FileNotFoundError as error:
-    raise OutputError(
-      f'{error.filename} is gone; start again with --restart'
-    ) from error
   except RuntimeError as error:
     raise OutputError(f'cannot write {path}: {error}') from error
+  if damaged:
+    for row in damaged:
+      staging.forget(row)
+    raise OutputError(
+      f'the frames of {counted(len(damaged), "video")} in {staging.directory} '
+      f'are damaged or gone, the first is {damaged[0]["path"]!r}; run the same '
+      'command again: it decodes these again'
+    )
   sync(path)
+
+
+def _copy_video(staging, row, writer):
+  """Copies the frames of a video; tells whether they are those of its row."""
+  digest, num_frames = hashlib.sha256(), 0
+  try:
+    for frame in read_frames_file(staging.frames_path(row['id']), digest):
+      writer.write(frame)
+      num_frames += 1
+  except OSError:
+    return False
+  found = digest.hexdigest(), num_frames
+  return found == (row['frames_sha256'], row['num_frames'])
+
+
+def _remove_other_shards(out, files):
+  """Removes shards of before videos had to be decoded again."""
+  for path in out.glob('*/frames-*.array_record'):
+    name = path.relative_to(out).as_posix()
+    if is_dataset_file(name) and name not in files:
+      with output_errors(path):
+        path.unlink()
 
 
 def _write_table(out, name, rows, labels):

@@ -13,13 +13,14 @@ import pathlib
 import sys
 
 from bad_share import BadShare
-from dataset_plan import make_plan
+from dataset_plan import is_plan, make_plan
 from dataset_writer import (
   SHARD_BYTES,
   SPLITS,
   ShardTask,
   make_shard_of_task,
   plan_shards,
+  unstaged_rows,
   write_dataset,
 )
 from folder_lock import locked
@@ -29,20 +30,25 @@ from progress import progress_bar
 from remote import RemoteFolder, is_remote
 from remote_target import RemoteTarget, default_staging
 from resume import (
+  changed_paths,
   check_same_dataset,
   check_same_inputs,
   digest_or_empty,
   is_complete,
   open_staging,
+  times_digest,
 )
 from staging import OutputError, Staging, output_errors, read_json, write_json
 from video_frames import FrameOptions
+from wording import counted
 from worker_pool import Failure, WorkerPool
 
 _PACKAGES = ('array_record', 'av', 'numpy', 'pillow', 'pyarrow')
 
 # To start processes takes longer than to write so much.
 LEAST_BYTES_TO_SHARE = 2**28
+# In plan.json: of which sizes and times of files it is.
+_TIMES = 'times_sha256'
 _SHARD_TIMEOUT_SECONDS = 86_400
 
 
@@ -152,14 +158,7 @@ def _prepare_remote(source, settings, cluster):
 
 def _prepare(source, settings, staging, target, cluster):
   """Goes on from what is staged, to the end."""
-  plan = read_json(staging.directory / 'plan.json')
-  if plan is None:
-    pool = cluster.pool(settings) if cluster else worker_pool(settings)
-    records = _decode_all(source, settings, staging, pool)
-    plan = make_plan(source, setup=staging.setup(), records=records)
-    path = staging.directory / 'plan.json'
-    write_json(path, plan, aside=staging.directory)
-  check_same_inputs(settings.out, plan['inputs'], source)
+  plan = _complete_plan(source, settings, staging, cluster)
   if cluster:
     shards = plan_shards(plan, shard_bytes=settings.shard_bytes)
     cluster.write_shards(settings.out, shards)
@@ -167,6 +166,8 @@ def _prepare(source, settings, staging, target, cluster):
     row['num_frames'] for split in SPLITS for row in plan['rows'][split]
   )
   share = functools.partial(_in_advance, settings)
+  check = functools.partial(_check_unchanged, source, staging, plan)
+  check()
   with progress_bar('writing', 'frame', total) as bar:
     write_dataset(
       settings.out,
@@ -174,7 +175,55 @@ def _prepare(source, settings, staging, target, cluster):
       shard_bytes=settings.shard_bytes,
       progress=bar.update,
       target=target,
+      check=check,
       in_advance=share if cluster is None and target is None else iter,
+    )
+
+
+def _complete_plan(source, settings, staging, cluster):
+  """Returns the plan, when all frames are staged that are still needed."""
+  plan = read_json(_plan_path(staging))
+  if is_plan(plan):
+    check_same_inputs(settings.out, plan['inputs'], source)
+  if not is_plan(plan) or plan.get(_TIMES) != times_digest(source.videos):
+    plan = _make_plan(source, settings, staging, cluster)
+  rows = unstaged_rows(settings.out, plan, shard_bytes=settings.shard_bytes)
+  if not rows:
+    return plan
+  for row in rows:
+    staging.forget(row)
+  print(
+    f'Note: the frames of {counted(len(rows), "video")} in '
+    f'{staging.directory} are damaged or gone; decoding again.',
+    file=sys.stderr,
+  )
+  return _make_plan(source, settings, staging, cluster)
+
+
+def _make_plan(source, settings, staging, cluster):
+  """Decodes what is not staged, and notes what the data set is to be."""
+  pool = cluster.pool(settings) if cluster else worker_pool(settings)
+  records = _decode_all(source, settings, staging, pool)
+  plan = make_plan(source, setup=staging.setup(), records=records)
+  plan[_TIMES] = times_digest(source.videos)
+  write_json(_plan_path(staging), plan, aside=staging.directory)
+  return plan
+
+
+def _plan_path(staging):
+  return staging.directory / 'plan.json'
+
+
+def _check_unchanged(source, staging, plan):
+  """Stops before a data set is of files that have become others meanwhile."""
+  rows = [row for split in SPLITS for row in plan['rows'][split]]
+  changed = changed_paths(source, rows)
+  if changed:
+    _plan_path(staging).unlink(missing_ok=True)
+    raise InputError(
+      f'{counted(len(changed), "video")} changed during this run, the first is '
+      f'{changed[0]!r}; run the same command again: it prepares them as they '
+      'are then'
     )
 
 

@@ -4,11 +4,16 @@ import dataclasses
 import os
 import pathlib
 
-from dataset_writer import file_digest
+from dataset_writer import file_digest, table_schema
 from find_videos import VideoFile
 from open_video import VideoError, require_regular_file
 from staging import FramesFile, OutputError, Staging, write_json
 from video_frames import FrameOptions, write_frames
+
+_RECORD_KEYS = {'path', 'size', 'mtime_ns', 'source_sha256'}
+# The columns of the table that a video has by itself, and what shards need.
+_ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
+_ROW_KEYS |= {'num_bytes'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +63,26 @@ def prepare_video(task, report_progress=lambda: None):
 
 
 def is_current(record, video):
-  """Tells whether a record was made from the file as it is now."""
+  """Tells whether a record is sound, and of the file as it is now."""
   return (
-    record is not None
+    _is_record(record)
     and record['path'] == video.path
     and record['size'] == video.size
     and record['mtime_ns'] == video.mtime_ns
+  )
+
+
+def _is_record(value):
+  """Tells whether a value has the keys of a record of `prepare_video`."""
+  if not isinstance(value, dict) or not value.keys() >= _RECORD_KEYS:
+    return False
+  if 'reason' in value:
+    return isinstance(value['reason'], str)
+  row, warnings = value.get('row'), value.get('warnings')
+  return (
+    isinstance(row, dict)
+    and row.keys() >= _ROW_KEYS
+    and isinstance(warnings, list)
   )
 
 

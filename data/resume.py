@@ -16,6 +16,8 @@ from wording import counted
 
 # At the end of the names of options that are digests of files.
 _DIGESTS = '_sha256'
+# What is compared of dataset.json.
+_MANIFEST_KEYS = {'name', 'options', 'inputs'}
 _RESTART = 'add --restart to throw it away and start again'
 
 
@@ -47,7 +49,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
 
   Args:
     out: where it is, for messages; `/` finds files in it.
-    manifest: the content of its dataset.json, or None where that is damaged.
+    manifest: the content of its dataset.json, anything where that is damaged.
     finished_ns: when that was written.
     source: Source.
     setup: dict with 'name', 'options' and 'created_with'.
@@ -55,7 +57,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
   Raises:
     InputError: if it is another one, or damaged.
   """
-  if manifest is None:
+  if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
     raise InputError(f'{out / "dataset.json"} is damaged; {_RESTART}')
   for key in ('name', 'options'):
     _check_same(out, key, manifest[key], setup[key], source)
@@ -99,7 +101,8 @@ def open_staging(out, source, setup, *, restart):
     Staging.
 
   Raises:
-    InputError: if foreign files are there, or a run with another setup.
+    InputError: if foreign files are there, a run with another setup, or one
+      whose setup cannot be told.
   """
   staging = Staging(out)
   is_ours = staging.exists() or (out / 'dataset.json').exists()
@@ -108,7 +111,13 @@ def open_staging(out, source, setup, *, restart):
       f'{out} is not empty and holds no prepared data set; choose another --out'
     )
   old = staging.setup()
-  if old is None or restart:
+  is_known = isinstance(old, dict) and old.keys() >= setup.keys()
+  if not is_known and not restart and staging.has_videos():
+    raise InputError(
+      f'{staging.directory / "setup.json"} is damaged or gone, and '
+      f'{staging.directory} holds decoded videos; {_RESTART}'
+    )
+  if not is_known or restart:
     with output_errors(out):
       # First the mark that these files are ours, so that a kill in between
       # leaves something this function recognises.
@@ -145,6 +154,39 @@ def check_same_inputs(out, inputs, source):
 def listing_digest(videos):
   """Hashes paths and sizes of a list of VideoFile; sha256 in hex."""
   return _digest_of([[video.path, video.size] for video in videos])
+
+
+def times_digest(videos):
+  """Hashes paths, sizes and times of a list of VideoFile; sha256 in hex."""
+  return _digest_of(
+    [[video.path, video.size, video.mtime_ns] for video in videos]
+  )
+
+
+def changed_paths(source, rows):
+  """Finds files that are others now than when they were listed.
+
+  Args:
+    source: Source.
+    rows: list of dict with 'path', of its videos that are looked at.
+
+  Returns:
+    list of the paths, without those of files that are gone.
+  """
+  wanted = {row['path'] for row in rows}
+  return [
+    video.path
+    for video in source.videos
+    if video.path in wanted and _has_changed(source.folder, video)
+  ]
+
+
+def _has_changed(folder, video):
+  try:
+    status = os.stat(os.path.join(folder, video.file))
+  except OSError:
+    return False
+  return (status.st_size, status.st_mtime_ns) != (video.size, video.mtime_ns)
 
 
 def content_digest(digest_of_path):

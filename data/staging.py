@@ -127,11 +127,22 @@ class FramesFile:
       os.replace(self._temporary, self._path)
 
 
-def read_frames_file(path):
-  """Yields the frames of a file that `FramesFile` wrote, as bytes."""
+def read_frames_file(path, digest):
+  """Yields the frames of a file that `FramesFile` wrote, as bytes.
+
+  Those of a damaged file are others; so is the digest then.
+
+  Args:
+    path: of the file.
+    digest: hashlib object; it is given what is read, as in `frames_digest`.
+  """
   with open(path, 'rb') as file:
+    num_bytes = os.fstat(file.fileno()).st_size
     while length := file.read(_LENGTH.size):
-      yield file.read(_LENGTH.unpack(length)[0])
+      frame = file.read(min(int.from_bytes(length, 'little'), num_bytes))
+      digest.update(length)
+      digest.update(frame)
+      yield frame
 
 
 class Staging:
@@ -157,6 +168,12 @@ class Staging:
     """Returns what `start` was given, or None before that."""
     return read_json(self._setup_path)
 
+  def has_videos(self):
+    """Tells whether videos are finished, or were before shards held them."""
+    return any(
+      path != self._setup_path for path in self.directory.glob('*.json')
+    )
+
   def start(self, setup):
     """Creates the directory and notes with which settings it is filled."""
     with output_errors(self.directory):
@@ -171,6 +188,20 @@ class Staging:
   def record(self, video_id):
     """Returns the record of a finished video, or None."""
     return read_json(self.record_path(video_id))
+
+  def has_frames(self, row):
+    """Tells whether there are as many bytes of frames as a row says."""
+    try:
+      size = self.frames_path(row['id']).stat().st_size
+    except OSError:
+      return False
+    return size == row['num_bytes']
+
+  def forget(self, row):
+    """Removes a finished video, so that the next run decodes it again."""
+    for path in (self.record_path(row['id']), self.frames_path(row['id'])):
+      with output_errors(path):
+        path.unlink(missing_ok=True)
 
   def clear(self):
     """Removes all files, the settings last."""

@@ -290,6 +290,28 @@ def test_lists_are_read_from_folders_and_archives_alike(tmp_path, suffix):
   assert str(error.value).endswith(f'folder, {tmp_path}/out/d')
 
 
+@pytest.mark.parametrize('as_archive', [False, True])
+def test_lists_of_one_name_are_taken_if_they_do_not_differ(
+  tmp_path, as_archive
+):
+  members = {'v1/a.txt': b'one\n', 'v2/a.txt': b'one\n', 'b.txt': b'two\n'}
+  texts = {'a.txt': 'one\n', 'b.txt': 'two\n'}
+
+  def place():
+    if as_archive:
+      sample_archives.write_zip(tmp_path / 'a.zip', members)
+      return tmp_path / 'a.zip'
+    for name, content in members.items():
+      (tmp_path / name).parent.mkdir(exist_ok=True)
+      (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+  assert archives.read_texts(place()) == texts
+  members['v2/a.txt'] = b'another\n'
+  with pytest.raises(InputError, match=r'a\.txt .*v1/a\.txt and v2/a\.txt'):
+    archives.read_texts(place())
+
+
 def test_without_the_library_the_command_to_run_is_said(tmp_path):
   sample_archives.write_rar(tmp_path / 'x.rar', _MEMBERS)
   program = """

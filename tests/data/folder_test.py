@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import command_options
 import dataset_writer
 import numpy as np
 import prepare
@@ -839,6 +841,8 @@ import prepare
 import prepare_dataset
 if __name__ == '__main__':
   prepare_dataset.LEAST_BYTES_TO_SHARE = 0
+  # A pipe is not as large as the frames.
+  prepare_dataset.unstaged_rows = lambda *_, **__: []
   sys.exit(prepare.main(sys.argv[1:]))
 """
 
@@ -889,16 +893,189 @@ def _stopped_before_shards(class_folder, out, *options):
   return json.loads((out / '.staging' / 'plan.json').read_text())
 
 
-def test_a_shard_that_no_process_can_write_stops_the_run(
-  class_folder, tmp_path, shared_writing, capsys
+def _change_a_length(path):
+  content = bytearray(path.read_bytes())
+  content[0] ^= 1
+  path.write_bytes(content)
+
+
+def _lower_the_count(path):
+  record = json.loads(path.with_suffix('.json').read_text())
+  record['row']['num_frames'] -= 1
+  path.with_suffix('.json').write_text(json.dumps(record))
+  (path.parent / 'plan.json').unlink()
+
+
+@pytest.mark.parametrize('damage', [_change_a_length, _lower_the_count])
+def test_frames_that_were_damaged_are_no_part_of_a_data_set(
+  class_folder, prepared, tmp_path, shared_writing, damage, capsys
 ):
   out = tmp_path / 'o'
   options = ('--val-percent', '30', '--processes', '2')
   plan = _stopped_before_shards(class_folder, out, *options)
-  gone = out / '.staging' / f'{plan["rows"]["train"][0]["id"]}.frames'
-  gone.unlink()
+  row = plan['rows']['train'][1]
+  damage(out / '.staging' / f'{row["id"]}.frames')
+  kept = _finished(out)
   assert _prepare(class_folder, out, *options) == 2
-  assert f'{gone.name} is gone; start again with --restart' in _error(capsys)
+  message = _error(capsys)
+  assert f"damaged or gone, the first is '{row['path']}'" in message
+  assert _finished(out) == {
+    name: made for name, made in kept.items() if name != f'{row["id"]}.json'
+  }
+  assert _prepare(class_folder, out, *options) == 0
+  assert _content(out) == _content(prepared)
+
+
+@pytest.mark.parametrize('size', [None, 0, 2, 500])
+def test_frames_that_are_cut_short_or_gone_are_decoded_again(
+  class_folder, prepared, tmp_path, size, capsys
+):
+  out = tmp_path / 'o'
+  plan = _stopped_before_shards(class_folder, out, '--val-percent', '30')
+  frames = out / '.staging' / f'{plan["rows"]["train"][0]["id"]}.frames'
+  if size is None:
+    frames.unlink()
+  else:
+    os.truncate(frames, size)
+  assert _prepare(class_folder, out, '--val-percent', '30') == 0
+  assert 'the frames of 1 video in' in capsys.readouterr().err
+  assert _content(out) == _content(prepared)
+
+
+@pytest.mark.parametrize('text', ['', '{}', '[]', '3', '{"path": 1}'])
+def test_damaged_notes_of_a_stopped_run_cost_only_what_they_are_of(
+  class_folder, prepared, tmp_path, text
+):
+  out = tmp_path / 'o'
+  plan = _stopped_before_shards(class_folder, out, '--val-percent', '30')
+  record = out / '.staging' / f'{plan["rows"]["train"][0]["id"]}.json'
+  kept = {name for name in _finished(out) if name != record.name}
+  for path in (record, out / '.staging' / 'plan.json'):
+    path.write_text(text)
+  before = _finished(out)
+  _stopped_before_shards(class_folder, out, '--val-percent', '30')
+  assert all(_finished(out)[name] == before[name] for name in kept)
+  assert _prepare(class_folder, out, '--val-percent', '30') == 0
+  assert _content(out) == _content(prepared)
+
+
+@pytest.mark.parametrize('text', [None, '', '[]', '{"name": "toys"}'])
+def test_decoded_videos_whose_options_are_not_known_are_kept(
+  class_folder, tmp_path, text, capsys
+):
+  out = tmp_path / 'o'
+  _stopped_before_shards(class_folder, out)
+  setup = out / '.staging' / 'setup.json'
+  setup.unlink()
+  if text is not None:
+    setup.write_text(text)
+  before = _content(out)
+  assert _prepare(class_folder, out) == 2
+  message = _error(capsys)
+  assert f'{setup} is damaged or gone' in message
+  assert '--restart' in message
+  assert _content(out) == before
+  assert _prepare(class_folder, out, '--restart') == 0
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}'])
+def test_a_damaged_manifest_asks_for_a_restart(
+  class_folder, prepared, tmp_path, text, capsys
+):
+  out = tmp_path / 'o'
+  shutil.copytree(prepared, out)
+  (out / 'dataset.json').write_text(text)
+  assert _prepare(class_folder, out) == 2
+  assert 'dataset.json is damaged; add --restart' in _error(capsys)
+
+
+def _replace(video):
+  """Puts another video of the same size in the place of one."""
+  content = bytearray(video.read_bytes())
+  content[-1] ^= 1
+  video.write_bytes(content)
+
+
+def _digests_are_of(videos, out):
+  return all(
+    row['source_sha256'] == dataset_writer.file_digest(videos / row['path'])
+    for split in ('train', 'val')
+    for row in _rows(out, split)
+  )
+
+
+@pytest.mark.parametrize('moment', ['make_plan', 'write_dataset'])
+def test_a_video_that_is_replaced_during_a_run_stops_it(
+  videos, tmp_path, monkeypatch, moment, capsys
+):
+  out = tmp_path / 'o'
+  real = getattr(prepare_dataset, moment)
+
+  def replaced(*arguments, **options):
+    _replace(videos / 'cup' / '01.mkv')
+    return real(*arguments, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare_dataset, moment, replaced)
+    assert _prepare(videos, out) == 2
+  message = _error(capsys)
+  assert "1 video changed during this run, the first is 'cup/01.mkv'" in message
+  assert not (out / 'dataset.json').exists()
+  assert _prepare(videos, out) == 0
+  assert _digests_are_of(videos, out)
+
+
+def test_a_video_that_is_replaced_while_a_run_is_stopped_is_decoded_again(
+  videos, tmp_path
+):
+  out = tmp_path / 'o'
+  _stopped_before_shards(videos, out)
+  _replace(videos / 'cup' / '01.mkv')
+  assert _prepare(videos, out) == 0
+  assert _digests_are_of(videos, out)
+
+
+def test_a_finished_shard_that_is_gone_is_made_again(
+  class_folder, prepared, tmp_path, monkeypatch, capsys
+):
+  out, options = tmp_path / 'o', ('--val-percent', '30')
+
+  def stop(*unused_arguments):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(dataset_writer, '_write_table', stop)
+    assert _prepare(class_folder, out, *options) == 130
+  (shard,) = (out / 'train').glob('frames-*')
+  shard.unlink()
+  assert _prepare(class_folder, out, *options) == 2
+  assert 'run the same command again' in _error(capsys)
+  assert _prepare(class_folder, out, *options) == 0
+  assert _content(out) == _content(prepared)
+
+
+def test_a_shard_of_other_frames_than_planned_is_written_again(
+  videos, tmp_path, monkeypatch
+):
+  out, expected = tmp_path / 'o', tmp_path / 'expected'
+  small = functools.partial(prepare_dataset.Settings, shard_bytes=1)
+  monkeypatch.setattr(command_options, 'Settings', small)
+  options = ('--val-percent', '30')
+  real = dataset_writer.write_json
+
+  def write_json(path, value, *, aside):
+    if path.name == 'skipped.json':
+      raise KeyboardInterrupt
+    real(path, value, aside=aside)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(dataset_writer, 'write_json', write_json)
+    assert _prepare(videos, out, *options) == 130
+  (out / '.staging' / 'plan.json').unlink()
+  (videos / 'cup' / '01.mkv').write_bytes(b'no video any more')
+  assert _prepare(videos, out, *options) == 0
+  assert _prepare(videos, expected, *options) == 0
+  assert _content(out) == _content(expected)
 
 
 def test_other_options_for_a_stopped_run_ask_for_a_restart(

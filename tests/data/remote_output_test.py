@@ -180,7 +180,7 @@ def test_a_delivered_shard_is_not_delivered_again(
 
 
 def test_a_shard_of_another_size_is_never_taken_for_whole(
-  few_videos, s3, target, tmp_path, capsys
+  few_videos, expected, s3, target, tmp_path, capsys
 ):
   arguments = _arguments(few_videos, *target)
   number = 30
@@ -194,8 +194,10 @@ def test_a_shard_of_another_size_is_never_taken_for_whole(
   code = _prepare(few_videos, *target)
   error = capsys.readouterr().err
   assert code == 2
-  assert '--restart' in error
+  assert 'run the same command again' in error
   assert 'dataset.json' not in s3.content('sets/few')
+  assert _prepare(few_videos, *target) == 0
+  assert s3.content('sets/few') == expected
 
 
 def test_foreign_objects_are_refused_and_never_removed(

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from array_record.python import array_record_module
+from input_pipeline import array_records
 
 from vie_jax.input_pipeline import dataset_folder, frame_store
 
@@ -143,6 +145,29 @@ def test_a_damaged_index_costs_no_frame_and_is_named(dataset, caplog):
   assert len(caplog.messages) == len(shards) >= 2
   for message, shard in zip(sorted(caplog.messages), shards, strict=True):
     assert message.startswith(f'The index of {shard} is damaged.')
+
+
+@pytest.mark.parametrize('is_index_damaged', [False, True])
+def test_a_shard_of_fewer_frames_shows_no_frames_of_other_videos(
+  dataset, is_index_damaged
+):
+  shard = sorted((dataset / 'train').glob('*.array_record'))[0]
+  records = array_record_module.ArrayRecordReader(str(shard)).read_all()
+  array_records.write(shard, records[1:])
+  content = bytearray(shard.read_bytes())
+  content[content.rindex(b'group_size')] ^= is_index_damaged
+  shard.write_bytes(content)
+  manifest = json.loads((dataset / 'dataset.json').read_text())
+  name = shard.relative_to(dataset).as_posix()
+  manifest['files'][name]['bytes'] = len(content)
+  (dataset / 'dataset.json').write_text(json.dumps(manifest))
+  reason = f'it has {len(records) - 1} records instead of {len(records)}'
+  with frame_store.FrameStore.open(dataset, 'train') as store:
+    for read in (store.read_frames, lambda *at: list(store.each_frame(*at))):
+      with pytest.raises(dataset_folder.DatasetError, match=reason) as error:
+        read(0, [0])
+      assert str(shard) in str(error.value)
+      assert not isinstance(error.value, dataset_folder.UnreadableError)
 
 
 def test_what_the_store_says_about_the_data_set(dataset):

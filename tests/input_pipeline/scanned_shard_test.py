@@ -82,6 +82,16 @@ def test_what_lies_behind_a_damaged_header_is_named_as_not_found(tmp_path):
       shard.read([number])
 
 
+@pytest.mark.parametrize('num_records', [1, 4, 6, 400])
+def test_another_number_of_records_is_refused(tmp_path, num_records):
+  records = [RANDOM.randbytes(9_000) for _ in range(5)]
+  path = write(tmp_path / 'shard', records)
+  with pytest.raises(
+    array_record_format.DamagedIndexError, match=f'records .*{num_records}'
+  ):
+    scanned_shard.ScannedShard(path, num_records)
+
+
 def test_a_file_that_is_cut_short_or_gone_is_refused(tmp_path):
   records = [RANDOM.randbytes(9_000) for _ in range(5)]
   path = write(tmp_path / 'shard', records)

@@ -45,6 +45,10 @@ class DamagedError(RuntimeError):
   """What is stored is not what it should be, or gone; one line."""
 
 
+class DamagedIndexError(DamagedError):
+  """The index of a shard is not what it should be: no record is found."""
+
+
 def only_record(data, begin, what):
   """Takes the record out of a chunk that holds one, and nothing behind it.
 
@@ -138,21 +142,42 @@ def scanned_offsets(read, size, num_records):
   Returns:
     list of int, [num_records + 1]; shorter where a header is damaged, and
     what lies behind it cannot be found.
+
+  Raises:
+    DamagedIndexError: if there are fewer, all of them found, or more.
   """
   offsets = [_FIRST_RECORD]
-  reach = _CHUNK_HEADER.size + 2 * _BLOCK_HEADER.size
-  while len(offsets) <= num_records:
-    begin = offsets[-1]
-    plain = _without_block_headers(read(begin, begin + reach), begin, '')
-    if len(plain) < _CHUNK_HEADER.size:
-      break
-    data_size, kind, count, _ = _CHUNK_HEADER.unpack_from(plain)
-    end = _behind(begin, _CHUNK_HEADER.size + data_size)
-    is_record = kind == _RECORDS_CHUNK and int.from_bytes(count, 'little') == 1
-    if not is_record or end > size:
-      break
+  count, end = _chunk_at(read, offsets[-1], size)
+  while count == 1 and len(offsets) <= num_records:
     offsets.append(end)
+    count, end = _chunk_at(read, end, size)
+  # The footer has a record more than there are others.
+  is_at_footer = count == len(offsets)
+  if is_at_footer and len(offsets) <= num_records:
+    raise DamagedIndexError(
+      f'it has {len(offsets) - 1} records instead of {num_records}'
+    )
+  if count == 1 and not is_at_footer and len(offsets) > num_records:
+    raise DamagedIndexError(f'it has more records than {num_records}')
   return offsets
+
+
+def _chunk_at(read, begin, size):
+  """Reads the header of a chunk of records.
+
+  Returns:
+    (count, end): how many records it holds, and where it ends; (0, begin) if
+    there is none, or the file of that size ends before it does.
+  """
+  reach = _CHUNK_HEADER.size + 2 * _BLOCK_HEADER.size
+  plain = _without_block_headers(read(begin, begin + reach), begin, '')
+  if len(plain) < _CHUNK_HEADER.size:
+    return 0, begin
+  data_size, kind, count, _ = _CHUNK_HEADER.unpack_from(plain)
+  end = _behind(begin, _CHUNK_HEADER.size + data_size)
+  if kind != _RECORDS_CHUNK or end > size:
+    return 0, begin
+  return int.from_bytes(count, 'little'), end
 
 
 def _behind(begin, num_bytes):

@@ -12,6 +12,7 @@ from absl import logging
 from array_record.python import array_record_module
 
 from vie_jax.input_pipeline import (
+  array_record_format,
   dataset_folder,
   remote_shards,
   scanned_shard,
@@ -88,8 +89,9 @@ class FrameRecords:
       IndexError: if the video or one of the frames does not exist.
       dataset_folder.UnreadableError: if one of the records cannot be read.
       dataset_folder.UnreachableError: if a URL cannot be reached.
-      dataset_folder.DatasetError: if the store is closed, or the index of a
-        shard behind a URL is damaged.
+      dataset_folder.DatasetError: if the store is closed, the index of a
+        shard behind a URL is damaged, or a shard has another number of
+        records than dataset.json says.
     """
     shard, records = self._records(instance_index, frame_numbers)
     return self._read_records(shard, records) if records else []
@@ -206,7 +208,7 @@ class FrameRecords:
     except remote_shards.RemoteError as away:
       return self._unreachable(shard, away)
     found = self._unreadable(shard, error)
-    if isinstance(error, remote_shards.DamagedIndexError):
+    if isinstance(error, array_record_format.DamagedIndexError):
       # None of its frames is found: to try one after the other takes minutes.
       return dataset_folder.DatasetError(str(found))
     return found
@@ -248,9 +250,15 @@ class FrameRecords:
       options=_READER_OPTIONS,
       file_reader_buffer_size=_READER_BUFFER_BYTES,
     )
-    # `array_record` takes a missing file for an empty one; this does not.
-    if reader.num_records() != num_records:
+    found = reader.num_records()
+    # `array_record` takes a missing file, and one whose index is damaged, for
+    # an empty one; `_reader_without_index` does not.
+    if not found:
       return self._reader_without_index(shard, num_records)
+    if found != num_records:
+      raise array_record_format.DamagedIndexError(
+        f'it has {found} records instead of {num_records}'
+      )
     return reader
 
   def _look(self):

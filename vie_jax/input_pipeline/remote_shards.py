@@ -15,7 +15,10 @@ import fsspec
 import numpy as np
 
 from vie_jax.input_pipeline import array_record_format, remote_errors
-from vie_jax.input_pipeline.array_record_format import DamagedError
+from vie_jax.input_pipeline.array_record_format import (
+  DamagedError,
+  DamagedIndexError,
+)
 from vie_jax.untrusted import urls
 
 # Share of bytes nobody asked for that fewer requests may cost.
@@ -34,10 +37,6 @@ class RemoteError(Exception):
 
 class AwayError(RemoteError):
   """It does not answer, but may later; see `remote_errors.may_pass`."""
-
-
-class DamagedIndexError(DamagedError):
-  """The index of a shard is not what it should be: no record is found."""
 
 
 def is_remote(path):

@@ -22,7 +22,8 @@ class ScannedShard:
       num_records: that it should hold.
 
     Raises:
-      array_record_format.DamagedError: if it cannot be opened.
+      array_record_format.DamagedError: if it cannot be opened, or all of its
+        records are found and are not so many.
       OSError: if it cannot be read.
     """
     self._path = path
