@@ -28,6 +28,10 @@ _FORMATS_FROM_ZERO = frozenset(['matroska', 'nut'])
 _LATEST_START_SECONDS = 0.1
 _DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
+# Of these, which have no clock, FFmpeg takes 25 frames a second for the average;
+# its guess is what the pictures say.
+_FORMATS_WITHOUT_CLOCK = frozenset(['h264', 'hevc', 'm4v', 'mpegvideo'])
+
 _FALLBACK_RATE_HZ = fractions.Fraction(25)
 # Above this a container gives the ticks of its clock for a rate.
 _HIGHEST_RATE_HZ = 1000
@@ -48,9 +52,12 @@ def counts_from_decoding(container):
   return _is_one_of(container, _FORMATS_OF_DECODING)
 
 
-def rate_hz(stream):
+def rate_hz(container, stream):
   """Returns frames in a second, a Fraction."""
-  for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+  rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+  if _is_one_of(container, _FORMATS_WITHOUT_CLOCK):
+    rates.insert(0, stream.guessed_rate)
+  for rate in rates:
     if rate and rate <= _HIGHEST_RATE_HZ:
       return rate
   return _FALLBACK_RATE_HZ

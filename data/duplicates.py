@@ -110,9 +110,11 @@ def find_duplicates(tables, hashes):
     )
     for ends in same.rows.tolist()
   ]
+  is_listed = {tuple(ends) for ends in same.rows.tolist()}
   pairs += [
     _pair(ends, OVERLAPPING, None, num_train, bool(is_featureless[ends].all()))
     for ends in overlapping.tolist()
+    if tuple(ends) not in is_listed
   ]
   pairs += [
     _pair(ends, kind, distance, num_train, False)

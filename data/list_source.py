@@ -198,7 +198,8 @@ def _label_columns(file, columns):
   if 'path' not in columns:
     raise InputError(
       f'{file} has no column "path", only {", ".join(map(repr, columns))}; '
-      'the others may be label or label_*, split, start and end'
+      'the others may be label or label_*, split, start and end, with commas '
+      'between them'
     )
   found = {
     column: column.removeprefix(_LABEL_PREFIX)

@@ -153,7 +153,7 @@ class OpenVideo:
 
   def __init__(self, path, container, stream, decoder):
     self.path = path
-    self.rate_hz = container_claims.rate_hz(stream)
+    self.rate_hz = container_claims.rate_hz(container, stream)
     self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
       1
     )

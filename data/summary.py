@@ -40,10 +40,7 @@ def print_summary(out, manifest):
   _print_rest(out, manifest)
   for split in SPLITS:
     if not manifest['splits'][split]['videos']:
-      print(
-        f'  Note: the {split} split is empty. --restart with --val-percent or '
-        'lists of videos changes that, and decodes all videos again.'
-      )
+      print(f'  Note: the {split} split is empty.{_remedy_of_empty(manifest)}')
   _print_absent(out, manifest)
 
 
@@ -101,6 +98,19 @@ def _remedy(manifest):
   return (
     ' --restart with another --val-percent, or with lists of videos, changes '
     'that, and decodes all videos again.'
+  )
+
+
+def _remedy_of_empty(manifest):
+  """What gives a split that has no videos some."""
+  if manifest['options'].get('val_percent') is None:
+    return (
+      ' The lists that were given name no video of it: others, with --restart, '
+      'change that.'
+    )
+  return (
+    ' --restart with --val-percent or lists of videos changes that, and '
+    'decodes all videos again.'
   )
 
 

@@ -10,6 +10,10 @@ import os
 import pathlib
 import re
 
+# TensorFlow only reads here, and need not talk about it.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
 import av
 import numpy as np
 import tensorflow as tf

@@ -132,7 +132,9 @@ def pairs_of(text):
   for article in re.findall(r'<article class="pair.*?</article>', text, re.S):
     where, what = re.search(r'<b>(.*?)</b>(.*?)</p>', article).groups()
     names = re.findall(r'<figcaption>\w+: <bdi>(.*?)</bdi>', article)
-    found[tuple(map(html.unescape, names))] = where, what.strip()
+    pair = tuple(map(html.unescape, names))
+    assert pair not in found
+    found[pair] = where, what.strip()
   return found
 
 
@@ -324,12 +326,17 @@ def parts_page(tmp_path_factory):
   )
   sample_videos.write(folder / 'a.mp4', frames)
   sample_videos.write(folder / 'b.mp4', frames[::-1][:100])
+  other = Image.effect_noise((24, 16), 90).resize((96, 64)).convert('RGB')
+  sample_videos.write(folder / 'c.mp4', np.stack([np.asarray(other)] * 50))
   rows = [
     'a.mp4,train,0,1.8',
     'a.mp4,val,2.1,3.9',
     'a.mp4,val,4.1,5.9',
     'b.mp4,train,0,2.5',
     'b.mp4,val,1.5,4',
+    # The whole file, and all of it.
+    'c.mp4,train,,',
+    'c.mp4,val,0,2',
   ]
   text = '\n'.join(['path,split,start,end', *rows])
   (folder / 'l.csv').write_text(text)
@@ -360,12 +367,13 @@ def test_parts_of_a_file_are_the_same_only_where_they_overlap(parts_page):
   assert where == across
   assert what.startswith('look alike')
   assert not any('a.mp4#t=2.1,3.9' in pair for pair in found)
+  assert found['c.mp4', 'c.mp4#t=0,2'][1].startswith('same frames')
 
 
 def test_parts_of_a_file_in_both_splits_have_a_warning_of_their_own(parts_page):
   for warning in (
-    'Of 3 validation videos 1 is also in train, 1 looks like one of train',
-    'Of 3 validation videos 2 are parts of a file of which other parts are in '
+    'Of 4 validation videos 2 are also in train, 1 looks like one of train',
+    'Of 4 validation videos 2 are parts of a file of which other parts are in '
     'train, and may show',
   ):
     assert f'WARNING: {warning}' in parts_page[1]

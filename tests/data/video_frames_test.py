@@ -94,6 +94,26 @@ def test_frames_are_repeated_and_dropped_as_the_fps_filter_does(seed):
   assert ours == _fps_filter(shown, time_base, 25)
 
 
+@pytest.mark.parametrize(
+  'name, codec, rate',
+  [
+    ('x.h264', 'libx264', 15),
+    ('x.h264', 'libx264', 25),
+    ('x.h264', 'libx264', 60),
+    ('x.m2v', 'mpeg2video', 24),
+    ('x.m2v', 'mpeg2video', 50),
+  ],
+)
+def test_a_stream_without_a_container_says_its_rate(
+  tmp_path, name, codec, rate
+):
+  path = tmp_path / name
+  frames = sample_videos.moving(2 * rate)
+  sample_videos.write(path, frames, rate=rate, codec=codec)
+  facts, _ = _frames(path)
+  assert (facts.source_fps, facts.num_frames) == (rate, 50)
+
+
 @pytest.mark.parametrize('rate', [1, 5, 10, 24, 25, 30, 50, 60, 120])
 def test_two_seconds_give_fifty_frames_at_any_source_rate(tmp_path, rate):
   sample_videos.write(
