@@ -18,6 +18,7 @@ from staging import (
   OutputError,
   Staging,
   output_errors,
+  read_errors,
   read_frames_file,
   read_json,
   sync,
@@ -224,18 +225,20 @@ def make_shard(out, shard, progress=None):
   """
   path = pathlib.Path(out) / shard.name
   staging = Staging(out)
+  note = _note_path(staging, shard)
+  # Asked first: whoever makes the same shard may finish it meanwhile.
+  is_noted = note.exists()
   entry = _noted(staging, shard)
   if entry is not None and path.exists():
     if progress:
       progress(shard.num_frames)
     return entry
-  note = _note_path(staging, shard)
   temporary = note.with_suffix(f'.{os.getpid()}.tmp')
   with output_errors(path):
     path.parent.mkdir(exist_ok=True)
     # A note is of the shard that is there, or was delivered.
-    note.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    for old in (note, path) if is_noted else ():
+      old.unlink(missing_ok=True)
     _copy_frames(staging, temporary, shard.rows, progress)
     entry = _entry_of(temporary) | {'records': shard.num_frames}
     value = {'frames_sha256': shard.frames_sha256, 'entry': entry}
@@ -407,11 +410,13 @@ def _copy_frames(staging, path, rows, progress):
 def _copy_video(staging, row, writer):
   """Copies the frames of a video; tells whether they are those of its row."""
   digest, num_frames = hashlib.sha256(), 0
+  path = staging.frames_path(row['id'])
   try:
-    for frame in read_frames_file(staging.frames_path(row['id']), digest):
-      writer.write(frame)
-      num_frames += 1
-  except OSError:
+    with read_errors(path):
+      for frame in read_frames_file(path, digest):
+        writer.write(frame)
+        num_frames += 1
+  except FileNotFoundError:
     return False
   found = digest.hexdigest(), num_frames
   return found == (row['frames_sha256'], row['num_frames'])

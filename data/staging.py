@@ -34,6 +34,20 @@ def output_errors(path):
     raise OutputError(f'cannot write {path}: {reason}') from error
 
 
+@contextlib.contextmanager
+def read_errors(path):
+  """Turns a failed read into OutputError that names the file, if it is there."""
+  try:
+    yield
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    raise OutputError(
+      f'cannot read {path}: {error.strerror}; run the same command again when '
+      'it can be read, or remove it to have its video decoded again'
+    ) from error
+
+
 def write_json(path, value, *, aside):
   """Writes a value as JSON text, the same bytes for the same value.
 
@@ -191,9 +205,11 @@ class Staging:
 
   def has_frames(self, row):
     """Tells whether there are as many bytes of frames as a row says."""
+    path = self.frames_path(row['id'])
     try:
-      size = self.frames_path(row['id']).stat().st_size
-    except OSError:
+      with read_errors(path):
+        size = path.stat().st_size
+    except FileNotFoundError:
       return False
     return size == row['num_bytes']
 

@@ -407,6 +407,22 @@ def test_a_folder_that_may_be_written_to_later_is_no_mistake(
     checkpoint.Checkpoints(tmp_path)
 
 
+@pytest.mark.parametrize('count, is_read', [(1, True), (2, False)])
+def test_a_step_that_is_named_is_tried_once_more(
+  tmp_path, monkeypatch, count, is_read
+):
+  save(tmp_path, [1, 2])
+  gives_errors(monkeypatch, errno.EIO, {2: count})
+  with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+    if is_read:
+      assert checkpoints.read_step(2, checkpoints.record) == RECORD
+      return
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as error:
+      checkpoints.read_step(2, checkpoints.record)
+  assert error.value.errno == errno.EIO
+  assert error.value.filename == str(tmp_path / 'checkpoints' / '2')
+
+
 def test_if_all_steps_are_damaged_nothing_begins_anew(tmp_path):
   save(tmp_path, [1, 2, 3])
   folder = tmp_path / 'checkpoints'

@@ -23,6 +23,8 @@ def config(**changes):
     ({'init_from': 'random', 'seed': 3}, 'demo_random_seed3'),
     ({'init_from': 'runs/slow/'}, 'demo_slow'),
     ({'init_from': 'runs/slow/checkpoints/24'}, 'demo_slow_step24'),
+    ({'init_from': 'a/../slow/checkpoints/24'}, 'demo_slow_step24'),
+    ({'init_from': 'official:checkpoints/1450000'}, 'demo_1450000'),
     (
       {'init_from': 'official:models/checkpoint-1.tar'},
       'demo_checkpoint-1.tar',

@@ -533,6 +533,19 @@ def load_bank(workdir, fingerprint=FINGERPRINT, embedding_size=128):
   )
 
 
+def test_a_run_without_a_bank_is_refused_as_the_source_of_one(tmp_path):
+  state = first_state('vie_single', 0)
+  record = {
+    'config': json.loads(tiny('vie_single').to_json_best_effort()),
+    'fingerprint': FINGERPRINT,
+  }
+  items = {'model': checkpoint.ITEMS['model']}
+  with checkpoint.Checkpoints(tmp_path, items=items) as checkpoints:
+    checkpoints.save(state, record)
+  with pytest.raises(checkpoint.CheckpointError, match='has no memory bank'):
+    load_bank(tmp_path)
+
+
 def test_a_bank_of_other_dimensions_is_refused(tmp_path):
   save(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='128 dimensions'):

@@ -374,6 +374,32 @@ class Checkpoints:
     self._refuse_all(damaged, is_unread=bool(unread))
     return None
 
+  def read_step(self, step: int, read: Callable[[int], T]) -> T:
+    """Reads one step, and no other in its place.
+
+    If it gives EIO it is tried once more, as in `read_newest`.
+
+    Args:
+      step: one that was saved.
+      read: as for `read_newest`.
+
+    Returns:
+      What it returned.
+
+    Raises:
+      DamagedError: if the step is damaged.
+      OSError: if it gave EIO, and may be whole; and whatever else `read` raises.
+    """
+    for _ in range(2):
+      try:
+        return read(step)
+      except DamagedError as error:
+        if not error.is_unread:
+          raise
+        reason = error.reason
+    reason = f'{os.strerror(errno.EIO)}, {reason}'
+    raise OSError(errno.EIO, reason, str(self._folders.of(step)))
+
   def _refuse_all(self, damaged: dict[int, str], *, is_unread: bool) -> None:
     """Raises if there are steps, none of which can be restored."""
     listing = '; '.join(f'{step}: {why}' for step, why in damaged.items())

@@ -119,7 +119,13 @@ def load_bank(
 
   def read(checkpoints, step):
     run_record.check_dataset(checkpoints.record(step), fingerprint)
-    found = checkpoints.saved_shapes(step, 'memory_bank')['bank'].shape
+    saved = checkpoints.saved_shapes(step, 'memory_bank')
+    if not saved:
+      raise checkpoint.CheckpointError(
+        f'{workdir} has no memory bank: it was not trained by this method. Leave '
+        'out config.memory_bank.init=init_from, or name another run.'
+      )
+    found = saved['bank'].shape
     if found[1:] != (embedding_size,):
       raise checkpoint.CheckpointError(
         f'The memory bank of {workdir} has {found[-1]} dimensions, and '
@@ -219,7 +225,7 @@ def _read(
     raise _no_workdir(folder)
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
     if step is not None:
-      return read(checkpoints, step)
+      return checkpoints.read_step(step, lambda step: read(checkpoints, step))
     found = checkpoints.read_newest(lambda newest: read(checkpoints, newest))
   if found is None:
     raise _no_checkpoint(folder)

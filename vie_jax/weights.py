@@ -11,6 +11,7 @@ A two-stream network may take each stream from a source of its own,
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 
 import jax
@@ -111,7 +112,10 @@ def is_run(source: str) -> bool:
 
 def name_of(source: str) -> str:
   """A source without its place: that of a workdir, and of a step of it."""
+  if not is_run(source):
+    return pathlib.Path(source).name
   folder, step = run_weights.place_of(source)
+  folder = pathlib.Path(os.path.abspath(folder))
   return folder.name if step is None else f'{folder.name}_step{step}'
 
 
@@ -293,7 +297,8 @@ def warm_start(
     step=step,
     with_bank=config.memory_bank.init == 'init_from',
   )
-  return _merge(variables, found, folder, anew=anew), record['step']
+  place = f'{folder}, step {record["step"]}'
+  return _merge(variables, found, place, anew=anew), record['step']
 
 
 def _warn_of_own(config, workdir):
@@ -407,12 +412,12 @@ def _check_trn_kernel(found, expected, num_frames, folder) -> None:
     )
 
 
-def _merge(variables, found, folder, *, anew):
+def _merge(variables, found, place, *, anew):
   """Takes what was found, but for what may start anew if it does not fit."""
   fresh = sorted(run_weights.differing_arrays(found, variables).keys() & anew)
   logging.info(
     'Starting from the weights of %s%s.',
-    folder,
+    place,
     f'; anew: {", ".join(fresh)}' if fresh else '',
   )
   by_name = run_weights.by_name(found)

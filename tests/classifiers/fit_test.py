@@ -60,15 +60,33 @@ def test_other_weights_are_refused():
 
 
 def test_a_newer_step_of_the_network_is_refused_with_a_way_to_the_older():
+  message = refusal_of_newer_step('local_aggregation', '/my runs')
+  assert 'network.step was 24, is 28' in message
+  assert (
+    "--config.init_from='/my runs/checkpoints/24' --config.result_name=demo "
+    'goes on'
+  ) in message
+
+
+@pytest.mark.parametrize(
+  'training, source',
+  [('side_by_side', '/A,/B'), ('official', 'official:/c'), ('supervised', 'x')],
+)
+def test_no_way_to_the_older_network_is_promised_where_none_is_known(
+  training, source
+):
+  assert 'goes on with it' not in refusal_of_newer_step(training, source)
+
+
+def refusal_of_newer_step(training, source):
   saved, record = (
-    RECORD
-    | {'network': RECORD['network'] | {'weights': digest, 'source': '/W'}}
-    for digest in ('b' * 64, 'a' * 64)
+    copy.deepcopy(RECORD)
+    | {
+      'network': RECORD['network']
+      | {'training': training, 'source': source, 'step': step}
+    }
+    for step in (24, 28)
   )
-  saved['network']['step'], record['network']['step'] = 24, 28
   with pytest.raises(result.ResultError) as error:
     fit._check(saved, record, pathlib.Path('/W/linear_eval/demo'))
-  assert 'network.step was 24, is 28' in str(error.value)
-  assert (
-    '--config.init_from=/W/checkpoints/24 --config.result_name=demo goes on'
-  ) in str(error.value)
+  return str(error.value)

@@ -295,7 +295,9 @@ def test_lists_of_one_name_are_taken_if_they_do_not_differ(
   tmp_path, as_archive
 ):
   members = {'v1/a.txt': b'one\n', 'v2/a.txt': b'one\n', 'b.txt': b'two\n'}
-  texts = {'a.txt': 'one\n', 'b.txt': 'two\n'}
+  # No lists, of whatever version.
+  members |= {'v1/README.txt': b'1', 'v2/README.txt': b'2'}
+  texts = {'a.txt': 'one\n', 'b.txt': 'two\n', 'README.txt': '2'}
 
   def place():
     if as_archive:

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import errno
 import fcntl
 import functools
 import hashlib
@@ -922,6 +923,31 @@ def test_frames_that_were_damaged_are_no_part_of_a_data_set(
   assert _finished(out) == {
     name: made for name, made in kept.items() if name != f'{row["id"]}.json'
   }
+  assert _prepare(class_folder, out, *options) == 0
+  assert _content(out) == _content(prepared)
+
+
+def test_frames_that_cannot_be_read_for_a_while_are_kept(
+  class_folder, prepared, tmp_path, monkeypatch, capsys
+):
+  out = tmp_path / 'o'
+  options = ('--val-percent', '30', '--processes', '1')
+  plan = _stopped_before_shards(class_folder, out, *options)
+  kept = _finished(out)
+  stat = pathlib.Path.stat
+
+  def stale(path, **options):
+    if path.name == f'{plan["rows"]["train"][1]["id"]}.frames':
+      raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+    return stat(path, **options)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(pathlib.Path, 'stat', stale)
+    assert _prepare(class_folder, out, *options) == 2
+  message = _error(capsys)
+  assert os.strerror(errno.ESTALE) in message
+  assert 'or remove it to have its video decoded again' in message
+  assert _finished(out) == kept
   assert _prepare(class_folder, out, *options) == 0
   assert _content(out) == _content(prepared)
 

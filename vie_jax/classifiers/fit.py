@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shlex
 from collections.abc import Callable
 
 import jax
@@ -51,6 +52,8 @@ _FREE = frozenset(
     'schedule.num_steps',
   }
 )
+# Whose `network.source` is the workdir that they are of, see `result.network`.
+_HAVE_WORKDIRS = ('instance_recognition', 'local_aggregation')
 # Where the weights are from: their digest is compared, and earlier versions
 # say less of it.
 _SAID_BY_WEIGHTS = ('network.trained_on', 'network.streams')
@@ -331,10 +334,14 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
 
 def _older_network(saved, differing, folder):
   """How to go on with the network of then, if it is a step of a run."""
-  source, step = (saved['network'].get(name) for name in ('source', 'step'))
-  if 'network.step' not in differing or source in (None, 'random'):
+  network = saved['network']
+  if (
+    'network.step' not in differing
+    or network.get('training') not in _HAVE_WORKDIRS
+  ):
     return ''
+  place = shlex.quote(f'{network["source"]}/checkpoints/{network["step"]}')
   return (
-    f' While the step is kept, --config.init_from={source}/checkpoints/{step} '
+    f' While the step is kept, --config.init_from={place} '
     f'--config.result_name={folder.name} goes on with it.'
   )
