@@ -4,6 +4,7 @@
   python main.py --config=configs/vie_slowfast.py --workdir=W --mode=knn_eval
   python main.py --config=configs/vie_slowfast.py --workdir=W \
       --mode=linear_eval --config.linear_eval.dataset=tfds:imagenet2012
+  python main.py --version
 
 Modes that evaluate write to WORKDIR/MODE/ and touch nothing else. The same
 command again goes on where it stopped. Several processes, on one machine or
