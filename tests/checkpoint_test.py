@@ -405,6 +405,7 @@ def test_a_folder_that_may_be_written_to_later_is_no_mistake(
   monkeypatch.setattr(disk, 'sync', sync)
   with pytest.raises(checkpoint.SaveFailedError, match=os.strerror(number)):
     checkpoint.Checkpoints(tmp_path)
+  assert os.listdir(tmp_path / 'checkpoints') == []
 
 
 @pytest.mark.parametrize('count, is_read', [(1, True), (2, False)])

@@ -481,6 +481,22 @@ def test_a_step_of_a_run_is_taken_by_its_folder(tmp_path):
   assert f'{tmp_path}/checkpoints holds no step 9, but 7, 8.' in message
 
 
+def test_a_refused_network_is_named_with_its_step(tmp_path):
+  variables = save(tmp_path, step=7)
+  save(tmp_path, step=8)
+  other = {**variables, 'params': {'scale': np.zeros(3)}}
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    weights.warm_start(
+      tiny(init_from=f'{tmp_path}/checkpoints/7'),
+      'nowhere',
+      blueprint.build_model(tiny()),
+      other,
+      clip_shape=blueprint.clip_shape(tiny()),
+      mesh=mesh(),
+    )
+  assert f'Step 7 of {tmp_path} holds another network: ' in str(error.value)
+
+
 def test_a_damaged_step_that_is_asked_for_is_an_error(tmp_path):
   save(tmp_path, step=7)
   save(tmp_path, step=8)

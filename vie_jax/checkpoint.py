@@ -439,12 +439,9 @@ class Checkpoints:
     """Makes the folder, finds out whether it takes files, and tidies up."""
     reason, may_pass = '', False
     if agreement.is_first():
-      probe = self._directory / f'.{uuid.uuid4().hex}'
       try:
         self._directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b'.')
-        disk.sync(probe)
-        os.unlink(probe)
+        self._try_to_write()
       except OSError as error:
         reason = error.strerror or str(error)
         may_pass = disk.is_no_room(error) or error.errno in disk.AWAY
@@ -461,6 +458,14 @@ class Checkpoints:
         f'{self._directory} cannot be written to: {reason}. Use another '
         '--workdir, or make room there.'
       )
+
+  def _try_to_write(self) -> None:
+    probe = self._directory / f'.{uuid.uuid4().hex}'
+    try:
+      probe.write_bytes(b'.')
+      disk.sync(probe)
+    finally:
+      probe.unlink(missing_ok=True)
 
   def _list(self, without: Sequence[int] = ()) -> None:
     """Finds the steps; all processes take what the first one sees."""

@@ -62,8 +62,8 @@ def load_network(
   Args:
     folder: the workdir.
     mesh: that the variables are laid out on.
-    check: given the record and the shapes of the variables, refuses those of
-      another network before any array is read.
+    check: given the record, with its `step`, and the shapes of the variables,
+      refuses those of another network before any array is read.
     step: of the checkpoint; None for the newest that is not damaged.
     with_bank: the memory bank must be sound, too, if there is one.
 
@@ -78,14 +78,14 @@ def load_network(
   whole = sharding.replicated(mesh)
 
   def read(checkpoints, step):
-    record = checkpoints.record(step)
+    record = {**checkpoints.record(step), 'step': step}
     check(record, checkpoints.saved_shapes(step, 'model'))
     if with_bank and checkpoints.saved_shapes(step, 'memory_bank'):
       _read_bank(checkpoints, step, mesh)
     variables = checkpoints.restore_as_saved(
       step, 'model', {'params': whole, 'batch_stats': whole}
     )
-    return variables, {**record, 'step': step}
+    return variables, record
 
   return _read(folder, read, step)
 
@@ -198,12 +198,12 @@ def differing_arrays(found: dict, expected: dict) -> dict[str, str]:
   return differing
 
 
-def refuse(differing: dict[str, str], folder: pathlib.Path) -> None:
-  """Refuses weights of which any differ, naming the first five."""
+def refuse(differing: dict[str, str], place: str) -> None:
+  """Refuses the weights of `place` if any differ, naming the first five."""
   if differing:
     more = ' and so on' if len(differing) > 5 else ''
     raise checkpoint.CheckpointError(
-      f'The newest checkpoint of {folder} holds another network: '
+      f'{place} holds another network: '
       f'{"; ".join([*differing.values()][:5])}{more}. Use the config that it was '
       'trained with.'
     )

@@ -190,37 +190,45 @@ def train_step(
   (loss, (embedding, batch_stats, metrics)), gradient = jax.value_and_grad(
     loss_of, has_aux=True
   )(state.params)
-  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-  row_step = memory_bank.take(state.bank_step, index, mesh=mesh)
   norm = optax.tree.norm(gradient)
-  metrics |= {
-    'train/loss': loss,
-    'train/gradient_norm': norm,
-    'health/bank_age_at_visit': jnp.mean(
-      (state.step - row_step).astype(jnp.float32)
-    ),
-  }
-  old_rows = memory_bank.take(state.bank, index, mesh=mesh)
-  old = {
-    'params': state.params,
-    'batch_stats': state.batch_stats,
-    'opt_state': state.opt_state,
-    'rows': old_rows,
-    'row_step': row_step,
-  }
+  old = _visited(state, index, mesh)
+  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
   new = {
     'params': optax.apply_updates(state.params, updates),
     'batch_stats': batch_stats,
     'opt_state': opt_state,
-    'rows': memory_bank.mixed(
-      old_rows, embedding, momentum=method.bank_momentum
+    'rows': memory_bank.updated_rows(
+      old['rows'], embedding, momentum=method.bank_momentum
     ),
     'row_step': jnp.broadcast_to(state.step, index.shape),
   }
   is_sound = finite.all_finite(loss, norm, embedding, new)
   kept = finite.kept_unless(is_sound, old, new)
+  age = (state.step - old['row_step']).astype(jnp.float32)
+  metrics |= {
+    'train/loss': loss,
+    'train/gradient_norm': norm,
+    'health/bank_age_at_visit': jnp.mean(age),
+    finite.FLAG: ~is_sound,
+  }
+  return _stepped(state, index, kept, mesh), metrics
+
+
+def _visited(state, index, mesh):
+  """What a step may change: all of the state but rows of other videos."""
+  return {
+    'params': state.params,
+    'batch_stats': state.batch_stats,
+    'opt_state': state.opt_state,
+    'rows': memory_bank.take(state.bank, index, mesh=mesh),
+    'row_step': memory_bank.take(state.bank_step, index, mesh=mesh),
+  }
+
+
+def _stepped(state, index, kept, mesh):
+  """The state of the next step, with what `_visited` gave as it is then."""
   next_step = state.step + 1
-  state = state.replace(
+  return state.replace(
     step=next_step,
     params=kept['params'],
     batch_stats=kept['batch_stats'],
@@ -230,7 +238,6 @@ def train_step(
       state.bank_step, index, kept['row_step'], mesh=mesh
     ),
   )
-  return state, {**metrics, finite.FLAG: ~is_sound}
 
 
 def _with_rate_of(step, opt_state):

@@ -282,12 +282,13 @@ def warm_start(
     if is_trn and record['config']['model'].get('name') == 'vie_single':
       fields['name'] = 'vie_single'
     run_weights.check_network(record, folder, fields)
+    place = f'Step {record["step"]} of {folder}'
     differing = run_weights.differing_arrays(shapes, variables)
     if anew & differing.keys():
-      _check_trn_kernel(shapes, variables, config.clip.num_frames, folder)
+      _check_trn_kernel(shapes, variables, config.clip.num_frames, place)
     run_weights.refuse(
       {name: differing[name] for name in sorted(differing.keys() - anew)},
-      folder,
+      place,
     )
 
   found, record = run_weights.load_network(
@@ -344,7 +345,10 @@ class _Loader:
       run_weights.check_network(
         record, folder, run_weights.network_fields(self._config, name)
       )
-      run_weights.refuse(run_weights.differing_arrays(saved, shapes), folder)
+      run_weights.refuse(
+        run_weights.differing_arrays(saved, shapes),
+        f'Step {record["step"]} of {folder}',
+      )
 
     variables, record = run_weights.load_network(
       folder, self._mesh, check, step=step, with_bank=self._with_bank
@@ -389,14 +393,14 @@ class _Loader:
     )
 
 
-def _check_trn_kernel(found, expected, num_frames, folder) -> None:
+def _check_trn_kernel(found, expected, num_frames, place) -> None:
   """Refuses a projection that no number of frames explains.
 
   Args:
     found: arrays of the checkpoint, as it claims.
     expected: those of the network.
     num_frames: that the network sees.
-    folder: of the checkpoint, for the message.
+    place: the checkpoint, for the message.
   """
   kernel = run_weights.by_name(found).get(_TRN_KERNEL)
   rows, size = run_weights.by_name(expected)[_TRN_KERNEL].shape
@@ -405,7 +409,7 @@ def _check_trn_kernel(found, expected, num_frames, folder) -> None:
   shape = None if kernel is None else kernel.shape
   if shape not in allowed:
     raise checkpoint.CheckpointError(
-      f'The newest checkpoint of {folder} holds another network: '
+      f'{place} holds another network: '
       f'{_TRN_KERNEL} is {shape}, not ({features} * number of frames, {size}), '
       f'of at most {_MOST_TRN_FRAMES} frames. Use other weights '
       '(config.init_from).'

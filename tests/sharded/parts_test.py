@@ -118,17 +118,6 @@ PARTS = {
     ),
     (BANK, 0, 0),
   ),
-  'update': (
-    lambda mesh, rows, number: programs.compiled(
-      memory_bank.update,
-      bank_of(mesh, rows),
-      index(mesh, BATCH),
-      whole(mesh, BATCH, DIM),
-      momentum=0.5,
-      mesh=mesh,
-    ),
-    (BANK, BANK, 0),
-  ),
   'softmax and its gradient': (
     lambda mesh, rows, number: programs.compiled(
       softmax_gradient,

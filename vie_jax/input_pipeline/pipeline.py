@@ -324,8 +324,8 @@ def _spread(instances, table, clip):
     instance_index, clip_index = np.divmod(clip_number, num_clips)
     video_length, _, _ = table.shape(instance_index)
     frame_numbers = [
-      all_frame_numbers(length)[clip]
-      for length, clip in zip(video_length, clip_index, strict=True)
+      all_frame_numbers(length)[number]
+      for length, number in zip(video_length, clip_index, strict=True)
     ]
     return instance_index, clip_index, np.stack(frame_numbers)
 

@@ -251,58 +251,30 @@ def _over_rows(of_rows, bank, values, index, mesh):
   )(bank, values, index)
 
 
-def update(
-  bank: jax.Array,
-  instance_index: jax.Array,
-  embedding: jax.Array,
-  *,
-  momentum: float,
-  mesh: Mesh,
+def updated_rows(
+  old: jax.Array, embedding: jax.Array, *, momentum: float
 ) -> jax.Array:
-  """Moves the bank rows of this batch towards the new embeddings.
+  """Moves bank rows towards the new embeddings of their videos.
 
-  Each visited row becomes normalize(momentum * row + (1 - momentum) * new).
+  Each becomes normalize(momentum * old + (1 - momentum) * embedding).
 
   Args:
-    bank: float32 [rows, D], rows split over `data`.
-    instance_index: int32 [B], in [0, N), no value twice; the input pipeline
-      guarantees it.
+    old: float32 [B, D], rows of the bank, see `take`.
     embedding: float32 [B, D], unit rows; no gradient passes.
     momentum: share of the old row that is kept, in [0, 1); 0 replaces it.
-    mesh: the mesh that the bank lies on.
 
   Returns:
-    float32 [rows, D]; visited rows are unit, the others bit-identical.
+    float32 [B, D], unit rows, for `put`.
 
   Raises:
     ValueError: if shapes do not fit together or momentum is out of range.
 
   Source: official code (`instance_model.py`), momentum 0.5.
   """
-  if embedding.shape != (instance_index.shape[0], bank.shape[1]):
+  if embedding.shape != old.shape:
     raise ValueError(
-      f'embedding {embedding.shape} does not match '
-      f'{instance_index.shape[0]} indices into a bank of {bank.shape}.'
+      f'embeddings {embedding.shape} do not match rows {old.shape}.'
     )
-  old = take(bank, instance_index, mesh=mesh)
-  new = mixed(old, embedding, momentum=momentum)
-  return put(bank, instance_index, new, mesh=mesh)
-
-
-def mixed(old: jax.Array, embedding: jax.Array, *, momentum: float):
-  """What `update` makes of rows: normalize(momentum * old + rest * new).
-
-  Args:
-    old: float32 [B, D], rows of the bank.
-    embedding: float32 [B, D], unit rows; no gradient passes.
-    momentum: share of the old row kept, in [0, 1).
-
-  Returns:
-    float32 [B, D], unit rows.
-
-  Raises:
-    ValueError: if momentum is out of range.
-  """
   if not 0.0 <= momentum < 1.0:
     raise ValueError(f'momentum must lie in [0, 1), got {momentum}.')
   new = jax.lax.stop_gradient(embedding).astype(jnp.float32)
