@@ -58,11 +58,16 @@ def replaced(damage: bad_frames.BadFrames, *splits: str) -> dict[str, int]:
   Raises:
     dataset_folder.DatasetError: as `check`.
   """
+  _share_clips(damage)
+  return {split: sum(damage.clips[split].values()) for split in splits}
+
+
+def _share_clips(damage):
+  """Gives every host the notes of evaluation clips that any of them has."""
   check(damage)
   for clips in agreement.gather('clips', damage.clips):
     for split, found in clips.items():
       damage.clips[split].update(found)
-  return {split: sum(damage.clips[split].values()) for split in splits}
 
 
 def num_left_out(damage: bad_frames.BadFrames, split: str) -> int:
@@ -105,7 +110,7 @@ def check_clips(
     dataset_folder.DatasetError: as `check`.
   """
   split = videos.store.split
-  replaced(damage, split)
+  _share_clips(damage)
   damage.check_clips(
     split,
     num_frames=videos.num_instances * clip.num_eval_clips * clip.num_frames,

@@ -150,7 +150,7 @@ def test_a_split_moves_the_halves_apart_along_all_axes():
   means = jnp.asarray([[2.0, 4.0], [1.0, 1.0], [0.0, 0.0]])
   sizes = jnp.asarray([10, 3, 0], jnp.int32)
   sums = means * sizes.astype(jnp.float32)[:, None]
-  moved = np.asarray(kmeans._move(means, sums, sizes))
+  moved = np.asarray(kmeans._updated_centroids(means, sums, sizes))
   e = 1 / 1024
   np.testing.assert_allclose(moved[2], [2 * (1 + e), 4 * (1 - e)], rtol=1e-6)
   np.testing.assert_allclose(moved[0], [2 * (1 - e), 4 * (1 + e)], rtol=1e-6)
@@ -163,7 +163,7 @@ def test_pieces_of_one_donor_all_differ(sizes):
   # Where the empty ones were does not matter.
   centroids = jnp.where((sizes > 0)[:, None], jnp.asarray([[2.0, 4.0]]), 9.0)
   sums = centroids * sizes.astype(jnp.float32)[:, None]
-  moved = np.asarray(kmeans._move(centroids, sums, sizes))
+  moved = np.asarray(kmeans._updated_centroids(centroids, sums, sizes))
   e = np.arange(1, 4) / 1024
   np.testing.assert_allclose(
     moved[np.asarray(sizes) == 0],

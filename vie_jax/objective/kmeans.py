@@ -111,13 +111,13 @@ def fit(
     first = _first_centroids(points, key, num_videos, num_clusters, mesh)
   else:
     sums, sizes = _sums(points, last_labels, num_clusters, mesh)
-    first = _move(jnp.zeros_like(sums), sums, sizes)
+    first = _updated_centroids(jnp.zeros_like(sums), sums, sizes)
 
   def lloyd(centroids, _):
     _, sums, sizes, objective = _assign(
       points, centroids, num_videos, chunk_size, mesh
     )
-    return _move(centroids, sums, sizes), objective
+    return _updated_centroids(centroids, sums, sizes), objective
 
   centroids, objectives = jax.lax.scan(lloyd, first, length=num_iterations)
   labels, _, sizes, objective = _assign(
@@ -185,21 +185,16 @@ def _assign(points, centroids, num_videos, chunk_size, mesh):
   def local_assign(local_points, centroids):
     rows = local_points.shape[0]
     first = jax.lax.axis_index(AXIS).astype(jnp.int32) * rows
-    half_norm = 0.5 * jnp.sum(jnp.square(centroids), axis=1)
-    beyond = -num_clusters % _GROUP
-    columns = jnp.pad(centroids, ((0, beyond), (0, 0)))
-    half_norm = jnp.pad(half_norm, (0, beyond), constant_values=jnp.inf)
+    columns, half_norm = _columns(centroids)
 
     def of_chunk(carry, row, is_new):
       x = row_blocks.read(local_points, row)
       is_video = first + row < num_videos
-      score = (
-        jnp.einsum('nd,cd->nc', x, columns, precision=precision)
-        - half_norm[None, :]
-      )
-      best, place = _first_largest(score)
+      product = jnp.einsum('nd,cd->nc', x, columns, precision=precision)
+      best, place = _first_largest(product - half_norm[None, :])
       # The place of NaN may be beyond the clusters.
       label = jnp.minimum(place, num_clusters - 1)
+      # |x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2)
       square = jnp.sum(jnp.square(x), axis=1)
       distance = jnp.maximum(square - 2.0 * best, 0.0)
       labels, sums, sizes, objective = carry
@@ -235,6 +230,14 @@ def _assign(points, centroids, num_videos, chunk_size, mesh):
     in_specs=(PartitionSpec(AXIS, None), whole),
     out_specs=(PartitionSpec(AXIS), whole, whole, whole),
   )(points, centroids)
+
+
+def _columns(centroids):
+  """Centroids and halves of their squares, filled up to groups of _GROUP."""
+  half_norm = 0.5 * jnp.sum(jnp.square(centroids), axis=1)
+  beyond = -centroids.shape[0] % _GROUP
+  columns = jnp.pad(centroids, ((0, beyond), (0, 0)))
+  return columns, jnp.pad(half_norm, (0, beyond), constant_values=jnp.inf)
 
 
 def _first_largest(score):
@@ -281,8 +284,8 @@ def _product_precision(device):
   return jax.lax.Precision.HIGHEST
 
 
-def _move(centroids, sums, sizes):
-  """Centroids to their means; empty ones split off the largest clusters."""
+def _updated_centroids(centroids, sums, sizes):
+  """The means of the clusters; empty ones split off the largest clusters."""
   filled = sizes > 0
   count = jnp.maximum(sizes, 1).astype(jnp.float32)[:, None]
   means = jnp.where(filled[:, None], sums / count, centroids)

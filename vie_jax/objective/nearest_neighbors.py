@@ -72,7 +72,7 @@ def top_k(
       num_rows=rows,
       block_rows=block,
     )
-    return _meet(found, k, mesh.size)
+    return _merge_over_devices(found, k, mesh.size)
 
   return jax.shard_map(
     local_top_k,
@@ -182,7 +182,7 @@ def _best(value, index, k):
   return value, jnp.take_along_axis(index, place, axis=1)
 
 
-def _meet(found, k, num_devices):
+def _merge_over_devices(found, k, num_devices):
   """Merges the candidates of all devices, the shards in their order.
 
   Each device merges its share of the queries, so that no device ever holds
