@@ -14,7 +14,7 @@ import zipfile
 
 from labels_and_splits import InputError
 from staging import OutputError
-from tar_stream import open_tar
+from untrusted import tar_stream
 
 _CHUNK = 2**20
 # Videos are compressed already; lists of names shrink to a tenth.
@@ -130,7 +130,9 @@ class Tar:
 
 def _opened_tar(archive):
   # Each member has up to three blocks more than its size, and names.
-  return open_tar(archive, max_bytes=2 * max_bytes(os.stat(archive).st_size))
+  return tar_stream.open_tar(
+    archive, max_bytes=2 * max_bytes(os.stat(archive).st_size)
+  )
 
 
 class Rar:

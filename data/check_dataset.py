@@ -20,7 +20,7 @@ from PIL import Image
 from remote import RemoteFolder, local_file, place_of, read_json_at
 from staging import frames_digest
 from summary import table
-from untrusted_tables import TableError
+from untrusted import tables
 from wording import printable
 
 _SAMPLED_VIDEOS = 100
@@ -278,7 +278,7 @@ def _check_tables(directory, manifest):
     rows[split] = []
     try:
       read = read_videos(directory, name, manifest['labels'])
-    except (OSError, TableError) as error:
+    except (OSError, tables.TableError) as error:
       problems.append(f'{name} cannot be read: {error}')
       continue
     rows[split] = read.to_pylist()

@@ -7,7 +7,7 @@ import numpy as np
 from dataset_tables import read_videos
 from dataset_writer import SPLITS
 from labels_and_splits import InputError
-from untrusted_tables import TableError
+from untrusted import tables as untrusted_tables
 
 _NUM_BINS = 24
 _NUM_TICKS = 5
@@ -109,7 +109,7 @@ def read_tables(directory, manifest):
     path = directory / name
     try:
       table = read_videos(directory, name, manifest['labels'])
-    except (OSError, TableError) as error:
+    except (OSError, untrusted_tables.TableError) as error:
       raise InputError(f'{path} cannot be read: {error}') from error
     tables[split] = table.select([*_READ, *labels])
     for column, names in manifest['labels'].items():

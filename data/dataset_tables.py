@@ -3,7 +3,7 @@
 import pyarrow
 from dataset_writer import table_schema
 from remote import file_at
-from untrusted_tables import TableError, read_table
+from untrusted import tables
 
 _MAY_BE_EMPTY = {'source_fps', 'duration_seconds'}
 
@@ -21,15 +21,15 @@ def read_videos(place, name, labels):
 
   Raises:
     OSError, OutputError: if it cannot be read.
-    TableError: if it is damaged, or another table; one line.
+    tables.TableError: if it is damaged, or another table; one line.
   """
-  table = read_table(file_at(place, name))
+  table = tables.read_table(file_at(place, name))
   schema = pyarrow.schema(table_schema(labels))
   if table.column_names != schema.names:
-    raise TableError('it has other columns than it should')
+    raise tables.TableError('it has other columns than it should')
   for field in schema:
     column = table[field.name]
     is_empty = column.null_count and field.name not in _MAY_BE_EMPTY
     if column.type != field.type or is_empty:
-      raise TableError(f'its column {field.name} is no {field.type}')
+      raise tables.TableError(f'its column {field.name} is no {field.type}')
   return table

@@ -10,7 +10,7 @@ import math
 import pathlib
 
 from labels_and_splits import InputError
-from untrusted_tables import TableError, open_table, read_table
+from untrusted import tables
 
 _MAX_DIGITS = 1000
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
@@ -143,9 +143,9 @@ def _whole_number(digits):
 
 def _parquet_rows(file, is_used):
   try:
-    columns = open_table(file).schema_arrow.names
-    table = read_table(file, [name for name in columns if is_used(name)])
-  except TableError as error:
+    columns = tables.open_table(file).schema_arrow.names
+    table = tables.read_table(file, [name for name in columns if is_used(name)])
+  except tables.TableError as error:
     raise InputError(f'{file} cannot be read: {error}') from error
   rows = [
     _row(f'{file}, row {number}', values, is_used)

@@ -37,8 +37,7 @@ from labels_and_splits import InputError
 from progress import progress_bar
 from remote import is_remote, place_of
 from staging import OutputError, output_errors
-from untrusted_urls import problem as problem_of_url
-from untrusted_urls import redacted
+from untrusted import urls
 from wording import counted, printable
 from worker_pool import WorkerStartError
 
@@ -64,7 +63,7 @@ def main(arguments=None, *, cluster=None):
   options.cluster = cluster
   try:
     for value in vars(options).values():
-      if isinstance(value, str) and (problem := problem_of_url(value)):
+      if isinstance(value, str) and (problem := urls.problem(value)):
         raise InputError(problem)
     return options.run(options)
   except (InputError, OutputError, WorkerStartError) as error:
@@ -330,7 +329,7 @@ def _add_show(commands):
 
 
 def _one_line(error):
-  return redacted(' '.join(str(error).split()).rstrip('.'))
+  return urls.redacted(' '.join(str(error).split()).rstrip('.'))
 
 
 def _stop(unused_signal, unused_frame):

@@ -17,8 +17,7 @@ import fsspec
 from error_words import words_of
 from labels_and_splits import InputError
 from staging import OutputError, read_json
-from untrusted_urls import problem as problem_of_url
-from untrusted_urls import redacted
+from untrusted import urls
 
 # Protocol of a URL -> the package that is its backend.
 _PACKAGES = {'s3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs'}
@@ -47,7 +46,7 @@ class RemoteFolder:
     Raises:
       InputError: if no backend for it is installed, or it has a password.
     """
-    problem = problem_of_url(url)
+    problem = urls.problem(url)
     if problem:
       raise InputError(problem)
     self.url = url.rstrip('/')
@@ -237,5 +236,5 @@ def _errors(what, url):
     if isinstance(error, FileNotFoundError) and what != 'write':
       raise
     raise OutputError(
-      f'cannot {what} {url}: {redacted(words_of(error))}'
+      f'cannot {what} {url}: {urls.redacted(words_of(error))}'
     ) from error

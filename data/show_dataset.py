@@ -23,7 +23,7 @@ from progress import progress_bar
 from remote import place_of
 from staging import output_errors
 from summary import duration, skipped_files, without_videos
-from untrusted_urls import shown
+from untrusted import urls
 from wording import chosen, counted, printable
 
 from vie_jax.input_pipeline.frame_store import FrameStore
@@ -360,7 +360,7 @@ def _render(**values):
   # Names may hold anything; what turns or hides text is written out.
   environment.filters['printable'] = lambda text: printable(str(text))
   # The page is given to others, too.
-  environment.filters['shown'] = shown
+  environment.filters['shown'] = urls.shown
   environment.filters['shown_field'] = _shown_field
   environment.filters['number'] = _number
   environment.filters['plain'] = _plain
@@ -390,7 +390,7 @@ def _number(value):
 
 def _shown_field(field):
   name, equals, value = field.partition('=')
-  return name + equals + shown(value)
+  return name + equals + urls.shown(value)
 
 
 def _plain(value):

@@ -343,7 +343,7 @@ def test_every_mode_is_found():
   assert all(callable(modes.find(mode)) for mode in modes.MODES)
 
 
-def test_of_the_data_tools_only_show_uses_the_package():
+def test_of_the_data_tools_only_show_and_untrusted_use_the_package():
   def users(*packages):
     return {
       path.name
@@ -352,16 +352,24 @@ def test_of_the_data_tools_only_show_uses_the_package():
       if name.partition('.')[0] in packages
     }
 
-  assert users('vie_jax', 'jax') == {'network_clips.py', 'show_dataset.py'}
+  assert users('vie_jax', 'jax') == {
+    'network_clips.py',
+    'show_dataset.py',
+    'untrusted.py',
+  }
   assert users('tensorflow', 'tensorflow_datasets') == {'tfds_videos.py'}
 
 
-def test_the_data_tools_start_without_the_package():
+def test_the_data_tools_start_without_what_takes_long_to_import():
   code = """
 import sys
-for name in ('vie_jax', 'jax', 'tensorflow', 'ml_collections'):
+for name in ('jax', 'tensorflow', 'ml_collections'):
   sys.modules[name] = None  # importing it now fails
 import prepare
+used = {name for name in sys.modules if name.startswith('vie_jax')}
+assert used == {'vie_jax', 'vie_jax.untrusted'} | {
+  f'vie_jax.untrusted.{name}' for name in ('tables', 'tar_stream', 'urls')
+}, used
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / 'data'))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)

@@ -64,6 +64,9 @@ def hostile_npz(folder, name, mark):
     'cut short': [(name, npy((100,), content=bytes(50)))],
     'more than claimed': [(name, npy((10,), content=bytes(5000)))],
     'elements of no bytes': [(name, npy((10**15,), '<U0'))],
+    'void of no bytes': [(name, npy((5,), '|V0', bytes(5)))],
+    'a side of True': [(name, npy((True,), content=b'1'))],
+    'a side beyond memory': [(name, npy((0, 10**30)))],
     'deep header': [(name, raw_header('(' * 9000))],
     'header that calls': [(name, raw_header('__import__("os").abort()'))],
     'huge header': [(name, raw_header("{'descr': '" + ' ' * 60_000 + "'}"))],
@@ -90,6 +93,10 @@ def hostile_npz(folder, name, mark):
     squeezed, [(name, npy((1,), content=b'1'))], method=zipfile.ZIP_LZMA
   )
   yield 'lzma', squeezed
+  path = folder / 'name_not_utf8.npz'
+  write_npz(path, [('ä', npy((1,), content=b'1'))])
+  path.write_bytes(path.read_bytes().replace('ä'.encode(), b'\xff\xfe'))
+  yield 'name not UTF-8', path
   for kind, content in (
     ('a pickle', payload),
     ('an array', npy((1,), content=b'1')),
@@ -112,6 +119,8 @@ def hostile_npy(folder, mark):
     'negative': npy((-8, -16), '<f4', bytes(512)),
     'cut short': npy((10, 128), '<f4', bytes(512)),
     'no bytes': npy((10**15, 1), '<U0'),
+    'a side of True': npy((True, 4), '<f4', bytes(16)),
+    'a side beyond memory': npy((0, 10**30), '<f4'),
     'deep header': raw_header('[' * 9000),
     'empty': b'',
   }

@@ -128,6 +128,13 @@ def test_a_checkpoint_is_read_from_every_kind_of_path(
   np.testing.assert_array_equal(memory.bank, network[1].bank)
 
 
+def test_variables_that_are_no_numbers_are_not_read(expected, tmp_path):
+  # The index does not say how long texts are.
+  others = {'a/text': np.array(['x'], object), 'a/pair': np.zeros(3, complex)}
+  folder = save(tmp_path / 'saved', expected | others)
+  assert sorted(official_files.read(folder)) == sorted(expected)
+
+
 def test_a_folder_stands_for_its_newest_checkpoint(tmp_path):
   folder = save(tmp_path / 'a', {'x': np.float32(1)}, steps=(9, 10))
   (folder / 'checkpoint-9.index').rename(folder / 'checkpoint-99.index')

@@ -147,10 +147,12 @@ def _read_v2(prefix, where=None):
   tf = _tensorflow(where)
   try:
     reader = tf.train.load_checkpoint(str(prefix))
+    # Weights are numbers. Of texts the index does not say how long they are.
     names = [
       name
-      for name in sorted(reader.get_variable_to_shape_map())
-      if not official_checkpoint.is_bookkeeping(name)
+      for name, dtype in sorted(reader.get_variable_to_dtype_map().items())
+      if (dtype.is_floating or dtype.is_integer)
+      and not official_checkpoint.is_bookkeeping(name)
     ]
     _check_claimed_size(prefix, reader, names)
     return {name: reader.get_tensor(name) for name in names}
@@ -165,11 +167,7 @@ def _check_claimed_size(prefix, reader, names):
   """Refuses an index that claims larger arrays than the data can hold."""
   shapes = reader.get_variable_to_shape_map()
   dtypes = reader.get_variable_to_dtype_map()
-  claimed = sum(
-    math.prod(shapes[name]) * dtypes[name].size
-    for name in names
-    if dtypes[name].is_floating or dtypes[name].is_integer
-  )
+  claimed = sum(math.prod(shapes[name]) * dtypes[name].size for name in names)
   files = prefix.parent.glob(f'{glob.escape(prefix.name)}.data-*')
   found = sum(file.stat().st_size for file in files)
   if claimed > found:

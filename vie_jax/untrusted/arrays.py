@@ -5,9 +5,11 @@ bytes can claim an array of any size, and a compressed member of an .npz can
 become a thousand times as large.
 """
 
+import math
 import os
 import pathlib
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +22,7 @@ MAX_RATIO = 100
 SMALL_BYTES = 2**26
 
 _CHUNK = 2**20
+_MAX_SIDE = 2**48
 _SUFFIX = '.npy'
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -64,11 +67,15 @@ def read_npz(
         name: _read_member(archive, name, info)
         for name, info in members.items()
       }
+  except ArraysError:
+    raise
   except (
     EOFError,
     NotImplementedError,
     OSError,
     RuntimeError,
+    ValueError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
   ) as error:
@@ -130,7 +137,7 @@ def _read_member(archive, name, info):
       shape, is_fortran, dtype = _read_header(file, info.file_size)
     except ArraysError as error:
       raise ArraysError(f'{name!r}: {error}') from error
-    flat = np.empty(_count(shape), dtype)
+    flat = np.empty(math.prod(shape), dtype)
     target = memoryview(flat.view(np.uint8)) if flat.nbytes else b''
     start = 0
     while chunk := file.read(_CHUNK):
@@ -157,21 +164,22 @@ def _read_header(file, num_bytes):
     raise ArraysError(_one_line(error)) from error
   if dtype.hasobject:
     raise ArraysError('it holds Python objects, which are not loaded')
-  if any(side < 0 for side in shape) or len(shape) > 32:
-    raise ArraysError(f'its header claims the shape {str(shape)[:100]}')
   # Elements of no bytes could be any number.
-  claimed = _count(shape) * max(dtype.itemsize, 1)
+  if not dtype.itemsize or not _is_shape(shape):
+    raise ArraysError(f'its header claims {str(shape)[:100]} of {dtype}')
+  claimed = math.prod(shape) * dtype.itemsize
   found = num_bytes - file.tell()
   if claimed != found:
     raise ArraysError(f'its header claims {claimed} bytes, it has {found}')
   return shape, is_fortran, dtype
 
 
-def _count(shape):
-  count = 1
-  for side in shape:
-    count *= int(side)
-  return count
+def _is_shape(shape):
+  # A side of True is an int, too. NumPy refuses sides beyond any memory also
+  # where another one is 0.
+  return len(shape) <= 32 and all(
+    type(side) is int and 0 <= side < _MAX_SIDE for side in shape
+  )
 
 
 def _one_line(error):

@@ -1,10 +1,9 @@
 """Parquet tables from anybody: what they claim is checked before it is read.
 
-A few bytes of Parquet can stand for any number of equal values. The package
-and the tools in data/ import nothing of each other: vie_jax/untrusted/tables.py
-and data/untrusted_tables.py are the same text, which a test holds.
+A few bytes of Parquet can stand for any number of equal values.
 """
 
+import contextlib
 import io
 import os
 import pathlib
@@ -54,6 +53,7 @@ def open_table(source):
   if not isinstance(source, io.BytesIO):
     source = os.path.abspath(source)  # Arrow takes 'a:b' for a URL.
   try:
+    _check_columns(source)
     schema = pyarrow.parquet.read_schema(source)
     texts = [field.name for field in schema if _is_text(field.type)]
     file = pyarrow.parquet.ParquetFile(source, read_dictionary=texts)
@@ -70,6 +70,50 @@ def open_table(source):
   if problem:
     raise TableError(f'{problem}, and the file has {num_bytes} bytes')
   return file
+
+
+class _DataError(Exception):
+  """Data were asked for."""
+
+
+class _Footer:
+  """A file whose data cannot be read once `is_read`."""
+
+  def __init__(self, file):
+    self._file = file
+    self.is_read = False
+
+  def __getattr__(self, name):
+    return getattr(self._file, name)
+
+  def read(self, size=-1):
+    if self.is_read:
+      raise _DataError
+    return self._file.read(size)
+
+
+def _check_columns(source):
+  """Raises if the footer describes a column in a way that Arrow refuses.
+
+  pyarrow ends the process if such a description is looked at, but raises if
+  the column is read: so each of them is, up to its data.
+  """
+  with contextlib.ExitStack() as stack:
+    if not isinstance(source, io.BytesIO):
+      source = stack.enter_context(open(source, 'rb'))
+    footer = _Footer(source)
+    file = pyarrow.parquet.ParquetFile(pyarrow.PythonFile(footer, mode='r'))
+    footer.is_read = True
+    schema = file.metadata.schema
+    paths = [schema.column(n).path for n in range(file.metadata.num_columns)]
+    if len(paths) > MAX_COLUMNS:
+      raise TableError(f'it claims {len(paths)} columns')
+    if len({*paths}) < len(paths):
+      raise TableError('it has two columns of one name')
+    for group in range(file.metadata.num_row_groups):
+      for path in paths:
+        with contextlib.suppress(_DataError):
+          next(file.iter_batches(row_groups=[group], columns=[path]), None)
 
 
 def read_table(source, columns=None):
@@ -110,10 +154,18 @@ def plain_text(column):
     column: pyarrow.ChunkedArray or Array; other types are returned as they are.
 
   Raises:
-    TableError: if they are too long.
+    TableError: if they are too long, or damaged.
   """
   if not pyarrow.types.is_dictionary(column.type):
     return column
+  try:
+    _check_lengths(column)
+    return column.cast(column.type.value_type)
+  except pyarrow.ArrowException as error:
+    raise TableError(_one_line(error)) from error
+
+
+def _check_lengths(column):
   total = 0
   for chunk in getattr(column, 'chunks', [column]):
     lengths = pyarrow.compute.binary_length(chunk.dictionary)
@@ -125,7 +177,6 @@ def plain_text(column):
       total += pyarrow.compute.sum(lengths.take(chunk.indices)).as_py() or 0
       if total > MAX_RATIO * SMALL_BYTES:
         raise TableError(f'it has {total} bytes of text')
-  return column.cast(column.type.value_type)
 
 
 def _is_text(kind):
@@ -147,8 +198,6 @@ def _size(source):
 
 def _problem(metadata, max_bytes):
   """Says in which way a table is larger than it may be, or None."""
-  if metadata.num_columns > MAX_COLUMNS:
-    return f'it claims {metadata.num_columns} columns'
   claimed = packed = 0
   for number in range(metadata.num_row_groups):
     group = metadata.row_group(number)

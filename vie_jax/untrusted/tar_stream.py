@@ -1,10 +1,7 @@
 """Opens tar archives of anybody; what they unpack to is bounded on the way.
 
 tarfile keeps the long names and the extended headers of members in memory,
-whatever size they claim, and passes over members by unpacking them. The
-package and the tools in data/ import nothing of each other:
-vie_jax/untrusted/tar_stream.py and data/tar_stream.py are the same text, which
-a test holds.
+whatever size they claim, and passes over members by unpacking them.
 """
 
 import bz2

@@ -1,9 +1,4 @@
-"""URLs that carry a password, which must not get into logs and records.
-
-The package and the tools in data/ import nothing of each other:
-vie_jax/untrusted/urls.py and data/untrusted_urls.py are the same text, which a
-test holds.
-"""
+"""URLs that carry a password, which must not get into logs and records."""
 
 import re
 
