@@ -34,7 +34,6 @@ _MANIFEST_TYPES = {
   'labels': dict,
   'max_short_side': int,
   'max_long_side': int,
-  'warnings': list,
   'files': dict,
   'fingerprint': str,
 }

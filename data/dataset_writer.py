@@ -33,10 +33,11 @@ SPLITS = ('train', 'val')
 SHARD_BYTES = 2**30
 MAX_SHARDS = 256
 
+# Lists of a plan that can be as long as the data set.
+_LISTS = ('skipped', 'missing', 'warnings')
 _OWN_FILES = {
   'dataset.json',
-  'skipped.json',
-  'missing.json',
+  *(f'{key}.json' for key in _LISTS),
   *(f'{split}/videos.parquet' for split in SPLITS),
 }
 _SHARD_NAME = re.compile(
@@ -138,7 +139,7 @@ def write_dataset(
     with output_errors(out / split):
       sync(out / split)
   aside = Staging(out).directory
-  for key in ('skipped', 'missing'):
+  for key in _LISTS:
     if key in plan:
       write_json(out / f'{key}.json', plan[key], aside=aside)
       files |= _finished(out, f'{key}.json', target)
@@ -364,8 +365,8 @@ def remove_dataset(out):
   out = pathlib.Path(out)
   with output_errors(out):
     (out / 'dataset.json').unlink(missing_ok=True)
-    (out / 'skipped.json').unlink(missing_ok=True)
-    (out / 'missing.json').unlink(missing_ok=True)
+    for key in _LISTS:
+      (out / f'{key}.json').unlink(missing_ok=True)
     for split in SPLITS:
       (out / split / 'videos.parquet').unlink(missing_ok=True)
       for shard in (out / split).glob('frames-*.array_record'):
@@ -474,7 +475,6 @@ def _manifest(plan, files):
     'labels': plan['labels'],
     'max_short_side': max(min(row['height'], row['width']) for row in rows),
     'max_long_side': max(max(row['height'], row['width']) for row in rows),
-    'warnings': plan['warnings'],
     'files': files,
     'fingerprint': fingerprint(plan['rows'], plan['labels']),
   }

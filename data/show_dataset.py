@@ -22,7 +22,12 @@ from PIL import Image
 from progress import progress_bar
 from remote import place_of
 from staging import output_errors
-from summary import duration, skipped_files, without_videos
+from summary import (
+  duration,
+  preparation_warnings,
+  skipped_files,
+  without_videos,
+)
 from untrusted import urls
 from wording import chosen, counted, printable
 
@@ -141,6 +146,7 @@ def _page(request, directory):
     directory=directory,
     manifest=manifest,
     skipped=skipped_files(directory),
+    preparation_warnings=preparation_warnings(directory, manifest),
     labels=labels,
     histograms=_histograms(tables, hashes),
     sizes=dataset_facts.stored_sizes(tables),

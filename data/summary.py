@@ -193,8 +193,9 @@ def _print_rest(out, manifest):
   )
   _print_missing(inputs)
   _print_longer(manifest)
-  _print_list('skipped', skipped_files(place_of(out)), 'reason')
-  _print_list('warnings', manifest['warnings'], 'warning')
+  place = place_of(out)
+  _print_list('skipped', skipped_files(place), 'reason')
+  _print_list('warnings', preparation_warnings(place, manifest), 'warning')
 
 
 def skipped_files(place):
@@ -206,13 +207,30 @@ def skipped_files(place):
   Returns:
     list of dict with 'path' and 'reason'; without what is damaged.
   """
-  entries = read_json_at(place, 'skipped.json')
+  return _listed(place, 'skipped.json', 'reason')
+
+
+def preparation_warnings(place, manifest):
+  """Reads what the preparation of a data set warned about.
+
+  Args:
+    place: of the data set, as `place_of` gives it.
+    manifest: its dataset.json, where older data sets have them.
+
+  Returns:
+    list of dict with 'path' and 'warning'; without what is damaged.
+  """
+  return manifest.get('warnings') or _listed(place, 'warnings.json', 'warning')
+
+
+def _listed(place, name, key):
+  entries = read_json_at(place, name)
   return [
     entry
     for entry in (entries if isinstance(entries, list) else [])
     if isinstance(entry, dict)
     and isinstance(entry.get('path'), str)
-    and isinstance(entry.get('reason'), str)
+    and isinstance(entry.get(key), str)
   ]
 
 

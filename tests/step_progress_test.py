@@ -60,6 +60,24 @@ def test_slow_steps_are_told_by_their_seconds(caplog):
   assert lines[0] == 'Progress: 30.0 s/step, 80.0% (8/10), ETA: 1m'
 
 
+def test_pauses_count_for_the_time_that_is_left(caplog):
+  # Every fourth step is followed by an evaluation.
+  seconds = [1, 1, 1, 1, 1, 1, 1, 9, 1, 1, 1, 9, 1, 1, 1, 9, *[1] * 84]
+  train(caplog, seconds)
+  by_step = {
+    line.partition('(')[2].partition('/')[0]: line for line in caplog.messages
+  }
+  # By the eight steps before; of the last two, one in two is a pause.
+  assert by_step['16'].endswith('5.0 s/step, 16.0% (16/100), ETA: 4m 12s')
+  assert by_step['14'].startswith('Progress: 1.0 steps/s')
+  assert by_step['14'].endswith('ETA: 4m 18s')
+
+
+def test_a_new_speed_is_known_after_as_many_steps_again(caplog):
+  _, lines = train(caplog, [*[1] * 21, *[3] * 79])
+  assert 'Progress: 3.0 s/step, 44.0% (44/100), ETA: 2m 48s' in lines
+
+
 def test_a_last_step_is_told_of_whatever_its_number(caplog):
   _, lines = train(caplog, [1, 1, 1], every_steps=100)
   assert lines == ['Progress: 1.0 steps/s, 100.0% (3/3), ETA: 0s']

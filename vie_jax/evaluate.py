@@ -133,7 +133,7 @@ class Evaluator:
     results = {}
     for column in self._experiment.label_columns:
       labels, class_names = rows.label(column)
-      scores = knn.class_scores(
+      scores = knn.ClassScores(
         neighbors,
         labels,
         num_classes=len(class_names),

@@ -68,14 +68,14 @@ class _Index:
       mesh=self._mesh,
     )
 
-  def votes(self, neighbors: knn.Neighbors, column: str) -> np.ndarray:
-    """Lets the nearest vote for their classes: float64 [Q, C]."""
+  def votes(self, neighbors: knn.Neighbors, column: str) -> knn.ClassScores:
+    """Lets the nearest vote for their classes: [Q, C]."""
     labels, class_names = self.videos.label(column)
     voters = knn.Neighbors(
       neighbors.similarity[:, : self._num_voters],
       neighbors.index[:, : self._num_voters],
     )
-    return knn.class_scores(
+    return knn.ClassScores(
       voters,
       labels,
       num_classes=len(class_names),

@@ -1,5 +1,6 @@
 """How fast a training goes, and how long it still takes."""
 
+import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,9 @@ class StepProgress:
   """Logs and writes speed now and then; to be called after each step.
 
   What was compiled is left out: the time counts from the end of the last step
-  that was the first of its kind.
+  that was the first of its kind. The speed is that since the last report; the
+  time that is left is estimated by the last half of these steps, so that
+  evaluations, k-means and saves between them count as often as they come.
 
   Args:
     num_steps: of the whole training.
@@ -48,8 +51,9 @@ class StepProgress:
     self._writer = writer
     self._clock = clock
     self._begin = clock()
-    # The step that the time counts from, and when it was done.
-    self._since = (0, self._begin)
+    # Steps of reports, and when they were done, from where the time counts.
+    self._reports = collections.deque([(0, self._begin)])
+    self._first = 0
     self._waited = 0.0
 
   @contextlib.contextmanager
@@ -68,12 +72,14 @@ class StepProgress:
     """
     now = self._clock()
     if is_new:
-      self._since, self._waited = (done, now), 0.0
+      self._reports = collections.deque([(done, now)])
+      self._first, self._waited = done, 0.0
     elif done % self._every_steps == 0 or done == self._num_steps:
-      step, then = self._since
+      step, then = self._reports[-1]
       seconds = max(now - then, 1e-9)
       rate, share = (done - step) / seconds, self._waited / seconds
-      self._since, self._waited = (done, now), 0.0
+      self._reports.append((done, now))
+      self._waited = 0.0
       self._writer.write_scalars(
         done,
         {
@@ -83,6 +89,13 @@ class StepProgress:
         },
       )
       self._tell(done, rate, share)
+
+  def _seconds_left(self) -> float:
+    done, now = self._reports[-1]
+    while self._reports[1][0] <= (self._first + done) / 2:
+      self._reports.popleft()
+    step, then = self._reports[0]
+    return (self._num_steps - done) * (now - then) / (done - step)
 
   def _tell(self, done, rate, share):
     waits = ''
@@ -94,7 +107,7 @@ class StepProgress:
       100 * done / self._num_steps,
       done,
       self._num_steps,
-      duration((self._num_steps - done) / rate),
+      duration(self._seconds_left()),
       waits,
     )
 

@@ -84,6 +84,10 @@ def _manifest(out):
   return json.loads((out / 'dataset.json').read_text())
 
 
+def _warnings(out):
+  return json.loads((out / 'warnings.json').read_text())
+
+
 @pytest.fixture(scope='session')
 def prepared(class_folder, tmp_path_factory):
   out = tmp_path_factory.mktemp('prepared') / 'toys'
@@ -136,6 +140,7 @@ def test_the_layout_is_the_documented_one(prepared):
     'train/videos.parquet',
     'val/frames-00000-of-00001.array_record',
     'val/videos.parquet',
+    'warnings.json',
   ]
   manifest = _manifest(prepared)
   assert manifest['format_version'] == 1
@@ -261,7 +266,7 @@ def test_two_spellings_of_one_class_are_two_and_warned_about(tmp_path, capsys):
   assert manifest['labels']['label'] == sorted(names)
   (text,) = (
     entry['warning']
-    for entry in manifest['warnings']
+    for entry in _warnings(tmp_path / 'o')
     if 'looks the same' in entry['warning']
   )
   assert r"'cafe\u0301' and 'caf\xe9' are two spellings" in text
@@ -480,7 +485,7 @@ def test_classes_that_hold_only_folders_are_warned_about(
 ):
   videos = _layout(tmp_path / 'v', *names)
   assert _prepare(videos, tmp_path / 'o') == 0
-  (entry,) = _manifest(tmp_path / 'o')['warnings']
+  (entry,) = _warnings(tmp_path / 'o')
   assert entry['path'] == folder
   assert 'its subfolders, such as run, are none' in entry['warning']
   found = _labels_and_splits(tmp_path / 'o').values()
@@ -489,7 +494,7 @@ def test_classes_that_hold_only_folders_are_warned_about(
   assert _prepare(videos, tmp_path / 'p') == 0
   assert not [
     entry
-    for entry in _manifest(tmp_path / 'p')['warnings']
+    for entry in _warnings(tmp_path / 'p')
     if 'subfolders' in entry['warning']
   ]
 
@@ -531,7 +536,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
 def test_the_same_content_twice_is_a_warning(videos, tmp_path):
   shutil.copy(videos / 'cup' / '01.mkv', videos / 'dog' / 'copy.mkv')
   assert _prepare(videos, tmp_path / 'o') == 0
-  assert _manifest(tmp_path / 'o')['warnings'] == [
+  assert _warnings(tmp_path / 'o') == [
     {'path': 'dog/copy.mkv', 'warning': 'same content as cup/01.mkv'}
   ]
 

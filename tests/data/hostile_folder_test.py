@@ -87,7 +87,7 @@ def test_names_of_any_bytes_go_from_end_to_end(tmp_path):
   table = pyarrow.parquet.read_table(out / 'train' / 'videos.parquet')
   assert table.column('path').to_pylist() == expected
   assert list(_skipped(out)) == ['bad\\xff.mp4']
-  assert json.loads((out / 'dataset.json').read_text())['warnings'] == []
+  assert json.loads((out / 'warnings.json').read_text()) == []
   check = [sys.executable, str(_SCRIPT), 'check', str(out), '--full']
   checked = subprocess.run(check, capture_output=True, timeout=60)
   assert checked.returncode == 0, checked.stdout

@@ -128,7 +128,7 @@ def test_files_that_are_much_longer_than_listed_are_warned_about(
   options = [f'--val-csv={tmp_path / "l.csv"}', '--processes=1']
   assert _prepare(videos, tmp_path / 'o', *options) == 0
   # 3 s are more than 1.5 times as long as 1.5 s is, but by less than 2 s.
-  assert _manifest(tmp_path / 'o')['warnings'] == [
+  assert _manifest(tmp_path / 'o', 'warnings') == [
     {'path': 'whole.mp4', 'warning': 'lasts 3.0 s, and 0.9 s by the list'}
   ]
   printed = capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_files_that_are_much_longer_than_listed_are_warned_about(
   assert 'much longer than listed: 1 video' in capsys.readouterr().out
   options.append('--whole-videos')
   assert _prepare(videos, tmp_path / 'p', *options) == 0
-  assert _manifest(tmp_path / 'p')['warnings'] == []
+  assert _manifest(tmp_path / 'p', 'warnings') == []
   assert 'longer than listed' not in capsys.readouterr().out
 
 

@@ -110,7 +110,7 @@ def test_every_format_gives_whole_videos_and_segments_of_them(
   assert found['a.mp4#t=0.4,1.2'][2] == whole[10:30]
   assert found['a.mp4#t=1.2'][2] == whole[30:]
   assert _manifest(out)['name'] == 'three'
-  assert _manifest(out)['warnings'] == []
+  assert _manifest(out, 'warnings') == []
   assert prepare.main(['check', str(out), '--full']) == 0
   capsys.readouterr()
   assert _prepare(write(tmp_path), out, '--root', videos) == 0
@@ -132,7 +132,7 @@ def test_several_label_columns_and_a_column_of_no_use(videos, tmp_path):
   out = tmp_path / 'out'
   assert _prepare(file, out, '--root', videos, '--val-percent', 0) == 0
   assert _manifest(out)['labels'] == {'how': ['left'], 'what': ['cup']}
-  assert _manifest(out)['warnings'] == [
+  assert _manifest(out, 'warnings') == [
     {'path': 'l.csv', 'warning': "the column 'note' is not used"}
   ]
 
@@ -365,7 +365,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
   (entry,) = _manifest(tmp_path / 'o', 'skipped')
   assert entry['path'] == 'a.mp4#t=8,9'
   assert 'no picture' in entry['reason']
-  (entry,) = _manifest(tmp_path / 'o')['warnings']
+  (entry,) = _manifest(tmp_path / 'o', 'warnings')
   assert entry['warning'].startswith('truncated: 0.5')
 
 

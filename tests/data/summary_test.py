@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from summary import duration, skipped_files
+from summary import duration, preparation_warnings, skipped_files
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,10 @@ def test_a_damaged_list_of_what_was_skipped_is_left_out(tmp_path, damage):
   content = [sound, *damage] if isinstance(damage, list) else damage
   (tmp_path / 'skipped.json').write_text(json.dumps(content))
   assert skipped_files(tmp_path) == found
+
+
+def test_older_data_sets_have_their_warnings_in_the_manifest(tmp_path):
+  old, new = ({'path': 'a.mp4', 'warning': word} for word in ('old', 'new'))
+  (tmp_path / 'warnings.json').write_text(json.dumps([new, 'damaged']))
+  assert preparation_warnings(tmp_path, {'warnings': [old]}) == [old]
+  assert preparation_warnings(tmp_path, {}) == [new]

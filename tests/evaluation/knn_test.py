@@ -3,7 +3,7 @@ import pytest
 from objective import losses_case
 from oracle import official
 
-from vie_jax.evaluation import knn
+from vie_jax.evaluation import knn, retrieval
 
 NUM_CLASSES = 10
 TEMPERATURE = 0.07
@@ -130,6 +130,33 @@ def test_accuracy_equals_a_loop_and_leaves_unknown_labels_out():
     'top5': pytest.approx(top5 / counted),
     'clip_top1': pytest.approx(clip_top1 / counted),
   }
+
+
+@pytest.mark.parametrize('num_parts', [1, 3, 7])
+def test_scores_in_parts_give_the_same(monkeypatch, num_parts):
+  rng = np.random.default_rng(1)
+  found = knn.Neighbors(
+    rng.random((14, 4)).astype(np.float32), rng.integers(0, 30, (14, 4))
+  )
+  votes = {
+    'labels': rng.integers(-1, NUM_CLASSES, 30).astype(np.int32),
+    'num_classes': NUM_CLASSES,
+    'temperature': TEMPERATURE,
+  }
+  labels = np.array([1, -1, 3, 4, 5, 6, 0], np.int32)
+  whole = knn.class_scores(found, **votes)
+  expected = knn.accuracy(whole, labels, num_clips=2)
+  predicted = retrieval.predictions(whole)
+  videos = -(-7 // num_parts)
+  monkeypatch.setattr(knn, 'PART_BYTES', 8 * NUM_CLASSES * 2 * videos)
+  scores = knn.ClassScores(found, **votes)
+  assert len(list(knn.slices(scores.shape, num_clips=2))) == num_parts
+  assert knn.accuracy(scores, labels, num_clips=2) == expected
+  np.testing.assert_array_equal(retrieval.predictions(scores), predicted)
+
+
+def test_a_score_of_a_video_may_take_more_than_a_part():
+  assert [*knn.slices((4, 10**9), num_clips=2)] == [slice(0, 2), slice(2, 4)]
 
 
 def test_accuracy_without_any_label_is_left_out():

@@ -1,18 +1,16 @@
 """Embeddings of the evaluation clips of a data set."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from vie_jax import sharding
+from vie_jax.evaluation import row_progress
 
-REPORT_EVERY_SECONDS = 30
 EMBEDDING = 'embedding'
 # In the rows of clips that are left out. A unit vector may be NaN if its network
 # has numbers that are not finite, but never this.
@@ -177,16 +175,17 @@ def embed_videos(
     are left out, are LEFT_OUT.
   """
   result = np.full((num_videos, num_clips, embedding_size), LEFT_OUT)
-  num_done, reported = 0, time.monotonic()
+  num_done = 0
+  progress = row_progress.RowProgress(
+    'Embedded', num_videos * num_clips, 'clips'
+  )
   for output in _outputs(batches, embed, variables, mesh):
     valid = output['is_valid']
     video = output['instance_index'][valid]
     clip = output['clip_index'][valid]
     result[video, clip] = output['embedding'][valid]
     num_done += len(video)
-    if time.monotonic() > reported + REPORT_EVERY_SECONDS:
-      reported = time.monotonic()
-      logging.info('Embedded %d of %d clips.', num_done, num_videos * num_clips)
+    progress.report(num_done)
   return result
 
 

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbour classification against the training videos."""
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vie_jax import sharding
+from vie_jax.evaluation import row_progress
 from vie_jax.objective import memory_bank, nearest_neighbors
 
 QUERIES_AT_A_TIME = 256
+PART_BYTES = 2**26
+"""The most memory that class scores take at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,7 @@ def search(
     mesh: the mesh that the bank lies on.
   """
   found = []
+  progress = row_progress.RowProgress('Searched', len(queries), 'clips')
   # One search even of no queries: it checks k, and finds arrays to cut.
   for start in range(0, max(1, len(queries)), QUERIES_AT_A_TIME):
     chunk = queries[start : start + QUERIES_AT_A_TIME]
@@ -71,6 +76,7 @@ def search(
       np.asarray, _top_k(bank, padded, k=k, num_videos=num_videos, mesh=mesh)
     )
     found.append([value[: len(chunk)] for value in values])
+    progress.report(start + len(chunk))
   similarity, index = map(np.concatenate, zip(*found, strict=True))
   return Neighbors(similarity, index)
 
@@ -105,8 +111,47 @@ def class_scores(
   return scores
 
 
+class ClassScores:
+  """`class_scores` of the queries of a slice, formed when they are asked for.
+
+  All at once they would take 8 Q C bytes: gigabytes with thousands of classes.
+
+  Attributes:
+    shape: (Q, C).
+  """
+
+  def __init__(
+    self,
+    neighbors: Neighbors,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    temperature: float,
+  ):
+    self._neighbors = neighbors
+    self._labels = labels
+    self._temperature = temperature
+    self.shape = (len(neighbors.index), num_classes)
+
+  def __getitem__(self, rows: slice) -> np.ndarray:
+    return class_scores(
+      Neighbors(self._neighbors.similarity[rows], self._neighbors.index[rows]),
+      self._labels,
+      num_classes=self.shape[1],
+      temperature=self._temperature,
+    )
+
+
+def slices(shape: tuple[int, int], *, num_clips: int = 1) -> Iterator[slice]:
+  """Parts of scores [V * G, C] of PART_BYTES or less, of whole videos."""
+  num_rows, num_classes = shape
+  videos = max(1, PART_BYTES // (8 * max(1, num_classes) * num_clips))
+  for start in range(0, num_rows, videos * num_clips):
+    yield slice(start, min(num_rows, start + videos * num_clips))
+
+
 def accuracy(
-  scores: np.ndarray, labels: np.ndarray, *, num_clips: int
+  scores: np.ndarray | ClassScores, labels: np.ndarray, *, num_clips: int
 ) -> dict[str, float]:
   """Accuracies of class scores given clip by clip.
 
@@ -121,21 +166,33 @@ def accuracy(
     class without a vote is no hit: the official code takes the first classes
     where all scores are 0, or fewer than five are not.
   """
-  known = labels >= 0
-  truth = labels[known]
-  if not truth.size:
+  if not (labels >= 0).any():
     return {}
-  by_clip = scores.reshape(len(labels), num_clips, -1)[known]
+  hits = [
+    _hits(
+      scores[rows].reshape(-1, num_clips, scores.shape[1]),
+      labels[rows.start // num_clips : rows.stop // num_clips],
+    )
+    for rows in slices(scores.shape, num_clips=num_clips)
+  ]
+  return {
+    name: float(np.concatenate([part[name] for part in hits]).mean())
+    for name in hits[0]
+  }
+
+
+def _hits(by_clip, labels):
+  """Which videos [V], or clips [V, G], of those with a label are right."""
+  known = labels >= 0
+  truth, by_clip = labels[known], by_clip[known]
   by_video = by_clip.mean(axis=1)
   ranked = np.argsort(-by_video, axis=1, kind='stable')
   has_vote = _of_class(by_video, truth) > 0
-  in_top5 = (ranked[:, :5] == truth[:, None]).any(axis=1)
   is_best = by_clip.argmax(axis=2) == truth[:, None]
-  clip_has_vote = _of_class(by_clip, truth[:, None]) > 0
   return {
-    'top1': float((has_vote & (ranked[:, 0] == truth)).mean()),
-    'top5': float((has_vote & in_top5).mean()),
-    'clip_top1': float((clip_has_vote & is_best).mean()),
+    'top1': has_vote & (ranked[:, 0] == truth),
+    'top5': has_vote & (ranked[:, :5] == truth[:, None]).any(axis=1),
+    'clip_top1': (_of_class(by_clip, truth[:, None]) > 0) & is_best,
   }
 
 

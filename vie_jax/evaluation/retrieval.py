@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vie_jax.evaluation import knn
+
 
 def recall(
   labels: np.ndarray, found: np.ndarray, *, num_neighbors: Sequence[int]
@@ -63,19 +65,20 @@ def chance_recall(
   return expected
 
 
-def predictions(scores: np.ndarray) -> np.ndarray:
+def predictions(scores: np.ndarray | knn.ClassScores) -> np.ndarray:
   """The class of the highest score, the first of several.
 
   Args:
-    scores: float [Q, C], not negative, see `knn.class_scores`.
+    scores: float [Q, C], not negative.
 
   Returns:
     int32 [Q]; -1 where no neighbour has a label, and so no score is positive.
   """
-  if not scores.shape[1]:
-    return np.full(len(scores), -1, np.int32)
-  best = scores.argmax(axis=1)
-  return np.where(scores.max(axis=1) > 0, best, -1).astype(np.int32)
+  best = np.full(scores.shape[0], -1, np.int32)
+  for rows in knn.slices(scores.shape) if scores.shape[1] else ():
+    part = scores[rows]
+    best[rows] = np.where(part.max(axis=1) > 0, part.argmax(axis=1), -1)
+  return best
 
 
 def evenly_spread(count: int, total: int) -> np.ndarray:

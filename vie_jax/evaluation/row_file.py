@@ -16,11 +16,11 @@ import numpy as np
 from absl import logging
 
 from vie_jax import disk
+from vie_jax.evaluation import row_progress
 from vie_jax.untrusted import json_text
 
 # Of X.json; it names damaged frames.
 MAX_RECORD_BYTES = 2**26
-REPORT_EVERY_SECONDS = 30
 # Saving may take this share of the time.
 _SAVING_SHARE = 0.05
 
@@ -93,7 +93,17 @@ class RowFile:
   def _fill(self, blocks, unit):
     if not self._num_done:
       self._begin()
-    progress = _Progress(self._num_done, self.num_rows, unit)
+    if 0 < self._num_done < self.num_rows:
+      logging.info(
+        'Going on from %d of %d %s.', self._num_done, self.num_rows, unit
+      )
+    progress = row_progress.RowProgress(
+      'Embedded',
+      self.num_rows,
+      unit,
+      num_done=self._num_done,
+      tells_end=True,
+    )
     offset = self._part.stat().st_size - self._row_bytes * self.num_rows
     with self._part.open('r+b') as file:
       file.seek(offset + self._row_bytes * self._num_done)
@@ -187,34 +197,6 @@ class RowFile:
     fresh = self._record.with_suffix('.json.tmp')
     fresh.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     fresh.replace(self._record)
-
-
-class _Progress:
-  """Says every now and then how far it is, and when it will be done."""
-
-  def __init__(self, num_done, num_rows, unit):
-    self._first, self._num_rows, self._unit = num_done, num_rows, unit
-    self._started = self._reported = time.monotonic()
-    if 0 < num_done < num_rows:
-      logging.info('Going on from %d of %d %s.', num_done, num_rows, unit)
-
-  def report(self, num_done):
-    now = time.monotonic()
-    is_last = num_done == self._num_rows
-    if not is_last and now < self._reported + REPORT_EVERY_SECONDS:
-      return
-    self._reported = now
-    rate = (num_done - self._first) / max(now - self._started, 1e-9)
-    left = (self._num_rows - num_done) / max(rate, 1e-9)
-    logging.info(
-      'Embedded %d of %d %s (%.1f %%), %.1f a second, %.1f minutes to go.',
-      num_done,
-      self._num_rows,
-      self._unit,
-      100 * num_done / self._num_rows,
-      rate,
-      left / 60,
-    )
 
 
 def read_blocks(
