@@ -120,6 +120,11 @@ def _check_apart(archive, members, inner):
           f'{archive} is not unpacked: {owner} and {name} in it both hold '
           f'{path!r}; unpack it yourself and name the folder instead'
         )
+  if path := _file_and_folder(owners):
+    raise InputError(
+      f'{archive} is not unpacked: in it {path!r} is a file of {owners[path]}, '
+      'and a folder; unpack it yourself and name the folder instead'
+    )
 
 
 def read_texts(place):
@@ -322,7 +327,34 @@ def _checked_members(archive):
     raise InputError(
       f'{archive} is not unpacked: {packed_bytes} bytes would become {total}'
     )
+  _check_tree(archive, members)
   return members
+
+
+def _check_tree(archive, members):
+  files = [posixpath.normpath(name) for name in _files(members)]
+  if not files:
+    raise InputError(
+      f'{archive} is not unpacked: no file is found in it; if there should be '
+      'some, it is damaged: copy or download it again'
+    )
+  folders = [
+    posixpath.normpath(name) for name in {*members} - {*_files(members)}
+  ]
+  if path := _file_and_folder(files, folders):
+    raise InputError(
+      f'{archive} is not unpacked: {path!r} in it is a file and a folder'
+    )
+
+
+def _file_and_folder(files, folders=()):
+  """The first path that is one of a file and of a folder, or None."""
+  taken = {
+    str(parent)
+    for path in files
+    for parent in pathlib.PurePosixPath(path).parents
+  }
+  return min(taken.union(folders).intersection(files), default=None)
 
 
 def _name_problem(name):

@@ -7,6 +7,7 @@ import zipfile
 
 import archives
 import folder_lock
+import numpy as np
 import pytest
 import sample_archives
 from labels_and_splits import InputError
@@ -196,6 +197,48 @@ def test_links_and_devices_are_refused(tmp_path):
   sample_archives.write_rar(tmp_path / 'x.rar', content, links=['l'])
   with pytest.raises(InputError, match="'l' is a link"):
     archives.extract_archive(tmp_path / 'x.rar', tmp_path / 'o3')
+
+
+@pytest.mark.parametrize('names', [('a', 'a/b'), ('a/b/c', 'a/b'), ('a/', 'a')])
+def test_a_file_that_is_a_folder_too_is_refused_before_anything_is_written(
+  tmp_path, names
+):
+  path = tmp_path / 'x.tar'
+  with tarfile.open(path, 'w') as archive:
+    for name in names:
+      member = tarfile.TarInfo(name)
+      member.type = tarfile.DIRTYPE if name.endswith('/') else tarfile.REGTYPE
+      archive.addfile(member)
+  with pytest.raises(
+    InputError, match=r"'a.*' .*is (there twice|a file and a)"
+  ):
+    archives.extract_archive(path, tmp_path / 'out')
+  assert not _content(tmp_path / 'out')
+
+
+def test_a_file_inside_over_a_folder_is_refused(tmp_path):
+  inner = _write(tmp_path / 'one.zip', {'d': b'1'})
+  outer = {'one.zip': inner.read_bytes(), 'd/x.avi': b'x'}
+  archive = _write(tmp_path / 'all.zip', outer)
+  with pytest.raises(
+    InputError, match=r"'d' is a file of one\.zip, and a folder"
+  ):
+    archives.extract_archive(archive, tmp_path / 'out')
+
+
+def test_an_archive_without_files_is_refused(tmp_path, suffix):
+  archive = _write(tmp_path / f'x{suffix}', {})
+  with pytest.raises(InputError, match='no file is found in it'):
+    archives.extract_archive(archive, tmp_path / 'out')
+
+
+def test_a_rar_of_which_no_header_can_be_read_is_refused(tmp_path):
+  pytest.importorskip('unrar.cffi')
+  path = tmp_path / 'x.rar'
+  content = np.random.default_rng(0).bytes(1000)
+  path.write_bytes(b'Rar!\x1a\x07\x01\x00' + content)
+  with pytest.raises(InputError, match=str(path)):
+    archives.extract_archive(path, tmp_path / 'out')
 
 
 def test_bombs_are_refused(tmp_path):
