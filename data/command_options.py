@@ -49,7 +49,11 @@ def prepare_and_print(source, options):
 
 def add_common(parser):
   """Adds the options of every command that prepares a data set."""
-  default = {f.name: f.default for f in dataclasses.fields(FrameOptions)}
+  default = {
+    field.name: field.default
+    for options in (Settings, FrameOptions)
+    for field in dataclasses.fields(options)
+  }
   add = parser.add_argument
   add(
     '--out',
@@ -77,36 +81,36 @@ def add_common(parser):
       type=int_from(lowest, 95 if name == 'jpeg_quality' else None),
       default=default[name],
       metavar='N',
-      help=f'{text} ({default[name]})',
+      help=f'{text} (%(default)s)',
     )
   add(
     '--timeout',
     type=int_from(1),
-    default=600,
+    default=default['timeout_seconds'],
     metavar='SECONDS',
-    help='a video that takes longer is skipped (600)',
+    help='a video that takes longer is skipped (%(default)s)',
   )
   add(
     '--max-stall',
     type=int_from(1),
-    default=30,
+    default=default['max_stall_seconds'],
     metavar='SECONDS',
-    help='a video that gives no new picture for so long is skipped (30)',
+    help='a video that gives no new picture for so long is skipped (%(default)s)',
   )
   add(
     '--max-memory',
     type=int_from(64),
-    default=2048,
+    default=default['max_memory_mib'],
     metavar='MIB',
-    help='a video for which a process needs more is skipped (2048)',
+    help='a video for which a process needs more is skipped (%(default)s)',
   )
   add(
     '--max-bad-percent',
     type=int_from(0, 100),
-    default=50,
+    default=default['max_bad_percent'],
     metavar='N',
     help=f'stop when more than this share cannot be used, once {FIRST_LOOK} '
-    'videos were tried (50)',
+    'videos were tried (%(default)s)',
   )
 
 
@@ -118,7 +122,7 @@ def add_val_percent(parser, condition=''):
     default=10,
     metavar='N',
     help=f'{condition}share of videos held out, chosen by a hash of the path '
-    '(10)',
+    '(%(default)s)',
   )
 
 

@@ -1,8 +1,8 @@
 import contextlib
 import csv
+import dataclasses
 import errno
 import fcntl
-import functools
 import hashlib
 import io
 import json
@@ -1089,8 +1089,12 @@ def test_a_shard_of_other_frames_than_planned_is_written_again(
   videos, tmp_path, monkeypatch
 ):
   out, expected = tmp_path / 'o', tmp_path / 'expected'
-  small = functools.partial(prepare_dataset.Settings, shard_bytes=1)
-  monkeypatch.setattr(command_options, 'Settings', small)
+
+  @dataclasses.dataclass(frozen=True)
+  class Small(prepare_dataset.Settings):
+    shard_bytes: int = 1
+
+  monkeypatch.setattr(command_options, 'Settings', Small)
   options = ('--val-percent', '30')
   real = dataset_writer.write_json
 
