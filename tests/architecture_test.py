@@ -103,7 +103,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
-    'config_check models objective.memory_bank sharding train_step',
+    'config_check models objective.memory_bank optimizer sharding train_step',
     'jax flax ml_collections',
   ),
   'damage_counts': (
@@ -185,18 +185,27 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'findings input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
+  'train_reporter': (
+    'checkpoint damage_counts environment evaluate experiment finite '
+    'metric_log skipped_steps train_state',
+    'jax',
+  ),
   'train_loop': (
     'damage_counts evaluation.monitors experiment '
     'input_pipeline.dataset_folder input_wait processes sharding '
-    'skipped_steps step_progress step_trace train_state train_step',
+    'step_progress step_trace train_reporter train_state train_step',
     '',
   ),
+  'train_start': (
+    'blueprint checkpoint config_check damage_counts environment experiment '
+    'processes run_record run_weights sharding train_state weights',
+    'jax ml_collections',
+  ),
   'train': (
-    'blueprint checkpoint config_check damage_counts environment evaluate '
-    'experiment finite metric_log optimizer processes run_log run_record '
-    'run_weights sharding skipped_steps step_trace train_loop train_state '
-    'train_step weights workdir_lock',
-    'jax optax clu ml_collections',
+    'blueprint checkpoint experiment metric_log processes run_log step_trace '
+    'train_loop train_reporter train_start train_state train_step '
+    'workdir_lock',
+    'jax clu ml_collections',
   ),
   'modes': ('', 'ml_collections'),
   'early_refusals': (

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from absl import logging
 
@@ -22,28 +22,7 @@ from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import agreement, peers, preemption, watchdog
-from vie_jax.skipped_steps import SkippedSteps
-
-
-class Reporter(Protocol):
-  """What the loop tells of its figures and states."""
-
-  writer: Any
-  skipped: SkippedSteps
-
-  def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step."""
-
-  def evaluate(self, state: train_state.TrainState) -> None:
-    """Evaluates a state and writes what was found."""
-
-  def save(
-    self, state: train_state.TrainState, *, evaluation_is_due: bool
-  ) -> None:
-    """Saves a state, unless that is done."""
-
-  def wait(self) -> None:
-    """Returns when all saves are on the disk."""
+from vie_jax.train_reporter import Reporter
 
 
 def clusters_are_due(step: int, *, first_step: int, every_steps: int) -> bool:
