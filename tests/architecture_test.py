@@ -96,7 +96,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
   'checkpoint': ('disk processes saved_steps', 'jax'),
-  'run_record': ('checkpoint', ''),
+  'run_record': ('checkpoint disk processes', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
     'disk evaluation objective sharding training_data untrusted',
@@ -202,9 +202,9 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections',
   ),
   'train': (
-    'blueprint checkpoint experiment metric_log processes run_log step_trace '
-    'train_loop train_reporter train_start train_state train_step '
-    'workdir_lock',
+    'blueprint checkpoint experiment metric_log processes run_log run_record '
+    'step_trace train_loop train_reporter train_start train_state '
+    'train_step workdir_lock',
     'jax clu ml_collections',
   ),
   'modes': ('', 'ml_collections'),

@@ -1,7 +1,6 @@
 """A training: what it is made of, and what it leaves behind."""
 
 import contextlib
-import json
 import pathlib
 
 import jax
@@ -15,6 +14,7 @@ from vie_jax import (
   experiment,
   metric_log,
   run_log,
+  run_record,
   step_trace,
   train_loop,
   train_start,
@@ -25,8 +25,6 @@ from vie_jax import (
 from vie_jax.experiment import Experiment
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.train_reporter import Reporter
-
-CONFIG_FILE = 'config.json'
 
 
 def train_and_evaluate(
@@ -105,7 +103,12 @@ def _describe(
   parts: Experiment, state, reporter: Reporter, workdir: pathlib.Path
 ) -> None:
   """Writes the resolved config and the list of parameters."""
-  config = json.dumps(experiment.record(parts)['config'], indent=2)
+  config = run_record.write_config(
+    workdir,
+    reporter.writer,
+    int(state.step),
+    experiment.record(parts)['config'],
+  )
   overview = parameter_overview.get_parameter_overview(
     state.params, include_stats=False
   )
@@ -117,8 +120,3 @@ def _describe(
     f'{parameter_overview.count_parameters(state.params):,}',
     run_log.path(workdir, jax.process_index()),
   )
-  reporter.writer.write_texts(
-    int(state.step), {'config': f'```\n{config}\n```'}
-  )
-  if jax.process_index() == 0:
-    (workdir / CONFIG_FILE).write_text(config + '\n')

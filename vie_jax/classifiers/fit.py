@@ -32,7 +32,6 @@ from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
-CONFIG_FILE = 'config.json'
 # Fields that may change when a training goes on: where the data lies, which the
 # fingerprint stands for, when it is tested, and its end. The schedule is
 # compared apart, as it is resolved.
@@ -239,7 +238,7 @@ def fit(
       waits_for_room=keeping['on_failed_save'] == 'retry',
     )
     stack.push(metric_log.closing(writer))
-    _describe(folder, writer, int(state.step), record['config'])
+    run_record.write_config(folder, writer, int(state.step), record['config'])
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(
       task,
@@ -252,14 +251,6 @@ def fit(
       fault=fault,
     )
     return loop.run(state, progress)
-
-
-def _describe(folder, writer, step, config):
-  """Writes the resolved config, as a pretraining does."""
-  text = json.dumps(config, indent=2)
-  writer.write_texts(step, {'config': f'```\n{text}\n```'})
-  if jax.process_index() == 0:
-    (folder / CONFIG_FILE).write_text(text + '\n')
 
 
 def _start(task, checkpoints, record, folder):
