@@ -98,6 +98,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'checkpoint': ('disk processes saved_steps', 'jax'),
   'run_record': ('checkpoint disk processes', ''),
   'workdir_lock': ('disk processes', ''),
+  'guarded_saves': (
+    'checkpoint input_pipeline.dataset_folder input_wait metric_log processes '
+    'skipped_steps step_trace',
+    '',
+  ),
   'evaluation': (
     'disk evaluation objective sharding training_data untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
@@ -132,7 +137,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config_check damage_counts '
-    'device_augment environment evaluation experiment finite '
+    'device_augment environment evaluation experiment finite guarded_saves '
     'input_pipeline input_wait metric_log models.network_names processes '
     'result run_log run_record sharding skipped_steps step_progress '
     'weights workdir_lock',
@@ -187,18 +192,17 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'train_reporter': (
     'checkpoint damage_counts environment evaluate experiment finite '
-    'metric_log skipped_steps train_state',
+    'guarded_saves metric_log skipped_steps train_state',
     'jax',
   ),
   'train_loop': (
-    'damage_counts evaluation.monitors experiment '
-    'input_pipeline.dataset_folder input_wait processes sharding '
-    'step_progress step_trace train_reporter train_state train_step',
+    'damage_counts evaluation.monitors experiment input_wait processes '
+    'sharding step_progress step_trace train_reporter train_state train_step',
     '',
   ),
   'train_start': (
     'blueprint checkpoint config_check damage_counts environment experiment '
-    'processes run_record run_weights sharding train_state weights',
+    'processes run_record run_weights sharding train_state train_step weights',
     'jax ml_collections',
   ),
   'train': (

@@ -1,6 +1,5 @@
 """What a training tells of itself: figures, evaluations, checkpoints."""
 
-import contextlib
 import functools
 import pathlib
 import time
@@ -15,6 +14,7 @@ from vie_jax import (
   evaluate,
   experiment,
   finite,
+  guarded_saves,
   metric_log,
   skipped_steps,
   train_state,
@@ -29,6 +29,13 @@ def _is_finite(state: train_state.TrainState) -> jax.Array:
 
 class Reporter:
   """Writes figures, and stops the run when they are no longer finite.
+
+  Attributes:
+    evaluation_is_due: whether the state that the run begins with is to be
+      evaluated.
+    skipped: steps that changed nothing.
+    writer: of figures.
+    saves: of states; each is told `evaluation_is_due`, of that state.
 
   Args:
     parts: of the run.
@@ -47,7 +54,6 @@ class Reporter:
     check_lock: Callable[[], None],
   ):
     self._parts = parts
-    self._check_lock = check_lock
     self._checkpoints = checkpoints
     self._evaluator = evaluate.Evaluator(parts)
     self._environment = environment.describe(parts.mesh)
@@ -68,6 +74,14 @@ class Reporter:
       is_main=jax.process_index() == 0,
       waits_for_room=parts.config.on_failed_save == 'retry',
     )
+    self.saves = guarded_saves.GuardedSaves(
+      checkpoints,
+      self.writer,
+      self.skipped,
+      record=self._record,
+      check_state=self.check,
+      check_lock=check_lock,
+    )
 
   def scalars(self, step: int, metrics: dict) -> None:
     """Writes figures of a step.
@@ -86,40 +100,15 @@ class Reporter:
     figures['eval/seconds'] = time.monotonic() - started
     self.writer.write_scalars(int(state.step), figures)
 
-  def save(
-    self, state: train_state.TrainState, *, evaluation_is_due: bool
-  ) -> None:
-    """Saves a checkpoint; stops if the state is not finite.
-
-    Args:
-      state: of a step; does nothing if that one is saved already.
-      evaluation_is_due: whether it is still to be evaluated.
-    """
-    # This step may be on its way.
-    self._checkpoints.settle()
-    saved = self._checkpoints.latest_step
-    if saved is not None and int(state.step) <= saved:
-      return
-    self.check(state)
-    self._check_lock()
-    # A run that goes on from here writes no figures of the steps before.
-    if not metric_log.make_safe(self.writer):
-      self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
-      return
-    self._checkpoints.save(
-      state,
-      {
-        **experiment.record(self._parts),
-        'damage': damage_counts.so_far(self._parts.train_damage),
-        'skipped_steps': self.skipped.count,
-        'evaluation_is_due': evaluation_is_due,
-        'environment': self._environment,
-      },
-    )
-
-  def wait(self) -> None:
-    """Returns when all saves are on the disk."""
-    self._checkpoints.wait()
+  def _record(self, *, evaluation_is_due: bool) -> dict:
+    """What a checkpoint says: also whether it is still to be evaluated."""
+    return {
+      **experiment.record(self._parts),
+      'damage': damage_counts.so_far(self._parts.train_damage),
+      'skipped_steps': self.skipped.count,
+      'evaluation_is_due': evaluation_is_due,
+      'environment': self._environment,
+    }
 
   def check(self, state: train_state.TrainState) -> None:
     """Stops if the state is not finite, naming videos of bad bank rows."""
@@ -138,8 +127,7 @@ class Reporter:
     self._stop(int(state.step), reason)
 
   def _stop(self, step, reason):
-    with contextlib.suppress(checkpoint.SaveFailedError):
-      self._checkpoints.wait()
+    self.saves.end()
     good = self._checkpoints.latest_step
     kept = (
       'there is no checkpoint yet'

@@ -19,6 +19,7 @@ from vie_jax import (
   run_weights,
   sharding,
   train_state,
+  train_step,
   weights,
 )
 from vie_jax.experiment import Experiment
@@ -145,7 +146,10 @@ def _fill_bank(
         f'batch {number + 1} of {num_batches} that fill the memory bank',
         is_slow=number == 0,
       )
-      batch = sharding.global_batch(next(batches), parts.mesh)
+      local = next(batches)
+      batch = sharding.global_batch(
+        {name: local[name] for name in train_step.INPUTS}, parts.mesh
+      )
       state = fill(state, batch, jnp.asarray(number, jnp.int32))
       # As in the loop: batches must not pile up in front of the device.
       jax.block_until_ready(state.bank)
