@@ -22,7 +22,7 @@ from vie_jax import (
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
-from vie_jax.classifiers.task import Schedule, Task
+from vie_jax.classifiers.task import Schedule
 from vie_jax.evaluation import linear_readout
 
 ITEMS = {
@@ -78,7 +78,9 @@ def decayed(trained: Mapping, *, decay_all: bool) -> dict:
 
 
 class _Classifier:
-  """One network and its classifier on one label column."""
+  """One network and its classifier on one label column: a `Task`."""
+
+  items = ITEMS
 
   def __init__(
     self,
@@ -178,7 +180,6 @@ class _Classifier:
 
   def step(self, state, batch, rate):
     """One update of network and classifier; see `Task`."""
-    batch = {name: batch[name] for name in ('window', 'crop', 'labels')}
     return self._step(state, batch, rate)
 
   def _compute_scores(self, state, batch):
@@ -342,17 +343,7 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
       **options,
     )
     return fit.fit_and_write(
-      Task(
-        items=ITEMS,
-        initialize=classifier.initialize,
-        step=classifier.step,
-        open_batches=data.open_train,
-        evaluate=classifier.evaluate,
-        mesh=data.mesh,
-        train_damage=data.train_damage,
-        eval_damage=data.eval_damage,
-        name_of=data.name_of,
-      ),
+      classifier,
       data,
       found,
       config,

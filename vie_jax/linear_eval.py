@@ -12,7 +12,7 @@ from vie_jax import finite, result, sharding, weights
 from vie_jax.classifiers import fit, labelled_data
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
-from vie_jax.classifiers.task import Schedule, Task
+from vie_jax.classifiers.task import Schedule
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import image_folder, labelled_images
 
@@ -29,13 +29,15 @@ def _optimizer(settings: ml_collections.ConfigDict):
 
 
 class Readouts:
-  """The readouts of one network on one data set, to be trained by `fit`.
+  """The readouts of one network on one data set: a `Task`.
 
   Args:
     data: labelled clips, and the network for them.
     variables: its weights.
     config: `linear_eval` says which layers, and how.
   """
+
+  items = ITEMS
 
   def __init__(
     self,
@@ -116,7 +118,6 @@ class Readouts:
 
   def step(self, state, batch, rate):
     """One update of all readouts; see `Task`."""
-    batch = {name: batch[name] for name in ('window', 'crop', 'labels')}
     return self._step(state, self._variables, batch, rate)
 
   def _compute_scores(self, params, variables, batch):
@@ -176,17 +177,7 @@ def linear_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     folder = result.folder(config, workdir, MODE, data.facts['name'])
     readouts = Readouts(data, found.variables, config)
     return fit.fit_and_write(
-      Task(
-        items=ITEMS,
-        initialize=readouts.initialize,
-        step=readouts.step,
-        open_batches=data.open_train,
-        evaluate=readouts.evaluate,
-        mesh=data.mesh,
-        train_damage=data.train_damage,
-        eval_damage=data.eval_damage,
-        name_of=data.name_of,
-      ),
+      readouts,
       data,
       found,
       config,

@@ -106,6 +106,7 @@ def fit_and_write(
   with workdir_lock.hold(folder) as check_lock:
     outcome = fit(
       task,
+      data,
       folder,
       check_lock=check_lock,
       schedule=schedule,
@@ -190,6 +191,7 @@ def _log(written: dict, folder: pathlib.Path) -> None:
 
 def fit(
   task: Task,
+  data: LabelledData,
   folder: pathlib.Path,
   *,
   check_lock: Callable[[], None],
@@ -203,6 +205,7 @@ def fit(
 
   Args:
     task: what is trained.
+    data: what it is trained and tested on.
     folder: receives checkpoints, curves and the log.
     check_lock: raises if the folder is no longer that of this process.
     schedule: of the learning rate.
@@ -229,7 +232,7 @@ def fit(
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
-    state, progress = _start(task, checkpoints, record, folder)
+    state, progress = _start(task, data.mesh, checkpoints, record, folder)
     writer = metric_log.open_writers(
       folder,
       from_step=checkpoints.latest_step,
@@ -242,6 +245,7 @@ def fit(
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(
       task,
+      data,
       schedule,
       intervals,
       writer,
@@ -253,7 +257,7 @@ def fit(
     return loop.run(state, progress)
 
 
-def _start(task, checkpoints, record, folder):
+def _start(task, mesh, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
   watchdog.expect('the first state', is_slow=True)
   state = task.initialize()
@@ -275,7 +279,7 @@ def _start(task, checkpoints, record, folder):
     return state, Progress()
   environment.warn_of_changes(
     checkpoints.record(checkpoints.latest_step).get('environment'),
-    environment.describe(task.mesh),
+    environment.describe(mesh),
   )
   logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
   return found

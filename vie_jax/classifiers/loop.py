@@ -17,7 +17,7 @@ from vie_jax import (
   skipped_steps,
   step_progress,
 )
-from vie_jax.classifiers.task import Outcome
+from vie_jax.classifiers.task import INPUTS, Outcome
 from vie_jax.processes import preemption, watchdog
 
 _is_finite = jax.jit(finite.all_finite)
@@ -29,6 +29,7 @@ class Loop:
   def __init__(
     self,
     task,
+    data,
     schedule,
     intervals,
     writer,
@@ -39,13 +40,14 @@ class Loop:
     fault,
   ):
     self._task = task
+    self._data = data
     self._schedule = schedule
     self._intervals = intervals
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
     self._skipped = skipped_steps.SkippedSteps(
-      fault, names=task.name_of, stop=self._stop
+      fault, names=data.name_of, stop=self._stop
     )
     self._saves = guarded_saves.GuardedSaves(
       checkpoints,
@@ -62,7 +64,7 @@ class Loop:
     self._started, self._seconds = time.monotonic(), progress.seconds
     self._skipped.count = progress.skipped_steps
     if progress.damage:
-      damage_counts.go_on_from(self._task.train_damage, progress.damage)
+      damage_counts.go_on_from(self._data.train_damage, progress.damage)
     first_step = int(state.step)
     is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
     is_missing = is_complete and progress.evaluated_step != first_step
@@ -82,7 +84,7 @@ class Loop:
       writer=self._writer,
     )
     logging.info('Compiling the step. This can take minutes.')
-    opened = self._task.open_batches(first_step)
+    opened = self._data.open_train(first_step)
     with input_wait.InputWait(opened) as waiting:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
@@ -108,7 +110,9 @@ class Loop:
     return self._outcome(state, progress, was_complete=False)
 
   def _step(self, step, state, local, rate, is_first):
-    batch = sharding.global_batch(local, self._task.mesh)
+    batch = sharding.global_batch(
+      {name: local[name] for name in INPUTS}, self._data.mesh
+    )
     watchdog.expect(f'step {step + 1}', is_slow=is_first)
     state, metrics = self._task.step(state, batch, jnp.float32(rate))
     metrics = self._skipped.add(step + 1, metrics, local['instance_index'])
@@ -131,7 +135,7 @@ class Loop:
     step = int(state.step)
     logging.info('This training is complete: step %d.', step)
     seconds = progress.seconds if was_complete else self._elapsed()
-    damage = damage_counts.so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._data.train_damage)
     return Outcome(
       step,
       progress.accuracy,
@@ -173,7 +177,7 @@ class Loop:
     )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
-    damage = self._task.eval_damage
+    damage = self._data.eval_damage
     return dataclasses.replace(
       after,
       bad_val_frames=damage_counts.replaced(damage, 'val')['val'],
@@ -184,7 +188,7 @@ class Loop:
     self._skipped.settle()
     self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
-    damage = damage_counts.so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._data.train_damage)
     values['input/bad_frames'] = damage['num_bad']
     values['train/skipped_steps'] = self._skipped.count
     self._writer.write_scalars(step, values)
@@ -207,11 +211,11 @@ class Loop:
     progress = dataclasses.replace(
       progress,
       seconds=self._elapsed(),
-      damage=damage_counts.so_far(self._task.train_damage),
+      damage=damage_counts.so_far(self._data.train_damage),
       skipped_steps=self._skipped.count,
     )
     return {
       **self._record,
       'progress': dataclasses.asdict(progress),
-      'environment': environment.describe(self._task.mesh),
+      'environment': environment.describe(self._data.mesh),
     }
