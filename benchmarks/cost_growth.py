@@ -46,7 +46,6 @@ from vie_jax import (
   describe,
   device_augment,
   sharding,
-  train,
   train_state,
   train_step,
 )
@@ -183,7 +182,7 @@ class Program:
     self._parts, self._sizes = _parts(name, sizes), sizes
     self._mesh = sharding.make_mesh(1)
     method = blueprint.method_of(config, sizes['videos'])
-    self._rule, _ = train.build_optimizer(config)
+    self._rule, _ = blueprint.build_optimizer(config)
     shapes = jax.eval_shape(self._first_state, jax.random.key(0))
     step = train_step.compile_steps(
       shapes,

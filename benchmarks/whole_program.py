@@ -119,13 +119,13 @@ def prepare_step(case):
   """The step of the same training, again and again on one batch."""
   import jax
 
-  from vie_jax import blueprint, experiment, sharding, train, train_step
+  from vie_jax import blueprint, experiment, sharding, train_step
 
   config = program_runs.config_of(case['config'], case['overrides'])
   with experiment.open_experiment(config) as parts:
     with experiment.train_batches(parts, start_step=0, seed=0) as batches:
       batch = sharding.global_batch(next(batches), parts.mesh)
-    rule, _ = train.build_optimizer(config)
+    rule, _ = blueprint.build_optimizer(config)
     initialize = experiment.state_initializer(parts, rule)
     step = train_step.compile_steps(
       experiment.state_shapes(initialize, parts.mesh),

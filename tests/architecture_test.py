@@ -96,14 +96,19 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
   'checkpoint': ('disk processes saved_steps', 'jax'),
-  'run_record': ('checkpoint', ''),
+  'run_record': ('checkpoint disk processes', ''),
   'workdir_lock': ('disk processes', ''),
+  'guarded_saves': (
+    'checkpoint input_pipeline.dataset_folder input_wait metric_log processes '
+    'skipped_steps step_trace',
+    '',
+  ),
   'evaluation': (
     'disk evaluation objective sharding training_data untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
-    'config_check models objective.memory_bank sharding train_step',
+    'config_check models objective.memory_bank optimizer sharding train_step',
     'jax flax ml_collections',
   ),
   'damage_counts': (
@@ -132,11 +137,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config_check damage_counts '
-    'device_augment environment evaluation experiment finite '
+    'device_augment environment evaluation experiment finite guarded_saves '
     'input_pipeline input_wait metric_log models.network_names processes '
     'result run_log run_record sharding skipped_steps step_progress '
     'weights workdir_lock',
-    'jax flax numpy ml_collections',
+    'jax flax numpy optax ml_collections',
   ),
   'convert': (
     'blueprint checkpoint config_check disk models processes weights '
@@ -165,12 +170,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'linear_eval': (
-    'classifiers evaluation finite input_pipeline.image_folder '
+    'classifiers evaluation input_pipeline.image_folder '
     'input_pipeline.labelled_images result sharding weights',
-    'jax flax optax ml_collections',
+    'jax flax ml_collections',
   ),
   'finetune': (
-    'classifiers config_check evaluation finite optimizer result sharding '
+    'classifiers config_check evaluation optimizer result sharding '
     'training_data weights',
     'jax flax optax ml_collections',
   ),
@@ -185,18 +190,26 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'findings input_pipeline result retrieval_page weights workdir_lock',
     'jax numpy ml_collections',
   ),
+  'train_reporter': (
+    'checkpoint damage_counts environment evaluate experiment finite '
+    'guarded_saves metric_log skipped_steps train_state',
+    'jax',
+  ),
   'train_loop': (
-    'damage_counts evaluation.monitors experiment '
-    'input_pipeline.dataset_folder input_wait processes sharding '
-    'skipped_steps step_progress step_trace train_state train_step',
+    'damage_counts evaluation.monitors experiment input_wait processes '
+    'sharding step_progress step_trace train_reporter train_state train_step',
     '',
   ),
+  'train_start': (
+    'blueprint checkpoint config_check damage_counts environment experiment '
+    'processes run_record run_weights sharding train_state train_step weights',
+    'jax ml_collections',
+  ),
   'train': (
-    'blueprint checkpoint config_check damage_counts environment evaluate '
-    'experiment finite metric_log optimizer processes run_log run_record '
-    'run_weights sharding skipped_steps step_trace train_loop train_state '
-    'train_step weights workdir_lock',
-    'jax optax clu ml_collections',
+    'blueprint checkpoint experiment metric_log processes run_log run_record '
+    'step_trace train_loop train_reporter train_start train_state '
+    'train_step workdir_lock',
+    'jax clu ml_collections',
   ),
   'modes': ('', 'ml_collections'),
   'early_refusals': (

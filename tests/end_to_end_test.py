@@ -16,7 +16,7 @@ import tiny_run
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from vie_jax import metric_log, run_log, train
+from vie_jax import metric_log, run_log, run_record
 from vie_jax.input_pipeline import frame_store
 
 TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
@@ -349,7 +349,7 @@ def test_a_complete_run_says_so_and_changes_nothing(trained, later):
 
 
 def test_the_start_of_a_run_is_documented(trained):
-  config = json.loads((trained / train.CONFIG_FILE).read_text())
+  config = json.loads((trained / run_record.CONFIG_FILE).read_text())
   assert config['model']['width'] == 4
   log = (trained / run_log.FILE_NAME).read_text()
   assert 'params' in log or 'backbone/' in log

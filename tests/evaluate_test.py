@@ -7,6 +7,7 @@ import pytest
 import tiny_run
 
 from vie_jax import (
+  blueprint,
   checkpoint,
   embed,
   evaluate,
@@ -28,7 +29,7 @@ def parts(demo_dataset):
 
 @pytest.fixture(scope='module')
 def state(parts):
-  rule, _ = train.build_optimizer(parts.config)
+  rule, _ = blueprint.build_optimizer(parts.config)
   return experiment.state_initializer(parts, rule)(jax.random.key(0))
 
 

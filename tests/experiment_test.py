@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import config_check, experiment, train, train_state
+from vie_jax import blueprint, config_check, experiment, train_state
 from vie_jax.input_pipeline import dataset_folder
 
 
@@ -122,7 +122,7 @@ def test_the_record_is_plain_json_with_every_field(demo_dataset):
 @pytest.mark.parametrize('num_devices', [1, 8])
 def test_shapes_are_those_of_the_first_state(demo_dataset, num_devices):
   config = tiny_run.config(demo_dataset, num_devices=num_devices)
-  rule, _ = train.build_optimizer(config)
+  rule, _ = blueprint.build_optimizer(config)
   with experiment.open_experiment(config) as parts:
     initialize = experiment.state_initializer(parts, rule)
     shapes = experiment.state_shapes(initialize, parts.mesh)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import checkpoint, experiment, metric_log, train
+from vie_jax import blueprint, checkpoint, experiment, metric_log
 from vie_jax.saved_steps import commit_record
 
 RETRY, INTERRUPTED, REFUSED = 75, 130, 2
@@ -99,7 +99,7 @@ def finish(command, **options):
 
 def leaves_of(workdir, config, step=None):
   """Every leaf of a checkpoint, the newest by default, by its path."""
-  rule, _ = train.build_optimizer(config)
+  rule, _ = blueprint.build_optimizer(config)
   with (
     experiment.open_experiment(config) as parts,
     checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,

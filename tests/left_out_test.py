@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from vie_jax import (
+  blueprint,
   embed,
   evaluate,
   experiment,
@@ -15,7 +16,6 @@ from vie_jax import (
   finite,
   linear_eval,
   retrieve,
-  train,
 )
 from vie_jax.evaluation import features
 from vie_jax.input_pipeline import dataset_folder, frame_store
@@ -104,7 +104,7 @@ def test_retrieval(damaged, smaller, tmp_path):
 def curves_of(settings):
   """Curves of a training that begins."""
   with experiment.open_experiment(settings) as parts:
-    rule, _ = train.build_optimizer(parts.config)
+    rule, _ = blueprint.build_optimizer(parts.config)
     state = experiment.state_initializer(parts, rule)(jax.random.key(0))
     return evaluate.curves(evaluate.Evaluator(parts), state, parts)
 

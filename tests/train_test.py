@@ -7,7 +7,15 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import blueprint, checkpoint, finite, metric_log, train, train_loop
+from vie_jax import (
+  blueprint,
+  checkpoint,
+  finite,
+  metric_log,
+  train,
+  train_loop,
+  train_start,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_the_rate_follows_the_schedule_of_the_config():
   config = default.get_config()
   config.optimizer.learning_rate = 0.5
   config.optimizer.drop_steps = (3, 6)
-  _, rate = train.build_optimizer(config)
+  _, rate = blueprint.build_optimizer(config)
   rates = [float(rate(step)) for step in range(9)]
   np.testing.assert_allclose(
     rates, [0.5] * 4 + [0.05] * 3 + [0.005] * 2, rtol=1e-6
@@ -116,7 +124,7 @@ def test_the_rate_follows_the_schedule_of_the_config():
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 2
   config.num_steps = 8
-  _, rate = train.build_optimizer(config)
+  _, rate = blueprint.build_optimizer(config)
   expected = [
     min(step / 2, 1) * 0.25 * (1 + np.cos(np.pi * step / 8))
     for step in range(9)
@@ -184,7 +192,7 @@ def test_another_objective_or_a_larger_rate_is_warned_of(name, caplog):
     config.optimizer.learning_rate = 0.1
     config.optimizer.drop_steps = ()
     configs.append(config)
-  train.warn_of_another_phase(*configs, 100)
+  train_start.warn_of_another_phase(*configs, 100)
   assert len(caplog.messages) == len(expected)
   for message, words in zip(caplog.messages, expected, strict=True):
     assert words in message

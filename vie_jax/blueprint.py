@@ -1,4 +1,4 @@
-"""What a config describes without its data: network, mesh, the method's numbers."""
+"""What a config describes without its data: network, mesh, update rule, numbers."""
 
 import operator
 
@@ -8,7 +8,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import config_check, sharding, train_step
+from vie_jax import config_check, optimizer, sharding, train_step
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
 
@@ -25,6 +25,25 @@ def build_model(config: ml_collections.ConfigDict) -> nn.Module:
     batch_norm_decay=model.batch_norm_decay,
     dtype=model.dtype,
   )
+
+
+def build_optimizer(config: ml_collections.ConfigDict):
+  """The update rule of the config, and its learning rate by step."""
+  settings = config.optimizer
+  rate = optimizer.schedule(
+    settings.schedule,
+    learning_rate=settings.learning_rate,
+    num_steps=config.num_steps,
+    drop_steps=settings.drop_steps,
+    warmup_steps=settings.warmup_steps,
+  )
+  rule = optimizer.build(
+    settings.name,
+    rate,
+    momentum=settings.momentum,
+    weight_decay=settings.weight_decay,
+  )
+  return rule, rate
 
 
 def clip_shape(

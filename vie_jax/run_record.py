@@ -1,6 +1,36 @@
-"""What a run says of itself, in its checkpoints, and whether two runs agree."""
+"""What a run says of itself, in files and checkpoints; whether two runs agree."""
 
+import json
+import pathlib
+from typing import Any
+
+from vie_jax import disk
 from vie_jax.checkpoint import CheckpointError
+from vie_jax.processes import agreement
+
+CONFIG_FILE = 'config.json'
+
+
+def write_config(
+  folder: pathlib.Path, writer: Any, step: int, config: dict
+) -> str:
+  """Writes a resolved config to TensorBoard and, as a whole, to `config.json`.
+
+  Args:
+    folder: of the run.
+    writer: of its figures, which takes texts, too.
+    step: that it begins with or goes on from.
+    config: JSON-compatible.
+
+  Returns:
+    Its text.
+  """
+  text = json.dumps(config, indent=2)
+  writer.write_texts(step, {'config': f'```\n{text}\n```'})
+  if agreement.is_first():
+    with disk.replacing(folder / CONFIG_FILE) as fresh:
+      fresh.write_text(text + '\n')
+  return text
 
 
 def differing_fields(old: dict, new: dict, prefix: str = '') -> dict:

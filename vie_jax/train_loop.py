@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 from absl import logging
 
@@ -20,30 +20,8 @@ from vie_jax import (
 )
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
-from vie_jax.input_pipeline import dataset_folder
-from vie_jax.processes import agreement, peers, preemption, watchdog
-from vie_jax.skipped_steps import SkippedSteps
-
-
-class Reporter(Protocol):
-  """What the loop tells of its figures and states."""
-
-  writer: Any
-  skipped: SkippedSteps
-
-  def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step."""
-
-  def evaluate(self, state: train_state.TrainState) -> None:
-    """Evaluates a state and writes what was found."""
-
-  def save(
-    self, state: train_state.TrainState, *, evaluation_is_due: bool
-  ) -> None:
-    """Saves a state, unless that is done."""
-
-  def wait(self) -> None:
-    """Returns when all saves are on the disk."""
+from vie_jax.processes import preemption, watchdog
+from vie_jax.train_reporter import Reporter
 
 
 def clusters_are_due(step: int, *, first_step: int, every_steps: int) -> bool:
@@ -100,9 +78,9 @@ class Loop:
       finite.DivergedError: if the numbers are no longer finite.
     """
     config, first_step = self.parts.config, int(state.step)
-    if evaluation_is_due:
-      evaluation_is_due = not self._is_evaluated(state)
-    if first_step >= config.num_steps and not evaluation_is_due:
+    if evaluation_is_due and not self._is_evaluated(state):
+      self.reporter.saves.leave(state, evaluation_is_due=True)
+    if first_step >= config.num_steps:
       logging.info('Training is complete: step %d.', first_step)
       if first_step > config.num_steps:
         logging.warning(
@@ -110,83 +88,69 @@ class Loop:
         )
       return state
     if preemption.SIGNALS.poll():
-      self._leave(state, evaluation_is_due)
+      self.reporter.saves.leave(state, evaluation_is_due=False)
     progress = step_progress.StepProgress(
       num_steps=config.num_steps,
       every_steps=config.log_every_steps,
       writer=self.reporter.writer,
     )
-    warm_start = config.objective.instance_recognition_steps
-    first_clustering = self._first_clustering(state)
-    with (
-      input_wait.InputWait(
-        experiment.train_batches(
-          self.parts, start_step=first_step, seed=config.seed
-        )
-      ) as waiting,
-      self.trace,
-    ):
+    course = _Course(first_step, self._first_clustering(state), progress)
+    opened = experiment.train_batches(
+      self.parts, start_step=first_step, seed=config.seed
+    )
+    with input_wait.InputWait(opened) as waiting, self.trace:
       for step in range(first_step, config.num_steps):
-        is_new = step in (first_step, warm_start)
-        self.trace.begin(step + 1, state=state, is_new=is_new)
-        with step_trace.step(step + 1):
-          # A run starts from what is saved: until its first step is done, no
-          # step would be lost, and its compilation may take long.
-          is_first = step == first_step
-          leaving = preemption.SIGNALS.leaving
-          with leaving() if is_first else contextlib.nullcontext():
-            with step_trace.phase('input wait'), progress.waiting():
-              local = self._batch(step, state, waiting, is_first=is_first)
-            state, metrics = self._step(
-              step, state, local, first_clustering, is_new=is_new
-            )
-          self._report(step, metrics)
-          progress(step + 1, is_new=is_new)
-          self._evaluate_and_save(step + 1, state)
-        if self.trace.is_last(step + 1):
-          watchdog.expect('the trace', is_slow=True)
-          self.trace.end(state=state)
+        state = self._one_step(step, state, course, waiting)
     logging.info('Training is complete: step %d.', config.num_steps)
     return state
 
-  def _batch(self, step, state, waiting, *, is_first):
-    """Waits for a batch; what there is is saved if none comes."""
-    watchdog.expect(f'the batch of step {step + 1}')
-
-    def keep():
-      if not is_first:
-        self._keep(state, evaluation_is_due=False)
-
-    return waiting.next_of_training(
-      keep=keep, leave=lambda: self._leave(state, evaluation_is_due=False)
-    )
+  @property
+  def _first_local_aggregation_step(self) -> int:
+    return self.parts.config.objective.instance_recognition_steps
 
   def _first_clustering(self, state):
     """The step before which k-means runs first.
 
-    Where a run goes on with a shorter warm start than it had, it is this one.
+    Where a run goes on with fewer steps of Instance Recognition than it had, it
+    is this one.
     """
-    step = int(state.step)
-    warm_start = self.parts.config.objective.instance_recognition_steps
-    if step <= warm_start or train_state.is_clustered(state, self.parts.mesh):
-      return warm_start
+    step, planned = int(state.step), self._first_local_aggregation_step
+    if step <= planned or train_state.is_clustered(state, self.parts.mesh):
+      return planned
     return step
 
-  def _step(self, step, state, local, first_clustering, *, is_new):
-    """Takes one step, with the k-means before it if that is due."""
-    config, reporter = self.parts.config, self.reporter
+  def _one_step(self, step, state, course, waiting):
+    """Takes a step, and does what is due after it."""
+    is_first = step == course.first_step
+    is_new = is_first or step == self._first_local_aggregation_step
+    self.trace.begin(step + 1, state=state, is_new=is_new)
+    with step_trace.step(step + 1):
+      with _leaving_at_once(is_first):
+        with step_trace.phase('input wait'), course.progress.waiting():
+          local = self.reporter.saves.next_batch(
+            waiting, step, state, is_first=is_first, evaluation_is_due=False
+          )
+        state, metrics = self._update(
+          step, state, local, course.first_clustering, is_new=is_new
+        )
+      self._report(step, metrics)
+      course.progress(step + 1, is_new=is_new)
+      self._evaluate_and_save(step + 1, state)
+    if self.trace.is_last(step + 1):
+      watchdog.expect('the trace', is_slow=True)
+      self.trace.end(state=state)
+    return state
+
+  def _update(self, step, state, local, first_clustering, *, is_new):
+    """Gives the device a batch, with the k-means before it if that is due."""
     with step_trace.phase('batch to device'):
-      batch = sharding.global_batch(local, self.parts.mesh)
+      batch = sharding.global_batch(
+        {name: local[name] for name in train_step.INPUTS}, self.parts.mesh
+      )
     objective = 'instance_recognition'
-    if step >= config.objective.instance_recognition_steps:
+    if step >= self._first_local_aggregation_step:
       objective = 'local_aggregation'
-      epoch = self.parts.train.num_instances // config.batch_size
-      every_steps = config.local_aggregation.recluster_every_steps or epoch
-      if clusters_are_due(
-        step, first_step=first_clustering, every_steps=every_steps
-      ):
-        with step_trace.phase('k-means'):
-          state = self._recluster(state, is_first=step == first_clustering)
+      state = self._clustered(step, state, first_clustering)
     if is_new:
       logging.info(
         'Compiling the step of %s. This can take minutes.',
@@ -195,11 +159,24 @@ class Loop:
     watchdog.expect(f'step {step + 1}', is_slow=is_new)
     with step_trace.phase('step'):
       state, metrics = self.steps[objective](state, batch)
-    metrics = reporter.skipped.add(step + 1, metrics, local['instance_index'])
+    skipped = self.reporter.skipped
+    metrics = skipped.add(step + 1, metrics, local['instance_index'])
     # Never more than one step ahead of the device: batches take memory.
     with step_trace.phase('wait for step before'):
-      reporter.skipped.settle(all_but=1)
+      skipped.settle(all_but=1)
     return state, metrics
+
+  def _clustered(self, step, state, first_clustering):
+    """Runs k-means if it is due before a step."""
+    config = self.parts.config
+    epoch = self.parts.train.num_instances // config.batch_size
+    every_steps = config.local_aggregation.recluster_every_steps or epoch
+    if not clusters_are_due(
+      step, first_step=first_clustering, every_steps=every_steps
+    ):
+      return state
+    with step_trace.phase('k-means'):
+      return self._recluster(state, is_first=step == first_clustering)
 
   def _recluster(self, state, *, is_first):
     """Runs k-means and writes what became of the clusters."""
@@ -243,47 +220,45 @@ class Loop:
 
   def _evaluate_and_save(self, done, state):
     """Does so when it is time to, and leaves if a signal asks for it."""
-    config = self.parts.config
+    config, saves = self.parts.config, self.reporter.saves
     is_last = done == config.num_steps
     evaluation_is_due = done % config.eval_every_steps == 0 or is_last
-    is_stopping = preemption.SIGNALS.poll()
-    if evaluation_is_due and not is_stopping:
-      evaluation_is_due = is_stopping = not self._is_evaluated(state)
-    if is_stopping:
-      self._leave(state, evaluation_is_due)
+    if preemption.SIGNALS.poll():
+      saves.leave(state, evaluation_is_due=evaluation_is_due)
+    if evaluation_is_due and not self._is_evaluated(state):
+      saves.leave(state, evaluation_is_due=True)
     if done % config.checkpoint_every_steps == 0 or is_last:
-      self._save(state, evaluation_is_due=False)
+      saves.save(state, evaluation_is_due=False)
 
   def _is_evaluated(self, state) -> bool:
     """Evaluates; False if a signal came in between."""
-    self.reporter.skipped.settle()
-    watchdog.expect('the evaluation', is_slow=True)
     try:
-      with step_trace.phase('evaluation'):
+      with self.reporter.saves.evaluating(state, evaluation_is_due=True):
         self.reporter.evaluate(state)
     except preemption.Stopped:
       return False
-    except dataset_folder.UnreachableError:
-      if not peers.is_shared():
-        self._keep(state, evaluation_is_due=True)
-      raise
     return True
 
-  def _save(self, state, *, evaluation_is_due):
-    self.reporter.skipped.settle()
-    watchdog.expect('the checkpoint', is_slow=True)
-    with step_trace.phase('save'):
-      self.reporter.save(state, evaluation_is_due=evaluation_is_due)
 
-  def _keep(self, state, *, evaluation_is_due):
-    """Saves, and returns when that is on the disk."""
-    self._save(state, evaluation_is_due=evaluation_is_due)
-    self.reporter.wait()
+@dataclasses.dataclass(frozen=True)
+class _Course:
+  """What stays the same from a run's first step to its last.
 
-  def _leave(self, state, evaluation_is_due) -> NoReturn:
-    """Saves, and leaves together with all other processes."""
-    self._keep(state, evaluation_is_due=evaluation_is_due)
-    agreement.wait_for_all('saved')
-    raise preemption.Stopped(
-      f'Stopped early, as a signal asked: step {int(state.step)} is saved.'
-    )
+  Attributes:
+    first_step: from 0.
+    first_clustering: the step before which k-means runs first.
+    progress: tells of it.
+  """
+
+  first_step: int
+  first_clustering: int
+  progress: step_progress.StepProgress
+
+
+def _leaving_at_once(is_first: bool) -> contextlib.AbstractContextManager:
+  """Has a signal end a run at once, as long as no step would be lost.
+
+  A run starts from what is saved, and the compilation of its first step may
+  take long.
+  """
+  return preemption.SIGNALS.leaving() if is_first else contextlib.nullcontext()

@@ -29,6 +29,9 @@ KMEANS_SEED = 1234
 """The first centroids come from the same rows each time, as with the official
 code's fixed faiss seed, 1234 + number of the clustering."""
 
+INPUTS = ('window', 'crop', 'instance_index')
+"""What a step reads of a batch."""
+
 Metrics = dict[str, jax.Array]
 
 

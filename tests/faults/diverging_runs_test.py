@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 from fault_runs import REFUSED
 
-from vie_jax import checkpoint, experiment, metric_log, train
+from vie_jax import blueprint, checkpoint, experiment, metric_log
 
 OPTIONS = {
   'num_devices': 1,
@@ -72,7 +72,7 @@ def test_skip_goes_on_without_them_and_counts_over_restarts(
 @pytest.mark.slow
 def test_a_bad_bank_row_of_a_restored_state_is_named(demo_dataset, tmp_path):
   config = tiny_run.config(demo_dataset, **OPTIONS)
-  rule, _ = train.build_optimizer(config)
+  rule, _ = blueprint.build_optimizer(config)
   with (
     experiment.open_experiment(config) as parts,
     checkpoint.Checkpoints(tmp_path) as checkpoints,

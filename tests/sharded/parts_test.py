@@ -10,7 +10,7 @@ import pytest
 from sharded import programs
 from sharded.programs import SMALL_BLOCKS
 
-from vie_jax import sharding, train
+from vie_jax import sharding, train_reporter
 from vie_jax.classifiers import loop
 from vie_jax.evaluation import knn, linear_readout, monitors
 from vie_jax.objective import instance_recognition, memory_bank
@@ -163,7 +163,7 @@ PARTS = {
     (12, 12, 0),
   ),
   'is finite': (
-    lambda mesh, rows, number: train._is_finite.lower(
+    lambda mesh, rows, number: train_reporter._is_finite.lower(
       programs.run_of(number, mesh)[2]
     ).compile(),
     (BANK, 0, DIM + 1),

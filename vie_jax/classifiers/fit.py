@@ -32,7 +32,6 @@ from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
-CONFIG_FILE = 'config.json'
 # Fields that may change when a training goes on: where the data lies, which the
 # fingerprint stands for, when it is tested, and its end. The schedule is
 # compared apart, as it is resolved.
@@ -107,6 +106,7 @@ def fit_and_write(
   with workdir_lock.hold(folder) as check_lock:
     outcome = fit(
       task,
+      data,
       folder,
       check_lock=check_lock,
       schedule=schedule,
@@ -191,6 +191,7 @@ def _log(written: dict, folder: pathlib.Path) -> None:
 
 def fit(
   task: Task,
+  data: LabelledData,
   folder: pathlib.Path,
   *,
   check_lock: Callable[[], None],
@@ -204,6 +205,7 @@ def fit(
 
   Args:
     task: what is trained.
+    data: what it is trained and tested on.
     folder: receives checkpoints, curves and the log.
     check_lock: raises if the folder is no longer that of this process.
     schedule: of the learning rate.
@@ -230,7 +232,7 @@ def fit(
     checkpoints = stack.enter_context(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
-    state, progress = _start(task, checkpoints, record, folder)
+    state, progress = _start(task, data.mesh, checkpoints, record, folder)
     writer = metric_log.open_writers(
       folder,
       from_step=checkpoints.latest_step,
@@ -239,10 +241,11 @@ def fit(
       waits_for_room=keeping['on_failed_save'] == 'retry',
     )
     stack.push(metric_log.closing(writer))
-    _describe(folder, writer, int(state.step), record['config'])
+    run_record.write_config(folder, writer, int(state.step), record['config'])
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(
       task,
+      data,
       schedule,
       intervals,
       writer,
@@ -254,15 +257,7 @@ def fit(
     return loop.run(state, progress)
 
 
-def _describe(folder, writer, step, config):
-  """Writes the resolved config, as a pretraining does."""
-  text = json.dumps(config, indent=2)
-  writer.write_texts(step, {'config': f'```\n{text}\n```'})
-  if jax.process_index() == 0:
-    (folder / CONFIG_FILE).write_text(text + '\n')
-
-
-def _start(task, checkpoints, record, folder):
+def _start(task, mesh, checkpoints, record, folder):
   """The newest checkpoint's state and progress, or new ones."""
   watchdog.expect('the first state', is_slow=True)
   state = task.initialize()
@@ -284,7 +279,7 @@ def _start(task, checkpoints, record, folder):
     return state, Progress()
   environment.warn_of_changes(
     checkpoints.record(checkpoints.latest_step).get('environment'),
-    environment.describe(task.mesh),
+    environment.describe(mesh),
   )
   logging.info('Going on from step %d of %s.', checkpoints.latest_step, folder)
   return found

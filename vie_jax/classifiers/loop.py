@@ -1,28 +1,24 @@
 """The loop of a training on labels: steps, evaluations, checkpoints."""
 
-import contextlib
 import dataclasses
 import time
-from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 from absl import logging
 
 from vie_jax import (
-  checkpoint,
   damage_counts,
   environment,
   finite,
+  guarded_saves,
   input_wait,
-  metric_log,
   sharding,
   skipped_steps,
   step_progress,
 )
-from vie_jax.classifiers.task import Outcome
-from vie_jax.input_pipeline import dataset_folder
-from vie_jax.processes import agreement, peers, preemption, watchdog
+from vie_jax.classifiers.task import INPUTS, Outcome
+from vie_jax.processes import preemption, watchdog
 
 _is_finite = jax.jit(finite.all_finite)
 
@@ -33,6 +29,7 @@ class Loop:
   def __init__(
     self,
     task,
+    data,
     schedule,
     intervals,
     writer,
@@ -43,15 +40,23 @@ class Loop:
     fault,
   ):
     self._task = task
+    self._data = data
     self._schedule = schedule
     self._intervals = intervals
     self._writer = writer
     self._checkpoints = checkpoints
     self._record = record
     self._skipped = skipped_steps.SkippedSteps(
-      fault, names=task.name_of, stop=self._stop
+      fault, names=data.name_of, stop=self._stop
     )
-    self._check_lock = check_lock
+    self._saves = guarded_saves.GuardedSaves(
+      checkpoints,
+      writer,
+      self._skipped,
+      record=self._record_of,
+      check_state=self._check,
+      check_lock=check_lock,
+    )
 
   def run(self, state, progress) -> Outcome:
     """Trains to the end."""
@@ -59,7 +64,7 @@ class Loop:
     self._started, self._seconds = time.monotonic(), progress.seconds
     self._skipped.count = progress.skipped_steps
     if progress.damage:
-      damage_counts.go_on_from(self._task.train_damage, progress.damage)
+      damage_counts.go_on_from(self._data.train_damage, progress.damage)
     first_step = int(state.step)
     is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
     is_missing = is_complete and progress.evaluated_step != first_step
@@ -70,7 +75,7 @@ class Loop:
       progress = self._evaluate(state, progress, counts=counts)
       is_complete = is_complete or progress.plateau.is_over
     if preemption.SIGNALS.poll():
-      self._leave(state, progress)
+      self._saves.leave(state, progress=progress)
     if is_complete:
       return self._outcome(state, progress, was_complete=True)
     report = step_progress.StepProgress(
@@ -79,13 +84,15 @@ class Loop:
       writer=self._writer,
     )
     logging.info('Compiling the step. This can take minutes.')
-    opened = self._task.open_batches(first_step)
+    opened = self._data.open_train(first_step)
     with input_wait.InputWait(opened) as waiting:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
         is_first = step == first_step
         with report.waiting():
-          local = self._batch(step, state, progress, waiting, is_first)
+          local = self._saves.next_batch(
+            waiting, step, state, is_first=is_first, progress=progress
+          )
         state, metrics = self._step(step, state, local, rate, is_first)
         done = step + 1
         is_last = done == schedule.num_steps
@@ -95,27 +102,17 @@ class Loop:
         progress, is_stopping = self._evaluate_if_due(state, progress, done)
         is_last = is_last or progress.plateau.is_over
         if is_stopping:
-          self._leave(state, progress)
+          self._saves.leave(state, progress=progress)
         if done % intervals.save == 0 or is_last:
-          self._save(state, progress)
+          self._saves.save(state, progress=progress)
         if is_last:
           break
     return self._outcome(state, progress, was_complete=False)
 
-  def _batch(self, step, state, progress, waiting, is_first):
-    """Waits for a batch; what there is is saved if none comes."""
-    watchdog.expect(f'the batch of step {step + 1}')
-
-    def keep():
-      if not is_first:
-        self._save_if_new(state, progress)
-
-    return waiting.next_of_training(
-      keep=keep, leave=lambda: self._leave(state, progress)
-    )
-
   def _step(self, step, state, local, rate, is_first):
-    batch = sharding.global_batch(local, self._task.mesh)
+    batch = sharding.global_batch(
+      {name: local[name] for name in INPUTS}, self._data.mesh
+    )
     watchdog.expect(f'step {step + 1}', is_slow=is_first)
     state, metrics = self._task.step(state, batch, jnp.float32(rate))
     metrics = self._skipped.add(step + 1, metrics, local['instance_index'])
@@ -134,27 +131,11 @@ class Loop:
     progress = self._evaluate(state, progress, counts=counts)
     return progress, progress.evaluation_is_due
 
-  def _leave(self, state, progress) -> NoReturn:
-    """Saves, and leaves together with all other processes."""
-    self._save_if_new(state, progress)
-    agreement.wait_for_all('saved')
-    raise preemption.Stopped(
-      f'Stopped early, as a signal asked: step {int(state.step)} is saved.'
-    )
-
-  def _save_if_new(self, state, progress):
-    """Returns when the state is on the disk."""
-    self._checkpoints.settle()
-    saved = self._checkpoints.latest_step
-    if saved is None or saved < int(state.step):
-      self._save(state, progress)
-    self._checkpoints.wait()
-
   def _outcome(self, state, progress, *, was_complete):
     step = int(state.step)
     logging.info('This training is complete: step %d.', step)
     seconds = progress.seconds if was_complete else self._elapsed()
-    damage = damage_counts.so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._data.train_damage)
     return Outcome(
       step,
       progress.accuracy,
@@ -171,18 +152,13 @@ class Loop:
 
   def _evaluate(self, state, progress, *, counts):
     """Progress after an evaluation; it is still due if a signal came."""
-    self._skipped.settle()
-    watchdog.expect('the evaluation', is_slow=True)
-    started = time.monotonic()
+    due = dataclasses.replace(progress, evaluation_is_due=True)
     try:
-      accuracy = self._task.evaluate(state)
+      with self._saves.evaluating(state, progress=due):
+        started = time.monotonic()
+        accuracy = self._task.evaluate(state)
     except preemption.Stopped:
-      return dataclasses.replace(progress, evaluation_is_due=True)
-    except dataset_folder.UnreachableError:
-      if not peers.is_shared():
-        due = dataclasses.replace(progress, evaluation_is_due=True)
-        self._save_if_new(state, due)
-      raise
+      return due
     figures = {
       f'val/{column}_{name}_{figure}': value
       for column, by_name in accuracy.items()
@@ -201,7 +177,7 @@ class Loop:
     )
     if after.plateau.drops > progress.plateau.drops:
       logging.info('Validation saturates: the learning rate drops to a tenth.')
-    damage = self._task.eval_damage
+    damage = self._data.eval_damage
     return dataclasses.replace(
       after,
       bad_val_frames=damage_counts.replaced(damage, 'val')['val'],
@@ -212,39 +188,34 @@ class Loop:
     self._skipped.settle()
     self._checkpoints.poll()
     values = {f'train/{name}': float(value) for name, value in metrics.items()}
-    damage = damage_counts.so_far(self._task.train_damage)
+    damage = damage_counts.so_far(self._data.train_damage)
     values['input/bad_frames'] = damage['num_bad']
     values['train/skipped_steps'] = self._skipped.count
     self._writer.write_scalars(step, values)
 
   def _stop(self, step, reason):
-    with contextlib.suppress(checkpoint.SaveFailedError):
-      self._checkpoints.wait()
+    self._saves.end()
     raise finite.DivergedError(
       f'The training stopped at step {step}: {reason}. Lower its '
       f'learning_rate, move {self._checkpoints.directory} away and run it '
       'again.'
     )
 
-  def _save(self, state, progress):
-    self._skipped.settle()
-    watchdog.expect('the checkpoint', is_slow=True)
+  def _check(self, state):
+    """Stops if the state is not finite."""
     if not _is_finite(state):
       self._stop(int(state.step), 'a parameter is not finite')
-    self._check_lock()
-    # A training that goes on from here writes no figures of the steps before.
-    if not metric_log.make_safe(self._writer):
-      self._checkpoints.give_up(int(state.step), metric_log.NO_ROOM)
-      return
+
+  def _record_of(self, *, progress):
+    """What a checkpoint says: also how far the training is by then."""
     progress = dataclasses.replace(
       progress,
       seconds=self._elapsed(),
-      damage=damage_counts.so_far(self._task.train_damage),
+      damage=damage_counts.so_far(self._data.train_damage),
       skipped_steps=self._skipped.count,
     )
-    record = {
+    return {
       **self._record,
       'progress': dataclasses.asdict(progress),
-      'environment': environment.describe(self._task.mesh),
+      'environment': environment.describe(self._data.mesh),
     }
-    self._checkpoints.save(state, record)

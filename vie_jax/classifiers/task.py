@@ -1,42 +1,45 @@
 """What a training on labels is: its task, its schedule and how it ends."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from jax.sharding import Mesh
+import jax
 
 from vie_jax.classifiers.progress import Accuracy
-from vie_jax.input_pipeline import bad_frames
+
+INPUTS = ('window', 'crop', 'labels')
+"""What a step reads of a batch of `labelled_data`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What is trained, and on what.
+class Task(Protocol):
+  """What is trained.
 
   Attributes:
     items: of its checkpoints, see `checkpoint.Checkpoints`.
-    initialize: () -> the first state, which has a field `step`.
-    step: (state, batch, learning rate) -> (state, metrics); the state is
-      donated.
-    open_batches: first step -> context manager over batches, dicts of this
-      host's NumPy arrays.
-    evaluate: state -> label column -> name -> accuracies of validation.
-    mesh: that it runs on.
-    train_damage: damaged frames of its batches.
-    eval_damage: damaged frames of the validation clips.
-    name_of: `instance_index` of a batch -> the file that it is of.
   """
 
   items: Mapping[str, Sequence[str]]
-  initialize: Callable[[], Any]
-  step: Callable[..., tuple[Any, dict]]
-  open_batches: Callable[[int], Any]
-  evaluate: Callable[[Any], Accuracy]
-  mesh: Mesh
-  train_damage: bad_frames.BadFrames
-  eval_damage: bad_frames.BadFrames
-  name_of: Callable[[int], str]
+
+  def initialize(self) -> Any:
+    """The first state, which has a field `step`."""
+
+  def step(
+    self, state: Any, batch: Mapping[str, jax.Array], rate: jax.Array
+  ) -> tuple[Any, dict]:
+    """Takes a step.
+
+    Args:
+      state: before it; is donated.
+      batch: has `INPUTS`, on the mesh.
+      rate: float32 scalar, the learning rate.
+
+    Returns:
+      (state, metrics), `finite.FLAG` among the latter.
+    """
+
+  def evaluate(self, state: Any) -> Accuracy:
+    """Tests a state on the validation clips."""
 
 
 @dataclasses.dataclass(frozen=True)
