@@ -63,6 +63,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'models.network_names planning.accelerators untrusted',
     'ml_collections',
   ),
+  'config_roles': ('', ''),
   'config_fields': ('config_check', 'ml_collections'),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
@@ -96,7 +97,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
   'checkpoint': ('disk processes saved_steps', 'jax'),
-  'run_record': ('checkpoint', ''),
+  'run_record': ('checkpoint config_roles', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
     'disk evaluation objective sharding training_data untrusted',
@@ -131,7 +132,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'blueprint checkpoint classifiers config_check damage_counts '
+    'blueprint checkpoint classifiers config_check config_roles damage_counts '
     'device_augment environment evaluation experiment finite '
     'input_pipeline input_wait metric_log models.network_names processes '
     'result run_log run_record sharding skipped_steps step_progress '

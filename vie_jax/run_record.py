@@ -1,5 +1,6 @@
 """What a run says of itself, in its checkpoints, and whether two runs agree."""
 
+from vie_jax import config_roles
 from vie_jax.checkpoint import CheckpointError
 
 
@@ -74,8 +75,7 @@ def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
   fixed = {
     name: values
     for name, values in changed.items()
-    if (name.startswith('model.') and name != 'model.streams')
-    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
+    if config_roles.role_of(name) is config_roles.Role.STATE
     or (name == 'clip.num_frames' and config['model']['name'] == 'vie_trn')
   }
   if fixed:
