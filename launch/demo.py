@@ -208,7 +208,7 @@ def queries(
     for model, name in MODELS.items()
   }
   # Both leave out the same videos, if any.
-  ids = next(iter(found.values()))['query_ids'].tolist()
+  ids = next(iter(found.values()))['query_ids'].astype(str).tolist()
   found = {
     name: (arrays['index'], arrays['similarity'])
     for name, arrays in found.items()

@@ -160,7 +160,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint damage_counts disk embeddings evaluation experiment '
+    'checkpoint damage_counts embeddings evaluation experiment findings '
     'finite input_pipeline result run_weights train_state weights '
     'workdir_lock',
     'jax numpy ml_collections',
