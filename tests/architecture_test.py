@@ -35,6 +35,8 @@ WITHOUT_TENSORFLOW = [
     'processes',
     'sharding',
     'untrusted',
+    'metrics_file',
+    'result_file',
     'optimizer',
     'train_state',
     'train_step',
@@ -87,7 +89,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'step_progress': ('', ''),
   'input_wait': ('input_pipeline.dataset_folder processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
-  'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
+  'metrics_file': ('untrusted', ''),
+  'scalar_writer': ('', 'clu'),
+  'tensorboard_log': ('disk scalar_writer', 'clu tensorflow'),
+  'metric_log': (
+    'disk metrics_file patient_file processes scalar_writer tensorboard_log',
+    'clu',
+  ),
+  'result_file': ('untrusted', ''),
   'input_pipeline': (
     'disk input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
@@ -100,7 +109,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'run_record': ('checkpoint config_roles', ''),
   'workdir_lock': ('disk processes', ''),
   'evaluation': (
-    'disk evaluation objective sharding training_data untrusted',
+    'disk evaluation metrics_file objective result_file sharding '
+    'training_data untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -125,7 +135,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
-  'result': ('code_version disk untrusted weights', 'jax ml_collections'),
+  'result': ('code_version disk result_file weights', 'jax ml_collections'),
   'embeddings': (
     'damage_counts device_augment disk embeddings evaluation experiment '
     'finite input_pipeline processes result run_log untrusted weights',

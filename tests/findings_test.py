@@ -142,7 +142,9 @@ def test_results_of_other_videos_are_refused(stores, tmp_path):
 def test_neighbours_of_another_mode_are_named_as_such(stores, tmp_path):
   findings.write(tmp_path, *stores, make(''))
   result.write(tmp_path, {'mode': 'knn_eval', 'dataset': {}})
-  with pytest.raises(result.ResultError, match='is of --mode=knn_eval; name'):
+  with pytest.raises(
+    result.ResultError, match='has results of another mode; name'
+  ):
     read(str(tmp_path), stores)
 
 

@@ -146,8 +146,8 @@ def _read(folder, train, val, mode):
   facts = result.read(folder / result.FILE)
   if facts.get('mode') != mode:
     raise result.ResultError(
-      f'{folder} (config.retrieve.beside) is of --mode={facts.get("mode")}; '
-      f'name results of --mode={mode}.'
+      f'{folder} (config.retrieve.beside) has results of another mode; name '
+      f'those of --mode={mode}.'
     )
   path = folder / FILE
   try:
