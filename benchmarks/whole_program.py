@@ -67,14 +67,14 @@ def prepare_main(case):
   }
 
   def run():
-    from vie_jax import metric_log
+    from vie_jax import metrics_file
 
     with tempfile.TemporaryDirectory() as workdir:
       program_runs.run(
         program_runs.command(case['config'], overrides, workdir),
         program_runs.environment(case['cache']),
       )
-      lines = list(metric_log.read(workdir))
+      lines = list(metrics_file.read(workdir))
     last = overrides['num_steps']
     speed = program_runs.steps_per_second(lines, last)
     return {

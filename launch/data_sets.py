@@ -12,7 +12,7 @@ from typing import Any
 
 import plans
 
-from vie_jax import training_data
+from vie_jax import result_file, training_data
 from vie_jax.evaluation import found_results
 from vie_jax.evaluation.found_results import part
 from vie_jax.evaluation.paper_roles import Role
@@ -85,7 +85,7 @@ def _found(
   if step.mode == 'train':
     yield 'a network trained on', _of_training(folder), pretrained
     return
-  facts, _ = found_results.read_result(folder / 'result.json')
+  facts, _ = found_results.read_result(folder / result_file.NAME)
   if facts is None:
     return
   tested = config[step.mode].get('dataset') or pretrained

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vie_jax import code_version, metric_log, result
+from vie_jax import code_version, metrics_file, result
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
 
@@ -153,7 +153,7 @@ def curves(folder: pathlib.Path) -> list[gallery.Curve]:
   for label, title in zip(LABELS, ('what moves', 'how it moves'), strict=True):
     series = {}
     for model, name in MODELS.items():
-      steps, values = metric_log.curve(folder / model, f'knn/{label}_top1')
+      steps, values = metrics_file.curve(folder / model, f'knn/{label}_top1')
       series[name] = (steps, [100 * value for value in values])
     pictures.append(
       gallery.Curve(
@@ -164,7 +164,7 @@ def curves(folder: pathlib.Path) -> list[gallery.Curve]:
       )
     )
   loss = {
-    name: metric_log.curve(folder / model, 'train/loss')
+    name: metrics_file.curve(folder / model, 'train/loss')
     for model, name in MODELS.items()
   }
   pictures.append(
@@ -208,7 +208,7 @@ def queries(
     for model, name in MODELS.items()
   }
   # Both leave out the same videos, if any.
-  ids = next(iter(found.values()))['query_ids'].tolist()
+  ids = next(iter(found.values()))['query_ids'].astype(str).tolist()
   found = {
     name: (arrays['index'], arrays['similarity'])
     for name, arrays in found.items()

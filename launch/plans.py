@@ -6,30 +6,25 @@ settings on the paper's data sets, 'demo' with small ones on rendered data.
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
 import pathlib
-import re
 import sys
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
-from vie_jax import config_check
+from vie_jax import config_check, config_roles
 from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-# Fields that say how a result is computed, but not what it is; and where a data
-# set lies, but not which one it is: data_sets.py looks at that.
-_NO_MATTER = re.compile(
-  r'num_devices|log_every_steps|eval_every_steps|checkpoint_every_steps|'
-  r'keep_checkpoints|eval_videos|profile.*|input\..*|result_name|dataset\.dir|'
-  r'.*\.dataset'
-)
+_NO_MATTER = (config_roles.Role.PLACE, config_roles.Role.COURSE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +99,7 @@ class Step:
       ValueError: naming a field that does not exist, or a wrong value.
     """
     file, _, variant = self.config_file.partition(':')
-    # Configs are files of the repository, not of the installed package.
-    if str(REPOSITORY) not in sys.path:
-      sys.path.insert(0, str(REPOSITORY))
-    module = importlib.import_module(file.removesuffix('.py').replace('/', '.'))
+    module = _config_module(file)
     if variant and not inspect.signature(module.get_config).parameters:
       raise ValueError(f'{file} has no variants; leave ":{variant}" out.')
     config = module.get_config(*([variant] if variant else []))
@@ -163,36 +155,56 @@ class Plan:
     return [step for name, step in self.steps.items() if name in wanted]
 
 
+def _config_module(file: str) -> types.ModuleType:
+  # Configs are files of the repository, not of the installed package.
+  if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+  return importlib.import_module(file.removesuffix('.py').replace('/', '.'))
+
+
 def differing_fields(
   config: ml_collections.ConfigDict, found: Any, mode: str
 ) -> list[str]:
   """Config fields by which a result of `found` is not one of `config`.
 
   Fields that do not change what comes out are passed over, such as the number
-  of devices; so are those of modes other than `mode`.
+  of devices; so are those of modes other than `mode`. One that `found` lacks,
+  as it is of a version before it, counts as its default. Which data sets these
+  are is not looked at: data_sets.py does.
   """
-  expected = _in_effect(_flat(json.loads(config.to_json_best_effort())), mode)
-  actual = _in_effect(_flat(found) if isinstance(found, Mapping) else {}, mode)
-  groups = {'linear_eval', 'finetune', 'supervised', 'retrieve', 'embed', 'knn'}
-  others = tuple(f'{group}.' for group in groups - {mode})
+  if not isinstance(found, Mapping):
+    return ['config']
+  expected, actual = (
+    _deciding(_defaults() | _flat(fields), mode)
+    for fields in (json.loads(config.to_json_best_effort()), found)
+  )
   return sorted(
     name
     for name in expected.keys() | actual.keys()
     if expected.get(name) != actual.get(name)
-    and not _NO_MATTER.fullmatch(name)
-    and not name.startswith(others)
-    # A supervised training says itself that it starts from random weights.
-    and (mode, name) != ('supervised', 'init_from')
   )
 
 
-def _in_effect(fields: dict[str, Any], mode: str) -> dict[str, Any]:
-  """Fields without the one of multiscale crops where it changes nothing."""
-  name = 'crop.multiscale_eval'
-  methods = map(fields.get, ('crop.method', f'{mode}.augmentation'))
-  if config_check.has_eval_of_its_own(fields.get(name), *methods):
-    return fields
-  return {field: fields[field] for field in fields if field != name}
+@functools.cache
+def _defaults() -> dict[str, Any]:
+  config = _config_module('configs/default.py').get_config()
+  return _flat(json.loads(config.to_json_best_effort()))
+
+
+def _deciding(fields: dict[str, Any], mode: str) -> dict[str, Any]:
+  """The fields that the result of a mode depends on."""
+  groups = {'linear_eval', 'finetune', 'supervised', 'retrieve', 'embed', 'knn'}
+  others = tuple(f'{group}.' for group in groups - {mode})
+  choice = fields.get(f'{mode}.augmentation')
+  fields = config_check.crop_in_effect(fields, choice, 'crop.')
+  return {
+    name: value
+    for name, value in fields.items()
+    if config_roles.role_of(name) not in _NO_MATTER
+    and not name.startswith(others)
+    # A supervised training says itself that it starts from random weights.
+    and (mode, name) != ('supervised', 'init_from')
+  }
 
 
 def _flat(tree: Mapping, prefix: str = '') -> dict[str, Any]:

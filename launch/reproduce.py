@@ -33,7 +33,7 @@ import data_sets
 import plans
 import training_command
 
-from vie_jax import config_check
+from vie_jax import config_check, result_file
 from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
 
 REPOSITORY = plans.REPOSITORY
@@ -56,7 +56,9 @@ def is_complete(step: plans.Step) -> bool:
     return False
   if step.mode == 'train':
     return _is_trained(step)
-  facts, _ = found_results.read_result(REPOSITORY / step.folder / 'result.json')
+  facts, _ = found_results.read_result(
+    REPOSITORY / step.folder / result_file.NAME
+  )
   if facts is None:
     return False
   found = facts.get('config')
@@ -314,7 +316,7 @@ def outcome_of(step: plans.Step) -> str:
   if step.mode in ('data', 'train'):
     return 'done'
   facts, reason = found_results.read_result(
-    REPOSITORY / step.folder / 'result.json'
+    REPOSITORY / step.folder / result_file.NAME
   )
   if facts is None:
     return f'{step.folder}/result.json {reason}'

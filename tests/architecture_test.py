@@ -35,6 +35,8 @@ WITHOUT_TENSORFLOW = [
     'processes',
     'sharding',
     'untrusted',
+    'metrics_file',
+    'result_file',
     'optimizer',
     'train_state',
     'train_step',
@@ -63,6 +65,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'models.network_names planning.accelerators untrusted',
     'ml_collections',
   ),
+  'config_roles': ('', ''),
   'config_fields': ('config_check', 'ml_collections'),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
@@ -86,7 +89,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'step_progress': ('', ''),
   'input_wait': ('input_pipeline.dataset_folder processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
-  'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
+  'metrics_file': ('untrusted', ''),
+  'scalar_writer': ('', 'clu'),
+  'tensorboard_log': ('disk scalar_writer', 'clu tensorflow'),
+  'metric_log': (
+    'disk metrics_file patient_file processes scalar_writer tensorboard_log',
+    'clu',
+  ),
+  'result_file': ('untrusted', ''),
   'input_pipeline': (
     'disk input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
@@ -96,7 +106,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
   'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
   'checkpoint': ('disk processes saved_steps', 'jax'),
-  'run_record': ('checkpoint disk processes', ''),
+  'run_record': ('checkpoint config_roles disk processes', ''),
   'workdir_lock': ('disk processes', ''),
   'guarded_saves': (
     'checkpoint input_pipeline.dataset_folder input_wait metric_log processes '
@@ -104,7 +114,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     '',
   ),
   'evaluation': (
-    'disk evaluation objective sharding training_data untrusted',
+    'disk evaluation metrics_file objective result_file sharding '
+    'training_data untrusted',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -129,14 +140,14 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
-  'result': ('code_version disk untrusted weights', 'jax ml_collections'),
+  'result': ('code_version disk result_file weights', 'jax ml_collections'),
   'embeddings': (
     'damage_counts device_augment disk embeddings evaluation experiment '
     'finite input_pipeline processes result run_log untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'blueprint checkpoint classifiers config_check damage_counts '
+    'blueprint checkpoint classifiers config_check config_roles damage_counts '
     'device_augment environment evaluation experiment finite guarded_saves '
     'input_pipeline input_wait metric_log models.network_names processes '
     'result run_log run_record sharding skipped_steps step_progress '
@@ -164,7 +175,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint damage_counts disk embeddings evaluation experiment '
+    'checkpoint damage_counts embeddings evaluation experiment findings '
     'finite input_pipeline result run_weights train_state weights '
     'workdir_lock',
     'jax numpy ml_collections',

@@ -16,7 +16,7 @@ import tiny_run
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from vie_jax import metric_log, run_log, run_record
+from vie_jax import metrics_file, run_log, run_record
 from vie_jax.input_pipeline import frame_store
 
 TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
@@ -35,7 +35,7 @@ def wait_until(is_so, process):
 
 def is_at(workdir, step):
   """Whether the log of a run has come to a step."""
-  log = workdir / metric_log.FILE_NAME
+  log = workdir / metrics_file.NAME
   return lambda: log.exists() and f'"step": {step},' in log.read_text()
 
 
@@ -240,7 +240,7 @@ def test_a_killed_run_on_damaged_data_ends_bit_equal(damaged_dataset, tmp_path):
   assert fault_runs.figures(killed) == fault_runs.figures(whole)
   config = tiny_run.config(damaged_dataset, num_devices=1, **TOLERANT)
   fault_runs.assert_same_end(whole, killed, config)
-  steps, counts = metric_log.curve(whole, 'input/bad_frames')
+  steps, counts = metrics_file.curve(whole, 'input/bad_frames')
   assert steps == list(range(1, 13))
   assert counts == sorted(counts)
   assert counts[-1] > 15
@@ -270,7 +270,7 @@ def test_a_run_goes_on_without_videos_that_are_lost(demo_dataset, tmp_path):
       f'cannot be read .* {outcome}'
     )
     assert len(re.findall(line, output)) == 1
-  _, counts = metric_log.curve(whole, 'input/bad_frames')
+  _, counts = metrics_file.curve(whole, 'input/bad_frames')
   # 12 steps of 16 of 36 videos, a frame each: at most one visit in 2 steps.
   assert 3 <= counts[-1] <= 6
   assert (
@@ -344,7 +344,7 @@ def test_a_complete_run_says_so_and_changes_nothing(trained, later):
   workdir, finished = later('complete')
   assert finished.code == 0
   assert finished.message == 'Training is complete: step 24.'
-  for name in ('checkpoints', metric_log.FILE_NAME):
+  for name in ('checkpoints', metrics_file.NAME):
     assert contents(workdir / name) == contents(trained / name)
 
 

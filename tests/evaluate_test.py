@@ -158,8 +158,9 @@ def test_a_network_that_was_never_trained_is_compared_with_clips(
     for clips in evaluator.embed(variables, parts.train)
   ]
   neighbors = np.load(folder / 'neighbors.npz')
-  train_ids = np.array(parts.train.store.ids)
-  assert neighbors['query_ids'].tolist() == parts.val.store.ids
+  train_ids = np.array(parts.train.store.ids, 'S')
+  assert neighbors['query_ids'].astype(str).tolist() == parts.val.store.ids
+  assert neighbors['fingerprint'] == parts.val.store.fingerprint
   np.testing.assert_array_equal(neighbors['ids'], train_ids[neighbors['index']])
   for video, clips in enumerate(evaluator.embed(variables, parts.val)):
     query = clips.mean(axis=0) / np.linalg.norm(clips.mean(axis=0))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import blueprint, checkpoint, experiment, metric_log
+from vie_jax import blueprint, checkpoint, experiment, metrics_file
 from vie_jax.saved_steps import commit_record
 
 RETRY, INTERRUPTED, REFUSED = 75, 130, 2
@@ -50,7 +50,8 @@ def has_step(workdir, step, name='train/loss'):
 
   def check():
     return any(
-      line['step'] == step and name in line for line in metric_log.read(workdir)
+      line['step'] == step and name in line
+      for line in metrics_file.read(workdir)
     )
 
   return check
@@ -118,7 +119,7 @@ def leaves_of(workdir, config, step=None):
 def figures(workdir):
   """(step, name) -> value of a run's log; none may occur twice."""
   result = {}
-  for line in metric_log.read(workdir):
+  for line in metrics_file.read(workdir):
     for name, value in line.items():
       if name != 'step' and name not in TIMES:
         assert (line['step'], name) not in result

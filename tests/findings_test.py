@@ -22,11 +22,10 @@ def stores(demo_dataset):
 def make(heading):
   rng = np.random.default_rng(0)
   return findings.Findings(
-    heading,
     rng.integers(0, 36, (12, 4)).astype(np.int32),
     rng.uniform(-1, 1, (12, 4)).astype(np.float32),
     {'motion': rng.integers(-1, 9, 12).astype(np.int32)},
-    {},
+    heading=heading,
   )
 
 
@@ -35,6 +34,7 @@ def save(folder, stores, *, heading='h', fingerprint=None):
   own = make(heading)
   findings.write(folder, *stores, own)
   facts = {
+    'mode': 'retrieve',
     'heading': heading,
     'dataset': {'fingerprint': fingerprint or stores[1].fingerprint},
   }
@@ -73,7 +73,7 @@ def test_findings_of_some_of_the_videos_name_them(stores, tmp_path):
     queries=rows,
   )
   findings.write(tmp_path, *stores, some)
-  result.write(tmp_path, {'heading': 'h', 'dataset': {}})
+  result.write(tmp_path, {'mode': 'retrieve', 'heading': 'h', 'dataset': {}})
   (found,) = read(str(tmp_path), stores)
   assert found.queries.tolist() == rows.tolist()
   assert [found.place(row) for row in rows] == [0, 1, 2, 3]
@@ -85,7 +85,7 @@ def test_findings_of_some_of_the_videos_name_them(stores, tmp_path):
 def test_without_label_columns_there_are_no_predictions(stores, tmp_path):
   own = dataclasses.replace(make('h'), predicted={})
   findings.write(tmp_path, *stores, own)
-  facts = {'heading': 'h', 'dataset': {}}
+  facts = {'mode': 'retrieve', 'heading': 'h', 'dataset': {}}
   result.write(tmp_path, facts)
   (found,) = read(str(tmp_path), stores)
   assert found.predicted == {}
@@ -136,6 +136,15 @@ def test_results_of_other_videos_are_refused(stores, tmp_path):
   archive['fingerprint'] = np.array('0123')
   np.savez(tmp_path / findings.FILE, **archive)
   with pytest.raises(result.ResultError, match='is of other videos than'):
+    read(str(tmp_path), stores)
+
+
+def test_neighbours_of_another_mode_are_named_as_such(stores, tmp_path):
+  findings.write(tmp_path, *stores, make(''))
+  result.write(tmp_path, {'mode': 'knn_eval', 'dataset': {}})
+  with pytest.raises(
+    result.ResultError, match='has results of another mode; name'
+  ):
     read(str(tmp_path), stores)
 
 

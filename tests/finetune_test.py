@@ -12,7 +12,7 @@ from vie_jax import (
   evaluate,
   finetune,
   linear_eval,
-  metric_log,
+  metrics_file,
   result,
   train,
 )
@@ -184,7 +184,7 @@ def test_scratch_has_rates_of_its_own(demo_dataset, tmp_path):
   assert (folder / result.FILE).exists()
   assert written['network']['training'] == 'random'
   assert written['views']['clips'] == 'all, consecutive'
-  _, rates = metric_log.curve(folder, 'train/learning_rate')
+  _, rates = metrics_file.curve(folder, 'train/learning_rate')
   assert rates == pytest.approx([0.01] * 6)
 
 
@@ -208,7 +208,7 @@ def test_saturated_validation_lowers_the_rate_and_ends_the_training(
   # Best at 1; saturated at 3, when the rate drops, and at 5, which is the end.
   assert written['steps'] == 5
   folder = tmp_path / 'finetune' / f'demo_motion_{pretrained.name}'
-  _, rates = metric_log.curve(folder, 'train/learning_rate')
+  _, rates = metrics_file.curve(folder, 'train/learning_rate')
   assert rates == pytest.approx([1e-12] * 3 + [1e-13] * 2)
   # And again: it is over, and stays so.
   assert finetune.finetune(saturated, tmp_path)['steps'] == 5
@@ -240,7 +240,7 @@ def test_the_plateau_survives_a_restart(demo_dataset, pretrained, tmp_path):
   run('parts', 5)
   assert run('parts', 100)['steps'] == 6
   rates = [
-    metric_log.curve(tmp_path / 'finetune' / name, 'train/learning_rate')
+    metrics_file.curve(tmp_path / 'finetune' / name, 'train/learning_rate')
     for name in ('whole', 'parts')
   ]
   assert rates[0] == rates[1]
@@ -278,7 +278,7 @@ def test_a_supervised_network_is_a_start_for_everything_else(
   written = finetune.supervised(config(demo_dataset), tmp_path / 'w')
   folder = tmp_path / 'w' / 'supervised' / 'demo_motion'
   assert written['network']['training'] == 'random'
-  _, rates = metric_log.curve(folder, 'train/learning_rate')
+  _, rates = metrics_file.curve(folder, 'train/learning_rate')
   assert rates == pytest.approx([0.03] * 6)
   readout = config(
     demo_dataset,

@@ -240,11 +240,10 @@ def test_pages_that_are_given_away_have_no_home_folder(tmp_path, demo_dataset):
     frame_store.FrameStore.open(demo_dataset, 'val') as val,
   ):
     own = findings.Findings(
-      'network',
       np.zeros((val.num_videos, 2), np.int32),
       np.zeros((val.num_videos, 2), np.float32),
-      {},
-      facts
+      heading='network',
+      result=facts
       | {
         'recall': {},
         'chance_recall': {},

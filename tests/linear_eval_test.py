@@ -20,7 +20,7 @@ from vie_jax import (
   checkpoint,
   config_check,
   linear_eval,
-  metric_log,
+  metrics_file,
   result,
   run_errors,
   sharding,
@@ -28,7 +28,7 @@ from vie_jax import (
   weights,
 )
 from vie_jax.classifiers import labelled_data
-from vie_jax.evaluation import found_results, linear_readout
+from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import dataset_folder
 
 SETTINGS = {
@@ -99,14 +99,14 @@ def test_nothing_is_written_outside_its_folder(finished):
 
 def test_the_rate_drops_and_the_curves_are_there(finished):
   folder = finished[0] / 'linear_eval' / 'demo_random'
-  steps, rates = metric_log.curve(folder, 'train/learning_rate')
+  steps, rates = metrics_file.curve(folder, 'train/learning_rate')
   assert dict(zip(steps, rates, strict=True)) == pytest.approx(
     # Step number 8, the ninth, is the last of the old rate.
     {step: 0.01 if step <= 9 else 0.001 for step in range(1, 13)}
   )
-  steps, _ = metric_log.curve(folder, 'val/motion_conv4_top1')
+  steps, _ = metrics_file.curve(folder, 'val/motion_conv4_top1')
   assert steps == [6, 12]
-  curves = found_results.read_curves(folder)
+  curves = metrics_file.curves(folder)
   assert {name for name in curves if name.startswith('val/motion_conv4')} == {
     f'val/motion_conv4_{figure}' for figure in ('top1', 'top5', 'clip_top1')
   }
@@ -297,7 +297,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
   ]
   assert accuracy[0] == accuracy[1]
   jax.tree.map(np.testing.assert_array_equal, readouts(whole), readouts(folder))
-  steps, _ = metric_log.curve(folder, 'train/loss')
+  steps, _ = metrics_file.curve(folder, 'train/loss')
   assert steps == list(range(1, 13))
 
 
@@ -438,7 +438,7 @@ def test_damaged_images_are_counted_in_the_result(demo_dataset, tmp_path):
   # Each of the 24 images is visited once in an epoch of 3 steps.
   assert written['bad_frames'] == {'train': 2, 'val': 1}
   folder = tmp_path / 'w' / 'linear_eval' / 'colors_random'
-  _, counts = metric_log.curve(folder, 'input/bad_frames')
+  _, counts = metrics_file.curve(folder, 'input/bad_frames')
   assert counts[-1] == 2
 
 

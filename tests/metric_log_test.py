@@ -8,7 +8,7 @@ import pytest
 from clu import metric_writers
 from tensorboard.backend.event_processing import event_accumulator
 
-from vie_jax import finite, metric_log, patient_file
+from vie_jax import finite, metric_log, metrics_file, patient_file
 
 
 def write(workdir, steps, *, from_step=None):
@@ -19,13 +19,13 @@ def write(workdir, steps, *, from_step=None):
 
 
 def steps_of(workdir):
-  return [line['step'] for line in metric_log.read(workdir)]
+  return [line['step'] for line in metrics_file.read(workdir)]
 
 
 def test_lines_are_there_as_soon_as_they_are_written(tmp_path):
   writer = metric_log.JsonLinesWriter(tmp_path, from_step=None)
   writer.write_scalars(3, {'loss': 0.5, 'rate': np.float32(0.25)})
-  text = (tmp_path / metric_log.FILE_NAME).read_text()
+  text = (tmp_path / metrics_file.NAME).read_text()
   assert json.loads(text) == {'step': 3, 'loss': 0.5, 'rate': 0.25}
   writer.close()
 
@@ -45,7 +45,7 @@ def test_a_new_start_drops_all_lines(tmp_path):
 @pytest.mark.parametrize('length', [1, 9, 20])
 def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path, length):
   write(tmp_path, [1, 2])
-  path = tmp_path / metric_log.FILE_NAME
+  path = tmp_path / metrics_file.NAME
   torn = json.dumps({'step': 3, 'loss': 1.5})[:length]
   path.write_text(path.read_text() + torn)
   assert steps_of(tmp_path) == [1, 2]
@@ -72,7 +72,7 @@ def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path, length):
 )
 def test_a_line_without_a_step_is_left_out_and_dropped(tmp_path, line):
   write(tmp_path, [1])
-  path = tmp_path / metric_log.FILE_NAME
+  path = tmp_path / metrics_file.NAME
   path.write_text(path.read_text() + line + '\n')
   assert steps_of(tmp_path) == [1]
   write(tmp_path, [2], from_step=1)
@@ -87,7 +87,7 @@ def test_a_figure_that_is_not_finite_becomes_null(tmp_path, value):
   writer = metric_log.JsonLinesWriter(tmp_path, from_step=None)
   writer.write_scalars(1, {'loss': value, 'rate': 0.5})
   writer.close()
-  text = (tmp_path / metric_log.FILE_NAME).read_text()
+  text = (tmp_path / metrics_file.NAME).read_text()
   assert text == '{"step": 1, "loss": null, "rate": 0.5}\n'
 
 
@@ -97,13 +97,13 @@ def test_curve_gives_steps_and_values_of_one_figure(tmp_path):
   writer.write_scalars(2, {'knn': 0.5})
   writer.write_scalars(4, {'loss': 3.0})
   writer.close()
-  assert metric_log.curve(tmp_path, 'loss') == ([2, 4], [4.0, 3.0])
-  assert metric_log.curve(tmp_path, 'knn') == ([2], [0.5])
-  assert metric_log.curve(tmp_path, 'other') == ([], [])
+  assert metrics_file.curve(tmp_path, 'loss') == ([2, 4], [4.0, 3.0])
+  assert metrics_file.curve(tmp_path, 'knn') == ([2], [0.5])
+  assert metrics_file.curve(tmp_path, 'other') == ([], [])
 
 
 def test_a_folder_without_a_log_has_no_lines(tmp_path):
-  assert list(metric_log.read(tmp_path / 'nowhere')) == []
+  assert list(metrics_file.read(tmp_path / 'nowhere')) == []
 
 
 def test_other_kinds_of_records_pass_through_a_set_of_writers(tmp_path):
@@ -148,7 +148,10 @@ def test_figures_wait_for_room_and_all_are_written(tmp_path, caplog):
     write_losses(writer, steps[500:])
     assert metric_log.make_safe(writer)
     writer.close()
-    assert metric_log.curve(workdir, 'loss') == (steps, [s / 2 for s in steps])
+    assert metrics_file.curve(workdir, 'loss') == (
+      steps,
+      [s / 2 for s in steps],
+    )
     assert tensorboard_steps(workdir) == {*steps}
   said = [line for line in caplog.messages if 'room for the figures' in line]
   assert len(said) == 2
@@ -178,7 +181,7 @@ def test_a_disk_that_turns_read_only_is_an_error_of_the_disk(tmp_path, waits):
       assert error.value.errno == errno.EROFS
     with pytest.raises(OSError, match='Read-only'):
       writer.close()
-    assert metric_log.curve(disk.folder, 'loss') == ([1], [1.0])
+    assert metrics_file.curve(disk.folder, 'loss') == ([1], [1.0])
 
 
 def test_figures_that_are_safe_outlive_the_disk(tmp_path):
@@ -192,7 +195,7 @@ def test_figures_that_are_safe_outlive_the_disk(tmp_path):
     disk.fail()
     writer.close()
     disk.repair()
-    steps, _ = metric_log.curve(workdir, 'loss')
+    steps, _ = metrics_file.curve(workdir, 'loss')
     assert steps == [1, 2, 3]
     assert tensorboard_steps(workdir) >= {1, 2, 3}
 

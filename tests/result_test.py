@@ -88,7 +88,7 @@ def test_the_versions_are_those_of_this_code(tmp_path):
   [
     (None, 'cannot be read'),
     ('{"format_version": 1,', 'is not JSON'),
-    ('[]', 'has format version None'),
+    ('[]', 'holds no JSON object'),
     ('{"format_version": 99}', 'has format version 99'),
   ],
 )

@@ -107,11 +107,11 @@ def make_result(**changes):
 
 def make_findings(heading, predicted, **changes):
   return findings.Findings(
-    heading,
     np.array([[2, 0, 1], [0, 1, 2]], np.int32),
     np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]], np.float32),
     {'kind': np.array(predicted, np.int32)},
-    make_result(**changes),
+    heading=heading,
+    result=make_result(**changes),
   )
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 import tiny_run
 
-from vie_jax import metric_log, step_trace, train
+from vie_jax import metrics_file, step_trace, train
 
 
 def _run(workdir, *, num_steps, new_steps=(1,), **options):
@@ -148,4 +148,4 @@ def test_a_training_leaves_a_trace_of_its_phases_once(demo_dataset, tmp_path):
   config = tiny_run.config(demo_dataset, num_steps=14, **options)
   train.train_and_evaluate(config, tmp_path)
   assert _events(tmp_path) == events
-  assert max(line['step'] for line in metric_log.read(tmp_path)) == 14
+  assert max(line['step'] for line in metrics_file.read(tmp_path)) == 14

@@ -11,7 +11,7 @@ from vie_jax import (
   blueprint,
   checkpoint,
   finite,
-  metric_log,
+  metrics_file,
   train,
   train_loop,
   train_start,
@@ -155,7 +155,7 @@ def test_divergence_is_noticed_by_whatever_looks_first(
   with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.latest_step is None
   # No figure of the step but the loss itself.
-  later = [line for line in metric_log.read(tmp_path) if line['step'] > 0]
+  later = [line for line in metrics_file.read(tmp_path) if line['step'] > 0]
   assert all('same_video/top1' not in line for line in later)
 
 
@@ -211,7 +211,7 @@ def test_a_warm_start_that_is_cut_short_begins_with_clusters(
       checkpoint_every_steps=2,
     )
     train.train_and_evaluate(config, tmp_path)
-    return metric_log.curve(tmp_path, 'health/kmeans_objective')[0]
+    return metrics_file.curve(tmp_path, 'health/kmeans_objective')[0]
 
   assert go_on(4, 10) == []
   assert go_on(6, 2) == [5]
@@ -244,7 +244,7 @@ def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
   assert compiled['recluster'] == 2
   changes = [
     line['health/cluster_change']
-    for line in metric_log.read(tmp_path)
+    for line in metrics_file.read(tmp_path)
     if 'health/cluster_change' in line
   ]
   assert len(changes) == 3

@@ -290,18 +290,20 @@ def _flat(values, prefix=''):
       yield prefix + name, value
 
 
-def has_eval_of_its_own(multiscale_eval: str | None, *methods: str) -> bool:
-  """Whether evaluation crops in another way than training.
+def crop_in_effect(crop: dict, choice: str | None, prefix: str = '') -> dict:
+  """Fields of `config.crop`, without `multiscale_eval` where it changes nothing.
 
   Args:
-    multiscale_eval: of `config.crop`; None, of a config that has no such field,
-      stands for 'largest_square'.
-    *methods: what says how training crops, 'multiscale' or anything else.
-
-  Returns:
-    False where `multiscale_eval` changes nothing.
+    crop: the fields; others may be among them. None of `multiscale_eval` stands
+      for 'largest_square'.
+    choice: of the mode's own `augmentation`, which may be 'multiscale', too.
+    prefix: of the names of the fields.
   """
-  return 'multiscale' in methods and multiscale_eval == 'short_side'
+  is_multiscale = 'multiscale' in (choice, crop.get(f'{prefix}method'))
+  name = f'{prefix}multiscale_eval'
+  if is_multiscale and crop.get(name) == 'short_side':
+    return crop
+  return {field: crop[field] for field in crop if field != name}
 
 
 def _short_sides(crop):

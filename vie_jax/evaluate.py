@@ -14,8 +14,8 @@ from absl import logging
 from vie_jax import (
   checkpoint,
   damage_counts,
-  disk,
   experiment,
+  findings,
   finite,
   result,
   run_weights,
@@ -31,7 +31,6 @@ from vie_jax.input_pipeline import dataset_folder, instances
 
 MODE = 'knn_eval'
 SPLITS = ('train', 'val')
-NEIGHBORS_FILE = 'neighbors.npz'
 NEIGHBORS_KEPT = 3
 
 
@@ -230,7 +229,10 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     folder, opened, reference = _open(run, config, workdir, stack)
     val = opened['val']
     accuracy = Evaluator(run).knn(val.clips, val.videos, reference)
-    _write_neighbors(folder, run, val, reference)
+    found = _nearest(run, val, reference)
+    # All processes search together, one writes.
+    if jax.process_index() == 0:
+      findings.write(folder, run.train.store, run.val.store, found)
     written = result.write(
       folder,
       {
@@ -356,8 +358,8 @@ def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:
   return Reference(bank, 'clips', train.videos)
 
 
-def _write_neighbors(folder, run, val, reference):
-  """Writes the nearest training videos of each validation video."""
+def _nearest(run, val, reference) -> findings.Findings:
+  """The nearest training videos of each validation video."""
   rows = reference.rows
   nearest = knn.search(
     reference.bank,
@@ -366,16 +368,8 @@ def _write_neighbors(folder, run, val, reference):
     num_videos=rows.num_instances,
     mesh=run.mesh,
   )
-  # All processes search together, one writes.
-  if jax.process_index():
-    return
-  index = rows.video[nearest.index]
-  path = folder / NEIGHBORS_FILE
-  with disk.replacing(path) as fresh, fresh.open('wb') as file:
-    np.savez(
-      file,
-      index=index,
-      similarity=nearest.similarity,
-      ids=np.array(rows.store.ids)[index],
-      query_ids=np.array(run.val.store.ids)[val.videos.video],
-    )
+  return findings.Findings(
+    rows.video[nearest.index],
+    nearest.similarity,
+    queries=val.videos.video,
+  )

@@ -211,7 +211,7 @@ def chance(
   train: instances.Instances | None = None,
   val: instances.Instances | None = None,
 ) -> dict[str, float]:
-  """Accuracy without looking: of always naming one class, or of guessing.
+  """Accuracy without looking, see `chance_of_labels`, on validation videos.
 
   Args:
     parts: of the run.
@@ -219,23 +219,36 @@ def chance(
     val: likewise.
 
   Returns:
-    label column -> share of the validation videos that are of the training
-    videos' most frequent class, or one over the number of their classes, if
-    that is more, and 0 where training has no labels; a column that validation
-    has no labels of is left out.
+    label column -> accuracy; a column that validation has no labels of is left
+    out.
   """
   found, train = {}, (train or parts.train).distinct_videos()
   for column in parts.label_columns:
     known, truth = (
       videos.label(column)[0] for videos in (train, val or parts.val)
     )
-    truth = truth[truth >= 0]
-    if truth.size:
-      counts = np.bincount(known[known >= 0], minlength=1)
-      named = float((truth == counts.argmax()).mean())
-      guessed = 1 / max(1, np.count_nonzero(counts))
-      found[column] = max(named, guessed) if counts.any() else 0.0
+    if (truth >= 0).any():
+      found[column] = chance_of_labels(known, truth)
   return found
+
+
+def chance_of_labels(known: np.ndarray, truth: np.ndarray) -> float:
+  """Accuracy without looking: of always naming one class, or of guessing.
+
+  Args:
+    known: int [N], labels of training, -1 where unknown.
+    truth: int [V], of validation, likewise.
+
+  Returns:
+    The share of the labels of validation that are the most frequent class of
+    training, or one over the number of classes in training, if that is more; 0
+    where training has no labels.
+  """
+  counts = np.bincount(known[known >= 0], minlength=1)
+  if not counts.any():
+    return 0.0
+  named = float((truth[truth >= 0] == counts.argmax()).mean())
+  return max(named, 1 / np.count_nonzero(counts))
 
 
 def _check_labels(parts: Experiment) -> None:

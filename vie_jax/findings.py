@@ -20,22 +20,22 @@ class Findings:
   """What a network finds near Q queries.
 
   Attributes:
-    heading: what the page calls the network.
-    index: int32 [Q, K], rows of training videos in their store, the nearest
+    index: int [Q, K], rows of training videos in their store, the nearest
       first.
     similarity: float32 [Q, K], in [-1, 1].
     predicted: label column -> class numbers int32 [Q], -1 for none.
-    result: of the network, see `result.write`.
     queries: int [Q], rows of the queries in their store, ascending; None if
       they are all of its videos.
+    heading: what a page calls the network; '' if none shows it.
+    result: of the network, see `result.write`; likewise.
   """
 
-  heading: str
   index: np.ndarray
   similarity: np.ndarray
-  predicted: Mapping[str, np.ndarray]
-  result: dict
+  predicted: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   queries: np.ndarray | None = None
+  heading: str = ''
+  result: dict = dataclasses.field(default_factory=dict)
 
   def place(self, row: int) -> int:
     """Where a query is, by its row in the store."""
@@ -48,9 +48,10 @@ def write(
   """Keeps findings for other pages, and for other programs.
 
   Args:
-    folder: receives `neighbors.npz`: of each query `index`, `ids` and
-      `similarity` of its neighbours and, by the names in `columns`,
-      `predicted` class numbers; `query_ids` and `fingerprint`.
+    folder: receives `neighbors.npz`, of any mode: `query_ids` bytes [Q] and
+      `fingerprint` of the queries, `index`, `ids` (bytes) and `similarity`
+      [Q, K] of their neighbours, and `predicted` int32 [C, Q] class numbers by
+      the C label columns that `columns` names.
     train: the training videos.
     val: the queries.
     own: found for them.
@@ -98,7 +99,7 @@ def read_beside(
       videos, with the remedy.
   """
   return [
-    _read(_folder(entry.strip(), val, mode, name), train, val)
+    _read(_folder(entry.strip(), val, mode, name), train, val, mode)
     for entry in entries.split(',')
     if entry.strip()
   ]
@@ -140,9 +141,14 @@ def _fingerprint(folder):
     return None
 
 
-def _read(folder, train, val):
+def _read(folder, train, val, mode):
   """Reads findings, which must be of these queries."""
   facts = result.read(folder / result.FILE)
+  if facts.get('mode') != mode:
+    raise result.ResultError(
+      f'{folder} (config.retrieve.beside) has results of another mode; name '
+      f'those of --mode={mode}.'
+    )
   path = folder / FILE
   try:
     arrays = untrusted_arrays.read_npz(path)
@@ -151,7 +157,13 @@ def _read(folder, train, val):
     predicted = dict(
       zip(arrays['columns'].tolist(), arrays['predicted'], strict=True)
     )
-    found = Findings(facts['heading'], index, similarity, predicted, facts)
+    found = Findings(
+      index,
+      similarity,
+      predicted,
+      heading=facts['heading'],
+      result=facts,
+    )
     if fingerprint == val.fingerprint:
       row_of = {name.encode(): row for row, name in enumerate(val.ids)}
       rows = [row_of[name] for name in arrays['query_ids'].tolist()]

@@ -9,12 +9,10 @@ import platform
 import jax
 import ml_collections
 
-from vie_jax import code_version, disk, weights
-from vie_jax.untrusted import json_text
+from vie_jax import code_version, disk, result_file, weights
 from vie_jax.weights import Weights
 
-FORMAT_VERSION = 1
-FILE = 'result.json'
+FILE = result_file.NAME
 
 
 class ResultError(ValueError):
@@ -96,7 +94,7 @@ def write(folder: str | pathlib.Path, facts: dict) -> dict:
   """
   devices = jax.devices()
   result = {
-    'format_version': FORMAT_VERSION,
+    'format_version': result_file.FORMAT_VERSION,
     **facts,
     'commit': code_version.commit(),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
@@ -126,17 +124,6 @@ def read(path: str | pathlib.Path) -> dict:
     ResultError: naming the file and the remedy.
   """
   try:
-    result = json_text.read(path)
-  except OSError as error:
-    raise ResultError(f'{path} cannot be read: {error.strerror}.') from None
-  except ValueError:
-    raise ResultError(
-      f'{path} is not JSON; run the evaluation again to write it anew.'
-    ) from None
-  version = result.get('format_version') if isinstance(result, dict) else None
-  if version != FORMAT_VERSION:
-    raise ResultError(
-      f'{path} has format version {version!r}; this code reads version '
-      f'{FORMAT_VERSION}. Run the evaluation again to write it anew.'
-    )
-  return result
+    return result_file.read(path)
+  except ValueError as error:
+    raise ResultError(f'{path} {error}.') from None

@@ -98,15 +98,15 @@ class _Index:
       queries: see `Findings`.
     """
     return Findings(
-      facts['heading'],
       self.videos.video[neighbors.index],
       neighbors.similarity,
       {
         column: retrieval.predictions(self.votes(neighbors, column))
         for column in columns
       },
-      facts,
       queries,
+      facts['heading'],
+      facts,
     )
 
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-from vie_jax import disk
+from vie_jax import config_roles, disk
 from vie_jax.checkpoint import CheckpointError
 from vie_jax.processes import agreement
 
@@ -104,8 +104,7 @@ def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
   fixed = {
     name: values
     for name, values in changed.items()
-    if (name.startswith('model.') and name != 'model.streams')
-    or name in ('seed', 'optimizer.name', 'local_aggregation.num_clusterings')
+    if config_roles.role_of(name) is config_roles.Role.STATE
     or (name == 'clip.num_frames' and config['model']['name'] == 'vie_trn')
   }
   if fixed:

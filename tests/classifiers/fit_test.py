@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from vie_jax import result
+from vie_jax import config_check, result
 from vie_jax.classifiers import fit
 
 RECORD = {
@@ -46,7 +46,7 @@ def test_the_evaluation_of_multiscale_crops_matters_where_it_is_another(
   method, choice, evaluation, is_kept
 ):
   crop = {'method': method, 'size': 112, 'multiscale_eval': evaluation}
-  kept = fit._crop_in_effect(crop, choice)
+  kept = config_check.crop_in_effect(crop, choice)
   # As trainings of before say it.
   old = {'method': method, 'size': 112}
   assert kept == (crop if is_kept else old)

@@ -1,8 +1,10 @@
 """What is said about labels before a classifier is trained."""
 
 import numpy as np
+import pytest
 import tiny_run
 
+from vie_jax import experiment
 from vie_jax.classifiers import labelled_data
 
 
@@ -39,3 +41,34 @@ def test_readouts_see_each_video_once_whatever_training_saw(demo_dataset):
 
 def test_nothing_is_said_where_all_can_be_learnt(caplog):
   assert messages(caplog, [[0, 0], [1, 1]], [[1, 0], [-1, -1]]) == []
+
+
+@pytest.mark.parametrize(
+  'known, truth, expected',
+  [
+    ([0, 1, 1, -1], [1, 1, 0, -1], 2 / 3),
+    # Guessing is better.
+    ([0, 1, 1], [0, 0, 0, 1], 1 / 2),
+    ([0, 1, 2, 2], [0, 1, 1, 0], 1 / 3),
+    ([-1, -1], [0, 1], 0),
+  ],
+)
+def test_chance_is_of_naming_the_most_frequent_class(known, truth, expected):
+  chance = experiment.chance_of_labels(np.array(known), np.array(truth))
+  assert chance == pytest.approx(expected)
+
+
+def test_chance_of_images_is_that_of_videos_with_their_labels(
+  demo_dataset, tmp_path
+):
+  for split, names in {'train': 'abbbbb', 'val': 'abbb'}.items():
+    for number, name in enumerate(names):
+      path = tmp_path / 'pets' / split / name / f'{number}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(b'not looked at')
+  config = tiny_run.config(
+    demo_dataset, linear_eval__batch_size=2, num_devices=1
+  )
+  images = str(tmp_path / 'pets')
+  with labelled_data.open_images(config, images, 'linear_eval') as data:
+    assert data.chance == {'label': pytest.approx(3 / 4)}

@@ -42,7 +42,8 @@ def test_steps_are_those_of_a_loop(name, decay):
     state, metrics = step(state, 1.5, rate)
     momentum = 0.9 * momentum + value**2 + decay * value
     value = value - rate * momentum
-    assert metrics['loss'] == 1.5 and not metrics[finite.FLAG]
+    assert metrics['loss'] == 1.5
+    assert not metrics[finite.FLAG]
   np.testing.assert_allclose(state.params[name], value, rtol=1e-6)
   assert state.step == 2
 

@@ -5,7 +5,6 @@ import json
 import fake_results
 import pytest
 
-from vie_jax import metric_log, result
 from vie_jax.evaluation import found_results
 from vie_jax.evaluation.paper_tables import CELLS
 
@@ -20,12 +19,6 @@ def write(folder, top1=0.5, **options):
 
 def names(results):
   return [result.name for result in results]
-
-
-def test_files_and_format_are_those_that_the_modes_write():
-  assert found_results.FORMAT_VERSION == result.FORMAT_VERSION
-  assert found_results.RESULT_FILE == result.FILE
-  assert found_results.METRICS_FILE == metric_log.FILE_NAME
 
 
 def test_results_are_found_in_workdirs_and_in_folders_of_them(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 from fault_runs import REFUSED
 
-from vie_jax import blueprint, checkpoint, experiment, metric_log
+from vie_jax import blueprint, checkpoint, experiment, metrics_file
 
 OPTIONS = {
   'num_devices': 1,
@@ -26,7 +26,7 @@ def run(workdir, dataset, *spoiled_steps, **changes):
 
 
 def train_figures(workdir, name):
-  _, values = metric_log.curve(workdir, name)
+  _, values = metrics_file.curve(workdir, name)
   return values
 
 

@@ -11,7 +11,7 @@ import fault_runs
 import pytest
 import tiny_run
 
-from vie_jax import metric_log
+from vie_jax import metrics_file
 
 WITHOUT_KILLS_SECONDS = 120
 WITH_KILLS_SECONDS = 20 * 60
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def last_step(workdir):
-  return max((line['step'] for line in metric_log.read(workdir)), default=0)
+  return max((line['step'] for line in metrics_file.read(workdir)), default=0)
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_every_two_minutes_loses_a_tenth_at_most(
   pace = steps_per_second(demo_dataset, tmp_path / 'whole')
   workdir = tmp_path / 'killed'
   save_every_steps = max(1, round(SAVE_EVERY_SECONDS * pace))
-  log, restarts = workdir / metric_log.FILE_NAME, []
+  log, restarts = workdir / metrics_file.NAME, []
   with supervised(workdir, demo_dataset, save_every_steps) as process:
     fault_runs.wait_until(fault_runs.has_step(workdir, 5), process)
     started, first = time.monotonic(), last_step(workdir)

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from fault_runs import RETRY
 
-from vie_jax import metric_log
+from vie_jax import metrics_file
 
 LIMIT = 5
 # Reads the frames of six batches, then sleeps for ever.
@@ -39,7 +39,7 @@ def test_a_loader_that_sleeps_for_ever_is_found(demo_dataset, tmp_path):
   # The evaluation before the first step reads, too.
   patch = SLEEPS.replace('6 * 16', '6 * 16 + 12 * 5')
   ended = fault_runs.finish(fault_runs.patched(command, patch))
-  seconds = time.time() - (tmp_path / metric_log.FILE_NAME).stat().st_mtime
+  seconds = time.time() - (tmp_path / metrics_file.NAME).stat().st_mtime
   assert ended.code == RETRY, ended.output
   print(f'{seconds:.1f} s after the last step, limit {LIMIT} s')
   assert LIMIT <= seconds <= LIMIT + 5

@@ -283,6 +283,18 @@ def test_a_result_of_the_same_settings_differs_in_nothing():
     ('num_devices', 8, 'train', False),
     ('input.num_threads', 8, 'train', False),
     ('dataset.dir', '/elsewhere', 'train', False),
+    ('on_failed_save', 'stop', 'train', False),
+    ('keep_checkpoint_every_steps', 9, 'train', False),
+    ('fault.watchdog_seconds', 60, 'train', False),
+    ('objective.product_bytes', 9, 'train', False),
+    ('objective.temperature', 0.2, 'train', True),
+    ('plan.videos', 1e9, 'linear_eval', False),
+    ('linear_eval.tfds_data_dir', '/elsewhere', 'linear_eval', False),
+    ('linear_eval.eval_batch_size', 8, 'linear_eval', False),
+    ('linear_eval.batch_size', 8, 'linear_eval', True),
+    ('linear_eval.checkpoint_every_steps', 8, 'linear_eval', False),
+    ('linear_eval.eval_every_steps', 8, 'linear_eval', True),
+    ('embed.batch_size', 8, 'embed', False),
     ('init_from', 'random', 'linear_eval', True),
     ('init_from', 'random', 'supervised', False),
   ],
@@ -298,13 +310,21 @@ def test_settings_that_change_the_result_are_told_from_others(
   assert plans.differing_fields(step.config(), found, mode) == expected
 
 
-def test_a_field_that_an_old_result_lacks_differs():
+def test_a_field_that_an_old_result_lacks_counts_as_its_default():
   step = demo().steps['vie_slow']
   found = config_of(step)
-  del found['model']['width']
+  # The demo's is another than the default, and so are the steps.
+  del found['model']['width'], found['model']['dtype'], found['fault']
   assert plans.differing_fields(step.config(), found, 'train') == [
     'model.width'
   ]
+
+
+def test_what_is_no_config_differs():
+  step = demo().steps['vie_slow']
+  assert plans.differing_fields(step.config(), None, 'train') == ['config']
+  found = config_of(step) | {'model': 3}
+  assert 'model' in plans.differing_fields(step.config(), found, 'train')
 
 
 def test_how_multiscale_crops_are_evaluated_differs_only_where_it_is_done():

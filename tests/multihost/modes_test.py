@@ -8,7 +8,7 @@ import processes
 import pytest
 import tiny_run
 
-from vie_jax import metric_log
+from vie_jax import metrics_file
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def test_classifiers(both, mode, settings):
   for name in ('accuracy', 'best', 'chance', 'steps'):
     assert one[name] == two[name]
   (steps, expected), (_, found) = (
-    metric_log.curve(folder, 'train/loss') for folder in folders
+    metrics_file.curve(folder, 'train/loss') for folder in folders
   )
   assert len(steps) == one['steps']
   np.testing.assert_allclose(found, expected, rtol=1e-4)

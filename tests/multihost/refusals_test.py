@@ -10,7 +10,7 @@ import processes
 import pytest
 import tiny_run
 
-from vie_jax import metric_log
+from vie_jax import metrics_file
 from vie_jax.input_pipeline import frame_store
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def test_damage_is_counted_and_judged_as_by_one_process(
       workdir, damaged_dataset, num_steps=8, input__max_bad_share=0.5
     )
     processes.run([command] * number, tmp_path / name, num_devices=2)
-    counts.append(metric_log.curve(workdir, 'input/bad_frames')[1])
+    counts.append(metrics_file.curve(workdir, 'input/bad_frames')[1])
   assert counts[0] == counts[1]
   assert counts[0][-1] > 5
   command = tiny_run.command(

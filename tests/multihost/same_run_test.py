@@ -8,7 +8,7 @@ import processes
 import pytest
 import tiny_run
 
-from vie_jax import metric_log
+from vie_jax import metrics_file
 
 pytestmark = pytest.mark.slow
 
@@ -65,9 +65,9 @@ def test_losses_and_neighbors_are_those_of_one_device(
 ):
   together = run(tmp_path, demo_dataset, num_processes, num_devices)
   assert_same_losses(together, alone, f'{num_processes} x {num_devices}')
-  steps, expected = metric_log.curve(alone, 'health/kmeans_objective')
+  steps, expected = metrics_file.curve(alone, 'health/kmeans_objective')
   assert steps == [21, 25, 33]
-  _, found = metric_log.curve(together, 'health/kmeans_objective')
+  _, found = metrics_file.curve(together, 'health/kmeans_objective')
   np.testing.assert_allclose(found, expected, rtol=1e-4)
   assert_same_knn(
     run(tmp_path, demo_dataset, num_processes, num_devices, 'knn_eval'), alone
@@ -96,9 +96,9 @@ def assert_same_losses(workdir, expected, name, num_steps=40):
   """Losses of the first step, of 30 and of all; gradients but for ties."""
   differences = {}
   for curve in ('train/loss', 'train/gradient_norm'):
-    steps, wanted = metric_log.curve(expected, curve)
+    steps, wanted = metrics_file.curve(expected, curve)
     assert steps == list(range(1, num_steps + 1))
-    _, found = metric_log.curve(workdir, curve)
+    _, found = metrics_file.curve(workdir, curve)
     difference = np.abs(np.divide(found, wanted) - 1)
     print(
       f'{name}, {curve}: {difference[0]:.1e} at first, '

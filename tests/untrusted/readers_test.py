@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from hostile_files import check_refused
 
-from vie_jax import findings, metric_log, result
+from vie_jax import findings, metrics_file, result
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import dataset_folder, frame_store
@@ -69,7 +69,7 @@ def test_findings_of_another_network(tmp_path, mark, demo_dataset):
     )
     for kind, path in cases:
       folder = tmp_path / kind.replace(' ', '_')
-      result.write(folder, {'heading': 'h', 'dataset': {}})
+      result.write(folder, {'mode': 'retrieve', 'heading': 'h', 'dataset': {}})
       path.rename(folder / findings.FILE)
       check_refused(
         lambda folder=folder: read(folder), result.ResultError, findings.FILE
@@ -96,7 +96,7 @@ def test_findings_of_another_network(tmp_path, mark, demo_dataset):
       )
     ):
       folder = tmp_path / f'case{number}'
-      result.write(folder, {'heading': 'h', 'dataset': {}})
+      result.write(folder, {'mode': 'retrieve', 'heading': 'h', 'dataset': {}})
       np.savez(folder / findings.FILE, **sound | {name: value})
       check_refused(
         lambda folder=folder: read(folder), result.ResultError, findings.FILE
@@ -255,9 +255,9 @@ def test_results(tmp_path):
   for kind, path in hostile_files.hostile_json(tmp_path, result.FILE):
     check_refused(lambda path=path: result.read(path), result.ResultError, path)
     assert found_results.read_result(path)[0] is None, kind
-    (path.with_name(found_results.METRICS_FILE)).write_bytes(path.read_bytes())
-    assert found_results.read_curves(path.parent) == {}
-    assert list(metric_log.read(path.parent)) == []
+    (path.with_name(metrics_file.NAME)).write_bytes(path.read_bytes())
+    assert metrics_file.curves(path.parent) == {}
+    assert list(metrics_file.read(path.parent)) == []
 
 
 ODD = (

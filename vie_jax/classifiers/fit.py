@@ -18,6 +18,7 @@ from absl import logging
 from vie_jax import (
   checkpoint,
   config_check,
+  config_roles,
   environment,
   metric_log,
   result,
@@ -32,30 +33,16 @@ from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.weights import Weights
 
-# Fields that may change when a training goes on: where the data lies, which the
-# fingerprint stands for, when it is tested, and its end. The schedule is
-# compared apart, as it is resolved.
-_FREE = frozenset(
-  {
-    'settings.dataset',
-    'settings.tfds_data_dir',
-    'settings.eval_batch_size',
-    'settings.num_steps',
-    'settings.static_num_steps',
-    'settings.drop_steps',
-    'settings.static_drop_steps',
-    'settings.eval_every_steps',
-    'settings.checkpoint_every_steps',
-    'network.source',
-    'model.streams',
-    'schedule.num_steps',
-  }
-)
 # Whose `network.source` is the workdir that they are of, see `result.network`.
 _HAVE_WORKDIRS = ('instance_recognition', 'local_aggregation')
-# Where the weights are from: their digest is compared, and earlier versions
-# say less of it.
-_SAID_BY_WEIGHTS = ('network.trained_on', 'network.streams')
+# Of a record, besides what `config_roles` says of config fields: where the
+# weights are from, which their digest stands for, and the end of the schedule.
+_FREE = (
+  'network.source',
+  'network.trained_on',
+  'network.streams',
+  'schedule.num_steps',
+)
 
 
 def fit_and_write(
@@ -98,7 +85,9 @@ def fit_and_write(
     'input': {
       'label_columns': list(data.classes),
       **{name: whole[name] for name in ('seed', 'clip', 'augmentation')},
-      'crop': _crop_in_effect(whole['crop'], whole[mode].get('augmentation')),
+      'crop': config_check.crop_in_effect(
+        whole['crop'], whole[mode].get('augmentation')
+      ),
     },
     'config': whole,
     **facts,
@@ -285,12 +274,12 @@ def _start(task, mesh, checkpoints, record, folder):
   return found
 
 
-def _crop_in_effect(crop: dict, choice: str | None) -> dict:
-  """`config.crop`, with `multiscale_eval` only where it makes a difference."""
-  evaluation = crop['multiscale_eval']
-  if config_check.has_eval_of_its_own(evaluation, crop['method'], choice):
-    return crop
-  return {name: crop[name] for name in crop if name != 'multiscale_eval'}
+def _may_change(name: str) -> bool:
+  """Whether a training may go on with another value of a field of its record."""
+  if name.startswith(('settings.', 'model.')):
+    role = config_roles.role_of(name)
+    return role not in (config_roles.Role.STATE, config_roles.Role.RESULT)
+  return name.startswith(_FREE)
 
 
 def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
@@ -308,7 +297,7 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
     for name, values in run_record.differing_fields(
       saved[part], record[part], f'{part}.'
     ).items():
-      if name not in _FREE and not name.startswith(_SAID_BY_WEIGHTS):
+      if not _may_change(name):
         differing[name] = values
   if saved['fingerprint'] != record['fingerprint']:
     differing['fingerprint of the data set'] = (

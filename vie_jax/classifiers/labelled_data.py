@@ -42,9 +42,9 @@ class LabelledData:
   Attributes:
     facts: of the data set, for `result.json`.
     classes: label column -> names of its classes.
-    chance: label column -> accuracy without looking: on videos of always
-      naming the training videos' most frequent class, or of guessing where that
-      is better; on images of guessing.
+    chance: label column -> accuracy without looking, see
+      `experiment.chance_of_labels`, on all of validation, damaged or not; of
+      TFDS, whose labels are not known before they are read, that of guessing.
     num_clips: G, evaluation clips of each video; 0 where it differs.
     crop: what a test sees of each frame, for `result.json`.
     has_other_columns: whether the data set has label columns besides these.
@@ -267,6 +267,12 @@ def open_images(
     yield _of_images(config, settings, train, val, mesh, *damage)
 
 
+def _chance_of_images(train, val):
+  if train.labels is None or val.labels is None:
+    return 1 / len(train.class_names)
+  return experiment.chance_of_labels(train.labels, val.labels)
+
+
 def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
   shape = blueprint.clip_shape(config)
   repeats = 1 if config.model.name in network_names.FRAME_WISE else shape[0]
@@ -296,7 +302,7 @@ def _of_images(config, settings, train, val, mesh, train_damage, eval_damage):
       'split': 'val',
     },
     classes={train.label_column: train.class_names},
-    chance={train.label_column: 1 / len(train.class_names)},
+    chance={train.label_column: _chance_of_images(train, val)},
     num_clips=1,
     crop='center',
     has_other_columns=False,

@@ -11,14 +11,10 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vie_jax.untrusted import json_text, urls
+from vie_jax import metrics_file, result_file
+from vie_jax.untrusted import urls
 
-RESULT_FILE = 'result.json'
-METRICS_FILE = 'metrics.jsonl'
 CHECKPOINTS = 'checkpoints'
-FORMAT_VERSION = 1
-# A figure beyond it is none, and an integer may have any number of digits.
-_HUGE = 1e300
 # What a result must have to be read at all, and of which type.
 _REQUIRED = {
   'mode': str,
@@ -82,16 +78,8 @@ class Found:
   skipped: list[Skipped]
 
 
-def _reason_against(facts: Any) -> str:
-  """Says what makes a file no result; '' if it is one."""
-  if not isinstance(facts, dict):
-    return 'is no result: it holds no JSON object'
-  version = facts.get('format_version')
-  if version != FORMAT_VERSION:
-    return (
-      f'has format version {version!r}, and this reads {FORMAT_VERSION}; run '
-      'the evaluation again'
-    )
+def _reason_against(facts: dict) -> str:
+  """Says what makes a result none that can be shown; '' if it is one."""
   if 'query' in facts:
     return 'answers a query of your own, which has no accuracy'
   for name, kind in _REQUIRED.items():
@@ -117,39 +105,11 @@ def read_result(path: pathlib.Path) -> tuple[dict | None, str]:
     (facts, ''), or (None, reason).
   """
   try:
-    facts = json_text.read(path)
-  except OSError as error:
-    return None, f'cannot be read: {error.strerror}'
-  except ValueError:
-    return None, 'is not JSON; run the evaluation again'
+    facts = result_file.read(path)
+  except ValueError as error:
+    return None, str(error)
   reason = _reason_against(facts)
   return (None, reason) if reason else (facts, '')
-
-
-def read_curves(
-  folder: pathlib.Path,
-) -> dict[str, tuple[list[int], list[float]]]:
-  """Reads `metrics.jsonl`: figure -> (steps, values); {} if there is none.
-
-  Lines that are cut short, and figures that were not finite, are left out.
-  """
-  curves: dict[str, tuple[list[int], list[float]]] = {}
-  try:
-    lines = (folder / METRICS_FILE).read_text('utf-8').splitlines()
-  except (OSError, UnicodeDecodeError):
-    return {}
-  for line in lines:
-    try:
-      record = json_text.loads(line)
-      step = int(record.pop('step'))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-      continue
-    for name, value in record.items():
-      if isinstance(value, int | float) and abs(value) < _HUGE:
-        steps, values = curves.setdefault(name, ([], []))
-        steps.append(step)
-        values.append(float(value))
-  return curves
 
 
 def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -203,22 +163,24 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
       name = '/'.join(p for p in (names[root], relative) if p not in ('', '.'))
       name = name or root.resolve().name
       result = None
-      if RESULT_FILE in inside:
-        facts, reason = read_result(folder / RESULT_FILE)
+      if result_file.NAME in inside:
+        facts, reason = read_result(folder / result_file.NAME)
         if facts is None:
-          skipped.append(Skipped(f'{name}/{RESULT_FILE}', reason))
+          skipped.append(Skipped(f'{name}/{result_file.NAME}', reason))
         else:
-          result = Result(name, folder / RESULT_FILE, facts)
+          result = Result(name, folder / result_file.NAME, facts)
           results.append(result)
         finished |= {folder, *folder.parents}
-      if METRICS_FILE in inside:
-        curves = read_curves(folder)
+      if metrics_file.NAME in inside:
+        curves = metrics_file.curves(folder)
         if curves:
           runs.append(Run(name, curves, result))
-      if {METRICS_FILE, CHECKPOINTS} & inside:
+      if {metrics_file.NAME, CHECKPOINTS} & inside:
         begun[folder] = name
     if len(results) + len(skipped) == before and not begun:
-      skipped.append(Skipped(urls.shown(root), f'has no {RESULT_FILE} in it'))
+      skipped.append(
+        Skipped(urls.shown(root), f'has no {result_file.NAME} in it')
+      )
     skipped += [
       Skipped(name, 'has no result: not evaluated yet, or not finished')
       for folder, name in begun.items()

@@ -75,7 +75,7 @@ class Filling:
   Attributes:
     result: that it is from.
     accuracy: `top1` and others, as fractions, and how many were `judged`.
-    chance: of always naming one class, as a fraction; None if not known.
+    chance: accuracy without looking, as a fraction; None if not known.
   """
 
   result: Result

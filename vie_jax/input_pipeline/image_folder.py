@@ -53,7 +53,7 @@ class FolderImages(image_source.ImageSource):
     )
     self._folder = folder
     self._paths = [path for path, _ in images]
-    self._labels = labels
+    self.labels = labels
 
   def names(self, index):
     """Gives the path of an image, relative to the split's folder."""
@@ -68,7 +68,7 @@ class FolderImages(image_source.ImageSource):
       raise dataset_folder.DatasetError(
         f'{path} cannot be read: {error.strerror}. {self.remedy}'
       ) from error
-    return encoded, int(self._labels[index])
+    return encoded, int(self.labels[index])
 
 
 def has_splits(folder):

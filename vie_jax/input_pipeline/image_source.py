@@ -21,11 +21,14 @@ class ImageSource:
     num_images: N, at least 1.
     class_names: list of str, which the labels index; empty without labels.
     label_column: 'label', or None without labels.
+    labels: int32 [N], -1 where unknown; None if only `read` tells.
     fingerprint: hex digest of the content of this split: of a folder the
       names and sizes of its images, of TFDS the version and the lengths of the
       shards.
     remedy: str, what to do about an image that cannot be read.
   """
+
+  labels = None
 
   def __init__(self, *, name, location, num_images, class_names, content):
     if not num_images:
