@@ -209,9 +209,15 @@ def trained(demo_dataset, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_each_reference_has_a_folder_of_its_own(demo_dataset, trained):
+def test_each_reference_has_a_folder_of_its_own(
+  demo_dataset, trained, parts, caplog
+):
   config = tiny_run.config(demo_dataset)
   by_bank = evaluate.knn_eval(config, str(trained))
+  share = 1 - 2 * config.batch_size / parts.train.num_instances
+  assert (
+    f'{100 * share:.1f} % of the training videos were in no batch until step 2'
+  ) in caplog.text
   config.knn.reference = 'clips'
   by_clips = evaluate.knn_eval(config, str(trained))
   folder = trained / 'knn_eval'

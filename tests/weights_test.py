@@ -570,9 +570,10 @@ def test_a_bank_of_other_dimensions_is_refused(tmp_path):
 
 def test_the_bank_is_that_of_the_run(tmp_path):
   save(tmp_path)
-  bank = load_bank(tmp_path)
-  np.testing.assert_array_equal(bank, first_state('vie_single', 0).bank)
-  assert not bank.sharding.is_fully_replicated
+  found, saved = load_bank(tmp_path), first_state('vie_single', 0)
+  np.testing.assert_array_equal(found['bank'], saved.bank)
+  np.testing.assert_array_equal(found['bank_step'], saved.bank_step)
+  assert not found['bank'].sharding.is_fully_replicated
 
 
 def test_the_bank_of_other_videos_is_refused(tmp_path):

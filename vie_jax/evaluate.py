@@ -330,7 +330,7 @@ def _check_bank(run: Experiment, found: weights.Weights) -> None:
 
 def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
   """The memory bank that the weights were trained with."""
-  bank = run_weights.load_bank(
+  loaded = run_weights.load_bank(
     found.workdir,
     fingerprint=run.train.fingerprint,
     num_videos=run.train.num_instances,
@@ -338,6 +338,7 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
     mesh=run.mesh,
     step=found.step,
   )
+  bank = loaded['bank']
   rows = finite.bad_rows(
     bank, num_videos=run.train.num_instances, mesh=run.mesh
   )
@@ -349,7 +350,26 @@ def _bank_reference(run: Experiment, found: weights.Weights) -> Reference:
       f'Rows of the memory bank of {found.workdir} are not finite: {names}. '
       'Compare with the clips of these videos: --config.knn.reference=clips.'
     )
+  _warn_of_first_values(run, found, loaded['bank_step'])
   return Reference(bank, 'bank', run.train)
+
+
+def _warn_of_first_values(run, found, bank_step):
+  ages = monitors.bank_ages(
+    bank_step,
+    found.step,
+    num_videos=run.train.num_instances,
+    never=train_state.NEVER,
+  )
+  if share := ages['health/bank_share_never_visited']:
+    logging.warning(
+      '%.1f %% of the training videos were in no batch until step %d: their '
+      'rows of the memory bank have their first values (memory_bank.init), and '
+      'are compared with all the same. --config.knn.reference=clips compares '
+      'with clips of these videos instead.',
+      100 * share,
+      found.step,
+    )
 
 
 def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:

@@ -98,7 +98,7 @@ def load_bank(
   embedding_size: int,
   mesh: Mesh,
   step: int | None = None,
-) -> jax.Array:
+) -> dict[str, jax.Array]:
   """Loads the memory bank of a run's checkpoint.
 
   Args:
@@ -110,7 +110,8 @@ def load_bank(
     step: of the checkpoint; None for the newest that is not damaged.
 
   Returns:
-    float32 [rows, D], rows split over `data`.
+    `bank` float32 [rows, D] and `bank_step` int32 [rows], when each row was
+    last updated; rows split over `data`.
 
   Raises:
     checkpoint.CheckpointError: if there is no checkpoint, it is damaged, or
@@ -136,7 +137,7 @@ def load_bank(
         f'The memory bank of {workdir} has {found[0]} rows for {num_videos} '
         'videos.'
       )
-    return _read_bank(checkpoints, step, mesh)['bank']
+    return _read_bank(checkpoints, step, mesh)
 
   return _read(pathlib.Path(os.path.expanduser(workdir)), read, step)
 

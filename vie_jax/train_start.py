@@ -115,7 +115,7 @@ def _first_bank(
         'config.memory_bank.init is init_from, and config.init_from is '
         f'{parts.config.init_from!r}; it must be the workdir of another run.'
       )
-    bank = run_weights.load_bank(
+    found = run_weights.load_bank(
       run_weights.place_of(parts.config.init_from)[0],
       fingerprint=parts.train.fingerprint,
       num_videos=parts.train.num_instances,
@@ -123,7 +123,7 @@ def _first_bank(
       mesh=parts.mesh,
       step=source_step,
     )
-    return state.replace(bank=bank)
+    return state.replace(bank=found['bank'])
   return state
 
 

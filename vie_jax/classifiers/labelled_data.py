@@ -22,7 +22,7 @@ from vie_jax import (
   experiment,
   sharding,
 )
-from vie_jax.evaluation import clip_scores
+from vie_jax.evaluation import clip_scores, row_progress
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
   augmentation,
@@ -367,6 +367,9 @@ def test(
   whole = jax.jit(
     lambda *arrays: arrays, out_shardings=sharding.replicated(data.mesh)
   )
+  progress = row_progress.RowProgress(
+    'Tested', data.facts['val'], f'{data.facts["kind"]}s'
+  )
   with data.open_val() as batches:
     for batch in batches:
       batch = sharding.global_batch(batch, data.mesh)
@@ -379,6 +382,7 @@ def test(
         for number, column in enumerate(data.classes):
           clips = np.asarray(by_column[column])[valid]
           found[column][name].add(video[valid], clips, labels[valid, number])
+      progress.report(int(video.max()) + 1)
   accuracy = {
     column: {name: scores.accuracy() for name, scores in by_name.items()}
     for column, by_name in found.items()
