@@ -1,11 +1,13 @@
 """Hostile files, given to every reader of files that come from elsewhere."""
 
+import gc
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import weakref
 
 import fake_results
 import hostile_files
@@ -146,6 +148,21 @@ def test_a_description_of_a_column_at_which_arrow_ends_the_process():
   for read in (tables.open_table, tables.read_table):
     with pytest.raises(tables.TableError, match='size mismatch'):
       read(path)
+
+
+def test_an_opened_table_keeps_nothing_of_its_callers(tmp_path):
+  class Kept:
+    pass
+
+  def open_one():
+    kept = Kept()
+    tables.open_table(tmp_path / 'x.parquet')
+    return weakref.ref(kept)
+
+  pyarrow.parquet.write_table(pyarrow.table({'a': [1]}), tmp_path / 'x.parquet')
+  kept = open_one()
+  gc.collect()
+  assert kept() is None
 
 
 def test_two_columns_of_one_name(tmp_path):

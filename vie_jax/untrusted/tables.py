@@ -112,8 +112,12 @@ def _check_columns(source):
       raise TableError('it has two columns of one name')
     for group in range(file.metadata.num_row_groups):
       for path in paths:
-        with contextlib.suppress(_DataError):
+        try:
           next(file.iter_batches(row_groups=[group], columns=[path]), None)
+        except _DataError as error:
+          # The file keeps it, and its frames the file, and all that callers
+          # have at hand: a cycle through Arrow that nothing would collect.
+          error.__traceback__ = None
 
 
 def read_table(source, columns=None):
