@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import pathlib
+
+import program_runs
 
 
 def count(text):
@@ -21,3 +24,36 @@ def positive(text):
   if not 0 < value < math.inf:
     raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
   return value
+
+
+def folder(text):
+  """Path of a folder that is there."""
+  if not pathlib.Path(text).is_dir():
+    raise argparse.ArgumentTypeError(f'there is no folder {text}')
+  return text
+
+
+def new_file(text):
+  """Path of a file that is written at the end, in a folder that is there."""
+  if pathlib.Path(text).is_dir():
+    raise argparse.ArgumentTypeError(f'{text} is a folder')
+  folder(pathlib.Path(text).parent)
+  return text
+
+
+def config(text):
+  """Name of a config, such as vie_single or configs/demo.py:single."""
+  try:
+    program_runs.config_of(text, {})
+  except (ImportError, TypeError, ValueError) as error:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no config: {error}'
+    ) from None
+  return text
+
+
+def config_file(text):
+  """Likewise, as main.py has it: configs/NAME.py, and maybe a variant."""
+  if not text.startswith('configs/'):
+    raise argparse.ArgumentTypeError(f'{text!r} is no file of configs/')
+  return config(text)

@@ -16,7 +16,6 @@ fewer files brought to the disk. All ways take turns, round by round. Metrics:
 
 import argparse
 import pathlib
-import shutil
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ import argument_types
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import script
 from result_lines import Report
 
 from vie_jax import checkpoint, sharding, train_state
@@ -155,9 +155,26 @@ def measure(way, state):
   }
 
 
+def take_turns(ways, state, rounds):
+  """Measures all ways, round by round: name -> figures of each round."""
+  found = {way.name: [] for way in ways}
+  # The first round compiles, and is not counted.
+  for number in range(rounds + 1):
+    state = state.replace(step=jnp.asarray(number + 1, jnp.int32))
+    for way in ways:
+      # A save that is cut short leaves threads, which complain.
+      with script.held_back():
+        figures = measure(way, state)
+      if number:
+        found[way.name].append(figures)
+  return found
+
+
 def main():
   """Measures all ways in turn."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=7)
   parser.add_argument(
     '--videos', type=argument_types.count, default=KINETICS_VIDEOS
@@ -172,16 +189,10 @@ def main():
   state = first_state(arguments.videos, sharding.make_mesh())
   if arguments.folder:
     pathlib.Path(arguments.folder).mkdir(parents=True, exist_ok=True)
-  root = pathlib.Path(tempfile.mkdtemp(dir=arguments.folder))
-  ways = [OwnWay(root / 'own'), OrbaxAlone(root / 'orbax')]
-  found = {way.name: [] for way in ways}
-  # The first round compiles, and is not counted.
-  for number in range(arguments.rounds + 1):
-    state = state.replace(step=jnp.asarray(number + 1, jnp.int32))
-    for way in ways:
-      figures = measure(way, state)
-      if number:
-        found[way.name].append(figures)
+  with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
+    ways = [OwnWay(pathlib.Path(root, 'own'))]
+    ways += [OrbaxAlone(pathlib.Path(root, 'orbax'))]
+    found = take_turns(ways, state, arguments.rounds)
   case = f'{NUM_KERNELS * KERNEL[0] * KERNEL[1] / 1e6:.1f} million parameters, '
   case += f'memory bank of {arguments.videos:,} videos'
   for name, rounds in found.items():
@@ -202,8 +213,7 @@ def main():
         ratio_to=None if is_base else ways[0].name,
       )
   report.finish()
-  shutil.rmtree(root)
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

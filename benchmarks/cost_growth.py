@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
+import script
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -430,7 +431,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--figure', help='PNG to write')
+  parser.add_argument(
+    '--figure', type=argument_types.new_file, help='PNG to write'
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--most-gib',
@@ -462,4 +465,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -19,7 +19,6 @@ The video is rendered, of 340 x 256 pixels, as those of Kinetics often are.
 import argparse
 import contextlib
 import dataclasses
-import importlib
 import os
 import pathlib
 import resource
@@ -31,11 +30,13 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-# The first four are beside this file, the others on the path from here on.
+# The first six are beside this file, the others on the path from here on.
 import argument_types
 import benchmark_videos
 import object_store
+import program_runs
 import result_lines
+import script
 import turns
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def prepare_batches(network, data, place, num_workers, num_batches):
 
   from vie_jax.input_pipeline import frame_store, instances, pipeline
 
-  config = importlib.import_module(f'configs.{network}').get_config()
+  config = program_runs.config_of(network, {})
   stack = contextlib.ExitStack()
   videos = instances.all_videos(
     stack.enter_context(frame_store.FrameStore.open(data, 'train'))
@@ -98,7 +99,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--networks', nargs='+', default=_NETWORKS)
+  parser.add_argument(
+    '--networks', nargs='+', type=argument_types.config, default=_NETWORKS
+  )
   parser.add_argument(
     '--workers', nargs='+', type=argument_types.count, default=(1, 2, 4, 16)
   )
@@ -201,4 +204,4 @@ def _own_cpu_seconds():
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -17,7 +17,6 @@ and --crop-size make them small enough for a processor.
 
 import argparse
 import functools
-import importlib
 import pathlib
 import statistics
 import sys
@@ -26,6 +25,8 @@ import time
 import argument_types
 import jax
 import numpy as np
+import program_runs
+import script
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_REPOSITORY))
@@ -60,7 +61,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--configs', nargs='+', default=_CONFIGS)
+  parser.add_argument(
+    '--configs', nargs='+', type=argument_types.config, default=_CONFIGS
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--steps', type=argument_types.count, default=10, help='in a round'
@@ -82,7 +85,7 @@ def main():
     'device_augment', rounds=options.rounds, packages=_PACKAGES
   )
   for name in options.configs:
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = program_runs.config_of(name, {})
     config.batch_size = options.batch_size or config.batch_size
     config.model.width = options.width or config.model.width
     config.crop.size = options.crop_size or config.crop.size
@@ -232,4 +235,4 @@ def _batch(config, mesh):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

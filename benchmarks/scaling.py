@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+import script
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -257,7 +258,9 @@ def draw(curves, path):
 def main():
   """Prints the figures and draws them."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--figure', help='PNG to write')
+  parser.add_argument(
+    '--figure', type=argument_types.new_file, help='PNG to write'
+  )
   parser.add_argument('--rounds', type=argument_types.count, default=ROUNDS)
   arguments = parser.parse_args()
   report = result_lines.Report(
@@ -270,4 +273,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -14,7 +14,6 @@ Nothing is run.
 
 import argparse
 import functools
-import importlib
 import os
 import pathlib
 import sys
@@ -28,7 +27,9 @@ import argument_types
 import jax
 import numpy as np
 import optax
+import program_runs
 import result_lines
+import script
 from jax.experimental import topologies
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -66,7 +67,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--configs', nargs='+', default=_CONFIGS)
+  parser.add_argument(
+    '--configs', nargs='+', type=argument_types.config, default=_CONFIGS
+  )
   parser.add_argument(
     '--topologies', nargs='+', choices=list(_TOPOLOGIES), default=['v5e:2x4']
   )
@@ -75,6 +78,7 @@ def main():
   )
   parser.add_argument('--videos', type=argument_types.count, default=239_888)
   options = parser.parse_args()
+  script.require('libtpu', "pip install 'jax[tpu]==0.10.2'")
   report = result_lines.Report('tpu_programs', rounds=1, packages=_PACKAGES)
   for topology in options.topologies:
     for name in options.configs:
@@ -113,7 +117,7 @@ def _report(name, topology, options, report):
 
 
 def _config(name, options, mesh):
-  config = importlib.import_module(f'configs.{name}').get_config()
+  config = program_runs.config_of(name, {})
   config.model.dtype = 'bfloat16'
   config.plan.videos, config.plan.devices = options.videos, mesh.size
   return config
@@ -181,4 +185,4 @@ def _batch(config, mesh):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

@@ -37,8 +37,8 @@ import zlib
 import argument_types
 import numpy as np
 import result_lines
+import script
 import turns
-from peers import torch_networks
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -69,6 +69,8 @@ def make(case, shapes):
     (clips float32 [B, T, H, W, 3], targets float32 [B, D] of length 1, name ->
     float32 weight): the same for the same names and shapes.
   """
+  from peers import torch_networks
+
   rng = np.random.default_rng(0)
   size = case['size']
   shape = (case['batch_size'], case['num_frames'], size, size, 3)
@@ -202,6 +204,7 @@ def main():
     help='of the device, for the utilisation',
   )
   options = parser.parse_args()
+  script.require('torch')
   report = result_lines.Report(
     'train_step', rounds=options.rounds, packages=_PACKAGES
   )
@@ -219,6 +222,8 @@ def main():
 
 
 def _compare(case, options, report):
+  from peers import torch_networks
+
   theirs = {'make': make, 'case': case, 'rule': _RULE, 'dtype': options.dtype}
   variants = {
     'vie_jax': (prepare_ours, {'case': case, 'dtype': options.dtype}),
@@ -279,4 +284,4 @@ def _check(title, found, bounds):
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

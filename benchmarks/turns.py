@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import script
+
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 """Has glibc ask Linux for pages of 2 MiB, where it would get 4 KiB."""
 
@@ -112,10 +114,15 @@ def take_turns(
 def _process(prepare, arguments) -> Iterator:
   ours, its = _CONTEXT.Pipe()
   process = _CONTEXT.Process(target=_serve, args=(its, prepare, arguments))
-  process.start()
-  its.close()
   try:
+    # It leaves Ctrl-C to this process.
+    with script.held_back():
+      process.start()
+    its.close()
     yield ours
+  except BaseException:
+    process.terminate()
+    raise
   finally:
     ours.close()
     process.join()

@@ -45,10 +45,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-# The first three are beside this file, the others on the path from here on.
+# The first five are beside this file, the others on the path from here on.
 import argument_types
 import program_runs
 import result_lines
+import script
 import turns
 
 _CONFIGS = ('configs/demo.py:single', 'configs/demo.py:slowfast')
@@ -157,14 +158,20 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--configs', nargs='+', default=_CONFIGS, help='as for main.py'
+    '--configs',
+    nargs='+',
+    type=argument_types.config_file,
+    default=_CONFIGS,
+    help='as for main.py',
   )
   parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
     '--steps', type=argument_types.count, default=60, help='timed in a round'
   )
   parser.add_argument(
-    '--data', help='folder of a data set to take instead of the rendered videos'
+    '--data',
+    type=argument_types.folder,
+    help='folder of a data set to take instead of the rendered videos',
   )
   parser.add_argument(
     '--videos', type=argument_types.count, default=512, help='rendered'
@@ -371,4 +378,4 @@ _PARTS = {
 
 
 if __name__ == '__main__':
-  main()
+  script.run(main)

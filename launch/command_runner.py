@@ -1,12 +1,24 @@
 """Commands of other programs: run, or, in a dry run, only shown."""
 
+import os
 import pathlib
+import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
 import training_command
+
+from vie_jax.processes import exit_codes
+
+# What passes by itself: servers and networks that do not answer for a while.
+_TRANSIENT = re.compile(
+  r'(error|http|code)\W*50[234]\b|UNAVAILABLE|DEADLINE_EXCEEDED|temporarily|timed out'
+  r'|Connection (refused|reset)|Unable to contact',
+  re.IGNORECASE,
+)
 
 
 class CommandError(training_command.LaunchError):
@@ -17,6 +29,7 @@ class CommandError(training_command.LaunchError):
 
   Attributes:
     output: all that it said, both streams.
+    exit_code: `RETRY` if what it said passes by itself.
   """
 
   def __init__(self, words: Sequence[str], code: int, output: str):
@@ -26,6 +39,8 @@ class CommandError(training_command.LaunchError):
     shown = shlex.join(words[:4])
     super().__init__(f'{shown} ... failed with exit code {code}: {reason}')
     self.output = output
+    if _TRANSIENT.search(output):
+      self.exit_code = exit_codes.RETRY
 
 
 def say(line: str = '') -> None:
@@ -44,6 +59,32 @@ def _not_found(program, error):
   )
 
 
+def _run(words, seconds):
+  """Exit code and both streams of a program, which hears of no Ctrl-C."""
+  try:
+    process = subprocess.Popen(
+      words,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      # With a group of its own: gcloud starts ssh, which would stay behind.
+      start_new_session=True,
+    )
+  except OSError as error:
+    raise _not_found(words[0], error) from error
+  with process:
+    try:
+      said, complained = process.communicate(timeout=seconds)
+    except BaseException as error:
+      os.killpg(process.pid, signal.SIGKILL)
+      if not isinstance(error, subprocess.TimeoutExpired):
+        raise
+      reason = f'timed out after {seconds:g} s'
+      raise CommandError(words, -signal.SIGKILL, reason) from error
+  return process.returncode, said, complained
+
+
 class Commands:
   """Runs programs and writes files, showing each; a dry run only shows.
 
@@ -56,7 +97,9 @@ class Commands:
     self.is_dry_run = is_dry_run
     self._show = show
 
-  def run(self, *words: str, is_shown: bool = True) -> str:
+  def run(
+    self, *words: str, is_shown: bool = True, seconds: float | None = None
+  ) -> str:
     """Runs a program to its end; returns what it said on standard output.
 
     A dry run returns nothing.
@@ -64,23 +107,20 @@ class Commands:
     Args:
       *words: the program and its arguments; no shell reads them.
       is_shown: whether to show the command. A dry run shows every one.
+      seconds: that it may take, or it is ended, with all that it started.
 
     Raises:
-      CommandError: if it fails.
+      CommandError: if it fails or takes longer.
       LaunchError: if it cannot be found.
     """
     if is_shown or self.is_dry_run:
       self._show(f'$ {shlex.join(words)}')
     if self.is_dry_run:
       return ''
-    try:
-      done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except OSError as error:
-      raise _not_found(words[0], error) from error
-    if done.returncode:
-      output = done.stdout + done.stderr
-      raise CommandError(words, done.returncode, output)
-    return done.stdout
+    code, said, complained = _run(words, seconds)
+    if code:
+      raise CommandError(words, code, said + complained)
+    return said
 
   def follow(self, *words: str) -> None:
     """Runs a program whose output goes to the terminal as it comes.

@@ -37,6 +37,8 @@ _INDEX = 'batch.kubernetes.io/job-completion-index'
 # Names of pods have at most 63 letters: NAME-worker-0-1234-abcde.
 _NAME = r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?'
 _LABEL = r'[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?'
+# Of namespaces, in which "." is not allowed.
+_PART = r'[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 _AMOUNT = r'(?![0.]*[a-zA-Z])[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)'
 _VERBS = {
   'run': 'write the JobSet and apply it',
@@ -169,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
   verbs = parser.add_subparsers(dest='verb', required=True)
   number, matching = training_command.number, training_command.matching
   label = matching(_LABEL, 'a name of small letters, digits, "-" and "."')
+  part = matching(_PART, 'a name of at most 63 small letters, digits and "-"')
   for verb, meaning in _VERBS.items():
     rest = ' --image=IMAGE ... -- ARGUMENTS OF main.py' if verb == 'run' else ''
     usage = f'%(prog)s --name=NAME{rest}'
@@ -176,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add = one.add_argument
     name = matching(_NAME, 'a name of at most 40 small letters, digits and "-"')
     add('--name', type=name, required=True, help='of the JobSet')
-    add('--namespace', type=label, help="(that of kubectl's context)")
+    add('--namespace', type=part, help="(that of kubectl's context)")
     context = matching(r'[\w.:/@-]+', 'a context of kubectl')
     add('--context', type=context, help="(kubectl's)")
     add('--dry-run', action='store_true', help='print it all, apply nothing')

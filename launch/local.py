@@ -48,13 +48,19 @@ def gpus(options: argparse.Namespace) -> list[str]:
   use, too; else the first of the machine.
 
   Raises:
-    training_command.LaunchError: if the environment leaves too few.
+    training_command.LaunchError: if the environment leaves too few, or says
+      so in a way that CUDA reads otherwise.
   """
   number = options.processes * options.devices_per_process
   visible = os.environ.get(_GPUS)
   if visible is None:
     return [str(gpu) for gpu in range(number)]
   names = [name.strip() for name in visible.split(',') if name.strip()]
+  if len({*names}) < len(names) or any(name[0] == '-' for name in names):
+    raise training_command.LaunchError(
+      f'{_GPUS}={visible} names a GPU twice, or one below 0, where CUDA stops '
+      'reading: name each GPU once.'
+    )
   if len(names) < number:
     raise training_command.LaunchError(
       f'{number} GPUs are asked for, and {_GPUS}={visible} leaves '

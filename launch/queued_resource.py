@@ -22,13 +22,29 @@ DELETING = 'DELETING'
 # There is none of that name.
 NONE = 'NONE'
 STATES = (*WAITING, ACTIVE, *ENDED, DELETING)
-_NOT_FOUND = re.compile(r'NOT_FOUND|not found', re.IGNORECASE)
+# How long gcloud may take: for a question or a request, and for what waits for
+# machines. Set-up has them install packages, and delete waits until it is gone.
+ANSWER_SECONDS = 300
+WORK_SECONDS = 3600
+# ssh itself finds out within two minutes that a worker does not answer any more.
+_KEEP_ALIVE = ('ServerAliveInterval=30', 'ServerAliveCountMax=4')
 _WORKER = re.compile(r'^vie_jax (running|none|exited (\d+))$', re.MULTILINE)
 WORKER_SCRIPT = pathlib.Path(__file__).parent / 'tpu_worker.sh'
 
 
 class StateError(training_command.LaunchError):
-  """A state that this does not know; one line for the user."""
+  """A state that this does not know; one line for the user.
+
+  Attributes:
+    output: as that of a `CommandError`.
+  """
+
+  def __init__(self, name: str, said: str):
+    super().__init__(
+      f'{name} is in the state {said!r}, which is not known here; look at it in '
+      'the console.'
+    )
+    self.output = said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +88,21 @@ class QueuedResource:
       '--quiet',
     )
 
-  def _queue(self, verb, *flags, **options):
+  def _queue(self, verb, *flags, seconds=None, **options):
     return self._runner.run(
       *('gcloud', 'compute', 'tpus', 'queued-resources', verb),
       self._request.name,
       *flags,
       *self._place(),
+      seconds=seconds or ANSWER_SECONDS,
       **options,
     )
+
+  def _is_not_found(self, output):
+    """Whether the cloud says so, of this: proxies, too, find things not."""
+    name = re.escape(self._request.name)
+    entity = rf"(Requested entity|Resource( '[^']*/{name}')?)"
+    return re.search(rf'NOT_FOUND: {entity} (was )?not found', output)
 
   def create(self) -> None:
     """Asks for it; returns before it is there.
@@ -108,16 +131,13 @@ class QueuedResource:
         'describe', '--format=value(state.state)', is_shown=False
       ).strip()
     except command_runner.CommandError as error:
-      if _NOT_FOUND.search(error.output):
+      if self._is_not_found(error.output):
         return NONE
       raise
     if self._runner.is_dry_run:
       return NONE
     if said not in STATES:
-      raise StateError(
-        f'{self._request.name} is in the state {said!r}, which is not known '
-        'here; look at it in the console.'
-      )
+      raise StateError(self._request.name, said)
     return said
 
   def reason(self) -> str:
@@ -127,7 +147,7 @@ class QueuedResource:
 
   def delete(self) -> None:
     """Gives it back, with its machines; waits until it is gone."""
-    self._queue('delete', '--force')
+    self._queue('delete', '--force', seconds=WORK_SECONDS)
 
   def copy(self, files: Sequence[pathlib.Path]) -> None:
     """Copies files to the home folder of every worker."""
@@ -136,7 +156,9 @@ class QueuedResource:
       *map(str, files),
       f'{self._request.name}:',
       '--worker=all',
+      *(f'--scp-flag=-o {option}' for option in _KEEP_ALIVE),
       *self._place(),
+      seconds=WORK_SECONDS,
     )
 
   def _ssh(self, worker, command):
@@ -144,21 +166,34 @@ class QueuedResource:
       *('gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', self._request.name),
       f'--worker={worker}',
       f'--command={command}',
+      *(f'--ssh-flag=-o {option}' for option in _KEEP_ALIVE),
       *self._place(),
     )
 
-  def on_workers(self, *words: str, is_shown: bool = True) -> str:
+  def on_workers(
+    self, *words: str, is_shown: bool = True, seconds: float | None = None
+  ) -> str:
     """Runs launch/tpu_worker.sh with some arguments on every worker.
+
+    Args:
+      *words: the arguments.
+      is_shown: whether to show the command.
+      seconds: that it may take; `ANSWER_SECONDS` if None.
 
     Returns:
       What all of them said on standard output.
 
     Raises:
-      command_runner.CommandError: if one of them fails or cannot be reached.
+      command_runner.CommandError: if one of them fails, cannot be reached, or
+        takes longer.
     """
     # gcloud hands the command to a shell on the worker.
     command = shlex.join(['bash', WORKER_SCRIPT.name, *words])
-    return self._runner.run(*self._ssh('all', command), is_shown=is_shown)
+    return self._runner.run(
+      *self._ssh('all', command),
+      is_shown=is_shown,
+      seconds=seconds or ANSWER_SECONDS,
+    )
 
   def worker_states(self, name: str) -> list[int | None]:
     """Exit codes of a training on the workers, in no order.
@@ -184,4 +219,4 @@ class QueuedResource:
     # Several at once, so that each line says whose it is.
     prefix = shlex.quote('s/^/[/;s/$/]/')
     command = f'hostname | sed {prefix}; tail -n {lines} {path}'
-    return self._runner.run(*self._ssh('all', command))
+    return self._runner.run(*self._ssh('all', command), seconds=ANSWER_SECONDS)

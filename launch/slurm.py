@@ -29,6 +29,11 @@ _NAME = r'[A-Za-z0-9][A-Za-z0-9_.-]{0,62}'
 # Of partitions, and of features of nodes: `man sbatch`, --constraint.
 _NAMES = r'[\w.-]+(,[\w.-]+)*'
 _FEATURES = r'[\w.&|,()*\[\]:-]{1,1000}'
+# Variables of templates/slurm.sh.jinja, and those that bash lets nobody set.
+_TAKEN = re.compile(
+  r'restarts|max_restarts|ended_by_slurm|code|SLURM_(RESTART_COUNT|JOB_ID'
+  r'|JOB_NODELIST)|BASH(OPTS|_VERSINFO)|SHELLOPTS|E?UID|PPID'
+)
 _TIME = re.compile(r'(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})', re.ASCII)
 
 
@@ -45,6 +50,32 @@ def seconds_of(time: str) -> int:
     )
   days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
   return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _variable(text: str) -> str:
+  name = training_command.matching(
+    r'[A-Za-z_][A-Za-z0-9_]*=[^\n]*', 'a variable, NAME=VALUE'
+  )(text).partition('=')[0]
+  if _TAKEN.fullmatch(name):
+    raise argparse.ArgumentTypeError(
+      f'{name} is a variable of the script or of bash; name another one'
+    )
+  return text
+
+
+def _job_of(said: str) -> str:
+  """The number of a job; wrappers of sbatch say more, on lines of their own.
+
+  Raises:
+    training_command.LaunchError: if there is none.
+  """
+  found = re.search(r'^(\d+)(;\S*)?$', said, re.ASCII | re.MULTILINE)
+  if not found:
+    raise training_command.LaunchError(
+      f'sbatch has taken the job and says no number, but {said!r}. To see it: '
+      'squeue --me'
+    )
+  return found[1]
 
 
 def _time(text: str) -> str:
@@ -200,9 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     action='append',
     default=[],
     metavar='NAME=VALUE',
-    type=training_command.matching(
-      r'[A-Za-z_][A-Za-z0-9_]*=[^\n]*', 'a variable, NAME=VALUE'
-    ),
+    type=_variable,
     help='variable of the tasks; may be given several times',
   )
   add(
@@ -237,13 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner = command_runner.Commands(is_dry_run=options.dry_run)
     path = pathlib.Path(options.logs, f'{options.name}.sh')
     runner.write(path, script(options, training))
-    said = runner.run('sbatch', '--parsable', str(path)).strip()
+    said = runner.run('sbatch', '--parsable', str(path))
+    if options.dry_run:
+      return exit_codes.DONE
+    job = _job_of(said)
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code
-  if options.dry_run:
-    return exit_codes.DONE
-  job = said.partition(';')[0]
   command_runner.say(
     f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log'
   )

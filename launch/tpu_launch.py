@@ -175,7 +175,7 @@ class Launch:
   def _what_now(self):
     delete = command('delete', self._options)
     return (
-      'The same command goes on from the newest checkpoint. A TPU that is '
+      'The same command resumes from the newest checkpoint. A TPU that is '
       f'there costs until it is deleted: {delete}'
     )
 
@@ -186,14 +186,14 @@ class Launch:
     """State of the queued resource, however often one has to ask.
 
     Raises:
-      training_command.LaunchError: if gcloud does not answer for long, or,
-        at once, if it is not set up.
+      training_command.LaunchError: if gcloud does not answer for long, or says
+        nothing that is known, or, at once, if it is not set up.
     """
     failures, told = 0, set()
     while True:
       try:
         state = self._resource.state()
-      except command_runner.CommandError as error:
+      except (command_runner.CommandError, queued_resource.StateError) as error:
         failures += 1
         self._bear_silence(error, failures)
         _tell(error, told)
@@ -301,7 +301,8 @@ class Launch:
 
   def _bootstrap(self):
     self._resource.on_workers(
-      'bootstrap', self._commit, self._options.bucket, self._options.mount
+      *('bootstrap', self._commit, self._options.bucket, self._options.mount),
+      seconds=queued_resource.WORK_SECONDS,
     )
 
   def _start(self):
@@ -340,13 +341,14 @@ class Launch:
     """
     state = self._state()
     if state == queued_resource.NONE:
-      # Credentials and servers, too, are "not found" for a while.
+      # What is there, too, is "not found" for a while.
       self._wait()
       state = self._state()
     if state in (queued_resource.NONE, queued_resource.DELETING):
       raise training_command.LaunchError(
         f'{self._options.name} has been deleted. The same command asks for '
-        'another one, and goes on from the newest checkpoint.'
+        'another one and resumes from the newest checkpoint. If it is still '
+        f'there, it costs: {command("delete", self._options)}'
       )
     if state != queued_resource.ACTIVE:
       raise _PreemptedError

@@ -24,10 +24,11 @@ REPOSITORY = plans.REPOSITORY
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
 BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
 FOLDER = r'/[\w.-]+(/[\w.-]+)*'
-# Of every machine and container, where nothing can be mounted without harm.
+# Of every machine and container, where nothing can be mounted without harm: of
+# the system, and where the code, its packages and keys of ssh are.
 SYSTEM_FOLDERS = (
-  *('/bin', '/boot', '/dev', '/etc', '/lib', '/lib64', '/proc', '/run'),
-  *('/sbin', '/sys', '/usr', '/var/run'),
+  *('/bin', '/boot', '/dev', '/etc', '/home', '/lib', '/lib64', '/opt'),
+  *('/proc', '/root', '/run', '/sbin', '/sys', '/tmp', '/usr', '/var'),  # noqa: S108
 )
 # Of main.py, whose flags would be read from this command line; a test compares.
 TIMEOUTS = ('connect_seconds', 'heartbeat_seconds', 'shutdown_seconds')
@@ -69,7 +70,7 @@ class LaunchError(ValueError):
 
 
 class TryAgainError(LaunchError):
-  """What was asked for has stopped; the same command goes on."""
+  """What was asked for has stopped; the same command resumes it."""
 
   exit_code = exit_codes.RETRY
 

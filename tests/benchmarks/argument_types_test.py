@@ -36,6 +36,18 @@ def test_a_positive_number_is_finite(argument_types):
     (('object_store.py',), 'the following arguments are required: folder'),
     (('object_store.py', 'nowhere', '30'), 'there is no folder nowhere'),
     (('object_store.py', '.', 'abc'), "'abc' is no number above 0"),
+    (('decode_workers.py', '--networks=nope'), "'nope' is no config"),
+    (('device_augment.py', '--configs=nope'), "'nope' is no config"),
+    (('tpu_programs.py', '--configs=nope'), "'nope' is no config"),
+    (('whole_program.py', '--configs=demo'), "'demo' is no file of configs/"),
+    (
+      ('whole_program.py', '--configs=configs/demo.py:x'),
+      'configs/demo.py:x does not exist',
+    ),
+    (('input_pipeline.py', '--videos=0'), 'there is no folder 0'),
+    (('prepare.py', '--videos=0'), 'there is no folder 0'),
+    (('cost_growth.py', '--figure=/no/x.png'), 'there is no folder /no'),
+    (('scaling.py', '--figure=/no/x.png'), 'there is no folder /no'),
   ],
 )
 def test_mistakes_are_told_before_anything_is_measured(words, said):

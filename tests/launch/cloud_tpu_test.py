@@ -4,6 +4,7 @@ import shlex
 
 import cloud_tpu
 import pytest
+import queued_resource
 import tpu_launch
 
 from vie_jax.processes import exit_codes
@@ -28,7 +29,12 @@ TRAINING = (
 )
 STATE = '--format=value(state.state)'
 WORKERS = 'tpu_worker.sh state'
-NOT_FOUND = {'err': 'ERROR: NOT_FOUND: Resource was not found\n', 'code': 1}
+NOT_FOUND = {
+  'err': 'ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: '
+  "Resource 'projects/my-project/locations/us-central2-b/queuedResources/vie' "
+  'was not found\n',
+  'code': 1,
+}
 UNAVAILABLE = {'err': 'ERROR: (gcloud) HTTPError 503\n', 'code': 1}
 
 
@@ -280,7 +286,9 @@ def test_what_was_deleted_by_hand_is_not_asked_for_again(
   code = cloud(answers={STATE: states('ACTIVE', state), WORKERS: [BUSY]})
   assert code == 2
   assert 'create' not in verbs(stand_ins)
-  assert 'vie has been deleted' in capsys.readouterr().err
+  (error,) = capsys.readouterr().err.splitlines()
+  assert 'vie has been deleted' in error
+  assert 'If it is still there, it costs: python launch/cloud_tpu.py' in error
 
 
 def test_a_request_that_fails_is_not_made_again(cloud, stand_ins, capsys):
@@ -459,13 +467,19 @@ def test_workers_that_say_nothing_have_not_ended(
   )
 
 
-def test_credentials_that_are_not_found_are_no_tpu_that_is_gone(
-  cloud, stand_ins
-):
-  lost = {'err': 'ERROR: Your credentials were not found.\n', 'code': 1}
+@pytest.mark.parametrize(
+  'words',
+  [
+    'Your credentials were not found.',
+    'HttpError 404: /v2/queuedResources/vie was not found on this proxy.',
+    "NOT_FOUND: Resource 'projects/p/locations/z/nodes/other' was not found",
+  ],
+)
+def test_what_else_is_not_found_is_no_tpu_that_is_gone(cloud, stand_ins, words):
+  lost = {'err': f'ERROR: {words}\n', 'code': 1}
   code = cloud(
     answers={
-      STATE: [*states('ACTIVE'), lost, *states('ACTIVE')],
+      STATE: [*states('ACTIVE'), lost, lost, *states('ACTIVE')],
       WORKERS: [DONE],
     }
   )
@@ -498,7 +512,7 @@ def test_gcloud_fails_for_a_while(cloud, stand_ins, capsys):
 def test_gcloud_fails_for_good_in_the_middle(cloud, stand_ins, capsys, seen):
   assert cloud(answers={STATE: [*states(seen), DOWN]}) == 75
   error = capsys.readouterr().err
-  assert 'Unable to reach the server. The same command goes on' in error
+  assert 'Unable to reach the server. The same command resumes' in error
   asked = [call for call in stand_ins.calls if STATE in call]
   assert len(asked) == 1 + tpu_launch.PATIENCE
 
@@ -512,7 +526,7 @@ def test_gcloud_never_answers(cloud, stand_ins, capsys):
   assert cloud(answers={STATE: [DOWN]}) == 75
   shown, end = capsys.readouterr().err.splitlines()
   assert shown.endswith('ERROR: Unable to reach the server')
-  assert 'ERROR: Unable to reach the server. The same command goes on' in end
+  assert 'ERROR: Unable to reach the server. The same command resumes' in end
   # Of an earlier run, for all that is known.
   assert 'A TPU that is there costs until it is deleted' in end
   assert len(stand_ins.calls) == tpu_launch.PATIENCE
@@ -563,8 +577,53 @@ def test_a_gcloud_that_is_not_set_up(
 
 
 def test_a_state_that_nobody_knows(cloud, stand_ins, capsys):
-  assert cloud(answers={STATE: states('PONDERING')}) == 2
-  assert "'PONDERING', which is not known" in capsys.readouterr().err
+  assert cloud(answers={STATE: states('PONDERING')}) == 75
+  shown, end = capsys.readouterr().err.splitlines()
+  assert "'PONDERING', which is not known" in shown
+  assert 'costs until it is deleted: python launch/cloud_tpu.py delete' in end
+
+
+def test_a_state_that_is_missing_once(cloud, stand_ins, capsys):
+  empty = {'out': '\n'}
+  code = cloud(
+    answers={STATE: [*states('ACTIVE'), empty, *states('ACTIVE')]}
+    | {WORKERS: [DONE]}
+  )
+  assert code == 0
+  assert "in the state ''" in capsys.readouterr().err
+
+
+def test_an_ssh_that_hangs_hides_no_preemption(cloud, stand_ins, monkeypatch):
+  monkeypatch.setattr(queued_resource, 'ANSWER_SECONDS', 2)
+  code = cloud(
+    answers={
+      STATE: states('ACTIVE', 'ACTIVE', 'SUSPENDED', 'SUSPENDED')
+      + states(None, 'ACTIVE'),
+      WORKERS: [{'seconds': 600}, DONE],
+    }
+  )
+  assert code == 0
+  assert verbs(stand_ins).count('create') == 1
+
+
+def test_ssh_notices_that_a_worker_is_gone(cloud, stand_ins):
+  cloud(answers={STATE: states('ACTIVE'), WORKERS: [DONE]})
+  for call in stand_ins.calls:
+    for verb in {'ssh', 'scp'} & {*call}:
+      assert f'--{verb}-flag=-o ServerAliveInterval=30' in call
+
+
+@pytest.mark.parametrize('verb', ['status', 'stop', 'delete', 'run'])
+def test_what_passes_by_itself_may_be_tried_again(
+  cloud, stand_ins, capsys, verb
+):
+  busy = [{'err': 'ERROR: (gcloud) UNAVAILABLE: 503\n', 'code': 1}]
+  answers = {STATE: states(None) if verb == 'run' else busy, '': busy}
+  command, training = (
+    ((verb, *OPTIONS), ()) if verb != 'run' else (RUN, TRAINING)
+  )
+  assert cloud(answers=answers, command=command, training=training) == 75
+  assert 'UNAVAILABLE' in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_the_tpu_alone(cloud, stand_ins, capsys, monkeypatch):
@@ -601,6 +660,11 @@ def test_other_verbs(cloud, stand_ins, capsys):
     (('--accelerator-type=v9-8',), '--accelerator-type=v9-8: write one of'),
     (('--commit=no-such',), '--commit=no-such is no commit'),
     (('--mount=/other',), 'must lie below /other'),
+    (('--mount=/home',), '--mount=/home would hide /home'),
+    (('--mount=/home/me/vie_jax',), 'would hide /home'),
+    (('--mount=/root',), 'would hide /root'),
+    (('--mount=/opt',), 'would hide /opt'),
+    (('--mount=/tmp',), 'would hide /tmp'),
     (('--spot', '--reserved'), 'not allowed with'),
     (('--poll-seconds=-1',), 'at least 0'),
   ],

@@ -11,7 +11,7 @@ if str(_FOLDER) not in sys.path:
   sys.path.insert(0, str(_FOLDER))
 
 _PROGRAM = f"""#!{sys.executable} -IS
-import json, pathlib, sys
+import json, pathlib, sys, time
 folder = pathlib.Path(__file__).parent
 name = pathlib.Path(__file__).name
 with (folder / 'calls.jsonl').open('a') as calls:
@@ -22,6 +22,7 @@ for words, queue in answers.items():
   if words in ' '.join(sys.argv[1:]):
     answer = queue.pop(0) if len(queue) > 1 else queue[0]
     script.write_text(json.dumps(answers))
+    time.sleep(answer.get('seconds', 0))
     sys.stdout.write(answer.get('out', ''))
     sys.stderr.write(answer.get('err', ''))
     sys.exit(answer.get('code', 0))
@@ -44,7 +45,7 @@ class StandIns:
     Args:
       name: of the program.
       **answers: beside `answers={words of the command: [answer, ...]}`; an
-        answer has `out`, `err` and `code`.
+        answer has `out`, `err`, `code` and `seconds`.
     """
     path = self.folder / name
     path.write_text(_PROGRAM)

@@ -187,21 +187,24 @@ def test_everything_that_it_copies_is_there(path, tmp_path):
 
 
 def container_command(capsys, mount, dataset):
-  """Command and variables of the container that launch/gke.py writes."""
+  """Command and variables of the container that launch/gke.py writes.
+
+  A folder of this machine is not taken for a mount: it comes in afterwards.
+  """
   overrides = tiny_run.overrides_of('vie_single', dataset, num_steps=4)
   arguments = [
     '--config=configs/vie_single.py',
-    f'--workdir={mount}/vie',
+    '--workdir=/mnt/bucket/vie',
     *(f'--config.{field}={value}' for field, value in overrides.items()),
   ]
   options = [
     *('run', '--name=vie', '--image=vie_jax:cpu', '--dry-run'),
-    *('--gpu=nvidia-l4', '--gpus-per-node=1', '--claim=c', f'--mount={mount}'),
+    *('--gpu=nvidia-l4', '--gpus-per-node=1', '--claim=c'),
   ]
   assert gke.main([*options, '--', *arguments]) == 0
   shown = capsys.readouterr().out
   shown = shown[shown.index('apiVersion') : shown.index('# end of ')]
-  document = yaml.safe_load(shown)
+  document = yaml.safe_load(shown.replace('/mnt/bucket', str(mount)))
   (job,) = document['spec']['replicatedJobs']
   pod = job['template']['spec']['template']['spec']
   (container,) = pod['containers']

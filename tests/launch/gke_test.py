@@ -297,7 +297,9 @@ def test_kubectl_refuses(capfd, stand_ins, monkeypatch):
     ('/dev/shm', '/dev'),
     ('/dev/shm/v', '/dev'),
     ('/usr/local', '/usr'),
-    ('/var', '/var/run'),
+    ('/var', '/var'),
+    ('/tmp', '/tmp'),
+    ('/home/vie/.cache', '/home'),
   ],
 )
 def test_a_mount_must_not_hide_what_the_container_has(capsys, mount, hidden):
@@ -338,6 +340,7 @@ def test_whatever_the_manifest_mounts_is_no_place_for_the_bucket(capsys):
     ((*TPU, '--topology=４x４'), '--topology=４x４: write numbers'),
     ((*GPU, '--nodes=２'), 'is not a whole number'),
     ((*GPU, '--name=V'), 'is not a name'),
+    ((*GPU, '--namespace=a.b'), 'is not a name'),
     ((*GPU, f'--name={"v" * 41}'), 'is not a name'),
     ((*GPU, '--memory=lots'), 'is not an amount'),
     ((*GPU, '--memory=10ki'), 'is not an amount'),

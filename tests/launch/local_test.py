@@ -57,6 +57,17 @@ def test_processes_share_the_gpus_that_are_left_to_them(capsys, monkeypatch):
   assert '$' not in captured.out
 
 
+@pytest.mark.parametrize('visible', ['0,0', '1,-1,2', '-1'])
+def test_gpus_that_cuda_would_not_show(capsys, monkeypatch, visible):
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+  options = ('--processes=2', '--devices-per-process=1')
+  assert local.main(['--dry-run', *options, *CONFIG]) == 2
+  captured = capsys.readouterr()
+  (line,) = captured.err.splitlines()
+  assert f'CUDA_VISIBLE_DEVICES={visible} names a GPU twice' in line
+  assert '$' not in captured.out
+
+
 def test_a_dry_run_does_not_name_a_port_that_may_be_taken(capsys):
   (first, _) = dry(capsys, '--processes=2', '--cpu', '--devices-per-process=2')
   assert 'JAX_COORDINATOR_ADDRESS=localhost:PORT ' in first

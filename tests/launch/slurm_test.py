@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -104,6 +105,43 @@ def test_what_is_submitted_is_what_a_dry_run_shows(capsys, tmp_path, stand_ins):
   output = capsys.readouterr().out
   assert f'{logs}/a-42.log' in output
   assert 'scancel 42' in output
+
+
+@pytest.mark.parametrize('said', ['Welcome!\n42;c\n', '42\nuse scratch\n'])
+def test_a_site_says_more_than_the_number(capsys, tmp_path, stand_ins, said):
+  stand_ins.install('sbatch', answers={'': [{'out': said}]})
+  assert slurm.main(['--time=1:00:00', f'--logs={tmp_path}', *TRAINING]) == 0
+  assert 'scancel 42\n' in capsys.readouterr().out
+
+
+def test_a_site_says_no_number(capsys, tmp_path, stand_ins):
+  stand_ins.install('sbatch', answers={'': [{'out': 'Thanks.\n'}]})
+  assert slurm.main(['--time=1:00:00', f'--logs={tmp_path}', *TRAINING]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'squeue --me' in line
+
+
+def test_a_server_that_is_busy_may_be_asked_again(capsys, tmp_path, stand_ins):
+  busy = 'sbatch: error: Batch job submission failed: Socket timed out\n'
+  stand_ins.install('sbatch', answers={'': [{'err': busy, 'code': 1}]})
+  code = slurm.main(['--time=1:00:00', f'--logs={tmp_path}', *TRAINING])
+  assert code == 75
+  assert 'Socket timed out' in capsys.readouterr().err
+
+
+def test_no_variable_of_the_script_or_of_bash_is_set(capsys):
+  script = rendered(capsys)
+  names = {*re.findall(r'^(?:readonly )?(\w+)=', script, re.MULTILINE)}
+  names |= {*re.findall(r'\$\{(\w+)', script)}
+  said = subprocess.run(
+    ['bash', '-c', 'readonly -p'], capture_output=True, text=True, check=True
+  ).stdout
+  names |= {*re.findall(r'^declare -\w+ (\w+)', said, re.MULTILINE)}
+  assert {'restarts', 'SLURM_JOB_ID', 'UID'} <= names
+  for name in names:
+    with pytest.raises(SystemExit):
+      slurm.main(['--time=1:00:00', '--dry-run', f'--env={name}=0', *TRAINING])
+    assert f'{name} is a variable of the script' in capsys.readouterr().err
 
 
 def test_sbatch_refuses(capsys, tmp_path, stand_ins):

@@ -227,7 +227,10 @@ def test_few_cores_set_the_pace_of_the_whole_run():
   clusterings = few['days'] * 86_400 - steps * by_hand
   assert 0 <= clusterings <= 0.1 * few['days'] * 86_400
   assert 'THE INPUT SETS THE PACE' in plan.table(few)
+  assert 'if the input keeps up' not in plan.table(few)
   assert 'THE INPUT' not in plan.table(enough)
+  assert 'if the input keeps up' in plan.table(enough)
+  assert 'on each of 1 host, ' in plan.table(enough)
   many = planned(plan__cores_per_host=int(most) + 1)
   assert many['days'] == enough['days']
 

@@ -127,9 +127,19 @@ def test_a_row_of_the_table_is_the_planners(name):
     assert f'{value:.{decimals}f}' == text, cell
 
 
-def equal_cost(name, accelerator):
-  found = planned(name, **BILLION, accelerator=accelerator)
+def equal_cost(name, accelerator, **fields):
+  found = planned(name, **BILLION | fields, accelerator=accelerator)
   return f'{found["search_equals_network_at_videos"] / 1e6:.0f} million'
+
+
+def test_equal_cost_of_a_small_batch():
+  few = {'devices': 8, 'batch_size': 64}
+  found = [
+    equal_cost('vie_slowfast', accelerator, **few).removesuffix(' million')
+    for accelerator in ('h100', 'tpu_v4', 'tpu_v5e')
+  ]
+  sentence = 'with 64 clips at {}, {} and {} million.'
+  assert sentence.format(*found) in TEXT
 
 
 def test_sentences_are_the_planners():

@@ -96,8 +96,8 @@ def estimate(
     / knn.QUERIES_AT_A_TIME
     * scaling.search_seconds(sizes, machine, knn.QUERIES_AT_A_TIME),
     'sent_bytes_per_device': _sent(sizes, network),
-    'search_equals_network_at_videos': round(
-      scaling.equal_cost_videos(sizes, network, machine)
+    'search_equals_network_at_videos': scaling.equal_cost_videos(
+      sizes, network, machine
     ),
     'checkpoint': _checkpoint(sizes, network, hosts, wanted),
     'input': feed,
@@ -296,7 +296,7 @@ def table(planned: dict) -> str:
     f'{_time(checkpoint["seconds"])} to write',
     f'input: {feed["clips_per_second"]:,.0f} clips a second, '
     f'{math.ceil(feed["cores_per_host"]):,} cores on each of '
-    f'{planned["hosts"]} hosts, '
+    f'{planned["hosts"]} host{"s" * (planned["hosts"] > 1)}, '
     f'{_size(feed["read_bytes_per_second"])} a second of '
     f'{_size(feed["stored_bytes"])}',
   ]
@@ -309,6 +309,10 @@ def table(planned: dict) -> str:
     f'the whole run: {planned["days"]:,.2f} days, '
     f'{planned["epochs"]:,.3g} epochs'
   )
+  if not feed['seconds_per_batch']:
+    lines.append(
+      '  if the input keeps up: name the cores by config.plan.cores_per_host'
+    )
   if planned['epochs'] < 1:
     lines.append(
       'LESS THAN AN EPOCH: some videos are never looked at; raise '

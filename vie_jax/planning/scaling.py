@@ -6,6 +6,7 @@ allow, times stated efficiencies. They are for comparing and for refusing what
 cannot work, not for promises.
 """
 
+import bisect
 import dataclasses
 import math
 
@@ -403,17 +404,23 @@ def kmeans_seconds(sizes: Sizes, network: Network, machine: Machine) -> float:
   return sizes.num_clusterings * each
 
 
-def equal_cost_videos(
-  sizes: Sizes, network: Network, machine: Machine
-) -> float:
-  """N at which the exact search takes as long as the network.
+def equal_cost_videos(sizes: Sizes, network: Network, machine: Machine) -> int:
+  """The largest N whose exact search takes no longer than the network.
 
   Both shrink alike with devices and grow alike with the batch, so that N
-  depends on neither, but for what reading the bank itself takes.
+  hardly depends on them: what reading the bank takes, the padding of its rows
+  and whether these make groups do.
   """
-  search = search_seconds(sizes, machine, sizes.batch_size)
-  rows = sizes.local_rows * sizes.num_devices
-  return rows * _network_seconds(sizes, network, machine) / search
+  seconds = _network_seconds(sizes, network, machine)
+
+  def is_longer(number):
+    there = dataclasses.replace(sizes, num_videos=number)
+    return search_seconds(there, machine, sizes.batch_size) > seconds
+
+  above = 1
+  while not is_longer(above):
+    above *= 2
+  return bisect.bisect_left(range(1, above), True, key=is_longer)
 
 
 def peak_bytes(sizes: Sizes, network: Network) -> dict[str, int]:

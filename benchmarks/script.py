@@ -1,0 +1,36 @@
+"""How the scripts of this folder end where they cannot go on."""
+
+import importlib.util
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / 'data'))
+
+import interrupts
+
+held_back = interrupts.held_back
+_INTERRUPTED = 130
+
+
+def require(package, remedy="pip install -e '.[benchmark]'"):
+  """Ends the script with one line if a package is missing.
+
+  Args:
+    package: as it is imported.
+    remedy: what to do.
+  """
+  if importlib.util.find_spec(package) is None:
+    sys.exit(f'Error: {package} is not installed: {remedy}')
+
+
+def run(main):
+  """Runs a script; Ctrl-C ends it with one line, and not with a traceback.
+
+  Args:
+    main: function of nothing; what it has started ends when it does.
+  """
+  try:
+    main()
+  except KeyboardInterrupt:
+    print('Interrupted.', file=sys.stderr)
+    sys.exit(_INTERRUPTED)
