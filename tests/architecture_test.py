@@ -141,7 +141,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'input_pipeline input_wait metric_log models.network_names processes '
     'result run_log run_record sharding skipped_steps step_progress '
     'weights workdir_lock',
-    'jax flax numpy ml_collections',
+    'jax flax numpy optax ml_collections',
   ),
   'convert': (
     'blueprint checkpoint config_check disk models processes weights '
@@ -170,12 +170,12 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax numpy ml_collections',
   ),
   'linear_eval': (
-    'classifiers evaluation finite input_pipeline.image_folder '
+    'classifiers evaluation input_pipeline.image_folder '
     'input_pipeline.labelled_images result sharding weights',
-    'jax flax optax ml_collections',
+    'jax flax ml_collections',
   ),
   'finetune': (
-    'classifiers config_check evaluation finite optimizer result sharding '
+    'classifiers config_check evaluation optimizer result sharding '
     'training_data weights',
     'jax flax optax ml_collections',
   ),

@@ -1,6 +1,7 @@
 """Classifiers with the network below them: finetuning, supervised training."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 
 import flax.struct
@@ -12,14 +13,13 @@ from flax import linen as nn
 
 from vie_jax import (
   config_check,
-  finite,
   optimizer,
   result,
   sharding,
   training_data,
   weights,
 )
-from vie_jax.classifiers import fit, labelled_data
+from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule
@@ -98,11 +98,10 @@ class _Classifier:
     (self._column,) = data.classes
     self._key = jax.random.key(seed)
     self._init = init
-    self._rule = optax.chain(
-      optax.add_decayed_weights(
-        weight_decay, mask=lambda tree: decayed(tree, decay_all=decay_all)
-      ),
-      optax.trace(momentum),
+    self._rule = sgd.rule(
+      momentum=momentum,
+      weight_decay=weight_decay,
+      mask=functools.partial(decayed, decay_all=decay_all),
     )
     whole = sharding.replicated(data.mesh)
     self._step = jax.jit(
@@ -165,18 +164,13 @@ class _Classifier:
     (loss, (batch_stats, top1)), gradient = jax.value_and_grad(
       loss_of, has_aux=True
     )(trained)
-    update, opt_state = self._rule.update(gradient, state.opt_state, trained)
-    trained = jax.tree.map(lambda p, u: p - rate * u, trained, update)
-    after = ClassifierState(
-      step=state.step + 1,
-      batch_stats=batch_stats,
-      opt_state=opt_state,
-      **trained,
+    trained, opt_state = sgd.updated(
+      self._rule, trained, gradient, state.opt_state, rate
     )
-    is_sound = finite.all_finite(loss, after)
-    before = state.replace(step=after.step)
-    after = finite.kept_unless(is_sound, before, after)
-    return after, {'loss': loss, 'top1': top1, finite.FLAG: ~is_sound}
+    state, metrics = sgd.after_step(
+      state, loss, batch_stats=batch_stats, opt_state=opt_state, **trained
+    )
+    return state, {**metrics, 'top1': top1}
 
   def step(self, state, batch, rate):
     """One update of network and classifier; see `Task`."""

@@ -5,11 +5,10 @@ import contextlib
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 from flax import linen as nn
 
-from vie_jax import finite, result, sharding, weights
-from vie_jax.classifiers import fit, labelled_data
+from vie_jax import result, sharding, weights
+from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule
@@ -18,14 +17,6 @@ from vie_jax.input_pipeline import image_folder, labelled_images
 
 MODE = 'linear_eval'
 ITEMS = {'readouts': ('params', 'opt_state', 'step')}
-
-
-def _optimizer(settings: ml_collections.ConfigDict):
-  """SGD but for its rate, with the penalty on kernels and biases."""
-  return optax.chain(
-    optax.add_decayed_weights(settings.weight_decay),
-    optax.trace(settings.momentum),
-  )
 
 
 class Readouts:
@@ -49,7 +40,11 @@ class Readouts:
     self._variables = variables
     self._settings = config.linear_eval
     self._key = jax.random.key(config.seed)
-    self._rule = _optimizer(config.linear_eval)
+    # The penalty is on kernels and biases.
+    self._rule = sgd.rule(
+      momentum=self._settings.momentum,
+      weight_decay=self._settings.weight_decay,
+    )
     self._columns = list(data.classes)
     self._step = jax.jit(self._compute_step, donate_argnums=0)
     self._predict = jax.jit(
@@ -103,18 +98,16 @@ class Readouts:
     (loss, losses), gradient = jax.value_and_grad(total_loss, has_aux=True)(
       state.params
     )
-    update, opt_state = self._rule.update(
-      gradient, state.opt_state, state.params
+    params, opt_state = sgd.updated(
+      self._rule, state.params, gradient, state.opt_state, rate
     )
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
-    after = linear_readout.ReadoutState(state.step + 1, params, opt_state)
-    is_sound = finite.all_finite(loss, after)
-    before = state.replace(step=after.step)
-    after = finite.kept_unless(is_sound, before, after)
+    after, metrics = sgd.after_step(
+      state, loss, params=params, opt_state=opt_state
+    )
     after = jax.lax.with_sharding_constraint(
       after, linear_readout.layout(after, self._data.mesh)
     )
-    return after, {'loss': loss, **losses, finite.FLAG: ~is_sound}
+    return after, {**metrics, **losses}
 
   def step(self, state, batch, rate):
     """One update of all readouts; see `Task`."""
