@@ -84,7 +84,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'step_progress': ('', ''),
-  'input_wait': ('input_pipeline.dataset_folder processes', ''),
+  'input_wait': ('processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metric_log': ('disk patient_file processes untrusted', 'clu tensorflow'),
   'input_pipeline': (
