@@ -87,7 +87,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'compilation_cache': ('', 'jax'),
   'step_trace': ('', 'jax'),
   'step_progress': ('', ''),
-  'input_wait': ('input_pipeline.dataset_folder processes', ''),
+  'input_wait': ('processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'metrics_file': ('untrusted', ''),
   'scalar_writer': ('', 'clu'),

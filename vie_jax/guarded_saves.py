@@ -96,16 +96,22 @@ class GuardedSaves:
       state: before it.
       is_first: whether no step was done yet.
       **facts: for the record.
+
+    Raises:
+      dataset_folder.DatasetError: if there is no such batch.
+      preemption.Stopped: if a signal asks for it.
     """
     watchdog.expect(f'the batch of step {step + 1}')
-
-    def keep():
-      if not is_first:
+    try:
+      batch = waiting.next()
+    except dataset_folder.DatasetError:
+      # Of several processes, the others may be at the next step.
+      if not (is_first or peers.is_shared()):
         self.keep(state, **facts)
-
-    return waiting.next_of_training(
-      keep=keep, leave=lambda: self.leave(state, **facts)
-    )
+      raise
+    if batch is None:
+      self.leave(state, **facts)
+    return batch
 
   @contextlib.contextmanager
   def evaluating(self, state: Any, **facts) -> Iterator[None]:

@@ -3,10 +3,9 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import ending, peers, preemption
 
 # Between two looks at what else there is to do, in seconds.
@@ -69,30 +68,6 @@ class InputWait:
         # Else the error and this frame hold each other, and the batches.
         del error
       return batch
-
-  def next_of_training(
-    self, *, keep: Callable[[], None], leave: Callable[[], None]
-  ) -> Any:
-    """Gives the next batch; the steps before are kept if none comes.
-
-    Args:
-      keep: saves them.
-      leave: saves them, and raises `preemption.Stopped`.
-
-    Raises:
-      dataset_folder.DatasetError: if there is no such batch.
-      preemption.Stopped: if a signal asks for it.
-    """
-    try:
-      batch = self.next()
-    except dataset_folder.DatasetError:
-      # Of several processes, the others may be at the next step.
-      if not peers.is_shared():
-        keep()
-      raise
-    if batch is None:
-      leave()
-    return batch
 
   def _wait_for_close(self):
     self._thread.join(_LOOK_EVERY_SECONDS)
