@@ -366,12 +366,10 @@ def _prepared(
     files = own_files.folder_of(path, scratch)
     try:
       prepared = own_files.prepare(files, scratch, 'query')
-    except dataset_folder.DatasetError as error:
-      # What it says of our own folder helps nobody.
-      reason = str(error).removeprefix(f'{files} cannot be prepared: ')
-      reason = reason.partition(' To start anew, ')[0]
+    except own_files.PreparationError as error:
+      # Its remedy is of no use: the folder is removed.
       raise dataset_folder.DatasetError(
-        f'{path} (config.retrieve.query) cannot be used: {reason}'
+        f'{path} (config.retrieve.query) cannot be used: {error.reason}'
       ) from error
     with frame_store.FrameStore.open(prepared, 'train') as store:
       yield store
