@@ -119,7 +119,8 @@ def sample(config, *, seed, num_clips, progress):
   config.num_devices = 1
   # Damage is shown, however much there is.
   config.input.max_bad_share = 1.0
-  with experiment.open_experiment(config, trains=False) as parts:
+  # Any mode without a training batch, which a small data set may not fill.
+  with experiment.open_experiment(config, 'knn_eval') as parts:
     parts = dataclasses.replace(
       parts, batch_size=1, eval_batch_size=config.clip.num_eval_clips
     )

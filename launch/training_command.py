@@ -175,6 +175,7 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
   if distributed not in choices:
     raise LaunchError(f'--distributed must be one of {", ".join(choices)}.')
   workdir, dataset_dir = given['--workdir'], str(config.dataset.dir)
+  fields = modes.MODES[mode].batches
   if problem := command_line.workdir_problem(workdir):
     raise LaunchError(f'--workdir: {problem}.')
   if is_remote:
@@ -183,8 +184,8 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
     tuple(arguments),
     workdir,
     dataset_dir,
-    _batches(config, mode),
-    mode not in ('convert', 'describe', 'embed'),
+    tuple((name, operator.attrgetter(name)(config)) for name in fields),
+    modes.MODES[mode].has_rows,
     config.num_devices,
     distributed == 'off',
   )
@@ -263,20 +264,6 @@ def _override(config, flags_given):
     values(words)
   except Exception as error:  # as in command_line, whatever a parser raises
     raise ValueError(command_line.reason_of(error)) from error
-
-
-def _batches(config, mode):
-  """Fields and sizes of the batches that a mode splits over its devices."""
-  if mode in ('finetune', 'linear_eval', 'supervised'):
-    fields = (f'{mode}.batch_size', f'{mode}.eval_batch_size')
-  else:
-    fields = {
-      'train': ('batch_size', 'knn.batch_size'),
-      'knn_eval': ('knn.batch_size',),
-      'retrieve': ('knn.batch_size',),
-      'embed': ('embed.batch_size',),
-    }.get(mode, ())
-  return tuple((field, operator.attrgetter(field)(config)) for field in fields)
 
 
 def check_devices(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import operator
 import os
 import pathlib
 import re
@@ -119,7 +120,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
-    'config_check models objective.memory_bank optimizer sharding train_step',
+    'config_check models modes objective.memory_bank optimizer sharding '
+    'train_step',
     'jax flax ml_collections',
   ),
   'damage_counts': (
@@ -128,7 +130,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'experiment': (
     'blueprint config_check damage_counts device_augment input_pipeline '
-    'input_wait models processes train_state',
+    'input_wait models modes processes train_state',
     'jax flax numpy optax ml_collections',
   ),
   'training_data': ('', ''),
@@ -365,6 +367,13 @@ for mode in ('convert', 'describe'):
 def test_every_mode_is_found():
   modes = importlib.import_module('vie_jax.modes')
   assert all(callable(modes.find(mode)) for mode in modes.MODES)
+
+
+def test_the_batches_of_every_mode_are_fields_of_the_config():
+  modes = importlib.import_module('vie_jax.modes')
+  config = importlib.import_module('configs.default').get_config()
+  for mode in modes.MODES.values():
+    assert all(operator.attrgetter(field)(config) for field in mode.batches)
 
 
 def test_of_the_data_tools_only_show_and_untrusted_use_the_package():

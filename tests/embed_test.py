@@ -238,7 +238,7 @@ def embedded(source, workdir, **changes):
 def clips_of(demo_dataset):
   """Split -> embeddings of its clips, as kNN sees them: [V, G, D]."""
   config = tiny_run.config(demo_dataset, init_from='random', num_devices=1)
-  with experiment.open_experiment(config, trains=False) as run:
+  with experiment.open_experiment(config, 'knn_eval') as run:
     found = weights.load(
       config, 'W', run.model, clip_shape=run.clip_shape, mesh=run.mesh
     )
@@ -318,7 +318,7 @@ def test_a_layer_is_the_plain_mean_of_its_readouts(demo_dataset, tmp_path):
   config.embed.splits = ('val',)
   found = embed.embed(config, str(tmp_path))
   assert (tmp_path / 'embed' / 'demo_conv4_random').is_dir()
-  with experiment.open_experiment(config, trains=False) as run:
+  with experiment.open_experiment(config, 'knn_eval') as run:
     loaded = weights.load(
       config, 'W', run.model, clip_shape=run.clip_shape, mesh=run.mesh
     )
@@ -344,7 +344,7 @@ def test_an_array_of_clips_has_layers_too(tmp_path):
     'W',
     model,
     clip_shape=(1, 32, 32, 3),
-    mesh=blueprint.make_mesh(config),
+    mesh=blueprint.make_mesh(config, 'embed'),
   )
   normalised = device_augment.normalize(clips.astype(np.float32))
   readouts = model.apply(loaded.variables, normalised, method='readouts')

@@ -72,7 +72,7 @@ def test_a_batch_larger_than_the_data_set_is_refused(demo_dataset):
 
 def test_an_evaluation_needs_no_training_batch(demo_dataset):
   config = tiny_run.config(demo_dataset, batch_size=1000)
-  with experiment.open_experiment(config, trains=False) as parts:
+  with experiment.open_experiment(config, 'knn_eval') as parts:
     assert parts.train.num_instances == 36
 
 

@@ -8,7 +8,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import config_check, optimizer, sharding, train_step
+from vie_jax import config_check, modes, optimizer, sharding, train_step
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
 
@@ -53,16 +53,13 @@ def clip_shape(
   return (config.clip.num_frames, config.crop.size, config.crop.size, 3)
 
 
-def make_mesh(
-  config: ml_collections.ConfigDict, *batch_sizes: str, has_rows: bool = False
-) -> Mesh:
+def make_mesh(config: ml_collections.ConfigDict, mode: str) -> Mesh:
   """The mesh of all devices in use.
 
   Args:
     config: `num_devices` says how many.
-    *batch_sizes: fields of batch sizes, which must split evenly over them.
-    has_rows: whether rows must, too: those of a memory bank or a readout, see
-      `memory_bank.num_rows`.
+    mode: of `modes.MODES`: its batches must split evenly over them, and so must
+      its rows, see `memory_bank.num_rows`.
 
   Raises:
     config_check.ConfigError: if one does not, or there are too few devices.
@@ -81,9 +78,9 @@ def make_mesh(
     )
   mesh = sharding.make_mesh(config.num_devices)
   # First: no batch size helps against it.
-  if has_rows:
+  if modes.MODES[mode].has_rows:
     _check_rows(mesh)
-  for field in batch_sizes:
+  for field in modes.MODES[mode].batches:
     size = operator.attrgetter(field)(config)
     if size % mesh.size:
       raise config_check.ConfigError(

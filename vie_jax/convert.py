@@ -53,7 +53,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     config,
     model,
     clip_shape=blueprint.clip_shape(config),
-    mesh=blueprint.make_mesh(config),
+    mesh=blueprint.make_mesh(config, 'convert'),
   )
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir_lock.hold(folder))

@@ -28,12 +28,12 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
       in the workdir.
     checkpoint.CheckpointError: if there are no weights to evaluate.
   """
-  if mode in modes.READ_DATASET:
+  if modes.MODES[mode].reads_dataset:
     dataset_folder.check_is_there(config.dataset.dir)
   if mode == 'train':
     _check_batch(config)
     workdir_lock.check_is_free(pathlib.Path(workdir))
-  if mode in modes.READ_WEIGHTS:
+  if modes.MODES[mode].reads_weights:
     weights.check_are_there(config, workdir)
 
 

@@ -222,7 +222,7 @@ def _embed_source(config, workdir):
 
 def _network(config, workdir):
   """The mesh, the network, and its weights."""
-  mesh = blueprint.make_mesh(config, 'embed.batch_size')
+  mesh = blueprint.make_mesh(config, 'embed')
   model = blueprint.build_model(config)
   found = weights.load(
     config,

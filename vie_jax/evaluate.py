@@ -220,7 +220,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
   """
   started = time.monotonic()
   with contextlib.ExitStack() as stack:
-    run = stack.enter_context(experiment.open_experiment(config, trains=False))
+    run = stack.enter_context(experiment.open_experiment(config, MODE))
     if not run.val.num_instances:
       raise dataset_folder.DatasetError(
         f'{config.dataset.dir} has no validation videos to evaluate; prepare '

@@ -24,6 +24,7 @@ from vie_jax import (
   damage_counts,
   device_augment,
   input_wait,
+  modes,
   train_state,
 )
 from vie_jax.input_pipeline import (
@@ -49,7 +50,7 @@ class Experiment:
     clip_shape: (T, H, W, 3) that the model sees.
     augment: (key, window, crop) -> normalised training clips.
     center: (window, crop) -> normalised evaluation clips.
-    batch_size: of training, over all devices.
+    batch_size: of training, over all devices; 0 where nothing is trained.
     eval_batch_size: of evaluation, over all devices.
     train_damage: damaged frames of the training batches.
     eval_damage: damaged frames of the evaluation clips.
@@ -86,27 +87,25 @@ class Experiment:
 
 @contextlib.contextmanager
 def open_experiment(
-  config: ml_collections.ConfigDict,
-  *,
-  trains: bool = True,
-  batch_size: str = 'batch_size',
-  eval_batch_size: str = 'knn.batch_size',
+  config: ml_collections.ConfigDict, mode: str = 'train'
 ) -> Iterator[Experiment]:
   """Builds what the config describes; closes the data set at the end.
 
   Args:
     config: see configs/default.py.
-    trains: whether training batches will be asked for.
-    batch_size: name of the field that says how large they are.
-    eval_batch_size: likewise, for evaluation.
+    mode: of `modes.MODES`, whose batches will be asked for.
 
   Raises:
     config_check.ConfigError: if a field cannot work.
     dataset_folder.DatasetError: if there is no such prepared data set.
   """
   config_check.check(config)
-  trained = (batch_size,) if trains else ()
-  mesh = blueprint.make_mesh(config, *trained, eval_batch_size, has_rows=True)
+  fields = modes.MODES[mode]
+  batch_size, eval_batch_size = (
+    operator.attrgetter(name)(config) if name else 0
+    for name in (fields.train_batch, fields.eval_batch)
+  )
+  mesh = blueprint.make_mesh(config, mode)
   with contextlib.ExitStack() as stack:
     stores = {
       split: stack.enter_context(
@@ -153,14 +152,16 @@ def open_experiment(
         ),
         dtype=config.model.dtype,
       ),
-      batch_size=operator.attrgetter(batch_size)(config),
-      eval_batch_size=operator.attrgetter(eval_batch_size)(config),
+      batch_size=batch_size,
+      eval_batch_size=eval_batch_size,
       train_damage=train_damage,
       eval_damage=eval_damage,
     )
     _check_labels(parts)
-    if trains:
-      config_check.check_batch(config, batch_size, parts.train.num_instances)
+    if batch_size:
+      config_check.check_batch(
+        config, fields.train_batch, parts.train.num_instances
+      )
     logging.info(
       'Data set %s: %d training videos, %d validation videos, labels %s.',
       config.dataset.dir,

@@ -132,7 +132,7 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
   if config.retrieve.query:
     return _answer(config, workdir, started)
   with contextlib.ExitStack() as stack:
-    run = stack.enter_context(experiment.open_experiment(config, trains=False))
+    run = stack.enter_context(experiment.open_experiment(config, MODE))
     if not run.val.num_instances:
       raise dataset_folder.DatasetError(
         f'{config.dataset.dir} has no validation videos to look for; prepare '
@@ -284,7 +284,7 @@ def _answer(
   """Finds the training videos nearest to a video file of the user's own."""
   path = pathlib.Path(os.path.expanduser(config.retrieve.query))
   _check_query(config, path)
-  with experiment.open_experiment(config, trains=False) as run:
+  with experiment.open_experiment(config, MODE) as run:
     folder = result.folder(
       config, workdir, MODE, run.train.store.name, *run.chosen_columns
     )
@@ -366,12 +366,10 @@ def _prepared(
     files = own_files.folder_of(path, scratch)
     try:
       prepared = own_files.prepare(files, scratch, 'query')
-    except dataset_folder.DatasetError as error:
-      # What it says of our own folder helps nobody.
-      reason = str(error).removeprefix(f'{files} cannot be prepared: ')
-      reason = reason.partition(' To start anew, ')[0]
+    except own_files.PreparationError as error:
+      # Its remedy is of no use: the folder is removed.
       raise dataset_folder.DatasetError(
-        f'{path} (config.retrieve.query) cannot be used: {reason}'
+        f'{path} (config.retrieve.query) cannot be used: {error.reason}'
       ) from error
     with frame_store.FrameStore.open(prepared, 'train') as store:
       yield store

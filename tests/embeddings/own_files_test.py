@@ -4,6 +4,7 @@ import os
 import shutil
 
 import open_video
+import prepare
 import pytest
 
 from vie_jax.embeddings import own_files
@@ -71,6 +72,20 @@ def test_other_files_than_before_are_prepared_anew(videos, tmp_path, caplog):
   with caplog.at_level('INFO'):
     own_files.prepare(videos, out, 'mine')
   assert 'videos have changed' in caplog.text
+
+
+def test_the_exit_code_says_what_helps_and_not_a_name(videos, tmp_path):
+  """A file may be called like the option; then nothing is thrown away."""
+  assert own_files._NEEDS_RESTART == prepare._NEEDS_RESTART
+  out = tmp_path / 'out'
+  before = contents(own_files.prepare(videos, out, 'mine'))
+  empty = tmp_path / '--restart'
+  empty.mkdir()
+  with pytest.raises(own_files.PreparationError) as error:
+    own_files.prepare(empty, out, 'mine', check_owner=pytest.fail)
+  assert error.value.reason.startswith(f'no video files in {empty} ')
+  assert error.value.remedy == f'To start anew, remove {out / "prepared"}.'
+  assert contents(out / 'prepared') == before
 
 
 def test_what_is_of_others_is_not_thrown_away(videos, tmp_path):

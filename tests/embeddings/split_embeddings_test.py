@@ -21,7 +21,7 @@ def config(demo_dataset):
 
 @pytest.fixture(scope='module')
 def run(config):
-  with experiment.open_experiment(config, trains=False) as opened:
+  with experiment.open_experiment(config, 'knn_eval') as opened:
     yield opened
 
 
@@ -46,7 +46,7 @@ def opened_with(config, folder, splits=SPLITS, **changes):
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in changes.items()}
   )
-  with experiment.open_experiment(config, trains=False) as run:
+  with experiment.open_experiment(config, 'knn_eval') as run:
     return split_embeddings.open_embeddings(run, config, 'W', folder, splits)
 
 

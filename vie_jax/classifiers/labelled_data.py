@@ -84,7 +84,7 @@ class LabelledData:
 def open_videos(
   config: ml_collections.ConfigDict,
   dataset_dir: str,
-  group: str,
+  mode: str,
   *,
   is_consecutive: bool = False,
 ) -> Iterator[LabelledData]:
@@ -93,7 +93,7 @@ def open_videos(
   Args:
     config: of the network, with the clips and crops that are wanted here.
     dataset_dir: of the data set; '' for `config.dataset.dir`.
-    group: of the fields `batch_size` and `eval_batch_size`.
+    mode: of main.py, whose batches will be asked for.
     is_consecutive: whether all clips of a validation video are taken, one
       after the other, instead of `config.clip.num_eval_clips`.
 
@@ -106,11 +106,7 @@ def open_videos(
     config.dataset.share = 1.0
     config.dataset.with_replacement = False
     config.dataset.bin_frames = 0
-  with experiment.open_experiment(
-    config,
-    batch_size=f'{group}.batch_size',
-    eval_batch_size=f'{group}.eval_batch_size',
-  ) as parts:
+  with experiment.open_experiment(config, mode) as parts:
     yield _of_videos(parts, is_consecutive)
 
 
@@ -208,7 +204,7 @@ def _labelled(opened, labels_of):
 
 @contextlib.contextmanager
 def open_images(
-  config: ml_collections.ConfigDict, name: str, group: str
+  config: ml_collections.ConfigDict, name: str, mode: str
 ) -> Iterator[LabelledData]:
   """Opens images, each of them shown as static video.
 
@@ -219,8 +215,7 @@ def open_images(
   Args:
     config: of the network.
     name: see `labelled_images.open_images`.
-    group: of the fields `batch_size`, `eval_batch_size`, `tfds_data_dir` and
-      `static_grey_probability`.
+    mode: of main.py, with fields `tfds_data_dir` and `static_grey_probability`.
 
   Raises:
     config_check.ConfigError, dataset_folder.DatasetError: with the remedy.
@@ -229,13 +224,8 @@ def open_images(
     official ImageNet pipeline.
   """
   config_check.check(config)
-  mesh = blueprint.make_mesh(
-    config,
-    f'{group}.batch_size',
-    f'{group}.eval_batch_size',
-    has_rows=True,
-  )
-  settings = config[group]
+  mesh = blueprint.make_mesh(config, mode)
+  settings = config[mode]
   name = os.path.expanduser(name)
   with contextlib.ExitStack() as stack:
     train, val = (
@@ -248,7 +238,7 @@ def open_images(
     )
     if train.num_images < settings.batch_size:
       raise config_check.ConfigError(
-        f'config.{group}.batch_size is {settings.batch_size}, but {name} has '
+        f'config.{mode}.batch_size is {settings.batch_size}, but {name} has '
         f'only {train.num_images} images to train on; lower it.'
       )
     if val.read(0)[1] < 0:

@@ -26,7 +26,25 @@ VIDEO_SUFFIXES = (
   '.mjpg .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm '
   '.ogv .qt .rm .rmvb .tp .trp .ts .vob .vro .webm .wmv .y4m'
 )
+# The command's exit code where `--restart` is what helps.
+_NEEDS_RESTART = 3
 _NAMED = 20
+
+
+class PreparationError(DatasetError):
+  """Videos cannot be prepared.
+
+  Args:
+    source: what the user has named.
+    reason: a sentence.
+    remedy: likewise, on the command or its folder; or ''.
+  """
+
+  def __init__(self, source: pathlib.Path, reason: str, remedy: str):
+    message = f'{source} cannot be prepared: {reason} {remedy}'
+    super().__init__(message.rstrip())
+    self.reason = reason
+    self.remedy = remedy
 
 
 def folder_of(source: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
@@ -125,33 +143,37 @@ def prepare(
     The prepared data set.
 
   Raises:
-    DatasetError: in one line, if it cannot be made.
+    PreparationError: in one line, if it cannot be made.
   """
-  if not PREPARE.is_file():
-    raise DatasetError(
-      f'{folder} has no dataset.json, and video files are prepared by '
-      f'data/prepare.py of the repository, which is not at {PREPARE}. Run it '
-      'from a copy of the repository and name the folder that it writes.'
-    )
   prepared, source = out / 'prepared', source or folder
+  if not PREPARE.is_file():
+    raise PreparationError(
+      source,
+      'it has no dataset.json, and video files are prepared by data/prepare.py '
+      f'of the repository, which is not at {PREPARE}.',
+      'Run that from a copy of the repository and name the folder that it '
+      'writes.',
+    )
   if not (prepared / 'dataset.json').exists():
     check_owner()
   logging.info('Preparing the videos of %s in %s.', source, prepared)
-  message = _run(folder, prepared, name)
-  if '--restart' in message:
+  code, message = _run(folder, prepared, name)
+  if code == _NEEDS_RESTART:
     check_owner()
     logging.info('All is made anew: %s.', message.rpartition(';')[0])
-    message = _run(folder, prepared, name, '--restart')
-  if message:
-    message = message.replace(str(folder), str(source))
-    remedy = f' To start anew, remove {prepared}.' if prepared.exists() else ''
-    raise DatasetError(f'{source} cannot be prepared: {message}{remedy}')
+    code, message = _run(folder, prepared, name, '--restart')
+  if code:
+    raise PreparationError(
+      source,
+      message.replace(str(folder), str(source)),
+      f'To start anew, remove {prepared}.' if prepared.exists() else '',
+    )
   _name_skipped(prepared)
   return prepared
 
 
 def _run(folder, prepared, name, *more):
-  """Runs the command; returns the error that it ends with, or ''."""
+  """Runs the command; returns its exit code and the error it ends with."""
   watchdog.expect('the preparation of the next videos', is_slow=True)
   process = subprocess.Popen(
     [
@@ -171,7 +193,7 @@ def _run(folder, prepared, name, *more):
   )
   message = _pass_on(process.stderr)
   watchdog.expect('what is prepared', is_slow=True)
-  return message if process.wait() else ''
+  return process.wait(), message
 
 
 def _pass_on(stream: TextIO) -> str:
