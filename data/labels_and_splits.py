@@ -28,10 +28,6 @@ class InputError(Exception):
   """The command's input cannot be used; one line for the user."""
 
 
-class RestartNeededError(InputError):
-  """OUT holds another data set, or a damaged one, which --restart replaces."""
-
-
 def folder_labels(paths, *, depth=0):
   """Takes a folder of each path as its class.
 

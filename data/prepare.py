@@ -33,7 +33,7 @@ from command_options import (
 )
 from definition_commands import add_definitions
 from folder_source import read_folder
-from labels_and_splits import InputError, RestartNeededError
+from labels_and_splits import InputError
 from progress import progress_bar
 from remote import is_remote, place_of
 from staging import OutputError, output_errors
@@ -42,8 +42,6 @@ from wording import counted, printable
 from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
-# The exit code that vie_jax/embeddings/own_files.py looks for.
-_NEEDS_RESTART = 3
 # Those of demo_videos.py, which only its commands import.
 _LOOKS = ('day', 'night')
 _REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -59,8 +57,7 @@ def main(arguments=None, *, cluster=None):
 
   Returns:
     int, the exit code: 0 done, 1 `check` found something wrong, 2 the
-    command cannot be carried out, 3 nor can it, as OUT holds another data set
-    or a damaged one, which --restart replaces, 130 stopped from outside.
+    command cannot be carried out, 130 stopped from outside.
   """
   options = _parsed(sys.argv[1:] if arguments is None else arguments)
   options.cluster = cluster
@@ -71,7 +68,7 @@ def main(arguments=None, *, cluster=None):
     return options.run(options)
   except (InputError, OutputError, WorkerStartError) as error:
     print(f'Error: {printable(_one_line(error))}.', file=sys.stderr)
-    return _NEEDS_RESTART if isinstance(error, RestartNeededError) else 2
+    return 2
   except ModuleNotFoundError as error:
     # Such as in an environment for workers, with what they need.
     print(

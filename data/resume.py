@@ -9,7 +9,7 @@ import math
 import os
 
 from dataset_writer import file_digest, remove_dataset
-from labels_and_splits import InputError, RestartNeededError
+from labels_and_splits import InputError
 from progress import progress_bar
 from staging import Staging, output_errors, read_json
 from wording import counted
@@ -18,6 +18,7 @@ from wording import counted
 _DIGESTS = '_sha256'
 # What is compared of dataset.json.
 _MANIFEST_KEYS = {'name', 'options', 'inputs'}
+# vie_jax/embeddings/own_files.py looks for it at the end of an error.
 _RESTART = 'add --restart to throw it away and start again'
 
 
@@ -58,7 +59,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
     InputError: if it is another one, or damaged.
   """
   if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
-    raise RestartNeededError(f'{out / "dataset.json"} is damaged; {_RESTART}')
+    raise InputError(f'{out / "dataset.json"} is damaged; {_RESTART}')
   for key in ('name', 'options'):
     _check_same(out, key, manifest[key], setup[key], source)
   check_same_inputs(out, manifest['inputs'], source)
@@ -71,7 +72,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
         digests[video.path] = digest_or_empty(source.folder, video)
         bar.update()
     if content_digest(digests) != manifest['inputs']['content_sha256']:
-      raise RestartNeededError(
+      raise InputError(
         f'videos have changed since {out} was prepared; {_RESTART}'
       )
 
@@ -113,7 +114,7 @@ def open_staging(out, source, setup, *, restart):
   old = staging.setup()
   is_known = isinstance(old, dict) and old.keys() >= setup.keys()
   if not is_known and not restart and staging.has_videos():
-    raise RestartNeededError(
+    raise InputError(
       f'{staging.directory / "setup.json"} is damaged or gone, and '
       f'{staging.directory} holds decoded videos; {_RESTART}'
     )
@@ -144,7 +145,7 @@ def check_same_inputs(out, inputs, source):
     InputError: if they differ.
   """
   if inputs['listing_sha256'] != listing_digest(source.videos):
-    raise RestartNeededError(
+    raise InputError(
       f'the video files are not those from which {out} was prepared '
       f'({counted(inputs["files"], "file")} then, {len(source.videos)} now); '
       f'{_RESTART}'
@@ -213,7 +214,7 @@ def _check_same(out, key, old, new, source):
     )
   else:
     changed = f'{old!r} -> {new!r}'
-  raise RestartNeededError(
+  raise InputError(
     f'{out} was begun with other settings, {key}: {changed}; use the same '
     f'as before, or {_RESTART}'
   )

@@ -430,7 +430,7 @@ def test_classes_of_a_version_before_are_not_kept(
   assert manifest['options'].pop('class_depth') == 1
   pathlib.Path('o/dataset.json').write_text(json.dumps(manifest))
   capsys.readouterr()
-  assert _prepare(videos, 'o', *options) == 3
+  assert _prepare(videos, 'o', *options) == 2
   assert (
     'folders called train and val are no classes any' in capsys.readouterr().err
   )
@@ -662,7 +662,7 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   out = tmp_path / 'o'
   assert _prepare(videos, out) == 0
   before = _content(out)
-  assert _prepare(videos, out, '--short-side', '32') == 3
+  assert _prepare(videos, out, '--short-side', '32') == 2
   message = _error(capsys)
   assert 'short_side 320 -> 32' in message
   assert '--restart' in message
@@ -673,10 +673,10 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   content[-1] ^= 1
   (videos / 'cup' / '01.mkv').write_bytes(content)
   os.utime(videos / 'cup' / '01.mkv', (later, later))
-  assert _prepare(videos, out) == 3
+  assert _prepare(videos, out) == 2
   assert 'changed' in _error(capsys)
   (videos / 'cup' / '01.mkv').unlink()
-  assert _prepare(videos, out) == 3
+  assert _prepare(videos, out) == 2
   assert '12 files then, 11 now' in _error(capsys)
   assert _content(out) == before
   assert _prepare(videos, out, '--restart') == 0
@@ -702,7 +702,7 @@ def test_a_video_of_the_same_size_and_an_older_time_is_noticed(
   os.utime(other, (1, 1))
   os.replace(other, video)
   assert video.stat().st_size == status.st_size
-  assert _prepare(videos, out) == 3
+  assert _prepare(videos, out) == 2
   assert 'videos have changed since' in _error(capsys)
   assert _content(out) == before
 
@@ -717,13 +717,13 @@ def test_changed_labels_and_lists_are_named(videos, tmp_path, capsys):
   assert _prepare(videos, out, *lists) == 0
   labels.write_text('path,what\ncup/01.mkv,mug\n')
   files[1].write_text('dog/05.mkv')
-  assert _prepare(videos, out, *lists) == 3
+  assert _prepare(videos, out, *lists) == 2
   message = _error(capsys)
   assert (
     f'options: {labels} has changed, or is another, {files[1]} has' in message
   )
   labels.unlink()
-  assert _prepare(videos, out) == 3
+  assert _prepare(videos, out) == 2
   message = _error(capsys)
   assert 'files of labels: 1 then, 0 now' in message
   assert 'files of lists: 2 then, 0 now' in message
@@ -1001,7 +1001,7 @@ def test_decoded_videos_whose_options_are_not_known_are_kept(
   if text is not None:
     setup.write_text(text)
   before = _content(out)
-  assert _prepare(class_folder, out) == 3
+  assert _prepare(class_folder, out) == 2
   message = _error(capsys)
   assert f'{setup} is damaged or gone' in message
   assert '--restart' in message
@@ -1016,7 +1016,7 @@ def test_a_damaged_manifest_asks_for_a_restart(
   out = tmp_path / 'o'
   shutil.copytree(prepared, out)
   (out / 'dataset.json').write_text(text)
-  assert _prepare(class_folder, out) == 3
+  assert _prepare(class_folder, out) == 2
   assert 'dataset.json is damaged; add --restart' in _error(capsys)
 
 
@@ -1121,7 +1121,7 @@ def test_other_options_for_a_stopped_run_ask_for_a_restart(
   _wait_for(lambda: len(_finished(out)) >= 1)
   os.killpg(process.pid, signal.SIGKILL)
   process.wait()
-  assert _prepare(class_folder, out, '--jpeg-quality', '50') == 3
+  assert _prepare(class_folder, out, '--jpeg-quality', '50') == 2
   message = _error(capsys)
   assert 'jpeg_quality 90 -> 50' in message
   assert '--restart' in message

@@ -229,7 +229,7 @@ def test_a_list_that_has_changed_is_named(videos, tmp_path, capsys):
   file = _write(tmp_path / 'l.csv', 'path\na.mp4\n')
   assert _prepare(file, tmp_path / 'o', '--root', videos) == 0
   _write(file, 'path,label\na.mp4,x\n')
-  assert _prepare(file, tmp_path / 'o', '--root', videos) == 3
+  assert _prepare(file, tmp_path / 'o', '--root', videos) == 2
   assert (
     f'options: {file} has changed, or is another; use'
     in capsys.readouterr().err

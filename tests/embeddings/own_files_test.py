@@ -4,8 +4,8 @@ import os
 import shutil
 
 import open_video
-import prepare
 import pytest
+import resume
 
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import dataset_folder, frame_store
@@ -74,9 +74,9 @@ def test_other_files_than_before_are_prepared_anew(videos, tmp_path, caplog):
   assert 'videos have changed' in caplog.text
 
 
-def test_the_exit_code_says_what_helps_and_not_a_name(videos, tmp_path):
+def test_the_end_of_an_error_says_what_helps_and_not_a_name(videos, tmp_path):
   """A file may be called like the option; then nothing is thrown away."""
-  assert own_files._NEEDS_RESTART == prepare._NEEDS_RESTART
+  assert own_files._RESTART == resume._RESTART
   out = tmp_path / 'out'
   before = contents(own_files.prepare(videos, out, 'mine'))
   empty = tmp_path / '--restart'

@@ -26,8 +26,8 @@ VIDEO_SUFFIXES = (
   '.mjpg .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogg .ogm '
   '.ogv .qt .rm .rmvb .tp .trp .ts .vob .vro .webm .wmv .y4m'
 )
-# The command's exit code where `--restart` is what helps.
-_NEEDS_RESTART = 3
+# How the command's error ends where that is what helps.
+_RESTART = 'add --restart to throw it away and start again'
 _NAMED = 20
 
 
@@ -157,12 +157,12 @@ def prepare(
   if not (prepared / 'dataset.json').exists():
     check_owner()
   logging.info('Preparing the videos of %s in %s.', source, prepared)
-  code, message = _run(folder, prepared, name)
-  if code == _NEEDS_RESTART:
+  message = _run(folder, prepared, name)
+  if message.rstrip('.').endswith(_RESTART):
     check_owner()
     logging.info('All is made anew: %s.', message.rpartition(';')[0])
-    code, message = _run(folder, prepared, name, '--restart')
-  if code:
+    message = _run(folder, prepared, name, '--restart')
+  if message:
     raise PreparationError(
       source,
       message.replace(str(folder), str(source)),
@@ -173,7 +173,7 @@ def prepare(
 
 
 def _run(folder, prepared, name, *more):
-  """Runs the command; returns its exit code and the error it ends with."""
+  """Runs the command; returns the error that it ends with, or ''."""
   watchdog.expect('the preparation of the next videos', is_slow=True)
   process = subprocess.Popen(
     [
@@ -193,7 +193,7 @@ def _run(folder, prepared, name, *more):
   )
   message = _pass_on(process.stderr)
   watchdog.expect('what is prepared', is_slow=True)
-  return process.wait(), message
+  return message if process.wait() else ''
 
 
 def _pass_on(stream: TextIO) -> str:
