@@ -277,16 +277,21 @@ def test_the_table_names_every_module():
   assert {path for path in modules - named if path.stem[0] != '_'} == set()
 
 
-def test_the_page_for_contributors_names_the_layers_of_the_table():
+def test_the_page_for_contributors_has_the_layers_in_their_order():
   text = (REPOSITORY / 'CONTRIBUTING.md').read_text()
-  rows = [line.split('|') for line in text.splitlines() if line[:3] == '| `']
-  written = {
-    name: row[2] for row in rows for name in re.findall(r'`([^`]+)`', row[1])
+  rows = [line.split('|')[1] for line in text.splitlines() if line[:3] == '| `']
+  row_of = {
+    name.rstrip('/'): number
+    for number, row in enumerate(rows)
+    for name in re.findall(r'`([^`]+)`', row)
   }
-  assert {name.rstrip('/') for name in written} - {'main.py'} == {*ALLOWED}
-  for name, may_import in written.items():
-    if may_import.strip() == 'nothing':
-      assert ALLOWED[name.rstrip('/')][0] == ''
+  assert row_of.keys() == ALLOWED.keys()
+  for module, (own_code, _) in ALLOWED.items():
+    for name in own_code.replace('.', '/').split():
+      layers = [part for part in row_of if f'{name}/'.startswith(f'{part}/')]
+      assert all(row_of[part] <= row_of[module] for part in layers), (
+        f'{module} stands above {name}'
+      )
 
 
 @pytest.mark.parametrize('module', [*MODULES, 'main'])
