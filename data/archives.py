@@ -28,6 +28,8 @@ ARCHIVE_SUFFIXES = ('.zip', '.rar', '.tar', '.tgz', '.tar.gz', '.tar.xz')
 _MARK = '.extracted.json'
 # With the token of the process between them.
 _TEMPORARY = '.extracting', '.part'
+# Folders of a member, and letters of each: file systems take no more of these.
+_MAX_DEPTH, _MAX_NAME = 64, 255
 _MAX_MEMBERS = 1_000_000
 _MAX_TEXT_BYTES = 2**26
 
@@ -366,6 +368,8 @@ def _name_problem(name):
     return 'leads out of the folder'
   if '' in parts or '\0' in name or _is_own_name(parts[-1]):
     return 'has a name that cannot be'
+  if len(parts) > _MAX_DEPTH or len(max(parts, key=len)) > _MAX_NAME:
+    return 'has a name that is too long'
   try:
     name.encode()
   except UnicodeEncodeError:

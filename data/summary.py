@@ -207,7 +207,7 @@ def skipped_files(place):
   Returns:
     list of dict with 'path' and 'reason'; without what is damaged.
   """
-  return _listed(place, 'skipped.json', 'reason')
+  return _sound(read_json_at(place, 'skipped.json'), 'reason')
 
 
 def preparation_warnings(place, manifest):
@@ -220,11 +220,11 @@ def preparation_warnings(place, manifest):
   Returns:
     list of dict with 'path' and 'warning'; without what is damaged.
   """
-  return manifest.get('warnings') or _listed(place, 'warnings.json', 'warning')
+  entries = manifest.get('warnings') or read_json_at(place, 'warnings.json')
+  return _sound(entries, 'warning')
 
 
-def _listed(place, name, key):
-  entries = read_json_at(place, name)
+def _sound(entries, key):
   return [
     entry
     for entry in (entries if isinstance(entries, list) else [])

@@ -1,5 +1,6 @@
 """Commands of other programs: run, or, in a dry run, only shown."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -15,9 +16,8 @@ from vie_jax.processes import exit_codes
 
 # What passes by itself: servers and networks that do not answer for a while.
 _TRANSIENT = re.compile(
-  r'(error|http|code)\W*50[234]\b|UNAVAILABLE|DEADLINE_EXCEEDED|temporarily|timed out'
-  r'|Connection (refused|reset)|Unable to contact',
-  re.IGNORECASE,
+  r'\b(HTTP|HttpError|status|code)\W+50[234]\b|\bUNAVAILABLE|DEADLINE_EXCEEDED'
+  r'|(?i:temporarily|timed out|connection (refused|reset)|unable to contact)'
 )
 
 
@@ -39,7 +39,7 @@ class CommandError(training_command.LaunchError):
     shown = shlex.join(words[:4])
     super().__init__(f'{shown} ... failed with exit code {code}: {reason}')
     self.output = output
-    if _TRANSIENT.search(output):
+    if _TRANSIENT.search(reason):
       self.exit_code = exit_codes.RETRY
 
 
@@ -68,6 +68,7 @@ def _run(words, seconds):
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      errors='replace',
       # With a group of its own: gcloud starts ssh, which would stay behind.
       start_new_session=True,
     )
@@ -77,7 +78,8 @@ def _run(words, seconds):
     try:
       said, complained = process.communicate(timeout=seconds)
     except BaseException as error:
-      os.killpg(process.pid, signal.SIGKILL)
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
       if not isinstance(error, subprocess.TimeoutExpired):
         raise
       reason = f'timed out after {seconds:g} s'

@@ -172,7 +172,7 @@ def differing_fields(
   as it is of a version before it, counts as its default. Which data sets these
   are is not looked at: data_sets.py does.
   """
-  if not isinstance(found, Mapping):
+  if not isinstance(found, Mapping) or not _is_config(found):
     return ['config']
   expected, actual = (
     _deciding(_defaults() | _flat(fields), mode)
@@ -183,6 +183,11 @@ def differing_fields(
     for name in expected.keys() | actual.keys()
     if expected.get(name) != actual.get(name)
   )
+
+
+def _is_config(found):
+  """Whether it has what a config of every version has."""
+  return {'model.name', 'batch_size', 'clip.num_frames'} <= _flat(found).keys()
 
 
 @functools.cache

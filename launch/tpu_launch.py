@@ -266,6 +266,9 @@ class Launch:
     """
     if not self._was_active and state == queued_resource.NONE:
       if self._was_seen or not _is_not_set_up(error):
+        # It may have been heard all the same.
+        if error.exit_code == exit_codes.RETRY:
+          raise self._given_up(error) from error
         raise error
       raise _nothing_asked_for(error) from error
     if failures == PATIENCE:

@@ -62,13 +62,18 @@ def write(
     np.savez(
       file,
       fingerprint=np.array(val.fingerprint),
-      query_ids=np.array(val.ids, 'S')[_rows(own, val)],
-      ids=np.array(train.ids, 'S')[own.index],
+      query_ids=_encoded(val.ids)[_rows(own, val)],
+      ids=_encoded(train.ids)[own.index],
       index=own.index,
       similarity=own.similarity,
       columns=np.array(columns, 'U'),
       predicted=np.array([own.predicted[c] for c in columns], np.int32),
     )
+
+
+def _encoded(ids: Sequence[str]) -> np.ndarray:
+  """Ids as UTF-8: bytes [n]."""
+  return np.array([name.encode() for name in ids], 'S')
 
 
 def _rows(found: Findings, val: FrameStore) -> np.ndarray:

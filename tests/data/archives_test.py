@@ -226,6 +226,13 @@ def test_a_file_inside_over_a_folder_is_refused(tmp_path):
     archives.extract_archive(archive, tmp_path / 'out')
 
 
+@pytest.mark.parametrize('name', ['a/' * 30_000 + 'v', 'a' * 60_000])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+  archive = _write(tmp_path / 'x.zip', {name: b'1', 'b.avi': b'2'})
+  with pytest.raises(InputError, match='has a name that is too long'):
+    archives.extract_archive(archive, tmp_path / 'out')
+
+
 def test_an_archive_without_files_is_refused(tmp_path, suffix):
   archive = _write(tmp_path / f'x{suffix}', {})
   with pytest.raises(InputError, match='no file is found in it'):

@@ -35,3 +35,7 @@ def test_older_data_sets_have_their_warnings_in_the_manifest(tmp_path):
   (tmp_path / 'warnings.json').write_text(json.dumps([new, 'damaged']))
   assert preparation_warnings(tmp_path, {'warnings': [old]}) == [old]
   assert preparation_warnings(tmp_path, {}) == [new]
+  for damage in (5, 'abc', {'a': 1}):
+    assert preparation_warnings(tmp_path, {'warnings': damage}) == []
+  damaged = {'warnings': [1, {'path': 3}, {'path': 'x'}, old]}
+  assert preparation_warnings(tmp_path, damaged) == [old]

@@ -322,9 +322,10 @@ def test_a_field_that_an_old_result_lacks_counts_as_its_default():
 
 def test_what_is_no_config_differs():
   step = demo().steps['vie_slow']
-  assert plans.differing_fields(step.config(), None, 'train') == ['config']
-  found = config_of(step) | {'model': 3}
-  assert 'model' in plans.differing_fields(step.config(), found, 'train')
+  for found in (None, {}, {'clip': {}}, config_of(step) | {'model': 3}):
+    assert plans.differing_fields(step.config(), found, 'train') == ['config']
+  found = config_of(step) | {'optimizer': 3}
+  assert 'optimizer' in plans.differing_fields(step.config(), found, 'train')
 
 
 def test_how_multiscale_crops_are_evaluated_differs_only_where_it_is_done():

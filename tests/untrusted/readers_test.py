@@ -165,12 +165,19 @@ def test_an_opened_table_keeps_nothing_of_its_callers(tmp_path):
   assert kept() is None
 
 
-def test_two_columns_of_one_name(tmp_path):
-  names = ['id', 'id']
-  table = pyarrow.table([['a'], ['b']], names=names)
+def test_columns_whose_paths_are_equal_are_read(tmp_path):
+  names = ['a.b', 'a', 'c', 'c']
+  table = pyarrow.table([[1], [{'b': 2}], [3], [4]], names=names)
   pyarrow.parquet.write_table(table, tmp_path / 'x.parquet')
-  with pytest.raises(tables.TableError, match='two columns of one name'):
-    tables.open_table(tmp_path / 'x.parquet')
+  assert tables.open_table(tmp_path / 'x.parquet').metadata.num_columns == 4
+
+
+def test_a_table_in_very_many_pieces_is_refused(tmp_path):
+  table = pyarrow.table({str(name): range(600) for name in range(100)})
+  path = tmp_path / 'x.parquet'
+  pyarrow.parquet.write_table(table, path, row_group_size=1)
+  with pytest.raises(tables.TableError, match='100 columns in 600 row groups'):
+    tables.open_table(path)
 
 
 def copied(demo_dataset, folder):
