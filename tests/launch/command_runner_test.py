@@ -35,9 +35,17 @@ def test_what_hangs_is_ended_with_all_that_it_started(runner, tmp_path):
     ('sbatch: error: Socket timed out on send/recv operation', 75),
     ('ssh: connect to host 10.0.0.1 port 22: Connection refused', 75),
     ('ERROR: INVALID_ARGUMENT: 503 chips', 2),
+    ('WARNING: Read timed out.\nERROR: no version that fits vie==9', 2),
+    ('ERROR: (gcloud) PERMISSION_DENIED: no access\nlog: code 502', 2),
+    ('sbatch: error: Requested partition is unavailable', 2),
+    ('error: 504 files changed', 2),
     ('ERROR: RESOURCE_EXHAUSTED: Quota limit has been exceeded', 2),
   ],
 )
 def test_what_passes_by_itself_may_be_tried_again(said, code):
   error = command_runner.CommandError(['gcloud'], 1, said)
   assert error.exit_code == code
+
+
+def test_what_is_no_utf8_is_shown_all_the_same(runner):
+  assert runner.run('printf', r'\xff') == '\ufffd'
