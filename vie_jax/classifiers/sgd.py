@@ -25,14 +25,25 @@ def rule(
 
 
 def updated(
-  rule: optax.GradientTransformation,
+  optimizer: optax.GradientTransformation,
   params: Any,
   gradient: Any,
   opt_state: optax.OptState,
   rate: jax.Array,
 ) -> tuple[Any, optax.OptState]:
-  """The parameters, and the state of the rule, after a step of that rate."""
-  update, opt_state = rule.update(gradient, opt_state, params)
+  """Takes a step of some rate.
+
+  Args:
+    optimizer: see `rule`.
+    params: float32 arrays.
+    gradient: of the same structure.
+    opt_state: of the optimizer.
+    rate: float32 scalar, the learning rate.
+
+  Returns:
+    (params, opt_state) after it.
+  """
+  update, opt_state = optimizer.update(gradient, opt_state, params)
   return jax.tree.map(lambda p, u: p - rate * u, params, update), opt_state
 
 

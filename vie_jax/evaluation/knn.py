@@ -66,7 +66,7 @@ def search(
     mesh: the mesh that the bank lies on.
   """
   found = []
-  progress = row_progress.RowProgress('Searched', len(queries), 'clips')
+  progress = row_progress.RowProgress('Searched', len(queries), 'queries')
   # One search even of no queries: it checks k, and finds arrays to cut.
   for start in range(0, max(1, len(queries)), QUERIES_AT_A_TIME):
     chunk = queries[start : start + QUERIES_AT_A_TIME]
