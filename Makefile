@@ -31,7 +31,7 @@ test-all: lint
 # What may happen to a run: signals, kills, hangs, NaN (docs/faults.md).
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -q -rP tests/faults tests/processes/watchdog_test.py \
-	  tests/environment_test.py tests/launch/supervise_test.py
+	  tests/machine/environment_test.py tests/launch/supervise_test.py
 
 # Builds Beam's own environment, unless VIE_JAX_BEAM_PYTHON names one.
 test-beam: $(INSTALLED)

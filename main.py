@@ -33,8 +33,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from configs import default
-from vie_jax import command_line, config_check, config_fields, modes
+from vie_jax.config import (
+  config_check,
+  config_fields,
+  modes,
+)
 from vie_jax.processes import exit_codes, process_environment
+from vie_jax.program import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
@@ -62,7 +67,7 @@ _TIMEOUTS = {
 
 
 def main(unused_argv):
-  """Runs one mode, see `program.run`."""
+  """Runs one mode, see `one_mode.run`."""
   workdir = command_line.workdir(_WORKDIR.value)
   try:
     config_fields.check(_CONFIG.value, default.get_config())
@@ -72,11 +77,11 @@ def main(unused_argv):
   preemption.SIGNALS.listen_to(_CONFIG.value.fault)
   # Not at the top: TensorFlow takes seconds, and a mistake in the command line
   # is said before.
-  from vie_jax import program
   from vie_jax.processes import ending
+  from vie_jax.program import one_mode
 
   try:
-    program.run(
+    one_mode.run(
       _MODE.value,
       _CONFIG.value,
       workdir,

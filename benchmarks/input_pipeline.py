@@ -61,13 +61,13 @@ import sample_clips  # noqa: E402
 import stored_frames  # noqa: E402
 import video_decoders  # noqa: E402
 
-from vie_jax import antialiased_resize  # noqa: E402
 from vie_jax.input_pipeline import (  # noqa: E402
   augmentation,
   frame_store,
   instances,
   pipeline,
 )
+from vie_jax.pixels import antialiased_resize  # noqa: E402
 
 _SEED = 7
 _OURS = 'vie_jax'

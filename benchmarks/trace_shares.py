@@ -3,7 +3,7 @@
 import jax
 from program_runs import covered
 
-from vie_jax import step_trace
+from vie_jax.telemetry import step_trace
 
 # Threads of XLA on a CPU, which is its own host, and what they do for it.
 _CPU_WORK = ('ThunkExecutor::Execute',)

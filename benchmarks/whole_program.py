@@ -68,7 +68,7 @@ def prepare_main(case):
   }
 
   def run():
-    from vie_jax import metrics_file
+    from vie_jax.telemetry import metrics_file
 
     with tempfile.TemporaryDirectory() as workdir:
       program_runs.run(

@@ -21,8 +21,13 @@ from absl import flags
 from labels_and_splits import InputError
 from ml_collections import config_flags
 
-from vie_jax import command_line, config_check, device_augment, experiment
+from vie_jax import (
+  device_augment,
+  experiment,
+)
+from vie_jax.config import config_check
 from vie_jax.input_pipeline import instances
+from vie_jax.program import command_line
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

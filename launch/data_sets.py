@@ -12,11 +12,12 @@ from typing import Any
 
 import plans
 
-from vie_jax import result_file, training_data
+from vie_jax import training_data
 from vie_jax.evaluation import found_results
 from vie_jax.evaluation.found_results import part
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.input_pipeline import dataset_folder, image_folder
+from vie_jax.results import result_file
 from vie_jax.saved_steps import commit_record, step_folders
 
 _TFDS = 'tfds:'

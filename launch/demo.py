@@ -27,9 +27,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vie_jax import code_version, metrics_file, result
+from vie_jax import code_version
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
+from vie_jax.results import result
+from vie_jax.telemetry import metrics_file
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 MODELS = {'single': 'VIE-Single', 'slowfast': 'VIE-SlowFast'}

@@ -33,8 +33,9 @@ import data_sets
 import plans
 import training_command
 
-from vie_jax import config_check, result_file
+from vie_jax.config import config_check
 from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
+from vie_jax.results import result_file
 
 REPOSITORY = plans.REPOSITORY
 _LAST_LINES = 5

@@ -27,7 +27,7 @@ import time
 from vie_jax.processes import exit_codes
 
 LONG_ENOUGH_SECONDS = 600
-# Of a pretraining, and of what else trains, see `vie_jax.result.folder`.
+# Of a pretraining, and of what else trains, see `vie_jax.results.result.folder`.
 CHECKPOINTS = ('checkpoints', '*/*/checkpoints')
 # After which no wait is shorter than its limit; more do not fit into a float.
 _MOST_DOUBLINGS = 60

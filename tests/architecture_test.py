@@ -23,115 +23,71 @@ MODULES = sorted(
 WITHOUT_TENSORFLOW = [
   name
   for name in MODULES
-  if name.split('.')[1]
-  in (
-    'objective',
-    'models',
-    'evaluation',
-    'antialiased_resize',
-    'color_noise',
-    'device_augment',
-    'finite',
-    'platform_choice',
-    'processes',
-    'sharding',
-    'untrusted',
-    'metrics_file',
-    'result_file',
-    'optimizer',
-    'train_state',
-    'train_step',
-    'workdir_lock',
-    'step_trace',
-    'saved_steps',
-    'checkpoint',
-    'run_record',
+  if any(
+    f'{name}.'.startswith(f'vie_jax.{part}.')
+    for part in (
+      'objective',
+      'models',
+      'evaluation',
+      'pixels',
+      'device_augment',
+      'files',
+      'finite',
+      'machine',
+      'processes',
+      'sharding',
+      'untrusted',
+      'telemetry.metrics_file',
+      'telemetry.step_trace',
+      'results.result_file',
+      'optimizer',
+      'train_state',
+      'train_step',
+      'saved_steps',
+      'checkpoint',
+      'run_record',
+    )
   )
 ]
 
 ALLOWED = {  # module or folder -> (own code, outside packages)
-  'environment': ('', 'jax'),
+  'machine': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
-  'platform_choice': ('', 'jax'),
-  'finite': ('platform_choice sharding', 'jax numpy'),
+  'finite': ('machine sharding', 'jax numpy'),
   'skipped_steps': ('finite', 'jax ml_collections numpy'),
-  'objective': ('objective platform_choice sharding', 'jax numpy'),
-  'models': ('models platform_choice untrusted', 'jax flax numpy'),
-  'antialiased_resize': ('platform_choice', 'jax'),
-  'color_noise': ('platform_choice', 'jax'),
-  'device_augment': ('antialiased_resize color_noise', 'jax numpy'),
+  'objective': ('machine objective sharding', 'jax numpy'),
+  'models': ('machine models untrusted', 'jax flax numpy'),
+  'pixels': ('machine', 'jax'),
+  'device_augment': ('pixels', 'jax numpy'),
   'optimizer': ('', 'jax optax'),
   'planning/accelerators': ('', ''),
-  'config_check': (
-    'models.network_names planning.accelerators untrusted',
+  'config': (
+    'config models.network_names planning.accelerators untrusted',
     'ml_collections',
   ),
-  'config_roles': ('', ''),
-  'config_fields': ('config_check', 'ml_collections'),
   'planning/scaling': ('objective planning.accelerators', ''),
   'processes': ('processes sharding', 'jax numpy'),
-  'device_memory': ('', 'jax'),
-  'disk': ('', ''),
-  'patient_file': ('disk', ''),
+  'files': ('files processes', ''),
   'code_version': ('__version__', ''),
-  'command_line': (
-    'code_version processes.exit_codes untrusted',
-    'ml_collections',
-  ),
-  'run_errors': (
-    'checkpoint config_check device_memory disk embeddings.clip_files '
-    'embeddings.foreign_embeddings finite input_pipeline '
-    'models.official_checkpoint processes result untrusted workdir_lock',
-    '',
-  ),
-  'run_log': ('patient_file processes untrusted', ''),
-  'compilation_cache': ('', 'jax'),
-  'step_trace': ('', 'jax'),
-  'step_progress': ('', ''),
-  'input_wait': ('processes', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
-  'metrics_file': ('untrusted', ''),
-  'scalar_writer': ('', 'clu'),
-  'tensorboard_log': ('disk scalar_writer', 'clu tensorflow'),
-  'metric_log': (
-    'disk metrics_file patient_file processes scalar_writer tensorboard_log',
-    'clu',
-  ),
-  'result_file': ('untrusted', ''),
   'input_pipeline': (
-    'disk input_pipeline untrusted',
+    'files.disk input_pipeline untrusted',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),
+  'telemetry': (
+    'files input_pipeline processes telemetry untrusted',
+    'clu jax ml_collections numpy tensorflow',
+  ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),
-  'saved_steps': ('disk processes saved_steps', 'jax numpy orbax'),
-  'checkpoint': ('disk processes saved_steps', 'jax'),
-  'run_record': ('checkpoint config_roles disk processes', ''),
-  'workdir_lock': ('disk processes', ''),
+  'saved_steps': ('files.disk processes saved_steps', 'jax numpy orbax'),
+  'checkpoint': ('files.disk processes saved_steps', 'jax'),
+  'run_record': ('checkpoint config.config_roles files.disk processes', ''),
   'guarded_saves': (
-    'checkpoint input_pipeline.dataset_folder input_wait metric_log processes '
-    'skipped_steps step_trace',
+    'checkpoint input_pipeline.dataset_folder processes skipped_steps '
+    'telemetry',
     '',
-  ),
-  'evaluation': (
-    'disk evaluation metrics_file objective result_file sharding '
-    'training_data untrusted',
-    'jax flax optax numpy jinja2 matplotlib PIL',
-  ),
-  'blueprint': (
-    'config_check models modes objective.memory_bank optimizer sharding '
-    'train_step',
-    'jax flax ml_collections',
-  ),
-  'damage_counts': (
-    'input_pipeline processes',
-    'jax numpy ml_collections',
-  ),
-  'experiment': (
-    'blueprint config_check damage_counts device_augment input_pipeline '
-    'input_wait models modes processes train_state',
-    'jax flax numpy optax ml_collections',
   ),
   'training_data': ('', ''),
   'run_weights': (
@@ -142,95 +98,96 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'checkpoint models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
-  'result': ('code_version disk result_file weights', 'jax ml_collections'),
+  'results': (
+    'code_version files.disk input_pipeline.frame_store results untrusted '
+    'weights',
+    'jax ml_collections numpy',
+  ),
+  'evaluation': (
+    'evaluation files.disk objective results.result_file sharding '
+    'telemetry.metrics_file training_data untrusted',
+    'jax flax optax numpy jinja2 matplotlib PIL',
+  ),
+  'blueprint': (
+    'config models objective.memory_bank optimizer sharding train_step',
+    'jax flax ml_collections',
+  ),
+  'experiment': (
+    'blueprint config device_augment input_pipeline models processes '
+    'telemetry train_state',
+    'jax flax numpy optax ml_collections',
+  ),
   'embeddings': (
-    'damage_counts device_augment disk embeddings evaluation experiment '
-    'finite input_pipeline processes result run_log untrusted weights',
+    'device_augment embeddings evaluation experiment files finite '
+    'input_pipeline processes results telemetry untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
-    'blueprint checkpoint classifiers config_check config_roles damage_counts '
-    'device_augment environment evaluation experiment finite guarded_saves '
-    'input_pipeline input_wait metric_log models.network_names processes '
-    'result run_log run_record sharding skipped_steps step_progress '
-    'weights workdir_lock',
+    'blueprint checkpoint classifiers config device_augment evaluation '
+    'experiment files finite guarded_saves input_pipeline machine '
+    'models.network_names processes results run_record sharding '
+    'skipped_steps telemetry weights',
     'jax flax numpy optax ml_collections',
   ),
   'convert': (
-    'blueprint checkpoint config_check disk models processes weights '
-    'workdir_lock',
+    'blueprint checkpoint config files models processes weights',
     'jax numpy ml_collections',
   ),
   'describe': (
-    'blueprint config_check models planning.plan',
+    'blueprint config models planning.plan',
     'jax ml_collections',
   ),
   'planning/plan': (
-    'blueprint config_check evaluation.knn input_pipeline.augmentation models '
+    'blueprint config evaluation.knn input_pipeline.augmentation models '
     'objective planning',
     'jax numpy ml_collections',
   ),
   'embed': (
-    'blueprint config_check damage_counts device_augment disk embeddings '
-    'evaluation experiment models.network_names processes result run_log '
-    'sharding untrusted weights workdir_lock',
+    'blueprint config device_augment embeddings evaluation experiment files '
+    'models.network_names processes results sharding telemetry untrusted '
+    'weights',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
-    'checkpoint damage_counts embeddings evaluation experiment findings '
-    'finite input_pipeline result run_weights train_state weights '
-    'workdir_lock',
+    'checkpoint embeddings evaluation experiment files finite input_pipeline '
+    'results run_weights telemetry train_state weights',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
     'classifiers evaluation input_pipeline.image_folder '
-    'input_pipeline.labelled_images result sharding weights',
+    'input_pipeline.labelled_images results sharding weights',
     'jax flax ml_collections',
   ),
   'finetune': (
-    'classifiers config_check evaluation optimizer result sharding '
-    'training_data weights',
+    'classifiers config evaluation optimizer results sharding training_data '
+    'weights',
     'jax flax optax ml_collections',
   ),
-  'findings': ('disk result input_pipeline.frame_store untrusted', 'numpy'),
   'retrieval_page': (
-    'evaluation findings input_pipeline.frame_store '
-    'input_pipeline.sound_frames untrusted',
+    'evaluation input_pipeline.frame_store input_pipeline.sound_frames '
+    'results untrusted',
     'numpy PIL',
   ),
   'retrieve': (
-    'config_check damage_counts embeddings evaluate evaluation experiment '
-    'findings input_pipeline result retrieval_page weights workdir_lock',
+    'config embeddings evaluate evaluation experiment files input_pipeline '
+    'results retrieval_page telemetry weights',
     'jax numpy ml_collections',
   ),
-  'train_reporter': (
-    'checkpoint damage_counts environment evaluate experiment finite '
-    'guarded_saves metric_log skipped_steps train_state',
-    'jax',
-  ),
-  'train_loop': (
-    'damage_counts evaluation.monitors experiment input_wait processes '
-    'sharding step_progress step_trace train_reporter train_state train_step',
-    '',
-  ),
-  'train_start': (
-    'blueprint checkpoint config_check damage_counts environment experiment '
-    'processes run_record run_weights sharding train_state train_step weights',
+  'training': (
+    'blueprint checkpoint config evaluate evaluation.monitors experiment '
+    'finite guarded_saves machine processes run_record run_weights sharding '
+    'skipped_steps telemetry train_state train_step training weights',
     'jax ml_collections',
   ),
   'train': (
-    'blueprint checkpoint experiment metric_log processes run_log run_record '
-    'step_trace train_loop train_reporter train_start train_state '
-    'train_step workdir_lock',
+    'blueprint checkpoint experiment files processes run_record telemetry '
+    'train_state train_step training',
     'jax clu ml_collections',
   ),
-  'modes': ('', 'ml_collections'),
-  'early_refusals': (
-    'config_check input_pipeline.dataset_folder modes weights workdir_lock',
-    'ml_collections',
-  ),
   'program': (
-    'compilation_cache early_refusals modes processes run_errors run_log',
+    'checkpoint code_version config embeddings files finite input_pipeline '
+    'machine models.official_checkpoint processes program results telemetry '
+    'untrusted weights',
     'jax ml_collections',
   ),
 }
@@ -301,7 +258,7 @@ def test_every_module_imports(module):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_is_locked_and_sound(name):
-  from vie_jax import config_check
+  from vie_jax.config import config_check
 
   config = importlib.import_module(f'configs.{name}').get_config()
   assert config.is_locked
@@ -370,12 +327,12 @@ for mode in ('convert', 'describe'):
 
 
 def test_every_mode_is_found():
-  modes = importlib.import_module('vie_jax.modes')
+  modes = importlib.import_module('vie_jax.config.modes')
   assert all(callable(modes.find(mode)) for mode in modes.MODES)
 
 
 def test_the_batches_of_every_mode_are_fields_of_the_config():
-  modes = importlib.import_module('vie_jax.modes')
+  modes = importlib.import_module('vie_jax.config.modes')
   config = importlib.import_module('configs.default').get_config()
   for mode in modes.MODES.values():
     assert all(operator.attrgetter(field)(config) for field in mode.batches)

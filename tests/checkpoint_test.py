@@ -14,12 +14,12 @@ from flax import linen as nn
 
 from vie_jax import (
   checkpoint,
-  disk,
   optimizer,
   run_record,
   sharding,
   train_state,
 )
+from vie_jax.files import disk
 from vie_jax.saved_steps import commit_record
 
 NUM_VIDEOS = 300

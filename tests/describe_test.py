@@ -5,7 +5,8 @@ import subprocess
 import pytest
 import tiny_run
 
-from vie_jax import config_check, describe
+from vie_jax import describe
+from vie_jax.config import config_check
 from vie_jax.processes import exit_codes
 
 CONFIGS = {

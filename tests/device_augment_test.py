@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from synthetic_frames import assert_few_differ, noise, textured
 
-from vie_jax import antialiased_resize, device_augment, platform_choice
+from vie_jax import device_augment
+from vie_jax.machine import platform_choice
+from vie_jax.pixels import antialiased_resize
 
 pytestmark = pytest.mark.usefixtures('strict_dtypes')
 OFFICIAL = json.loads(

@@ -13,14 +13,13 @@ from oracle import official, reference_network
 
 from vie_jax import (
   blueprint,
-  config_check,
   device_augment,
   embed,
   evaluate,
   experiment,
-  result,
   weights,
 )
+from vie_jax.config import config_check
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import features
 from vie_jax.input_pipeline import (
@@ -30,6 +29,7 @@ from vie_jax.input_pipeline import (
   image_pipeline,
 )
 from vie_jax.models import official_checkpoint
+from vie_jax.results import result
 
 SIZES = {'width': 4, 'fast_width': 2}
 # (network, official type, frames, side): of any size, and not the config's.

@@ -16,8 +16,12 @@ import tiny_run
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from vie_jax import metrics_file, run_log, run_record
+from vie_jax import run_record
 from vie_jax.input_pipeline import frame_store
+from vie_jax.telemetry import (
+  metrics_file,
+  run_log,
+)
 
 TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
 

@@ -12,13 +12,13 @@ from vie_jax import (
   embed,
   evaluate,
   experiment,
-  result,
   train,
   train_state,
 )
 from vie_jax.embeddings import foreign_embeddings, split_embeddings
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import dataset_folder, frame_store
+from vie_jax.results import result
 
 
 @pytest.fixture(scope='module')

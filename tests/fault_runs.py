@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import blueprint, checkpoint, experiment, metrics_file
+from vie_jax import (
+  blueprint,
+  checkpoint,
+  experiment,
+)
 from vie_jax.saved_steps import commit_record
+from vie_jax.telemetry import metrics_file
 
 RETRY, INTERRUPTED, REFUSED = 75, 130, 2
 TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1

@@ -8,15 +8,15 @@ import tiny_run
 
 from vie_jax import (
   checkpoint,
-  config_check,
   evaluate,
   finetune,
   linear_eval,
-  metrics_file,
-  result,
   train,
 )
+from vie_jax.config import config_check
 from vie_jax.models import network_names, networks
+from vie_jax.results import result
+from vie_jax.telemetry import metrics_file
 
 # Of the projections to the embedding, which no classifier has a part of.
 EMBEDDING_KERNELS = {

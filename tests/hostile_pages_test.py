@@ -14,7 +14,7 @@ import prepare
 import pytest
 import tiny_run
 
-from vie_jax import findings, retrieval_page
+from vie_jax import retrieval_page
 from vie_jax.evaluation import (
   found_results,
   gallery,
@@ -23,6 +23,7 @@ from vie_jax.evaluation import (
   report,
 )
 from vie_jax.input_pipeline import frame_store
+from vie_jax.results import findings
 
 ATTACK = 'window.owned=document.title=1'
 PAYLOADS = (

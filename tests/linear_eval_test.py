@@ -18,18 +18,18 @@ from PIL import Image
 
 from vie_jax import (
   checkpoint,
-  config_check,
   linear_eval,
-  metrics_file,
-  result,
-  run_errors,
   sharding,
   train,
   weights,
 )
 from vie_jax.classifiers import labelled_data
+from vie_jax.config import config_check
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.program import run_errors
+from vie_jax.results import result
+from vie_jax.telemetry import metrics_file
 
 SETTINGS = {
   'init_from': 'random',

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vie_jax import findings, retrieval_page
+from vie_jax import retrieval_page
+from vie_jax.results import findings
 
 SIZE = 40, 30
 

@@ -11,8 +11,10 @@ from vie_jax import (
   blueprint,
   checkpoint,
   finite,
-  metrics_file,
   train,
+)
+from vie_jax.telemetry import metrics_file
+from vie_jax.training import (
   train_loop,
   train_start,
 )

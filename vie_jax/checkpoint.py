@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 
-from vie_jax import disk
+from vie_jax.files import disk
 from vie_jax.processes import agreement
 from vie_jax.saved_steps import commit_record, step_reader
 from vie_jax.saved_steps.step_folders import StepFolders

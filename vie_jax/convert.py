@@ -12,9 +12,11 @@ from absl import logging
 from vie_jax import (
   blueprint,
   checkpoint,
-  config_check,
-  disk,
   weights,
+)
+from vie_jax.config import config_check
+from vie_jax.files import (
+  disk,
   workdir_lock,
 )
 from vie_jax.models import official_checkpoint

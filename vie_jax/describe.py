@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from vie_jax import blueprint, config_check
+from vie_jax import blueprint
+from vie_jax.config import config_check
 from vie_jax.models import flops
 from vie_jax.planning import plan
 

@@ -21,16 +21,11 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   blueprint,
-  config_check,
-  damage_counts,
   device_augment,
-  disk,
-  result,
-  run_log,
   sharding,
   weights,
-  workdir_lock,
 )
+from vie_jax.config import config_check
 from vie_jax.embeddings import (
   clip_files,
   embed_sources,
@@ -38,8 +33,17 @@ from vie_jax.embeddings import (
   split_embeddings,
 )
 from vie_jax.evaluation import features
+from vie_jax.files import (
+  disk,
+  workdir_lock,
+)
 from vie_jax.models import network_names
 from vie_jax.processes import agreement, watchdog
+from vie_jax.results import result
+from vie_jax.telemetry import (
+  damage_counts,
+  run_log,
+)
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'

@@ -13,21 +13,23 @@ from absl import logging
 
 from vie_jax import (
   checkpoint,
-  damage_counts,
   experiment,
-  findings,
   finite,
-  result,
   run_weights,
   train_state,
   weights,
-  workdir_lock,
 )
 from vie_jax.embeddings import split_embeddings
 from vie_jax.embeddings.split_embeddings import SplitEmbeddings
 from vie_jax.evaluation import features, knn, monitors
 from vie_jax.experiment import Experiment
+from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder, instances
+from vie_jax.results import (
+  findings,
+  result,
+)
+from vie_jax.telemetry import damage_counts
 
 MODE = 'knn_eval'
 SPLITS = ('train', 'val')

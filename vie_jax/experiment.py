@@ -20,12 +20,12 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   blueprint,
-  config_check,
-  damage_counts,
   device_augment,
-  input_wait,
-  modes,
   train_state,
+)
+from vie_jax.config import (
+  config_check,
+  modes,
 )
 from vie_jax.input_pipeline import (
   augmentation,
@@ -35,6 +35,10 @@ from vie_jax.input_pipeline import (
   pipeline,
 )
 from vie_jax.processes import agreement, preemption, watchdog
+from vie_jax.telemetry import (
+  damage_counts,
+  input_wait,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,7 @@ import optax
 from flax import linen as nn
 
 from vie_jax import (
-  config_check,
   optimizer,
-  result,
   sharding,
   training_data,
   weights,
@@ -23,7 +21,9 @@ from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule
+from vie_jax.config import config_check
 from vie_jax.evaluation import linear_readout
+from vie_jax.results import result
 
 ITEMS = {
   'model': ('params', 'batch_stats'),

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vie_jax import platform_choice, sharding
+from vie_jax import sharding
+from vie_jax.machine import platform_choice
 
 FLAG = 'is_skipped'
 """Name of the metric, a bool scalar, by which a step says that it changed

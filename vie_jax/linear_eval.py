@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from vie_jax import result, sharding, weights
+from vie_jax import (
+  sharding,
+  weights,
+)
 from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy
 from vie_jax.classifiers.task import Schedule
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import image_folder, labelled_images
+from vie_jax.results import result
 
 MODE = 'linear_eval'
 ITEMS = {'readouts': ('params', 'opt_state', 'step')}

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from vie_jax.evaluation import gallery, retrieval
-from vie_jax.findings import Findings, common_queries
 from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
+from vie_jax.results.findings import Findings, common_queries
 from vie_jax.untrusted import urls
 
 FRAMES_SHOWN = 8

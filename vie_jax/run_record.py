@@ -4,8 +4,9 @@ import json
 import pathlib
 from typing import Any
 
-from vie_jax import config_roles, disk
 from vie_jax.checkpoint import CheckpointError
+from vie_jax.config import config_roles
+from vie_jax.files import disk
 from vie_jax.processes import agreement
 
 CONFIG_FILE = 'config.json'

@@ -12,19 +12,23 @@ from vie_jax import (
   blueprint,
   checkpoint,
   experiment,
-  metric_log,
-  run_log,
   run_record,
-  step_trace,
-  train_loop,
-  train_start,
   train_state,
   train_step,
-  workdir_lock,
 )
 from vie_jax.experiment import Experiment
+from vie_jax.files import workdir_lock
 from vie_jax.processes import agreement, preemption, watchdog
-from vie_jax.train_reporter import Reporter
+from vie_jax.telemetry import (
+  metric_log,
+  run_log,
+  step_trace,
+)
+from vie_jax.training import (
+  train_loop,
+  train_start,
+)
+from vie_jax.training.train_reporter import Reporter
 
 
 def train_and_evaluate(

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from vie_jax import config_check, result
 from vie_jax.classifiers import fit
+from vie_jax.config import config_check
+from vie_jax.results import result
 
 RECORD = {
   'fingerprint': 'f' * 64,

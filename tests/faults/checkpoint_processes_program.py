@@ -78,7 +78,11 @@ if __name__ == '__main__':
   import resource
 
   from tests.faults import checkpoint_program
-  from vie_jax import checkpoint, sharding, workdir_lock
+  from vie_jax import (
+    checkpoint,
+    sharding,
+  )
+  from vie_jax.files import workdir_lock
   from vie_jax.saved_steps import leaf_digest
 
   todo = {'save': save, 'restore': restore, 'fail': fail, 'lock': lock}

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vie_jax import device_memory, run_errors
+from vie_jax.machine import device_memory
 from vie_jax.processes import exit_codes
+from vie_jax.program import run_errors
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,7 @@ import fault_runs
 import pytest
 import tiny_run
 
-from vie_jax import metrics_file
+from vie_jax.telemetry import metrics_file
 
 WITHOUT_KILLS_SECONDS = 120
 WITH_KILLS_SECONDS = 20 * 60

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from fault_runs import RETRY
 
-from vie_jax import metrics_file
+from vie_jax.telemetry import metrics_file
 
 LIMIT = 5
 # Reads the frames of six batches, then sleeps for ever.

@@ -11,7 +11,7 @@ import fault_runs
 import pytest
 import tiny_run
 
-from vie_jax import result
+from vie_jax.results import result
 
 NUM_KILLS, NUM_LABELLED_KILLS = 20, 10
 # Of a run of 300 saves that nobody kills.

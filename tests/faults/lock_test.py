@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 import workdir_lock_test
 
-from vie_jax import workdir_lock
+from vie_jax.files import workdir_lock
 
 
 @pytest.mark.slow

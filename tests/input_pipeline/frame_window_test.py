@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vie_jax import antialiased_resize
 from vie_jax.input_pipeline import augmentation, frame_window
+from vie_jax.pixels import antialiased_resize
 
 
 def textured_jpeg(rng, height, width):

@@ -9,9 +9,9 @@ import threading
 import fsspec
 import pytest
 
-from vie_jax import run_errors
 from vie_jax.input_pipeline import dataset_folder, frame_store, remote_errors
 from vie_jax.processes import exit_codes
+from vie_jax.program import run_errors
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import pathlib
 import plans
 import pytest
 
-from vie_jax import config_check
+from vie_jax.config import config_check
 from vie_jax.evaluation import cell_results, paper_roles
 from vie_jax.evaluation.paper_tables import CELLS
 

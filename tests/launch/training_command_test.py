@@ -17,7 +17,7 @@ from absl import flags
 from training_command import LaunchError
 
 from configs import vie_slowfast
-from vie_jax import config_check
+from vie_jax.config import config_check
 from vie_jax.objective import memory_bank
 
 CONFIG = '--config=configs/demo.py:single'

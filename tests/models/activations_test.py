@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from vie_jax import platform_choice
+from vie_jax.machine import platform_choice
 from vie_jax.models import activations, networks
 
 SHAPE = (2, 4, 4, 3)

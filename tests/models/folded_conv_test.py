@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vie_jax import platform_choice
+from vie_jax.machine import platform_choice
 from vie_jax.models import folded_conv
 
 CASES = [

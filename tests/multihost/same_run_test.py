@@ -8,7 +8,7 @@ import processes
 import pytest
 import tiny_run
 
-from vie_jax import metrics_file
+from vie_jax.telemetry import metrics_file
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,8 @@ import json
 import pytest
 import tiny_run
 
-from vie_jax import config_check, describe
+from vie_jax import describe
+from vie_jax.config import config_check
 from vie_jax.planning import accelerators, plan
 
 

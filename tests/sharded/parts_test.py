@@ -10,10 +10,11 @@ import pytest
 from sharded import programs
 from sharded.programs import SMALL_BLOCKS
 
-from vie_jax import sharding, train_reporter
+from vie_jax import sharding
 from vie_jax.classifiers import loop
 from vie_jax.evaluation import knn, linear_readout, monitors
 from vie_jax.objective import instance_recognition, memory_bank
+from vie_jax.training import train_reporter
 
 DIM, BATCH = programs.DIM, programs.BATCH
 # Not ten million: a kNN search would come in blocks then.

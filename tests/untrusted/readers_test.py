@@ -18,11 +18,15 @@ import pyarrow.parquet
 import pytest
 from hostile_files import check_refused
 
-from vie_jax import findings, metrics_file, result
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import dataset_folder, frame_store
 from vie_jax.models import official_checkpoint, official_files
+from vie_jax.results import (
+  findings,
+  result,
+)
+from vie_jax.telemetry import metrics_file
 from vie_jax.untrusted import arrays, tables
 
 VIDEOS = [(f'id{number}', f'{number}.mp4') for number in range(4)]

@@ -11,8 +11,10 @@ import prepare
 import pytest
 import tiny_run
 
-from vie_jax import compilation_cache, config_check, run_log
+from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder, frame_store
+from vie_jax.machine import compilation_cache
+from vie_jax.telemetry import run_log
 from vie_jax.untrusted import urls
 
 SECRET = 'S3cr3t'  # noqa: S105

@@ -16,12 +16,11 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   blueprint,
-  config_check,
-  damage_counts,
   device_augment,
   experiment,
   sharding,
 )
+from vie_jax.config import config_check
 from vie_jax.evaluation import clip_scores, row_progress
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import (
@@ -33,6 +32,7 @@ from vie_jax.input_pipeline import (
 )
 from vie_jax.models import network_names
 from vie_jax.processes import agreement
+from vie_jax.telemetry import damage_counts
 
 
 @dataclasses.dataclass(frozen=True)

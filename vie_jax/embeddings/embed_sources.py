@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vie_jax import damage_counts, device_augment, experiment
+from vie_jax import (
+  device_augment,
+  experiment,
+)
 from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.input_pipeline import (
   augmentation,
@@ -33,6 +36,7 @@ from vie_jax.input_pipeline import (
   sound_frames,
 )
 from vie_jax.processes import agreement
+from vie_jax.telemetry import damage_counts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

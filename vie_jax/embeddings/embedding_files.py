@@ -18,9 +18,9 @@ import pyarrow.parquet
 from absl import logging
 from PIL import Image, ImageOps
 
-from vie_jax import disk
 from vie_jax.embeddings.embed_sources import Item
 from vie_jax.evaluation import row_file
+from vie_jax.files import disk
 
 IDS_FILE = 'embeddings.ids.txt'
 PARQUET_FILE = 'embeddings.parquet'

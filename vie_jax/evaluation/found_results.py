@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vie_jax import metrics_file, result_file
+from vie_jax.results import result_file
+from vie_jax.telemetry import metrics_file
 from vie_jax.untrusted import urls
 
 CHECKPOINTS = 'checkpoints'

@@ -18,8 +18,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from vie_jax import disk
 from vie_jax.evaluation import gallery_plot
+from vie_jax.files import disk
 
 KNN_CAPTION = (
   'kNN accuracy: a test video is given the label that its nearest training '

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from absl import logging
 
-from vie_jax import disk
 from vie_jax.evaluation import row_progress
+from vie_jax.files import disk
 from vie_jax.untrusted import json_text
 
 # Of X.json; it names damaged frames.

@@ -9,7 +9,7 @@ There are two ways to crop:
                 one in the middle
 
 Here either gives a box in the stored frame; `frame_window` takes the window
-around it. Resizing is left to `vie_jax.antialiased_resize`, which must know the
+around it. Resizing is left to `vie_jax.pixels.antialiased_resize`, which must know the
 order of the two: the filter of a resize before the crop reads beyond the box.
 
 A box is float64 [4]: offset y, x, height, width in pixels of the stored

@@ -6,7 +6,7 @@ imported where these are not installed: so their classes are known by name.
 
 import socket
 
-from vie_jax import disk
+from vie_jax.files import disk
 
 _CLASSES = (ConnectionError, TimeoutError, socket.gaierror)
 _NAMES = frozenset(

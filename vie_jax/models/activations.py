@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax import platform_choice
+from vie_jax.machine import platform_choice
 
 TPU_ROWS_BYTES = 32
 """What the last axis but one is filled up to there, of one lane: 8 float32."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-from vie_jax import platform_choice
+from vie_jax.machine import platform_choice
 
 
 def count(function: Callable, *arguments) -> int:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vie_jax import platform_choice
+from vie_jax.machine import platform_choice
 from vie_jax.models import frame_parts, space_to_depth, width_to_depth
 from vie_jax.models.taps import Size, taps_along
 

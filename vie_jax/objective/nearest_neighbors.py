@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from vie_jax import platform_choice, sharding
+from vie_jax import sharding
+from vie_jax.machine import platform_choice
 from vie_jax.objective import row_blocks
 
 AXIS = sharding.DATA_AXIS

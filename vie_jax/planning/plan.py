@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vie_jax import blueprint, config_check
+from vie_jax import blueprint
+from vie_jax.config import config_check
 from vie_jax.evaluation import knn
 from vie_jax.input_pipeline import augmentation
 from vie_jax.models import activations

@@ -24,7 +24,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from vie_jax import disk
+from vie_jax.files import disk
 
 FILE = 'commit.json'
 FORMAT_VERSION = 3

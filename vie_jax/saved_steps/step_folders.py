@@ -20,7 +20,7 @@ import time
 
 from absl import logging
 
-from vie_jax import disk
+from vie_jax.files import disk
 from vie_jax.saved_steps import commit_record
 
 _STEP = re.compile(r'0|[1-9][0-9]{0,18}')

@@ -1,0 +1,327 @@
+"""Fields set on the command line are data: mistakes are one line, code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny_run
+
+from vie_jax.files import workdir_lock
+from vie_jax.program import command_line
+
+CONFIG = '--config=configs/vie_single.py'
+CALL = '__import__("os").mkdir("owned")'
+# Each case is parsed by a process of its own, after the imports.
+SCRIPT = """
+import json, os, sys, tempfile
+import main
+from vie_jax import command_line, config_check
+
+outcomes = []
+for words in json.loads(sys.argv[1]):
+  said = tempfile.TemporaryFile()
+  child = os.fork()
+  if not child:
+    os.dup2(said.fileno(), 2)
+    # config_flags looks for the fields there.
+    sys.argv = ['main.py', *words]
+    try:
+      command_line.parse(sys.argv)
+      config = main._CONFIG.value
+      config_check.check(config)
+      print(config.optimizer.learning_rate, config.batch_size, file=sys.stderr)
+      code = 0
+    except config_check.ConfigError as error:
+      print(error, file=sys.stderr)
+      code = 2
+    except SystemExit as error:
+      code = error.code
+    finally:
+      sys.stderr.flush()
+    os._exit(code)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  said.seek(0)
+  outcomes.append((status, said.read().decode()))
+print(json.dumps(outcomes))
+"""
+REFUSED = {
+  'no number': (['--config.batch_size=abc'], 'batch_size=abc'),
+  'a fraction': (['--config.batch_size=1.5'], 'batch_size=1.5'),
+  'nothing': (['--config.batch_size='], 'batch_size='),
+  'many digits': (['--config.batch_size=' + '9' * 5000], 'batch_size=999'),
+  'too large': (
+    ['--config.seed=9223372036854775808'],
+    'at most 9223372036854775807',
+  ),
+  'a truth': (['--config.batch_size=True'], 'batch_size=True'),
+  'unknown': (['--config.nothing=1'], "no field 'nothing'"),
+  'misspelt': (['--config.batchsize=1'], 'batch_size'),
+  'unknown within': (['--config.optimizer.x=1'], "no field 'x'"),
+  'a group': (['--config.optimizer=1'], 'optimizer=1'),
+  'private': (['--config.__class__=1'], '__class__'),
+  'globals': (['--config.optimizer.__init__.__globals__=1'], '__globals__'),
+  'not finite': (['--config.optimizer.learning_rate=nan'], 'learning_rate'),
+  'endless': (['--config.optimizer.learning_rate=1e999'], 'learning_rate'),
+  'a call': ([f'--config.model.name={CALL}'], 'model.name'),
+  'calls': ([f'--config.optimizer.drop_steps={CALL}'], 'drop_steps'),
+  'torn': (['--config.optimizer.drop_steps=(1,2'], 'drop_steps'),
+  'texts': (['--config.optimizer.drop_steps=(1,"a")'], 'drop_steps'),
+  'deep': (['--config.optimizer.drop_steps=' + '(' * 3000], 'drop_steps'),
+  'another flag': (['--unknown=1'], 'unknown'),
+  'a word': (['--workdir=w', 'more'], "'more' belongs to no flag"),
+  'another mode': (['--mode=nothing'], 'mode'),
+}
+
+
+WORDED = {
+  'no number': ('batch_size=abc', "'abc' is no whole number"),
+  'a fraction': ('batch_size=1.5', "'1.5' is no whole number"),
+  'no rate': ('optimizer.learning_rate=x', "'x' is no number"),
+  'no truth': ('profile=maybe', "'maybe' is neither true nor false"),
+  'torn': ('optimizer.drop_steps=(1,2', '(1,2 is no list of values in'),
+  'misspelt': (
+    'batchsize=1',
+    "no field 'batchsize'; did you mean 'batch_size'",
+  ),
+  'in a text': ('model.name.x=1', 'a field of a text, which has none'),
+  'in a number': ('batch_size.x=1', "no field 'batch_size.x'"),
+  'group': ('optimizer=1', 'a group of fields, which are set one by one'),
+}
+
+
+@pytest.fixture(scope='module')
+def outcomes():
+  cases = {name: [CONFIG, *words] for name, (words, _) in REFUSED.items()}
+  cases |= {
+    f'{name}, worded': [CONFIG, f'--config.{word}']
+    for name, (word, _) in WORDED.items()
+  }
+  cases['no variant'] = ['--config=configs/demo.py:none']
+  cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
+  cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
+  cases['no Python'] = ['--config=README.md']
+  cases['nowhere'] = ['--config=configs/nowhere.py', '--config.batch_size=8']
+  done = subprocess.run(
+    [sys.executable, '-c', SCRIPT, json.dumps(list(cases.values()))],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  return dict(zip(cases, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_a_mistake_is_one_line(outcomes, name):
+  code, said = outcomes[name]
+  assert code == 2, said
+  assert REFUSED[name][1] in said
+  assert said.count('\n') == 1
+  assert len(said) < 4000
+  assert not os.path.exists(tiny_run.REPOSITORY / 'owned')
+
+
+@pytest.mark.parametrize('name', WORDED)
+def test_a_mistake_is_in_words_not_in_those_of_python(outcomes, name):
+  code, said = outcomes[f'{name}, worded']
+  assert code == 2
+  assert WORDED[name][1] in said
+  for words in ('literal', 'convert', 'argument', 'pars', 'indices', 'class'):
+    assert words not in said
+
+
+def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):
+  code, said = outcomes['no variant']
+  assert code == 2
+  assert said.startswith('Command line: configs/demo.py:none does not exist')
+
+
+def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
+  assert outcomes['scientific'] == [0, '0.001 128\n']
+  assert outcomes['twice'] == [0, '0.03 16\n']
+
+
+def test_a_config_that_is_not_there_is_sought_in_the_current_folder(outcomes):
+  code, said = outcomes['nowhere']
+  assert code == 2
+  assert 'there is no file configs/nowhere.py; a relative path beg' in said
+
+
+def test_a_config_that_is_no_python_is_one_line(outcomes):
+  code, said = outcomes['no Python']
+  assert code == 2
+  assert said.count('\n') == 1
+  assert 'README.md' in said
+
+
+# Text of a config file -> what is said of it; {file} is its path.
+CONFIG_FILES = {
+  'raise KeyError("foo")': "{file}, line 3: KeyError: 'foo'",
+  'raise ValueError': '{file}, line 3: ValueError',
+  'raise ValueError("so\\nand so")': '{file}, line 3: so\\nand so',
+  'assert False': '{file}, line 3: AssertionError',
+  'raise SystemExit(3)': '{file}, line 3: SystemExit: 3',
+  'default.get_config().batchsize = 3': '{file}, line 3: AttributeError: ',
+  'import json; json.loads("x")': '{file}, line 3: json.decoder.JSONDecodeErr',
+  'return None': 'returns nothing',
+  'return {"batch_size": 3}': 'get_config() returns dict, which is no Config',
+  'return ml_collections.ConfigDict()': 'is missing: begin with configs/default.py',
+  'config = default.get_config(); config.batch_size = None; return config': (
+    'config.batch_size is None; it must be of type int'
+  ),
+}
+
+
+@pytest.mark.parametrize('number', range(len(CONFIG_FILES)))
+def test_a_config_file_that_is_wrong_is_one_line_with_its_place(
+  tmp_path, number
+):
+  body, words = list(CONFIG_FILES.items())[number]
+  file = tmp_path / 'mine.py'
+  file.write_text(
+    f'import ml_collections; from configs import default\n'
+    f'def get_config():\n  {body}\n'
+  )
+  assert words.format(file=file) in refused(f'--config={file}')
+
+
+def refused(*words):
+  """What main.py says of a command line, in its last line."""
+  done = subprocess.run(
+    [sys.executable, 'main.py', '--mode=describe', *words],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  said = done.stderr.splitlines()[-1]
+  assert said.startswith('Command line: ')
+  return said
+
+
+def test_signals_that_are_none_are_one_line():
+  said = refused(CONFIG, "--config.fault.signals=('SIGFOO',)")
+  assert "config.fault.signals is ('SIGFOO',); each must be one of" in said
+
+
+def refused_before_slow_imports(workdir, *words):
+  """What main.py says of a run that cannot start; TensorFlow takes seconds."""
+  done = subprocess.run(
+    [
+      *(sys.executable, '-X', 'importtime', 'main.py', CONFIG),
+      *(f'--workdir={workdir}', *words),
+    ],
+    cwd=tiny_run.REPOSITORY,
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  lines = done.stderr.splitlines()
+  imports = [line for line in lines if line.startswith('import time:')]
+  said = [line for line in lines if line not in imports]
+  assert done.returncode == 2
+  assert any(line.endswith(' jax') for line in imports)
+  assert not any(line.endswith(' tensorflow') for line in imports)
+  return said[-1]
+
+
+@pytest.mark.parametrize('mode', ['train', 'retrieve'])
+def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
+  tmp_path, mode
+):
+  dataset, workdir = tmp_path / 'nowhere', tmp_path / 'workdir'
+  said = refused_before_slow_imports(
+    workdir, f'--mode={mode}', f'--config.dataset.dir={dataset}'
+  )
+  assert f'no prepared data set at {dataset}.' in said
+  assert not workdir.exists()
+
+
+def test_too_large_a_batch_is_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  said = refused_before_slow_imports(
+    tmp_path / 'workdir',
+    f'--config.dataset.dir={demo_dataset}',
+    '--config.batch_size=37',
+  )
+  assert 'config.batch_size is 37' in said
+  assert f'{demo_dataset} has only 36 for training' in said
+
+
+def test_a_workdir_in_use_is_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  with workdir_lock.hold(tmp_path / 'workdir'):
+    said = refused_before_slow_imports(
+      tmp_path / 'workdir',
+      f'--config.dataset.dir={demo_dataset}',
+      '--config.batch_size=36',
+    )
+  assert f'being written to by process {os.getpid()} on' in said
+
+
+def test_missing_weights_are_told_of_before_slow_imports(
+  tmp_path, demo_dataset
+):
+  said = refused_before_slow_imports(
+    tmp_path, '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
+  )
+  assert f'{tmp_path} has no checkpoint to take weights from. Train' in said
+
+
+@pytest.mark.parametrize(
+  'name, words',
+  [
+    ('vie[lr=0.1]', 'has [ in it'),
+    ('a*', 'has * in it'),
+    ('a?b', 'has ? in it'),
+    ('a\\b', 'has \\ in it'),
+    ('w\udcff', 'is not UTF-8'),
+    ('{a} ~b%$"é', None),
+  ],
+)
+def test_a_workdir_where_checkpoints_could_not_be_read_again(name, words):
+  problem = command_line.workdir_problem(f'/runs/{name}/vie')
+  assert (problem is None) if words is None else (words in problem)
+
+
+@pytest.mark.parametrize('url', ['gs://b/w', 's3://b/w', 'file:///w'])
+def test_a_workdir_that_is_a_url_is_refused(url):
+  said = refused(CONFIG, f'--workdir={url}')
+  assert f'--workdir: {url} is a URL, and the workdir must be a path' in said
+  assert not (tiny_run.REPOSITORY / url.partition('/')[0]).exists()
+
+
+def test_such_a_workdir_is_refused_even_where_the_path_is_relative(tmp_path):
+  # And Python looks nowhere for modules (-I).
+  folder = tmp_path / 'a[1]'
+  folder.mkdir()
+  main = tiny_run.REPOSITORY / 'main.py'
+  config = tiny_run.REPOSITORY / 'configs' / 'vie_single.py'
+  done = subprocess.run(
+    [sys.executable, '-I', main, f'--config={config}', '--workdir=run'],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr == (
+    f'Command line: --workdir: {folder}/run has [ in it. Checkpoints could not '
+    'be read again there: rename the folder.\n'
+  )
+  assert not list(folder.iterdir())
+
+
+def test_a_workdir_may_lie_in_the_home_directory(
+  tmp_path, demo_dataset, monkeypatch
+):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  said = refused_before_slow_imports(
+    '~/w', '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
+  )
+  assert f'There is no workdir {tmp_path}/w to take weights from' in said

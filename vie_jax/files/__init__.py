@@ -1,0 +1,1 @@
+"""Files that others write, too: full disks, slow ones, one writer per folder."""

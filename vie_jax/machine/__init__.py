@@ -1,0 +1,1 @@
+"""The machine: its caches and memory, and which way of a computation it takes."""

@@ -1,0 +1,1 @@
+"""Resizing and colours of clips on the device, as jitted functions."""

@@ -1,0 +1,1 @@
+"""One mode, from the command line to the exit code."""

@@ -1,0 +1,50 @@
+"""What is refused before the slow imports: what a look at some files tells.
+
+Each mode looks again, and more closely, when it comes to it.
+"""
+
+import pathlib
+
+import ml_collections
+
+from vie_jax import weights
+from vie_jax.config import (
+  config_check,
+  modes,
+)
+from vie_jax.files import workdir_lock
+from vie_jax.input_pipeline import dataset_folder
+
+
+def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
+  """Refuses a run that cannot start.
+
+  For a run of one process: several agree on what is there.
+
+  Args:
+    mode: of `modes.MODES`.
+    config: checked.
+    workdir: of the run.
+
+  Raises:
+    dataset_folder.DatasetError: if the data set is not there.
+    config_check.ConfigError: if the training batches are too large for it.
+    workdir_lock.WorkdirLockedError: if another process of this machine trains
+      in the workdir.
+    checkpoint.CheckpointError: if there are no weights to evaluate.
+  """
+  if modes.MODES[mode].reads_dataset:
+    dataset_folder.check_is_there(config.dataset.dir)
+  if mode == 'train':
+    _check_batch(config)
+    workdir_lock.check_is_free(pathlib.Path(workdir))
+  if modes.MODES[mode].reads_weights:
+    weights.check_are_there(config, workdir)
+
+
+def _check_batch(config):
+  """Refuses batches larger than the data set, if that lies here."""
+  num_videos = dataset_folder.num_videos_of(config.dataset.dir, 'train')
+  # Of bins there may be any number, of shares of the videos only fewer.
+  if num_videos is not None and not config.dataset.bin_frames:
+    config_check.check_batch(config, 'batch_size', num_videos)

@@ -1,0 +1,1 @@
+"""What an evaluation leaves behind in its folder, and who reads it."""

@@ -1,0 +1,134 @@
+"""What an evaluation leaves behind: `WORKDIR/MODE/NAME/result.json`."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+
+import jax
+import ml_collections
+
+from vie_jax import (
+  code_version,
+  weights,
+)
+from vie_jax.files import disk
+from vie_jax.results import result_file
+from vie_jax.weights import Weights
+
+FILE = result_file.NAME
+
+
+class ResultError(ValueError):
+  """A result is missing or damaged, or is of other settings."""
+
+
+def folder(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  mode: str,
+  dataset: str,
+  *suffixes: str,
+) -> pathlib.Path:
+  """The folder that an evaluation writes to, and nowhere else.
+
+  Args:
+    config: `result_name` names the folder, if it is set; else its name is
+      made of the following.
+    workdir: of the run.
+    mode: of main.py.
+    dataset: name of the data set that is evaluated on.
+    *suffixes: what else tells this evaluation from others of the mode.
+  """
+  if config.result_name:
+    return pathlib.Path(workdir) / mode / config.result_name
+  parts = [dataset, *filter(None, suffixes)]
+  if config.embeddings:
+    parts.append(pathlib.Path(config.embeddings).stem)
+  elif config.init_from == 'random':
+    parts.append(f'random_seed{config.seed}' if config.seed else 'random')
+  elif config.init_from != 'workdir':
+    parts.append(weights.name_of(config.init_from))
+  name = '_'.join(parts)
+  safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
+  # Not '..', which a data set may be called.
+  hidden = len(safe) - len(safe.lstrip('.'))
+  safe = '-' * hidden + safe[hidden:] or '-'
+  return pathlib.Path(workdir) / mode / safe
+
+
+def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
+  """The facts of a network: what it is, and how it came to be.
+
+  Args:
+    config: that it was built from.
+    found: its weights.
+  """
+  clip = config.clip
+  source = str(found.workdir or config.model.streams or config.init_from)
+  if found.training == 'random':
+    source = 'random'
+  streams = {'streams': found.streams} if found.streams else {}
+  return {
+    'name': config.model.name,
+    'training': found.training,
+    'step': found.step,
+    'source': source,
+    'input': {
+      'sampler': clip.sampler,
+      'num_frames': clip.num_frames,
+      'frame_step': clip.frame_step,
+      'size': config.crop.size,
+    },
+    'trained_on': found.trained_on,
+    **streams,
+  }
+
+
+def write(folder: str | pathlib.Path, facts: dict) -> dict:
+  """Writes a result as a whole or not at all, and to the disk.
+
+  Args:
+    folder: receives `result.json`.
+    facts: JSON-compatible: `mode`, `dataset`, `network`, `accuracy` and what
+      else the mode has to say.
+
+  Returns:
+    The facts with commit, date, hardware and versions.
+  """
+  devices = jax.devices()
+  result = {
+    'format_version': result_file.FORMAT_VERSION,
+    **facts,
+    'commit': code_version.commit(),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'hardware': {
+      'devices': f'{len(devices)} x {devices[0].device_kind}',
+      'processes': jax.process_count(),
+      'cores': os.cpu_count(),
+      'machine': platform.machine(),
+    },
+    'versions': code_version.versions(),
+  }
+  if jax.process_index() == 0:
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk.replacing(folder / FILE) as fresh:
+      fresh.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+  return result
+
+
+def read(path: str | pathlib.Path) -> dict:
+  """Reads a result.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    ResultError: naming the file and the remedy.
+  """
+  try:
+    return result_file.read(path)
+  except ValueError as error:
+    raise ResultError(f'{path} {error}.') from None

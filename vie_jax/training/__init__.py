@@ -1,0 +1,1 @@
+"""Pretraining: what it starts from, its steps, its figures and saves."""

@@ -1,0 +1,193 @@
+"""What a training starts from: the newest checkpoint, or weights and a bank."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+
+from vie_jax import (
+  blueprint,
+  checkpoint,
+  experiment,
+  run_record,
+  run_weights,
+  sharding,
+  train_state,
+  train_step,
+  weights,
+)
+from vie_jax.config import config_check
+from vie_jax.experiment import Experiment
+from vie_jax.machine import environment
+from vie_jax.processes import watchdog
+from vie_jax.telemetry import damage_counts
+
+_OBJECTIVES = ('Instance Recognition', 'Local Aggregation')
+
+
+def start(
+  parts: Experiment,
+  workdir: pathlib.Path,
+  checkpoints: checkpoint.Checkpoints,
+  initialize: Callable[[jax.Array], train_state.TrainState],
+  shapes: train_state.TrainState,
+  fill_bank: Callable,
+) -> tuple[train_state.TrainState, dict | None]:
+  """The newest checkpoint's state and record, or a new state and None."""
+
+  def read(step):
+    watchdog.expect(f'restoring the checkpoint of step {step}', is_slow=True)
+    record = checkpoints.record(step)
+    if step == 0 and 'converted_from' in record:
+      return record, None
+    own = experiment.record(parts)
+    changed = run_record.check_record(
+      record, config=own['config'], fingerprint=own['fingerprint']
+    )
+    state = checkpoints.restore(step, shapes)
+    for name, (old, new) in changed.items():
+      logging.warning('config.%s was %r, is now %r.', name, old, new)
+    if changed and step:
+      warn_of_another_phase(
+        ml_collections.ConfigDict(record['config']), parts.config, step
+      )
+    return record, state
+
+  record, state = checkpoints.read_newest(read) or ({}, None)
+  if state is None:
+    is_converted = 'converted_from' in record
+    state, source_step = _first_state(
+      parts, workdir, initialize, is_converted=is_converted
+    )
+    return _first_bank(parts, state, source_step, fill_bank), None
+  if record['damage']:
+    damage_counts.go_on_from(parts.train_damage, record['damage'])
+  environment.warn_of_changes(
+    record.get('environment'), environment.describe(parts.mesh)
+  )
+  logging.info(
+    'Going on from the checkpoint of step %d.', checkpoints.latest_step
+  )
+  return state, record
+
+
+def _first_state(
+  parts: Experiment,
+  workdir: pathlib.Path,
+  initialize: Callable[[jax.Array], train_state.TrainState],
+  *,
+  is_converted: bool,
+) -> tuple[train_state.TrainState, int | None]:
+  """The state of a run that begins, with the weights it is to begin with.
+
+  And the step of the other run's checkpoint that they are of, if they are.
+  """
+  watchdog.expect('the first weights', is_slow=True)
+  state = initialize(jax.random.key(parts.config.seed))
+  where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
+  if is_converted and parts.config.init_from == 'workdir':
+    found = weights.load(parts.config, workdir, parts.model, **where)
+    logging.info('Steps, learning rate and memory bank start anew.')
+    return state.replace(**found.variables), None
+  drawn = {'params': state.params, 'batch_stats': state.batch_stats}
+  variables, source_step = weights.warm_start(
+    parts.config, workdir, parts.model, drawn, **where
+  )
+  return state.replace(**variables), source_step
+
+
+def _first_bank(
+  parts: Experiment,
+  state: train_state.TrainState,
+  source_step: int | None,
+  fill: Callable,
+) -> train_state.TrainState:
+  """Gives a new run the memory bank that `memory_bank.init` asks for."""
+  kind = parts.config.memory_bank.init
+  if kind == 'embeddings':
+    return _fill_bank(parts, state, fill)
+  if kind == 'init_from':
+    if not weights.is_run(parts.config.init_from):
+      raise config_check.ConfigError(
+        'config.memory_bank.init is init_from, and config.init_from is '
+        f'{parts.config.init_from!r}; it must be the workdir of another run.'
+      )
+    found = run_weights.load_bank(
+      run_weights.place_of(parts.config.init_from)[0],
+      fingerprint=parts.train.fingerprint,
+      num_videos=parts.train.num_instances,
+      embedding_size=parts.config.model.embedding_size,
+      mesh=parts.mesh,
+      step=source_step,
+    )
+    return state.replace(bank=found['bank'])
+  return state
+
+
+def _fill_bank(
+  parts: Experiment, state: train_state.TrainState, fill: Callable
+) -> train_state.TrainState:
+  """Gives the bank rows of an epoch the untrained network's embeddings.
+
+  The videos that an epoch leaves out, fewer than a batch, keep their random
+  rows until they are first visited.
+  """
+  num_batches = parts.train.num_instances // parts.config.batch_size
+  logging.info('Filling the memory bank with the embeddings of an epoch.')
+  # The seed's neighbour, so that training does not repeat these clips.
+  seed = parts.config.seed + 1
+  opened = experiment.train_batches(parts, start_step=0, seed=seed)
+  with experiment.watched(opened) as batches:
+    for number in range(num_batches):
+      watchdog.expect(
+        f'batch {number + 1} of {num_batches} that fill the memory bank',
+        is_slow=number == 0,
+      )
+      local = next(batches)
+      batch = sharding.global_batch(
+        {name: local[name] for name in train_step.INPUTS}, parts.mesh
+      )
+      state = fill(state, batch, jnp.asarray(number, jnp.int32))
+      # As in the loop: batches must not pile up in front of the device.
+      jax.block_until_ready(state.bank)
+      if (number + 1) % parts.config.log_every_steps == 0:
+        logging.info('Memory bank: %d of %d batches.', number + 1, num_batches)
+  return state
+
+
+def warn_of_another_phase(
+  old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, step: int
+) -> None:
+  """Warns where a run goes on with another objective or at a larger rate.
+
+  Args:
+    old: config of the run so far.
+    new: config that it goes on with.
+    step: updates done, at least one.
+  """
+  last = step - 1
+  before, now = (
+    config.objective.instance_recognition_steps for config in (old, new)
+  )
+  if (last < before) != (last < now):
+    logging.warning(
+      'Step %d was of %s, and would be of %s now: '
+      'config.objective.instance_recognition_steps was %d, is %d.',
+      step,
+      *_OBJECTIVES[:: 1 if last < before else -1],
+      before,
+      now,
+    )
+  was, would_be = (
+    float(blueprint.build_optimizer(config)[1](last)) for config in (old, new)
+  )
+  if would_be > was:
+    logging.warning(
+      'The learning rate rises: that of step %d was %.3g, and would be %.3g now.',
+      step,
+      was,
+      would_be,
+    )
