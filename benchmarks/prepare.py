@@ -49,11 +49,11 @@ sys.path.insert(0, str(_DATA))
 # The modules below are on the path from here on.
 import benchmark_videos  # noqa: E402
 import result_lines  # noqa: E402
-from folder_source import read_folder  # noqa: E402
-from prepare_dataset import Settings, prepare_dataset  # noqa: E402
-from prepare_video import Task, prepare_video  # noqa: E402
-from staging import Staging, read_frames_file  # noqa: E402
-from video_frames import FrameOptions  # noqa: E402
+from dataset.staging import Staging, read_frames_file  # noqa: E402
+from media.video_frames import FrameOptions  # noqa: E402
+from preparation.prepare_dataset import Settings, prepare_dataset  # noqa: E402
+from preparation.prepare_video import Task, prepare_video  # noqa: E402
+from sources.folder_source import read_folder  # noqa: E402
 
 _OPTIONS = FrameOptions()
 _PACKAGES = ('array_record', 'av', 'numpy', 'pillow')

@@ -7,19 +7,22 @@ import os
 
 import numpy as np
 from array_record.python import array_record_module
-from dataset_tables import read_videos
-from dataset_writer import (
+from dataset.dataset_tables import read_videos
+from dataset.dataset_writer import (
   FORMAT_VERSION,
   SPLITS,
   file_digest,
   fingerprint,
   is_dataset_file,
 )
-from labels_and_splits import UNKNOWN, InputError
+from dataset.remote import RemoteFolder, local_file, place_of, read_json_at
+from dataset.staging import frames_digest
+from dataset.summary import table
+from errors import InputError
 from PIL import Image
-from remote import RemoteFolder, local_file, place_of, read_json_at
-from staging import frames_digest
-from summary import table
+from sources.labels_and_splits import (
+  UNKNOWN,
+)
 from untrusted import tables
 from wording import printable
 

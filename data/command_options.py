@@ -4,10 +4,10 @@ import argparse
 import dataclasses
 import os
 
-from bad_share import FIRST_LOOK
-from prepare_dataset import Settings, prepare_dataset
-from summary import print_summary
-from video_frames import FrameOptions
+from dataset.summary import print_summary
+from media.video_frames import FrameOptions
+from preparation.bad_share import FIRST_LOOK
+from preparation.prepare_dataset import Settings, prepare_dataset
 
 
 def prepare_and_print(source, options):

@@ -5,8 +5,6 @@ import dataclasses
 import os
 import pathlib
 
-from action_source import read_hmdb51, read_ucf101
-from archives import ARCHIVE_SUFFIXES, extract_archive, is_archive
 from command_options import (
   add_common,
   add_follow_links,
@@ -14,11 +12,13 @@ from command_options import (
   int_from,
   prepare_and_print,
 )
-from kinetics_source import read_kinetics400
-from labels_and_splits import InputError
-from list_source import read_list
-from remote import is_remote
-from staging import read_json
+from dataset.remote import is_remote
+from dataset.staging import read_json
+from errors import InputError
+from sources.action_source import read_hmdb51, read_ucf101
+from sources.archives import ARCHIVE_SUFFIXES, extract_archive, is_archive
+from sources.kinetics_source import read_kinetics400
+from sources.list_source import read_list
 
 _HIGHEST_RATE_HZ = 1000
 
@@ -228,7 +228,7 @@ def _frame_rate(text):
 
 def _run_tfds(options):
   # Imported here: the other commands do without TensorFlow.
-  from tfds_videos import LIST_FILE, SKIPPED_FILE, write_tfds_videos
+  from sources.tfds_videos import LIST_FILE, SKIPPED_FILE, write_tfds_videos
 
   folder = options.extract_to or _beside(options.out)
   data_set = write_tfds_videos(

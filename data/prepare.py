@@ -31,15 +31,15 @@ from command_options import (
   num_cores,
   prepare_and_print,
 )
+from dataset.remote import is_remote, place_of
+from dataset.staging import OutputError, output_errors
 from definition_commands import add_definitions
-from folder_source import read_folder
-from labels_and_splits import InputError
+from errors import InputError
+from preparation.worker_pool import WorkerStartError
 from progress import progress_bar
-from remote import is_remote, place_of
-from staging import OutputError, output_errors
+from sources.folder_source import read_folder
 from untrusted import urls
 from wording import counted, printable
-from worker_pool import WorkerStartError
 
 _DEMO_NAME = 'demo'
 # Those of demo_videos.py, which only its commands import.
@@ -122,7 +122,7 @@ def _run_folder(options):
 
 def _run_demo(options):
   # Imported here: the other commands do without the renderer.
-  import demo_files
+  from demo import demo_files
 
   if is_remote(options.out) and not options.videos:
     raise InputError(
@@ -145,7 +145,7 @@ def _run_demo(options):
 
 
 def _run_demo_images(options):
-  import demo_images
+  from demo import demo_images
 
   if is_remote(options.out):
     raise InputError(f'--out is {options.out}; images are written here only')
@@ -189,7 +189,7 @@ def _run_show(options):
   # Config files import one another, and vie_jax is the one beside them.
   sys.path.insert(0, _REPOSITORY)
   # Imported here: it brings the whole of vie_jax, and the others start fast.
-  import show_dataset
+  from pages import show_dataset
 
   try:
     warnings = show_dataset.show_dataset(

@@ -28,7 +28,7 @@ def main(arguments):
     return prepare.main(arguments[:at])
   try:
     # Imported here: help comes without Beam.
-    from beam_cluster import BeamCluster
+    from preparation.beam_cluster import BeamCluster
   except ModuleNotFoundError as error:
     print(
       f'Error: the package {error.name} is not installed; data/beam.md says '

@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PACKAGE = REPOSITORY / 'vie_jax'
+DATA = REPOSITORY / 'data'
 FREE = set(sys.stdlib_module_names) | {'absl'}
 CONFIGS = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py'))
 MODULES = sorted(
@@ -191,6 +192,29 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections',
   ),
 }
+DATA_ALLOWED = {  # module or folder of data/ -> its own code
+  'errors': '',
+  'wording': '',
+  'progress': '',
+  'interrupts': '',
+  'untrusted': 'vie_jax',
+  'media': 'errors',
+  'dataset': 'errors untrusted wording',
+  'sources': 'dataset errors media progress untrusted wording',
+  'preparation': 'dataset errors interrupts media progress sources wording',
+  'demo': 'interrupts',
+  'check_dataset': 'dataset errors sources untrusted wording',
+  'pages': (
+    'check_dataset dataset errors media progress untrusted vie_jax wording'
+  ),
+  'command_options': 'dataset media preparation',
+  'definition_commands': 'command_options dataset errors sources',
+  'prepare': (
+    'check_dataset command_options dataset definition_commands demo errors '
+    'pages preparation progress sources untrusted wording'
+  ),
+  'prepare_beam': 'preparation prepare',
+}
 # Files that may import more than their folder, inside functions.
 EXCEPTIONS = {'models/official_files.py': 'tensorflow'}
 
@@ -338,11 +362,27 @@ def test_the_batches_of_every_mode_are_fields_of_the_config():
     assert all(operator.attrgetter(field)(config) for field in mode.batches)
 
 
+@pytest.mark.parametrize('folder', DATA_ALLOWED)
+def test_the_data_tools_import_only_what_the_table_allows(folder):
+  allowed = {folder, *DATA_ALLOWED[folder].split()}
+  top = {path.stem for path in DATA.iterdir() if path.suffix in ('', '.py')}
+  own = {'vie_jax', *top}
+  for path in [DATA / f'{folder}.py', *(DATA / folder).glob('*.py')]:
+    if path.exists():
+      used = {name.partition('.')[0] for name in imported_names(path)}
+      assert used & own <= allowed, path
+
+
+def test_the_table_names_every_folder_of_the_data_tools():
+  folders = {path.relative_to(DATA).parts[0] for path in DATA.rglob('*.py')}
+  assert {name.removesuffix('.py') for name in folders} == DATA_ALLOWED.keys()
+
+
 def test_of_the_data_tools_only_show_and_untrusted_use_the_package():
   def users(*packages):
     return {
       path.name
-      for path in (REPOSITORY / 'data').glob('*.py')
+      for path in DATA.rglob('*.py')
       for name in imported_names(path)
       if name.partition('.')[0] in packages
     }

@@ -391,7 +391,7 @@ def test_the_list_of_bandit_is_on(rule, source):
 def test_no_template_passes_text_on_unescaped():
   templates = [
     *REPOSITORY.glob('vie_jax/**/*.jinja'),
-    *REPOSITORY.glob('data/*.jinja'),
+    *REPOSITORY.glob('data/**/*.jinja'),
   ]
   assert len(templates) >= 4
   for path in templates:

@@ -2,11 +2,11 @@ import json
 import pathlib
 import shutil
 
-import action_source
 import prepare
 import pytest
 import sample_archives
 import sample_videos
+from sources import action_source
 
 from vie_jax.input_pipeline import frame_store
 

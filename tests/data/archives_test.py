@@ -1,16 +1,17 @@
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tarfile
 import zipfile
 
-import archives
-import folder_lock
 import numpy as np
 import pytest
 import sample_archives
-from labels_and_splits import InputError
+from dataset import folder_lock
+from errors import InputError
+from sources import archives
 
 _MEMBERS = {'a/1.avi': b'one' * 1000, 'a/b c/#2;$(x).avi': b'two', '3.avi': b''}
 _WRITERS = {
@@ -370,14 +371,14 @@ def test_without_the_library_the_command_to_run_is_said(tmp_path):
 import sys
 sys.modules['unrar'] = None
 sys.path.insert(0, sys.argv[1])
-import archives
-from labels_and_splits import InputError
+from sources import archives
+from errors import InputError
 try:
   archives.extract_archive(sys.argv[2], sys.argv[3])
 except InputError as error:
   print(error)
 """
-  folder = os.path.dirname(archives.__file__)
+  folder = str(pathlib.Path(archives.__file__).parents[1])
   arguments = [folder, str(tmp_path / 'x.rar'), str(tmp_path / 'o')]
   printed = subprocess.run(
     [sys.executable, '-c', program, *arguments],
@@ -392,14 +393,14 @@ except InputError as error:
 _EXTRACT = """
 import sys
 sys.path[:0] = sys.argv[1:2]
-import archives
+from sources import archives
 archives.extract_archive(sys.argv[2], sys.argv[3])
 """
 
 
 def _extracting(archive, out):
   """A process that unpacks an archive."""
-  folder = os.path.dirname(archives.__file__)
+  folder = str(pathlib.Path(archives.__file__).parents[1])
   return subprocess.Popen(
     [sys.executable, '-c', _EXTRACT, folder, str(archive), str(out)],
     stderr=subprocess.PIPE,

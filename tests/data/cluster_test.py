@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import sample_videos
-from dataset_writer import plan_shards, write_shard
-from folder_source import read_folder
-from labels_and_splits import InputError
-from prepare_dataset import Settings, prepare_dataset, worker_pool
+from dataset.dataset_writer import plan_shards, write_shard
+from errors import InputError
+from preparation.prepare_dataset import Settings, prepare_dataset, worker_pool
+from sources.folder_source import read_folder
 
 
 class _Local:
@@ -75,8 +75,8 @@ def test_shards_follow_each_other_in_the_order_of_the_rows():
 
 
 def test_a_pool_runs_again(source, tmp_path):
-  from prepare_video import Task
-  from staging import Staging
+  from dataset.staging import Staging
+  from preparation.prepare_video import Task
 
   settings = Settings(str(tmp_path))
   Staging(tmp_path).directory.mkdir()

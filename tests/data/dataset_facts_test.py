@@ -1,8 +1,8 @@
 """Distributions and counts, on values whose answer is plain."""
 
-import dataset_facts
 import numpy as np
 import pytest
+from dataset import dataset_facts
 
 
 def test_bars_hold_every_value_once():

@@ -1,7 +1,7 @@
 import itertools
 
-import dataset_writer
 import pytest
+from dataset import dataset_writer
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import textwrap
 
-import demo_images
-import demo_videos
 import numpy as np
 import prepare
 import pytest
+from demo import demo_images, demo_videos
 from PIL import Image
 
 _NUM_CLASSES = len(demo_videos.APPEARANCES)
@@ -96,7 +95,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    import demo_images
+    from demo import demo_images
 
     class Count:
       images = 0
@@ -110,7 +109,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
       sys.argv[2], seed=3, num_train=12, num_val=4, on_image=Count()
     )
   """
-  folder_of_module = str(pathlib.Path(demo_images.__file__).parent)
+  folder_of_module = str(pathlib.Path(demo_images.__file__).parents[1])
   killed = subprocess.run(
     [sys.executable, '-c', textwrap.dedent(program), folder_of_module]
     + [str(directory)],

@@ -12,11 +12,10 @@ import sys
 import textwrap
 
 import av
-import demo_files
-import demo_videos
 import numpy as np
 import prepare
 import pytest
+from demo import demo_files, demo_videos
 
 _NUM_APPEARANCES = len(demo_videos.APPEARANCES)
 _NUM_MOTIONS = len(demo_videos.MOTIONS)
@@ -298,7 +297,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    import demo_files
+    from demo import demo_files
 
     class Count:
       videos = 0
@@ -312,7 +311,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
       sys.argv[2], seed=3, num_videos=6, on_video=Count()
     )
   """
-  folder_of_module = str(pathlib.Path(demo_videos.__file__).parent)
+  folder_of_module = str(pathlib.Path(demo_videos.__file__).parents[1])
   killed = subprocess.run(
     [sys.executable, '-c', textwrap.dedent(program), folder_of_module]
     + [str(directory)],
@@ -337,7 +336,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    import demo_files
+    from demo import demo_files
 
     def stop():
       os.kill(os.getpid(), signal.SIGKILL)
@@ -349,7 +348,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
   """
   script = tmp_path / 'write.py'
   script.write_text(textwrap.dedent(program))
-  folder_of_module = str(pathlib.Path(demo_videos.__file__).parent)
+  folder_of_module = str(pathlib.Path(demo_videos.__file__).parents[1])
   # The workers share the captured output: it ends when the last of them ends.
   killed = subprocess.run(
     [sys.executable, str(script), folder_of_module, str(tmp_path / 'new')],
@@ -383,10 +382,10 @@ def test_rendering_to_arrays_needs_neither_av_nor_tensorflow_nor_jax():
     sys.path.insert(0, sys.argv[1])
     for name in ('av', 'tensorflow', 'jax'):
       sys.modules[name] = None
-    import demo_videos
+    from demo import demo_videos
     demo_videos.render_arrays(1, seed=0)
   """
-  folder_of_module = str(pathlib.Path(demo_videos.__file__).parent)
+  folder_of_module = str(pathlib.Path(demo_videos.__file__).parents[1])
   subprocess.run(
     [sys.executable, '-c', textwrap.dedent(program), folder_of_module],
     check=True,

@@ -1,7 +1,7 @@
 """The ends of containers that state no length, and what is wrong with them."""
 
-import file_ends
 import pytest
+from media import file_ends
 
 # The colours of two pixels, and a picture of one, as the specification has it.
 _GIF_HEAD = b'GIF89a\1\0\1\0\x80\0\0' + bytes(6)

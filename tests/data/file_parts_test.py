@@ -1,7 +1,7 @@
-import file_parts
 import numpy as np
 import pytest
-from segments import segment_of_path
+from media import file_parts
+from media.segments import segment_of_path
 
 INF = np.inf
 

@@ -1,7 +1,7 @@
 import os
 
-import find_videos
 import pytest
+from sources import find_videos
 
 
 def _touch(path, content=b'x'):

@@ -16,14 +16,14 @@ import sys
 import time
 
 import command_options
-import dataset_writer
 import numpy as np
 import prepare
-import prepare_dataset
 import pyarrow.parquet
 import pytest
 import sample_videos
+from dataset import dataset_writer
 from PIL import Image
+from preparation import prepare_dataset
 
 from vie_jax.input_pipeline import frame_store
 
@@ -844,7 +844,7 @@ def test_processes_write_shards_with_the_same_bytes(
 _SHARE_ALL = """
 import sys
 import prepare
-import prepare_dataset
+from preparation import prepare_dataset
 if __name__ == '__main__':
   prepare_dataset.LEAST_BYTES_TO_SHARE = 0
   # A pipe is not as large as the frames.

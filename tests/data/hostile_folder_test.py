@@ -15,7 +15,7 @@ import prepare
 import pyarrow.parquet
 import pytest
 import sample_videos
-from find_videos import VideoFile
+from sources.find_videos import VideoFile
 
 from vie_jax.input_pipeline import frame_store
 
@@ -182,9 +182,9 @@ def test_a_video_whose_decoding_stands_still_is_skipped_long_before_timeout(
 def test_a_video_that_changes_or_vanishes_meanwhile_is_skipped(
   tmp_path, monkeypatch
 ):
-  import prepare_video
-  from staging import Staging
-  from video_frames import FrameOptions
+  from dataset.staging import Staging
+  from media.video_frames import FrameOptions
+  from preparation import prepare_video
 
   outside = tmp_path / 'outside.mp4'
   sample_videos.write(outside, sample_videos.moving(3))
@@ -266,10 +266,10 @@ def test_classes_on_another_disk_are_taken_if_that_is_asked_for(tmp_path):
 
 
 def test_a_file_elsewhere_is_not_followed_further_than_it_was_listed(tmp_path):
-  import find_videos
-  import prepare_video
-  from staging import Staging
-  from video_frames import FrameOptions
+  from dataset.staging import Staging
+  from media.video_frames import FrameOptions
+  from preparation import prepare_video
+  from sources import find_videos
 
   videos = tmp_path / 'videos'
   videos.mkdir()

@@ -9,12 +9,12 @@ import tempfile
 import file_watch
 import media_bombs
 import memory_use
-import open_video
 import pytest
 import sample_videos
 import worker_functions
-import worker_pool
-from video_frames import FrameOptions, write_frames
+from media import open_video
+from media.video_frames import FrameOptions, write_frames
+from preparation import worker_pool
 
 _MIB = 2**20
 _MAX_PIXELS = FrameOptions.max_pixels

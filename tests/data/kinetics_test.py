@@ -2,11 +2,11 @@ import json
 import pathlib
 import shutil
 
-import kinetics_source
 import prepare
 import pytest
 import sample_videos
-from labels_and_splits import InputError
+from errors import InputError
+from sources import kinetics_source
 
 from vie_jax.input_pipeline import frame_store
 

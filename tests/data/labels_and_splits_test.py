@@ -1,6 +1,7 @@
-import labels_and_splits
 import pytest
-from find_videos import VideoFile
+from errors import InputError
+from sources import labels_and_splits
+from sources.find_videos import VideoFile
 
 
 def _labels(tmp_path, text):
@@ -80,7 +81,7 @@ def test_absolute_paths_may_lead_through_a_link_to_the_folder(tmp_path):
   ],
 )
 def test_a_mistake_in_a_table_is_named_with_its_line(tmp_path, text, message):
-  with pytest.raises(labels_and_splits.InputError, match=message) as caught:
+  with pytest.raises(InputError, match=message) as caught:
     _labels(tmp_path, text)
   assert 'labels.csv' in str(caught.value)
 
@@ -120,12 +121,12 @@ def test_lists_decide_and_leave_the_rest_out(tmp_path):
 
 
 def test_a_file_in_both_lists_is_an_error():
-  with pytest.raises(labels_and_splits.InputError, match=r"both.*'1\.mp4'"):
+  with pytest.raises(InputError, match=r"both.*'1\.mp4'"):
     labels_and_splits.split_by_lists(
       _videos(3), train={'1.mp4', '2.mp4'}, val={'1.mp4'}
     )
 
 
 def test_lists_that_name_no_video_are_an_error():
-  with pytest.raises(labels_and_splits.InputError, match='relative'):
+  with pytest.raises(InputError, match='relative'):
     labels_and_splits.split_by_lists(_videos(3), train={'x.mp4'}, val=set())

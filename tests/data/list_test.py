@@ -7,14 +7,13 @@ import re
 import shutil
 
 import file_watch
-import labels_and_splits
-import list_source
 import prepare
 import pyarrow
 import pyarrow.parquet
 import pytest
 import sample_videos
-from labels_and_splits import InputError
+from errors import InputError
+from sources import list_source
 
 from vie_jax.input_pipeline import frame_store
 
@@ -191,9 +190,7 @@ def test_a_column_of_use_that_holds_something_else_is_named(videos, tmp_path):
   taken = datetime.datetime(2020, 1, 2, 3, 4)
   table = pyarrow.table({'path': ['a.mp4'], 'label': [taken]})
   pyarrow.parquet.write_table(table, tmp_path / 'l.parquet')
-  with pytest.raises(
-    labels_and_splits.InputError, match='row 1: label is a datetime, neither'
-  ):
+  with pytest.raises(InputError, match='row 1: label is a datetime, neither'):
     list_source.read_list(tmp_path / 'l.parquet', root=videos)
 
 

@@ -7,9 +7,9 @@ import memory_use
 import numpy as np
 import pytest
 import worker_functions
-import worker_pool
+from media.video_frames import FrameOptions
 from PIL import Image
-from video_frames import FrameOptions
+from preparation import worker_pool
 
 from vie_jax.input_pipeline import dataset_folder, image_folder, image_pipeline
 

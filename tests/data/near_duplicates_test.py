@@ -2,9 +2,9 @@
 
 import io
 
-import near_duplicates
 import numpy as np
 import pytest
+from pages import near_duplicates
 from PIL import Image, ImageOps
 
 NUM_BITS = near_duplicates.NUM_BITS

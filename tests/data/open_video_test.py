@@ -2,10 +2,10 @@ import contextlib
 import random
 import socket
 
-import open_video
 import pytest
 import sample_videos
-from video_frames import FrameOptions, write_frames
+from media import open_video
+from media.video_frames import FrameOptions, write_frames
 
 _MAX_PIXELS = 2**20
 

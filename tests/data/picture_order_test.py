@@ -7,12 +7,11 @@ import itertools
 
 import av
 import numpy as np
-import open_video
-import picture_order
 import pytest
 import sample_videos
+from media import open_video, picture_order
+from media.video_frames import FrameOptions, write_frames
 from PIL import Image
-from video_frames import FrameOptions, write_frames
 
 _NUM_PICTURES = 50
 _MILLISECOND = fractions.Fraction(1, 1000)

@@ -9,9 +9,8 @@ import sys
 
 import prepare
 import pytest
-import remote
-import remote_target
 import sample_videos
+from dataset import remote, remote_target
 
 from vie_jax.input_pipeline import frame_store
 
@@ -102,7 +101,8 @@ def test_the_staging_folder_has_a_place_of_its_own(
 _KILLED = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})
-import prepare, remote
+import prepare
+from dataset import remote
 
 left = {number}
 

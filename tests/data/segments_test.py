@@ -2,8 +2,8 @@ import fractions
 import time
 
 import pytest
-import segments
-from open_video import TimedFrame, VideoError
+from media import segments
+from media.open_video import TimedFrame, VideoError
 
 
 def _frames(*times, last=1):

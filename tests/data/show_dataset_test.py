@@ -14,13 +14,12 @@ import sys
 import av
 import chromium
 import jax
-import network_clips
 import numpy as np
 import prepare
 import pytest
 import sample_videos
-import show_dataset
 import tiny_run
+from pages import network_clips, show_dataset
 from PIL import Image
 
 from vie_jax import device_augment

@@ -2,7 +2,7 @@ import dataclasses
 import fractions
 
 import pytest
-import stream_clock
+from media import stream_clock
 
 _TICK = fractions.Fraction(1, 25)
 

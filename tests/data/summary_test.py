@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from summary import duration, preparation_warnings, skipped_files
+from dataset.summary import duration, preparation_warnings, skipped_files
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import threading
 import time
 
 import av
-import folder_lock
 import numpy as np
 import prepare
 import pytest
 import sample_videos
 import tensorflow_datasets as tfds
-import tfds_videos
-from labels_and_splits import InputError
+from dataset import folder_lock
+from errors import InputError
 from PIL import Image
+from sources import tfds_videos
 
 from vie_jax.input_pipeline import frame_store
 
@@ -318,7 +318,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_line(
 ):
   # As in the environment of Beam's workers.
   for name in [*sys.modules]:
-    if name.partition('.')[0] in ('tensorflow_datasets', 'tfds_videos'):
+    if name.startswith(('tensorflow_datasets', 'sources.tfds_videos')):
       monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
   out = str(tmp_path / 'o')

@@ -2,7 +2,7 @@ import dataclasses
 import fractions
 
 import pytest
-import timeline
+from media import timeline
 
 
 @dataclasses.dataclass

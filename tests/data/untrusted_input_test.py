@@ -5,17 +5,14 @@ import json
 import shutil
 import time
 
-import archives
 import check_dataset
 import hostile_files
 import hostile_tars
-import kinetics_source
-import list_rows
-import list_source
 import pyarrow.parquet
 import pytest
+from errors import InputError
 from hostile_files import check_refused
-from labels_and_splits import InputError
+from sources import archives, kinetics_source, list_rows, list_source
 
 
 def test_lists_in_parquet(tmp_path):

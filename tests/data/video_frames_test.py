@@ -4,11 +4,10 @@ import io
 
 import av
 import numpy as np
-import picture_colors
 import pytest
 import sample_videos
-import video_frames
-from open_video import VideoError
+from media import picture_colors, video_frames
+from media.open_video import VideoError
 from PIL import Image
 
 from vie_jax.input_pipeline import jpeg_cut

@@ -6,9 +6,7 @@ import sys
 import time
 
 import memory_use
-import open_video
-import timeline
-import video_frames
+from media import open_video, timeline, video_frames
 
 
 def obey(task, report_progress):

@@ -10,7 +10,7 @@ import time
 import interrupts
 import pytest
 import worker_functions
-import worker_pool
+from preparation import worker_pool
 
 
 def _run(
@@ -96,7 +96,8 @@ def test_leaving_the_pool_ends_the_processes():
 def _run_with_open_files(limit, num_processes):
   """What a program says whose pool may open so many files."""
   script = f"""
-import multiprocessing, resource, worker_functions, worker_pool
+import multiprocessing, resource, worker_functions
+from preparation import worker_pool
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 pool = worker_pool.WorkerPool(
   worker_functions.obey,
@@ -211,7 +212,9 @@ list(render_processes.in_order(worker_functions.wait, range(3), 3))
 def test_processes_that_start_leave_ctrl_c_to_their_parent(name, delay):
   body = textwrap.indent(STARTS_PROCESSES[name], '  ')
   script = f"""
-import worker_functions, {name}
+import worker_functions
+from demo import render_processes
+from preparation import worker_pool
 try:
   print('begins', flush=True)
 {body}

@@ -3,9 +3,9 @@
 import os
 import shutil
 
-import open_video
 import pytest
-import resume
+from media import open_video
+from preparation import resume
 
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import dataset_folder, frame_store

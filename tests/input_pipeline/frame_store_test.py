@@ -17,8 +17,7 @@ from vie_jax.input_pipeline import dataset_folder, frame_store
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / 'data'))
 
-import dataset_writer
-import staging
+from dataset import dataset_writer, staging
 
 _SHARD_BYTES = 20_000
 _NUM_FRAMES = {'train': [7, 1, 30, 12, 5], 'val': [3]}

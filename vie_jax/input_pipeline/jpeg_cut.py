@@ -5,7 +5,7 @@ those before it. With restart markers that ends at each of them: what lies
 between two, an interval, can be decoded alone. So of a frame that was stored
 with markers only the intervals that the area meets are decoded, as the JPEG
 file that they make under the same tables: the same pixels in less than half of
-the time. `data/video_frames.py` stores frames so.
+the time. `data/media/video_frames.py` stores frames so.
 
 Source: the format is that of ITU-T T.81, sections B.1, B.2 and F.1.
 """

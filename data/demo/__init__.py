@@ -1,0 +1,1 @@
+"""The rendered videos and images of `make demo`."""

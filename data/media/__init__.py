@@ -1,0 +1,1 @@
+"""One media file: what it says of itself, its frames and their times, its parts."""

@@ -1,0 +1,447 @@
+"""The one place where a video file is opened and decoded.
+
+A video file is untrusted input: its name could be taken for a URL, its text
+for a playlist of other files, its header for a picture of any size. All of
+that is refused here, and whatever else goes wrong ends as one exception.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fractions
+import os
+import stat
+
+import av
+from errors import words_of
+
+from media import container_claims
+from media.file_ends import cut_box, problem_at_end
+from media.picture_order import MOST_HELD, PictureOrder
+from media.stream_clock import StreamClock
+
+# Suffixes that make a file a candidate; compared in lower case.
+VIDEO_SUFFIXES = frozenset(
+  [
+    '.264',
+    '.265',
+    '.3g2',
+    '.3gp',
+    '.3gp2',
+    '.3gpp',
+    '.asf',
+    '.avc',
+    '.avi',
+    '.divx',
+    '.dv',
+    '.f4v',
+    '.flv',
+    '.gif',
+    '.h264',
+    '.h265',
+    '.hevc',
+    '.ivf',
+    '.m1v',
+    '.m2p',
+    '.m2t',
+    '.m2ts',
+    '.m2v',
+    '.m4v',
+    '.mj2',
+    '.mjpeg',
+    '.mjpg',
+    '.mk3d',
+    '.mkv',
+    '.mov',
+    '.mp4',
+    '.mpe',
+    '.mpeg',
+    '.mpg',
+    '.mpv',
+    '.mts',
+    '.mxf',
+    '.nut',
+    '.ogg',
+    '.ogm',
+    '.ogv',
+    '.qt',
+    '.rm',
+    '.rmvb',
+    '.tp',
+    '.trp',
+    '.ts',
+    '.vob',
+    '.vro',
+    '.webm',
+    '.wmv',
+    '.y4m',
+  ]
+)
+
+# Demuxers that read one file and nothing else. Left out on purpose: concat,
+# hls, dash, sdp, image2 and their kin, which open what their text names.
+_DEMUXERS = (
+  'asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,'
+  'mpegvideo,mpjpeg,mxf,nut,ogg,rm,webm,yuv4mpegpipe'
+)
+
+# FFmpeg's own decoders of these codecs leave the transparency out.
+_ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+
+# How a picture begins in MPEG-4, and the most bytes of one that says no more
+# than that the picture before it stays.
+_MPEG4_PICTURE = bytes.fromhex('000001b6')
+_LARGEST_NOT_CODED_BYTES = 8
+
+# JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
+# a format that it would read other files with.
+_MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
+
+
+class VideoError(Exception):
+  """A video file could not be used.
+
+  Attributes:
+    path: str, the file.
+    reason: str, one line.
+  """
+
+  def __init__(self, path, reason):
+    self.path = os.fspath(path)
+    self.reason = ' '.join(str(reason).split())
+    super().__init__(f'{self.path}: {self.reason}')
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedFrame:
+  """A decoded picture and when it is shown.
+
+  Attributes:
+    picture: av.VideoFrame.
+    time: Fraction, seconds since the start of the file.
+    duration: Fraction, seconds, above 0.
+  """
+
+  picture: av.VideoFrame
+  time: fractions.Fraction
+  duration: fractions.Fraction
+
+
+class OpenVideo:
+  """An open file with one video stream; make it with `open_video`.
+
+  Attributes:
+    path: str.
+    rate_hz: Fraction, frames in a second by the container's account.
+    sample_aspect_ratio: Fraction, width of a pixel over its height.
+    claimed_seconds: float, duration that the container's header states, or
+      None.
+    is_claim_of_pictures: whether that duration is the pictures' own; else the
+      sound may be longer.
+    late_start_seconds: float, time of the first picture where such files begin
+      at 0, else 0.
+    num_listed: pictures by the container's account, or 0 where it keeps none.
+      Damage can make it any number.
+    num_ahead: pictures by which the header's duration may be too long, as it
+      counts from the decoding of the first one.
+    num_not_shown: pictures so far that the container says not to show.
+    num_empty: pictures so far that are listed and hold nothing: the one before
+      stays.
+    num_damaged_packets: packets so far that were damaged.
+    num_damaged_pictures: pictures so far that were decoded in part.
+    first_error: str, what was wrong with the first damaged packet, or None.
+  """
+
+  def __init__(self, path, container, stream, decoder):
+    self.path = path
+    self.rate_hz = container_claims.rate_hz(container, stream)
+    self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
+      1
+    )
+    self.claimed_seconds, self.is_claim_of_pictures = (
+      container_claims.claimed_seconds(container, stream)
+    )
+    self.late_start_seconds = container_claims.late_start_seconds(
+      container, self.rate_hz, decoder.reorder_depth
+    )
+    self.num_listed = stream.frames
+    self.num_ahead = 0
+    if container_claims.counts_from_decoding(container):
+      self.num_ahead = decoder.reorder_depth
+    self.num_not_shown = 0
+    self.num_empty = container_claims.num_empty(container, stream)
+    self.num_damaged_packets = 0
+    self.num_damaged_pictures = 0
+    self.first_error = None
+    self._container = container
+    self._stream = stream
+    self._decoder = decoder
+    self._order = PictureOrder(self._longest_wait())
+
+  def frames(self):
+    """Decodes the video stream from its start; to be called once.
+
+    A damaged packet is passed over and counted. Times never fall back by
+    more than a second, or some pictures where streams are often cut together:
+    a clock that does is taken up where it broke off.
+
+    Yields:
+      TimedFrame, in the order of presentation.
+
+    Raises:
+      VideoError: if there is no frame at all, or decoding breaks down.
+    """
+    count = 0
+    with video_errors(self.path):
+      for frame in _timed(self._ordered_pictures(), self._clock()):
+        count += 1
+        self.num_damaged_pictures += frame.picture.is_corrupt
+        yield frame
+    if not count:
+      raise VideoError(self.path, self.first_error or 'no frame in it')
+
+  def problem_at_end(self):
+    """Tells whether the file was cut off or has lost a part, by its structure.
+
+    Returns:
+      str, what is wrong; None where nothing is known to be.
+
+    Raises:
+      VideoError: if it cannot be read any more.
+    """
+    with video_errors(self.path):
+      return problem_at_end(
+        self.path,
+        self._container.format.name,
+        picture_bytes=_picture_bytes(self._stream.codec_context),
+      )
+
+  def _clock(self):
+    start = self._container.start_time or 0
+    return StreamClock(
+      offset=fractions.Fraction(start, 1_000_000),
+      time_base=self._stream.time_base,
+      frame_seconds=1 / self.rate_hz,
+      is_spliced=container_claims.is_spliced(self._container),
+      is_untimed=container_claims.is_untimed(self._container),
+    )
+
+  def _longest_wait(self):
+    """Returns by how many ticks pictures may be out of order.
+
+    In a spliced stream a step back is where two parts meet.
+    """
+    time_base = self._stream.time_base
+    if not time_base or container_claims.is_spliced(self._container):
+      return 0
+    return max(1, MOST_HELD / self.rate_hz) / time_base
+
+  def _ordered_pictures(self):
+    for picture in self._pictures():
+      yield from self._order.push(picture)
+    yield from self._order.flush()
+
+  def _pictures(self):
+    packets = self._container.demux(self._stream)
+    while True:
+      try:
+        packet = next(packets)
+      except StopIteration:
+        return
+      except av.error.FFmpegError as error:
+        self._note_damage(error)
+        packet = None  # Nothing more can be read: empty the decoder.
+      if packet is not None:
+        self._note(packet)
+      pictures = []
+      try:
+        pictures = self._decoder.decode(packet)
+      except av.error.FFmpegError as error:
+        if not isinstance(error, av.error.EOFError):
+          self._note_damage(error)
+      yield from pictures
+      if packet is None:
+        return
+      self.num_empty += not pictures and self._is_not_coded(packet)
+
+  def _note(self, packet):
+    self.num_not_shown += packet.is_discard
+    if not packet.is_discard:
+      self._order.expect(packet.pts)
+    if packet.is_corrupt:
+      self._note_damage('the container says that a packet is damaged')
+
+  def _is_not_coded(self, packet):
+    return (
+      self._decoder.name == 'mpeg4'
+      and packet.size <= _LARGEST_NOT_CODED_BYTES
+      and bytes(packet).startswith(_MPEG4_PICTURE)
+    )
+
+  def _note_damage(self, error):
+    self.num_damaged_packets += 1
+    if self.first_error is None:
+      self.first_error = error if isinstance(error, str) else _reason(error)
+
+
+def require_regular_file(path):
+  """Refuses what is no file with an end, such as a pipe or a device.
+
+  Args:
+    path: str or path.
+
+  Raises:
+    VideoError: if it is none, or is not there.
+  """
+  with video_errors(path):
+    mode = os.stat(path).st_mode
+  if stat.S_ISDIR(mode):
+    raise VideoError(path, 'a directory')
+  if not stat.S_ISREG(mode):
+    raise VideoError(path, 'not a regular file')
+
+
+@contextlib.contextmanager
+def video_errors(path):
+  """Turns whatever goes wrong inside into VideoError.
+
+  FFmpegError alone would let through UnicodeDecodeError from broken
+  metadata, MemoryError from broken sizes, IndexError and others.
+
+  Args:
+    path: str or path of the video file.
+  """
+  try:
+    yield
+  except VideoError:
+    raise
+  except Exception as error:
+    raise VideoError(path, _reason(error)) from error
+
+
+@contextlib.contextmanager
+def open_video(path, *, max_pixels):
+  """Opens a video file for decoding with one thread.
+
+  Args:
+    path: str or path of a file in the local file system, never a URL.
+    max_pixels: largest width times height that is decoded.
+
+  Yields:
+    OpenVideo.
+
+  Raises:
+    VideoError: if it is no regular file, empty, cannot be opened, is a playlist
+      or an unknown format, has no video stream, or has pictures above
+      `max_pixels`.
+  """
+  path = os.fspath(path)
+  require_regular_file(path)
+  with video_errors(path):
+    if not os.path.getsize(path):
+      raise VideoError(path, 'the file is empty')
+    container = _open_container(path, max_pixels)
+  with contextlib.closing(container):
+    with video_errors(path):
+      stream = _video_stream(path, container, max_pixels)
+      decoder = _decoder(stream, max_pixels)
+      video = OpenVideo(path, container, stream, decoder)
+    yield video
+
+
+def _open_container(path, max_pixels):
+  def opened(demuxer):
+    return av.open(
+      f'file:{path}',
+      format=demuxer,
+      options={
+        'format_whitelist': _DEMUXERS,
+        'protocol_whitelist': 'file',
+        'max_pixels': str(max_pixels),
+      },
+      metadata_errors='replace',
+    )
+
+  try:
+    return opened(None)
+  except av.error.ArgumentError as error:
+    # How FFmpeg says that the format is not on the white list.
+    if path.lower().endswith(_MJPEG_SUFFIXES):
+      return opened('mjpeg')
+    raise VideoError(path, 'a playlist, a picture or no video') from error
+  except av.error.FFmpegError as error:
+    reason = cut_box(path) or _reason_of_header(error)
+    raise VideoError(path, reason) from error
+
+
+def _video_stream(path, container, max_pixels):
+  """Picks the video stream."""
+  cover = av.stream.Disposition.attached_pic
+  streams = [s for s in container.streams.video if not s.disposition & cover]
+  if not streams:
+    raise VideoError(path, cut_box(path) or 'no video stream')
+  stream = container.streams.best('video')
+  if stream not in streams:
+    stream = streams[0]
+  context = stream.codec_context
+  if context is None:
+    raise VideoError(path, 'no decoder for its video codec')
+  if not (context.width and context.height):
+    raise VideoError(
+      path,
+      f'no picture size: damaged, or above {max_pixels} pixels (--max-pixels)',
+    )
+  if context.width * context.height > max_pixels:
+    raise VideoError(
+      path,
+      f'pictures of {context.width} x {context.height}, above {max_pixels} '
+      'pixels (--max-pixels)',
+    )
+  return stream
+
+
+def _decoder(stream, max_pixels):
+  """Gives the codec context for a stream, with one thread and bounded."""
+  context = stream.codec_context
+  metadata = {key.lower(): value for key, value in stream.metadata.items()}
+  name = _ALPHA_DECODERS.get(context.codec.name)
+  if name and metadata.get('alpha_mode') == '1':
+    context = av.CodecContext.create(name, 'r')
+    context.extradata = stream.codec_context.extradata
+  context.options = {'max_pixels': str(max_pixels)}
+  context.thread_count = 1
+  return context
+
+
+def _timed(pictures, clock):
+  for picture in pictures:
+    time, duration = clock.read(picture)
+    yield TimedFrame(picture, time, duration)
+
+
+def _picture_bytes(context):
+  """Returns the bytes of an uncompressed picture; 0 where not known."""
+  if context.format is None:
+    return 0
+  return sum(
+    part.width * part.height * -(-part.bits // 8)
+    for part in context.format.components
+  )
+
+
+def _reason_of_header(error):
+  """Says why a file cannot be opened."""
+  if isinstance(error, av.error.InvalidDataError):
+    return 'no video, damaged, or cut off in its header'
+  # How FFmpeg says that there is nothing where more was to come.
+  if isinstance(error, av.error.EOFError) or error.errno == errno.EIO:
+    return f'the file ends early, or cannot be read ({_reason(error)})'
+  return _reason(error)
+
+
+def _reason(error):
+  if isinstance(error, MemoryError):
+    return 'not enough memory (--max-memory)'
+  if isinstance(error, (OSError, av.error.FFmpegError)):
+    return error.strerror or type(error).__name__
+  return words_of(error)

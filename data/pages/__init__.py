@@ -1,0 +1,1 @@
+"""What `prepare.py show` shows: clips as a network sees them, duplicates."""

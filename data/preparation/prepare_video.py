@@ -1,0 +1,157 @@
+"""What a worker process does with one video file."""
+
+import dataclasses
+import os
+import pathlib
+
+from dataset.dataset_writer import file_digest, table_schema
+from dataset.staging import FramesFile, OutputError, Staging, write_json
+from media.open_video import VideoError, require_regular_file
+from media.video_frames import FrameOptions, write_frames
+from sources.find_videos import VideoFile
+
+_RECORD_KEYS = {'path', 'size', 'mtime_ns', 'source_sha256'}
+# The columns of the table that a video has by itself, and what shards need.
+_ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
+_ROW_KEYS |= {'num_bytes'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One video to prepare.
+
+  Attributes:
+    folder: str, the folder of videos.
+    video: VideoFile, as listed.
+    out: str, the output directory.
+    options: FrameOptions.
+  """
+
+  folder: str
+  video: VideoFile
+  out: str
+  options: FrameOptions
+
+
+def prepare_video(task, report_progress=lambda: None):
+  """Decodes one video into the staging directory.
+
+  Args:
+    task: Task.
+    report_progress: called without arguments when decoding begins, and after
+      each picture of the file and each frame that is kept.
+
+  Returns:
+    dict, the record of the video: with 'row' and 'warnings', or with the
+    'reason' why it cannot be used. Or str, an error that concerns the
+    output and must stop the run.
+  """
+  record = {
+    'path': task.video.path,
+    'size': task.video.size,
+    'mtime_ns': task.video.mtime_ns,
+    'source_sha256': '',
+  }
+  staging = Staging(task.out)
+  try:
+    record |= _decode(task, staging, report_progress)
+    path = staging.record_path(task.video.id)
+    write_json(path, record, aside=staging.directory)
+  except OutputError as error:
+    return str(error)
+  return record
+
+
+def is_current(record, video):
+  """Tells whether a record is sound, and of the file as it is now."""
+  return (
+    _is_record(record)
+    and record['path'] == video.path
+    and record['size'] == video.size
+    and record['mtime_ns'] == video.mtime_ns
+  )
+
+
+def _is_record(value):
+  """Tells whether a value has the keys of a record of `prepare_video`."""
+  if not isinstance(value, dict) or not value.keys() >= _RECORD_KEYS:
+    return False
+  if 'reason' in value:
+    return isinstance(value['reason'], str)
+  row, warnings = value.get('row'), value.get('warnings')
+  return (
+    isinstance(row, dict)
+    and row.keys() >= _ROW_KEYS
+    and isinstance(warnings, list)
+  )
+
+
+def _decode(task, staging, report_progress):
+  video = task.video
+  source = os.path.join(task.folder, video.file)
+  source_sha256 = ''
+  try:
+    _check_place(source, task.folder)
+    source_sha256 = _digest(source)
+    with FramesFile(staging.frames_path(video.id)) as frames:
+
+      def write(jpeg):
+        frames.write(jpeg)
+        report_progress()
+
+      report_progress()
+      facts = write_frames(
+        source,
+        task.options,
+        write,
+        segment=video.segment,
+        on_picture=report_progress,
+      )
+      _check_unchanged(source, video)
+  except VideoError as error:
+    return {'source_sha256': source_sha256, 'reason': error.reason}
+  row = dataclasses.asdict(facts)
+  warnings = row.pop('warnings')
+  row |= {
+    'id': video.id,
+    'path': video.path,
+    'source_sha256': source_sha256,
+    'frames_sha256': frames.digest.hexdigest(),
+    'num_bytes': frames.num_bytes,
+  }
+  return {'source_sha256': source_sha256, 'row': row, 'warnings': warnings}
+
+
+def _check_place(source, folder):
+  """Refuses what has become something else since it was listed.
+
+  What is listed outside of the folder, with --follow-links, is a file without
+  symlinks on the way to it.
+  """
+  require_regular_file(source)
+  real = os.path.realpath(source)
+  is_inside = pathlib.Path(real).is_relative_to(folder)
+  if not is_inside and real != os.path.normpath(source):
+    raise VideoError(source, 'a symlink that leads out of the folder')
+
+
+def _digest(source):
+  try:
+    return file_digest(source)
+  except OSError as error:
+    raise VideoError(source, f'cannot be read: {error.strerror}') from error
+
+
+def _check_unchanged(source, video):
+  """Refuses a file that somebody writes to, or that is gone."""
+  try:
+    status = os.stat(source)
+  except OSError as error:
+    raise VideoError(
+      source, f'vanished while it was read: {error.strerror}'
+    ) from error
+  if (status.st_size, status.st_mtime_ns) != (video.size, video.mtime_ns):
+    raise VideoError(
+      source,
+      'changed after it was listed; prepare it again when it is finished',
+    )

@@ -1,0 +1,1 @@
+"""What is prepared: folders, lists, archives, Kinetics, UCF101, HMDB51, TFDS."""
