@@ -330,7 +330,7 @@ import sys
 for name in ('jax', 'flax', 'numpy', 'tensorflow'):
   sys.modules[name] = None  # importing it now fails
 from configs import default
-from vie_jax import config_check
+from vie_jax.config import config_check
 config_check.check(default.get_config())
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
@@ -342,7 +342,8 @@ def test_what_reads_no_data_needs_no_tensorflow():
 import sys
 for name in ('tensorflow', 'clu'):
   sys.modules[name] = None  # importing it now fails
-from vie_jax import modes, program
+from vie_jax.config import modes
+from vie_jax.program import one_mode
 for mode in ('convert', 'describe'):
   modes.find(mode)
 """

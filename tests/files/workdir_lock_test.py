@@ -19,7 +19,7 @@ from vie_jax.files import (
 REPOSITORY = pathlib.Path(__file__).parents[2]
 HOLDER = """
 import sys, time
-from vie_jax import workdir_lock
+from vie_jax.files import workdir_lock
 with workdir_lock.hold(sys.argv[1]):
   print('held', flush=True)
   time.sleep(600)

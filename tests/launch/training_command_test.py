@@ -145,7 +145,7 @@ def test_what_a_run_would_refuse_is_refused_in_the_same_words(field, value):
 )
 def test_what_main_cannot_read_is_refused_in_its_words(argument):
   program = (
-    'import sys\nimport main\nfrom vie_jax import command_line\n'
+    'import sys\nimport main\nfrom vie_jax.program import command_line\n'
     'command_line.parse(sys.argv)\n'
   )
   arguments = ('--config=configs/vie_slowfast.py', '--workdir=/w', argument)

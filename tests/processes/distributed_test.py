@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
-from vie_jax import run_log
+from vie_jax.telemetry import run_log
 from vie_jax.processes import agreement, distributed, ending, peers
 run_log.to_terminal()
 faulthandler.enable()  # as absl's app.run does

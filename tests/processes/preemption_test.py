@@ -126,7 +126,7 @@ SHARED = """
 import os, pathlib, sys, time
 import jax
 from jax.experimental import multihost_utils
-from vie_jax import run_log
+from vie_jax.telemetry import run_log
 from vie_jax.processes import (
   agreement, distributed, ending, peers, preemption
 )

@@ -17,7 +17,8 @@ CALL = '__import__("os").mkdir("owned")'
 SCRIPT = """
 import json, os, sys, tempfile
 import main
-from vie_jax import command_line, config_check
+from vie_jax.config import config_check
+from vie_jax.program import command_line
 
 outcomes = []
 for words in json.loads(sys.argv[1]):

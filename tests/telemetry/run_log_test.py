@@ -116,7 +116,7 @@ def test_what_a_failed_save_leaves_behind_is_not_said_twice():
   program = """
 import asyncio
 from absl import logging
-from vie_jax import run_log
+from vie_jax.telemetry import run_log
 
 source = '''
 async def fails():
@@ -157,7 +157,7 @@ def test_what_is_long_is_in_the_file_alone(tmp_path):
   program = """
 import sys
 from absl import logging
-from vie_jax import run_log
+from vie_jax.telemetry import run_log
 
 logging.use_absl_handler()
 run_log.to_terminal()
