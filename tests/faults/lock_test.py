@@ -3,9 +3,9 @@
 import signal
 import time
 
+import lock_holder
 import pytest
 import tiny_run
-import workdir_lock_test
 
 from vie_jax.files import workdir_lock
 
@@ -14,7 +14,7 @@ from vie_jax.files import workdir_lock
 def test_twenty_locks_left_by_kills_are_taken_over(tmp_path):
   longest = 0
   for _ in range(20):
-    holder = workdir_lock_test.start_holder(tmp_path / 'W')
+    holder = lock_holder.start(tmp_path / 'W')
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     assert (tmp_path / 'W' / '.lock').exists()

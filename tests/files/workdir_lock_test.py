@@ -3,12 +3,11 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import fault_runs
+import lock_holder
 import pytest
 
 from vie_jax.files import (
@@ -17,30 +16,11 @@ from vie_jax.files import (
 )
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-HOLDER = """
-import sys, time
-from vie_jax.files import workdir_lock
-with workdir_lock.hold(sys.argv[1]):
-  print('held', flush=True)
-  time.sleep(600)
-"""
-
-
-def start_holder(folder):
-  """Another process that holds the lock, and holds it."""
-  process = subprocess.Popen(
-    [sys.executable, '-c', HOLDER, str(folder)],
-    cwd=REPOSITORY,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  assert process.stdout.readline() == 'held\n'
-  return process
 
 
 @pytest.fixture
 def holder(tmp_path):
-  process = start_holder(tmp_path / 'W')
+  process = lock_holder.start(tmp_path / 'W')
   yield process
   process.kill()
   process.communicate()

@@ -174,6 +174,7 @@ def test_processes_agree_on_the_step_to_leave_after(
   deadline = time.monotonic() + tiny_run.PATIENCE_SECONDS
   while not all(path.exists() and path.read_text() for path in paths):
     assert time.monotonic() < deadline, run.said(0) + run.said(1)
+    assert all(process.poll() is None for process in run.processes), run.said(0)
     time.sleep(0.02)
   since = time.monotonic()
   os.kill(int(paths[index].read_text()), number)
