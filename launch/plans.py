@@ -428,8 +428,6 @@ READOUT_DROPS = {
 # Official runs were ended by hand; these go on for so many steps after the last
 # drop, up to a whole thousand.
 READOUT_STEPS_AFTER = 100_000
-# Officially supervised networks are read out at a pooled Conv5 on ImageNet.
-POOLED_CONV5 = ('vie_single', 'vie_slow', 'vie_slowfast')
 
 
 def _paper_readout(wanted: Wanted) -> dict[str, Any]:
@@ -449,9 +447,8 @@ def _paper_readout(wanted: Wanted) -> dict[str, Any]:
     fields[f'{prefix}num_steps'] = (
       -(-(drops[-1] + READOUT_STEPS_AFTER) // 1000) * 1000
     )
-  is_supervised = wanted.training == paper_tables.SUPERVISED
-  if is_supervised and wanted.network in POOLED_CONV5:
-    fields['linear_eval.averaged_layers'] = ('conv5',)
+  if wanted.averaged_layers:
+    fields['linear_eval.averaged_layers'] = wanted.averaged_layers
   return fields
 
 

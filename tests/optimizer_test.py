@@ -7,6 +7,7 @@ from flax import traverse_util
 from oracle import official
 
 from vie_jax import optimizer
+from vie_jax.classifiers import task
 from vie_jax.models import networks, official_checkpoint
 
 
@@ -18,6 +19,16 @@ def test_drops_equal_the_official_schedule():
   )
   for step, value in zip(expected['steps'], expected['values'], strict=True):
     assert float(rate(step)) == pytest.approx(value, rel=1e-6)
+
+
+def test_a_step_that_is_named_twice_counts_twice_as_in_classifiers():
+  rate = optimizer.schedule(
+    'drops', learning_rate=0.2, num_steps=10, drop_steps=(3, 3, 6)
+  )
+  classifiers = task.Schedule(0.2, 10, (3, 3, 6))
+  for step in range(10):
+    assert float(rate(step)) == pytest.approx(classifiers.rate(step, 0))
+  assert float(rate(4)) == pytest.approx(0.002)
 
 
 def test_cosine_ends_at_zero_and_warmup_rises_from_it():

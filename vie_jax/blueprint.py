@@ -130,6 +130,7 @@ def method_of(
   num_neighbors = min(settings.num_neighbors, num_videos)
   most_clusters = max(1, num_videos // settings.min_videos_per_cluster)
   num_clusters = min(settings.num_clusters, most_clusters)
+  noun = 'parts of videos' if config.dataset.bin_frames else 'videos'
   for name, wanted, got in (
     ('num_neighbors', settings.num_neighbors, num_neighbors),
     ('num_clusters', settings.num_clusters, num_clusters),
@@ -137,32 +138,35 @@ def method_of(
     if got < wanted:
       logging.info(
         'local_aggregation.%s is %d instead of %d: there are only %d '
-        'training videos.',
+        'training %s.',
         name,
         got,
         wanted,
         num_videos,
+        noun,
       )
   has_local_aggregation = (
     config.objective.instance_recognition_steps < config.num_steps
   )
   if num_clusters == 1 and num_videos > 1 and has_local_aggregation:
     logging.warning(
-      'Local Aggregation has one cluster of all %d training videos: its loss is '
+      'Local Aggregation has one cluster of all %d training %s: its loss is '
       'about 0, and it learns nothing. Lower '
       'config.local_aggregation.min_videos_per_cluster, which is %d, or train '
       'by instance recognition alone, with more '
       'config.objective.instance_recognition_steps.',
       num_videos,
+      noun,
       settings.min_videos_per_cluster,
     )
   noise = config.instance_recognition
   if noise.loss == 'nce' and noise.num_noise > num_videos:
     logging.warning(
-      'instance_recognition.num_noise is %d, with only %d videos: NCE tends to '
+      'instance_recognition.num_noise is %d, with only %d %s: NCE tends to '
       'diverge then. The loss softmax is exact; see configs/demo.py.',
       noise.num_noise,
       num_videos,
+      noun,
     )
   return train_step.Method(
     num_videos=num_videos,

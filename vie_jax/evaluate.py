@@ -365,11 +365,12 @@ def _warn_of_first_values(run, found, bank_step):
   )
   if share := ages['health/bank_share_never_visited']:
     logging.warning(
-      '%.1f %% of the training videos were in no batch until step %d: their '
+      '%.1f %% of the training %s were in no batch until step %d: their '
       'rows of the memory bank have their first values (memory_bank.init), and '
       'are compared with all the same. --config.knn.reference=clips compares '
-      'with clips of these videos instead.',
+      'with clips of the videos instead.',
       100 * share,
+      'parts of videos' if run.config.dataset.bin_frames else 'videos',
       found.step,
     )
 

@@ -34,7 +34,10 @@ def schedule(
   """
   if kind == 'drops':
     # optax drops at the boundary itself, the official code after it.
-    drops = {int(step) + 1: DROP_FACTOR for step in drop_steps}
+    drops = {
+      int(step) + 1: DROP_FACTOR ** list(drop_steps).count(step)
+      for step in drop_steps
+    }
     after = optax.piecewise_constant_schedule(learning_rate, drops)
   elif kind == 'cosine':
     after = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))

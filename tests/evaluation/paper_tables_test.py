@@ -141,6 +141,21 @@ def test_a_result_fills_the_cells_of_its_evaluation_and_no_others():
       'settings.augmentation',
       'color_noise',
     ),
+    (
+      'table1.vie_slow.kinetics.supervised',
+      'settings.augmentation',
+      'multiscale',
+    ),
+    (
+      'table1.vie_slow.imagenet.conv5',
+      'settings.averaged_layers',
+      ['conv5'],
+    ),
+    (
+      'table5.supervised_trn.imagenet.conv5',
+      'settings.averaged_layers',
+      ['conv5'],
+    ),
     ('table2.vie_single.vie.ucf101.multiscale', 'dataset.name', 'hmdb51'),
     (
       'table2.vie_single.scratch.ucf101.multiscale',
@@ -159,6 +174,16 @@ def test_a_result_of_something_else_fills_no_cell(name, path, value):
     inner = inner[parent]
   inner[last] = value
   assert not finds(CELLS[name], other)
+
+
+def test_conv5_of_supervised_networks_may_be_averaged_which_a_note_says():
+  cell = CELLS['table5.supervised_slow.imagenet.conv5']
+  assert 'averages this Conv5' in cell.note
+  for averaged in ([], ['conv5']):
+    facts = fake_results.facts_of(cell, {'conv3': 0.4, 'conv5': 0.5})
+    facts['settings']['averaged_layers'] = averaged
+    assert finds(cell, facts)
+    assert finds(CELLS['table5.supervised_slow.imagenet.conv3'], facts)
 
 
 @pytest.mark.parametrize('broken', ['text', 3, None, []])

@@ -46,6 +46,14 @@ def _is_trained_on(
   )
 
 
+def _is_pooled_as(wanted: paper_tables.Wanted, settings: Mapping) -> bool:
+  """Whether a layer is flattened, unless it may have been averaged."""
+  averaged = settings.get('averaged_layers') or ()
+  return (
+    wanted.figure in wanted.averaged_layers or wanted.figure not in averaged
+  )
+
+
 def find(
   cell: paper_tables.Cell,
   facts: Mapping,
@@ -66,7 +74,7 @@ def find(
     something else.
   """
   wanted, role = cell.wanted, roles[cell.wanted.role]
-  network = facts['network']
+  network, settings = facts['network'], part(facts, 'settings')
   is_it = (
     facts['mode'] == wanted.mode
     and role.is_of(facts['dataset'])
@@ -80,7 +88,8 @@ def find(
       )
       for origin in [network, *_streams(network)]
     )
-    and wanted.augmentation in ('', part(facts, 'settings').get('augmentation'))
+    and wanted.augmentation in ('', settings.get('augmentation'))
+    and _is_pooled_as(wanted, settings)
   )
   if not is_it:
     return None

@@ -15,8 +15,10 @@ class BatchNormRelu(nn.Module):
   """Normalises by the batch in training, by running statistics otherwise.
 
   Flax's own layer keeps a running mean of the biased variance; the official
-  networks normalise with the biased one and keep the unbiased one. Hence this
-  layer, which is otherwise the same.
+  networks of single frames normalise with the biased one and keep the unbiased
+  one. Hence this layer, which is otherwise the same. It keeps the unbiased one
+  in all networks; what the official 3D ones keep depends on the version of
+  TensorFlow, and differs by 0.1 % at most.
 
   Statistics are over the global batch when the batch is split over devices
   under jit. Deviation: the official code normalises per replica.
