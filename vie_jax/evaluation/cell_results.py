@@ -48,10 +48,9 @@ def _is_trained_on(
 
 def _is_pooled_as(wanted: paper_tables.Wanted, settings: Mapping) -> bool:
   """Whether a layer is flattened, unless it may have been averaged."""
-  averaged = settings.get('averaged_layers') or ()
-  return (
-    wanted.figure in wanted.averaged_layers or wanted.figure not in averaged
-  )
+  averaged = settings.get('averaged_layers')
+  is_averaged = isinstance(averaged, list) and wanted.figure in averaged
+  return not is_averaged or wanted.figure in wanted.averaged_layers
 
 
 def find(
