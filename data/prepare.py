@@ -122,7 +122,7 @@ def _run_folder(options):
 
 def _run_demo(options):
   # Imported here: the other commands do without the renderer.
-  from demo import demo_files
+  from demo_data import demo_files
 
   if is_remote(options.out) and not options.videos:
     raise InputError(
@@ -145,7 +145,7 @@ def _run_demo(options):
 
 
 def _run_demo_images(options):
-  from demo import demo_images
+  from demo_data import demo_images
 
   if is_remote(options.out):
     raise InputError(f'--out is {options.out}; images are written here only')

@@ -202,7 +202,7 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'dataset': 'errors untrusted wording',
   'sources': 'dataset errors media progress untrusted wording',
   'preparation': 'dataset errors interrupts media progress sources wording',
-  'demo': 'interrupts',
+  'demo_data': 'interrupts',
   'check_dataset': 'dataset errors sources untrusted wording',
   'pages': (
     'check_dataset dataset errors media progress untrusted vie_jax wording'
@@ -210,7 +210,7 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'command_options': 'dataset media preparation',
   'definition_commands': 'command_options dataset errors sources',
   'prepare': (
-    'check_dataset command_options dataset definition_commands demo errors '
+    'check_dataset command_options dataset definition_commands demo_data errors '
     'pages preparation progress sources untrusted wording'
   ),
   'prepare_beam': 'preparation prepare',

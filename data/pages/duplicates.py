@@ -1,6 +1,7 @@
 """Finds videos of a data set that are the same or look the same, and where."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pyarrow
@@ -101,38 +102,6 @@ def find_duplicates(tables, hashes):
   )
   rows = np.flatnonzero(is_compared & (first == np.arange(len(first))))
   near, mirrored = _looking_alike(hashes, rows, overlapping)
-  pairs = [
-    _pair(
-      ends,
-      SAME_FILE if _equal(parts, ends) else SAME_FRAMES,
-      0,
-      num_train,
-      bool(is_featureless[ends[0]]),
-    )
-    for ends in same.rows.tolist()
-  ]
-  is_listed = {tuple(ends) for ends in same.rows.tolist()}
-  pairs += [
-    _pair(ends, OVERLAPPING, None, num_train, bool(is_featureless[ends].all()))
-    for ends in overlapping.tolist()
-    if tuple(ends) not in is_listed
-  ]
-  pairs += [
-    _pair(ends, kind, distance, num_train, False)
-    for kind, found in ((ALIKE, near), (MIRRORED, mirrored))
-    for ends, distance in zip(
-      found.rows.tolist(), found.distance.tolist(), strict=True
-    )
-  ]
-  order = {where: k for k, where in enumerate(reversed(WHERE))}
-  pairs.sort(
-    key=lambda p: (
-      p.is_featureless,
-      order[p.where] > 0,
-      KINDS.index(p.kind),
-      p.distance or 0,
-    )
-  )
   is_val = np.arange(len(first)) >= num_train
   overlaps = _in_train(overlapping, num_train, len(first))
   overlaps = overlaps[first_of_part[parts]]
@@ -141,8 +110,16 @@ def find_duplicates(tables, hashes):
   # A video that is the same as others speaks for them.
   looks = _in_train(near.rows, num_train, len(first))[first]
   looks_mirrored = _in_train(mirrored.rows, num_train, len(first))[first]
+  is_one_file = parts[same.rows[:, 0]] == parts[same.rows[:, 1]]
+  found = {
+    SAME_FILE: (same.rows[is_one_file], itertools.repeat(0)),
+    SAME_FRAMES: (same.rows[~is_one_file], itertools.repeat(0)),
+    OVERLAPPING: (_without(overlapping, same.rows), itertools.repeat(None)),
+    ALIKE: (near.rows, near.distance.tolist()),
+    MIRRORED: (mirrored.rows, mirrored.distance.tolist()),
+  }
   return Duplicates(
-    pairs=pairs,
+    pairs=_in_order(found, num_train, is_featureless),
     same_in_train=same_in_train,
     parts_in_train=parts_in_train,
     alike_in_train=looks & is_val & ~same_in_train,
@@ -191,6 +168,38 @@ def _looking_alike(hashes, rows, known):
   return near, mirrored
 
 
+def _without(rows, others):
+  """Leaves out pairs that are others, too: int64 [P, 2]."""
+  others = set(map(tuple, others.tolist()))
+  is_new = [tuple(ends) not in others for ends in rows.tolist()]
+  return rows[np.array(is_new, bool)]
+
+
+def _in_order(found, num_train, is_featureless):
+  """Makes a list of Pair of what was found, in the order of the page.
+
+  Args:
+    found: kind -> (rows int64 [P, 2], distance of each).
+    num_train: videos of train.
+    is_featureless: bool [V].
+  """
+  pairs = [
+    _pair(ends, kind, distance, num_train, bool(is_featureless[ends].all()))
+    for kind, (rows, distances) in found.items()
+    for ends, distance in zip(rows.tolist(), distances, strict=False)
+  ]
+  order = {where: k for k, where in enumerate(reversed(WHERE))}
+  return sorted(
+    pairs,
+    key=lambda p: (
+      p.is_featureless,
+      order[p.where] > 0,
+      KINDS.index(p.kind),
+      p.distance or 0,
+    ),
+  )
+
+
 def _in_train(rows, num_train, num_videos):
   """Marks the validation videos of pairs across the splits: bool [V]."""
   is_across = (rows[:, 0] < num_train) & (rows[:, 1] >= num_train)
@@ -213,10 +222,6 @@ def _numbered_rows(files, times):
   keys = np.column_stack([files.astype(np.float64), times])
   _, numbers = np.unique(keys, axis=0, return_inverse=True)
   return numbers.reshape(-1)
-
-
-def _equal(values, ends):
-  return values[ends[0]] == values[ends[1]]
 
 
 def _pair(ends, kind, distance, num_train, is_featureless):

@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import prepare
 import pytest
-from demo import demo_images, demo_videos
+from demo_data import demo_images, demo_videos
 from PIL import Image
 
 _NUM_CLASSES = len(demo_videos.APPEARANCES)
@@ -95,7 +95,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    from demo import demo_images
+    from demo_data import demo_images
 
     class Count:
       images = 0

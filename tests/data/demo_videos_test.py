@@ -15,7 +15,7 @@ import av
 import numpy as np
 import prepare
 import pytest
-from demo import demo_files, demo_videos
+from demo_data import demo_files, demo_videos
 
 _NUM_APPEARANCES = len(demo_videos.APPEARANCES)
 _NUM_MOTIONS = len(demo_videos.MOTIONS)
@@ -297,7 +297,7 @@ def test_killed_writing_goes_on_where_it_was(folder, tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    from demo import demo_files
+    from demo_data import demo_files
 
     class Count:
       videos = 0
@@ -336,7 +336,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
   program = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
-    from demo import demo_files
+    from demo_data import demo_files
 
     def stop():
       os.kill(os.getpid(), signal.SIGKILL)
@@ -382,7 +382,7 @@ def test_rendering_to_arrays_needs_neither_av_nor_tensorflow_nor_jax():
     sys.path.insert(0, sys.argv[1])
     for name in ('av', 'tensorflow', 'jax'):
       sys.modules[name] = None
-    from demo import demo_videos
+    from demo_data import demo_videos
     demo_videos.render_arrays(1, seed=0)
   """
   folder_of_module = str(pathlib.Path(demo_videos.__file__).parents[1])

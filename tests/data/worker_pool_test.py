@@ -213,7 +213,7 @@ def test_processes_that_start_leave_ctrl_c_to_their_parent(name, delay):
   body = textwrap.indent(STARTS_PROCESSES[name], '  ')
   script = f"""
 import worker_functions
-from demo import render_processes
+from demo_data import render_processes
 from preparation import worker_pool
 try:
   print('begins', flush=True)

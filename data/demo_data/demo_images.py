@@ -14,8 +14,8 @@ import pathlib
 
 import numpy as np
 
-from demo import demo_files, demo_videos
-from demo.render_processes import in_order
+from demo_data import demo_files, demo_videos
+from demo_data.render_processes import in_order
 
 MARK = '.demo_images.json'
 _JPEG_QUALITY = 92

@@ -6,8 +6,8 @@ import json
 import os
 import pathlib
 
-from demo import demo_videos
-from demo.render_processes import in_order
+from demo_data import demo_videos
+from demo_data.render_processes import in_order
 
 
 def _file_name(index):

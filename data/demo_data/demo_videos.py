@@ -17,7 +17,7 @@ import functools
 
 import numpy as np
 
-from demo.render_processes import in_order
+from demo_data.render_processes import in_order
 
 NUM_FRAMES = 48
 HEIGHT = 64
