@@ -1,4 +1,4 @@
-"""vie_jax from the command line.
+r"""vie_jax from the command line.
 
   python main.py --config=configs/vie_slowfast.py --workdir=W
   python main.py --config=configs/vie_slowfast.py --workdir=W --mode=knn_eval
@@ -42,7 +42,10 @@ from vie_jax.processes import exit_codes, process_environment
 from vie_jax.program import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A file of configs/, such as configs/vie_slowfast.py.'
+  'config',
+  None,
+  'A file of configs/, such as configs/vie_slowfast.py. Its fields are set by '
+  '--config.FIELD=VALUE; configs/default.py says what each is.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',

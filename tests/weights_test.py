@@ -578,5 +578,5 @@ def test_the_bank_is_that_of_the_run(tmp_path):
 
 def test_the_bank_of_other_videos_is_refused(tmp_path):
   save(tmp_path)
-  with pytest.raises(checkpoint.CheckpointError, match='another data set'):
+  with pytest.raises(checkpoint.CheckpointError, match='is of other videos'):
     load_bank(tmp_path, fingerprint='0' * 64)

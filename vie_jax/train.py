@@ -72,6 +72,7 @@ def train_and_evaluate(
         on_failed_save=config.on_failed_save,
       )
     )
+    train_start.warn_of_endless_warmup(config)
     method = blueprint.method_of(config, parts.train.num_instances)
     rule, rate = blueprint.build_optimizer(config)
     initialize = experiment.state_initializer(parts, rule)

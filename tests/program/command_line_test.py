@@ -32,7 +32,8 @@ for words in json.loads(sys.argv[1]):
       command_line.parse(sys.argv)
       config = main._CONFIG.value
       config_check.check(config)
-      print(config.optimizer.learning_rate, config.batch_size, file=sys.stderr)
+      print(config.optimizer.learning_rate, config.batch_size,
+            config.embed.splits, file=sys.stderr)
       code = 0
     except config_check.ConfigError as error:
       print(error, file=sys.stderr)
@@ -73,6 +74,10 @@ REFUSED = {
   'another flag': (['--unknown=1'], 'unknown'),
   'a word': (['--workdir=w', 'more'], "'more' belongs to no flag"),
   'another mode': (['--mode=nothing'], 'mode'),
+  'twice, in two words': (
+    ['--config.embed.splits', '("val",)', '--config.embed.splits=("train",)'],
+    'embed.splits is given more than once',
+  ),
 }
 
 
@@ -102,6 +107,11 @@ def outcomes():
   cases['no variant'] = ['--config=configs/demo.py:none']
   cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
   cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
+  cases['tuples'] = [
+    CONFIG,
+    '--config.embed.splits=("train",)',
+    '--config.embed.splits=("val",)',
+  ]
   cases['no Python'] = ['--config=README.md']
   cases['nowhere'] = ['--config=configs/nowhere.py', '--config.batch_size=8']
   done = subprocess.run(
@@ -140,8 +150,20 @@ def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):
 
 
 def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
-  assert outcomes['scientific'] == [0, '0.001 128\n']
-  assert outcomes['twice'] == [0, '0.03 16\n']
+  both = "('train', 'val')"
+  assert outcomes['scientific'] == [0, f'0.001 128 {both}\n']
+  assert outcomes['twice'] == [0, f'0.03 16 {both}\n']
+
+
+def test_the_last_of_two_tuples_wins_as_that_of_two_numbers_does(outcomes):
+  assert outcomes['tuples'] == [0, "0.03 128 ('val',)\n"]
+
+
+def test_without_a_config_that_is_what_is_said():
+  assert refused() == (
+    'Command line: there is no --config, such as '
+    '--config=configs/vie_slowfast.py.'
+  )
 
 
 def test_a_config_that_is_not_there_is_sought_in_the_current_folder(outcomes):

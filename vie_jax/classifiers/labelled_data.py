@@ -128,11 +128,12 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
     for videos in (parts.train, parts.val)
   )
   for number, column in enumerate(classes):
-    if not (train[:, number] >= 0).any() or not (val[:, number] >= 0).any():
-      raise dataset_folder.DatasetError(
-        f'{config.dataset.dir} has no labels of column {column!r} in train or '
-        'in val; name others with config.dataset.label_columns.'
-      )
+    for split, labels in (('train', train), ('val', val)):
+      if not (labels[:, number] >= 0).any():
+        raise dataset_folder.DatasetError(
+          f'The {split} videos of {config.dataset.dir} have no labels of column '
+          f'{column!r}; name others with config.dataset.label_columns.'
+        )
   _warn_of_untrained(config.dataset.dir, classes, train, val)
   return LabelledData(
     facts=experiment.dataset_facts(parts),

@@ -309,8 +309,9 @@ def crop_in_effect(crop: dict, choice: str | None, prefix: str = '') -> dict:
 def _short_sides(crop):
   if not crop.size <= crop.short_side_min <= crop.short_side_max:
     yield (
-      f'crop.size {crop.size}, short_side_min {crop.short_side_min} and '
-      f'short_side_max {crop.short_side_max} must be in rising order'
+      f'crop.size is {crop.size}, config.crop.short_side_min '
+      f'{crop.short_side_min} and config.crop.short_side_max '
+      f'{crop.short_side_max}; they must be in rising order'
     )
 
 
@@ -367,7 +368,9 @@ def _selection(config):
       f'dataset.bin_frames is {dataset.bin_frames}; the sampler trn has bins '
       'of its own, so that it must be 0'
     )
-  if not scales or not all(_is_share(scale) for scale in scales):
+  if not scales:
+    yield 'crop.multiscale_scales is (); (1.0, 0.875) names two scales'
+  elif not all(_is_share(scale) for scale in scales):
     yield f'crop.multiscale_scales is {scales}; each must lie in (0, 1]'
 
 
@@ -385,7 +388,8 @@ def _relations(config):
   if network_names.has_slowfast(model.name) and clip.num_frames % model.alpha:
     yield (
       f'clip.num_frames is {clip.num_frames}; SlowFast needs a multiple of '
-      f'model.alpha, {model.alpha}'
+      f'model.alpha, {model.alpha}. The configs that begin with its name have '
+      'its clips'
     )
   if clip.sampler == 'single' and clip.num_frames != 1:
     yield (
@@ -450,8 +454,10 @@ def check_batch(
       'that name videos for train.'
     )
   if num_videos < size:
+    share = config.dataset.share
+    of = f' with config.dataset.share={share}' if share < 1 else ''
     raise ConfigError(
       f'config.{field} is {size}, but {config.dataset.dir} has only '
-      f'{num_videos} for training, and a batch holds no video twice; lower '
-      'it, or add videos.'
+      f'{num_videos} for training{of}, and a batch holds no video twice; lower '
+      f'it, or {"take a larger share" if of else "add videos"}.'
     )

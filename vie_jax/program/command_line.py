@@ -1,5 +1,6 @@
 """Reads main.py's command line; a mistake in it is one line and exit code 2."""
 
+import collections
 import os
 import pathlib
 import re
@@ -23,6 +24,7 @@ _MOST_LETTERS = 500
 # backslash for a slash.
 _NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
 _URL = re.compile(r'[a-z0-9+.-]+://', re.IGNORECASE)
+_FIELD = re.compile(r'--?(config\.[^=]+)')
 # Of the text of a traceback.
 _PLACE = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 # Whoever reads flags and config files, and libraries that these call.
@@ -81,7 +83,8 @@ _WORDINGS = tuple(
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses the flags, those of the config file among them.
 
-  `--version` prints versions, and ends the process.
+  `--version` prints versions, and ends the process. Of several values of a
+  field the last one counts.
 
   Args:
     argv: with the program's name.
@@ -93,7 +96,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     print(code_version.line())
     sys.exit(exit_codes.DONE)
   try:
-    name, *words = flags.FLAGS(argv)
+    name, *words = flags.FLAGS(_with_last_values(argv))
   # A config file is code, and may raise anything.
   except (Exception, SystemExit) as error:
     reason = _reason_in_file(error)
@@ -103,6 +106,23 @@ def parse(argv: Sequence[str]) -> list[str]:
   if words:
     refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
   return [name]
+
+
+def _with_last_values(argv):
+  """Leaves out values of fields that later ones replace.
+
+  ml_collections does so with single values; tuples it puts together.
+  """
+  places = collections.defaultdict(list)
+  for place, word in enumerate(argv):
+    if field := _FIELD.match(word):
+      places[field[1]].append(place)
+  replaced = {place for several in places.values() for place in several[:-1]}
+  for place in sorted(replaced):
+    if '=' not in argv[place]:
+      field = argv[place].lstrip('-')
+      refuse(f'--{field} is given more than once; write --{field}=VALUE.')
+  return [word for place, word in enumerate(argv) if place not in replaced]
 
 
 def _reason_in_file(error):
@@ -155,7 +175,7 @@ def reason_of(error: Exception) -> str:
   # A config file that fails brings its traceback; its last line says it.
   reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
   if 'Flag --config must have a value' in reason:
-    if config_flags.get_config_filename(flags.FLAGS['config']):
+    if flags.FLAGS['config'].present:
       return 'get_config() of the file that --config names returns nothing.'
     return 'there is no --config, such as --config=configs/vie_slowfast.py.'
   if reason.isidentifier():

@@ -7,7 +7,7 @@ import pathlib
 
 import ml_collections
 
-from vie_jax import weights
+from vie_jax import checkpoint, weights
 from vie_jax.config import (
   config_check,
   modes,
@@ -31,13 +31,17 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
     config_check.ConfigError: if the training batches are too large for it.
     workdir_lock.WorkdirLockedError: if another process of this machine trains
       in the workdir.
-    checkpoint.CheckpointError: if there are no weights to evaluate.
+    checkpoint.CheckpointError: if there are no weights to evaluate, or to begin
+      with.
   """
   if modes.MODES[mode].reads_dataset:
     dataset_folder.check_is_there(config.dataset.dir)
   if mode == 'train':
     _check_batch(config)
     workdir_lock.check_is_free(pathlib.Path(workdir))
+    # A run that goes on needs those of no other any more.
+    if weights.is_run(config.init_from) and not checkpoint.has_any(workdir):
+      weights.check_are_there(config, workdir)
   if modes.MODES[mode].reads_weights:
     weights.check_are_there(config, workdir)
 

@@ -7,6 +7,7 @@ nobody records costs some nanoseconds.
 import contextlib
 import os
 import pathlib
+import shlex
 import shutil
 
 import jax
@@ -144,12 +145,12 @@ class StepTrace:
       return
     logging.info(
       'A trace from step %d on, %d steps at most, is in %s. XProf opens it by '
-      '"xprof --logdir=%s" (pip install xprof), and https://ui.perfetto.dev '
+      '"xprof %s" (pip install xprof), and https://ui.perfetto.dev '
       'opens %s. See docs/performance.md.',
       steps[0],
       len(steps),
       self._folder,
-      self._folder,
+      shlex.quote(f'--logdir={self._folder}'),
       perfetto,
     )
 

@@ -158,6 +158,19 @@ def _fill_bank(
   return state
 
 
+def warn_of_endless_warmup(config: ml_collections.ConfigDict) -> None:
+  """Warns where a run ends before its learning rate has risen."""
+  steps, rising = config.num_steps, config.optimizer.warmup_steps
+  if steps <= rising:
+    logging.warning(
+      'The learning rate rises for config.optimizer.warmup_steps=%d, and the run '
+      'ends after config.num_steps=%d: it never reaches %g.',
+      rising,
+      steps,
+      config.optimizer.learning_rate,
+    )
+
+
 def warn_of_another_phase(
   old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, step: int
 ) -> None:
