@@ -200,6 +200,18 @@ def test_another_objective_or_a_larger_rate_is_warned_of(name, caplog):
     assert words in message
 
 
+@pytest.mark.parametrize('steps, is_warned_of', [(40, True), (41, False)])
+def test_a_rate_that_never_rises_to_its_value_is_warned_of(
+  steps, is_warned_of, caplog
+):
+  config = default.get_config()
+  config.num_steps, config.optimizer.warmup_steps = steps, 40
+  train_start.warn_of_endless_warmup(config)
+  assert (
+    'config.num_steps=40: it never reaches' in caplog.text
+  ) == is_warned_of
+
+
 def test_a_warm_start_that_is_cut_short_begins_with_clusters(
   demo_dataset, tmp_path
 ):

@@ -375,3 +375,13 @@ def test_an_empty_train_split_is_no_matter_of_the_batch_size():
   assert 'batch_size' not in message
   with pytest.raises(config_check.ConfigError, match='has only 1 for training'):
     config_check.check_batch(config, 'batch_size', 1)
+
+
+def test_a_share_that_is_smaller_than_a_batch_is_named():
+  config = vie_single.get_config()
+  config.dataset.share = 0.1
+  with pytest.raises(config_check.ConfigError) as caught:
+    config_check.check_batch(config, 'batch_size', 5)
+  message = str(caught.value)
+  assert 'only 5 for training with config.dataset.share=0.1' in message
+  assert message.endswith('lower it, or take a larger share.')

@@ -216,7 +216,7 @@ def test_parts_of_the_data_are_told(tmp_path):
 def test_results_that_are_in_no_table_are_listed(tmp_path):
   write_slow(tmp_path / 'runs' / 'slow' / 'knn_eval' / 'k', mode='knn_eval')
   page, plain = written(tmp_path)
-  assert [r[1:] for r in rows(plain) if r[0] == '[1]'][1:] == [
+  assert [r[1:] for r in rows(plain) if r[0] == '[1]'][:3] == [
     ['slow/knn\\_eval/k', 'label, conv3', '30.0', '50.0', '25.0'],
     ['slow/knn\\_eval/k', 'label, conv4', '40.0', '60.0', '35.0'],
     ['slow/knn\\_eval/k', 'label, conv5', '50.0', '70.0', '45.0'],
@@ -438,7 +438,9 @@ def test_the_command_writes_both_files_and_names_what_it_skipped(tmp_path):
   (tmp_path / 'runs' / 'result.json').write_text('{')
   done = run(tmp_path / 'runs', '--out', tmp_path / 'new' / 'report.html')
   assert done.returncode == 0, done.stderr
-  assert done.stdout.startswith('3 of 154 cells have a result.')
+  assert done.stdout.startswith(
+    '3 of 154 cells have a result. 0 of 1 evaluations are in no cell.'
+  )
   assert 'is not JSON' in done.stderr
   assert (tmp_path / 'new' / 'report.html').exists()
   assert (tmp_path / 'new' / 'report.md').exists()
@@ -489,3 +491,27 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert report.main([str(tmp_path), f'--out={tmp_path}/file/r.html']) == 2
   assert 'cannot be written' in capsys.readouterr().err.splitlines()[0]
+
+
+def test_evaluations_of_own_data_come_first_where_no_cell_has_a_result(
+  tmp_path,
+):
+  own = fake_results.facts_of(
+    CELLS['table1.vie_slow.kinetics.conv5'], {'conv5': 0.4}
+  )
+  own['dataset']['name'] = 'mine'
+  heading, table = 'Evaluations that are in no table', 'Table 1'
+  fake_results.write(tmp_path / 'A' / 'linear_eval' / 'mine', own)
+  for number, before in enumerate((True, False)):
+    out = tmp_path / f'{number}.html'
+    done = run(tmp_path / 'A', '--out', out)
+    assert '1 of' in done.stdout.partition('result. ')[2]
+    assert '1 evaluation is in no table' in out.read_text()
+    for page in (out, out.with_suffix('.md')):
+      text = page.read_text()
+      start = '<h2' if page is out else '## '
+      first = [part for part in text.split(start)[1:] if table in part[:60]]
+      assert (
+        text.index(f'{start}{first[0][:9]}') > text.index(heading)
+      ) == before
+    write_slow(tmp_path / 'A' / 'linear_eval' / 'k')

@@ -449,6 +449,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'{skipped.name} {skipped.reason}.', file=sys.stderr)
   print(
     f'{len(report.fillings)} of {len(paper_tables.CELLS)} cells have a result. '
+    f'{len(unused(report))} of {len(found.results)} evaluations are in no cell. '
     f'Written: {files[0]} and {files[1]}'
   )
   return 0
