@@ -574,6 +574,20 @@ def test_classes_that_hold_only_folders_are_warned_about(
   ]
 
 
+def test_several_classes_that_hold_only_folders_are_counted_and_named(
+  tmp_path, capsys
+):
+  names = ('deep/a/x.mp4', 'deep/b/y.mp4', '\xdcn\xefc\xf8d\xe9/run/z.mp4')
+  assert _prepare(_layout(tmp_path / 'v', *names), tmp_path / 'o') == 0
+  text = (
+    "all 2 classes ('deep', '\xdcn\xefc\xf8d\xe9') hold folders only, and "
+    'these, such as a, are no classes; where they are the classes, give '
+    'labels.csv'
+  )
+  assert _warnings(tmp_path / 'o') == [{'path': 'deep', 'warning': text}]
+  assert f'    deep: {text}' in capsys.readouterr().out
+
+
 def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
   videos, tmp_path, capsys
 ):
