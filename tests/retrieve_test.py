@@ -324,7 +324,7 @@ def test_videos_without_labels_have_neighbours_and_no_verdicts(
   assert 'have no labels' in body
 
 
-def test_a_data_set_without_validation_videos_is_refused(
+def test_without_validation_videos_only_a_file_can_be_asked_for(
   demo_dataset, tmp_path
 ):
   tiny_run.prepare(
@@ -335,9 +335,17 @@ def test_a_data_set_without_validation_videos_is_refused(
     '--processes=2',
   )
   config = tiny_run.config(tmp_path / 'prepared', init_from='random')
-  with pytest.raises(dataset_folder.DatasetError, match='no validation videos'):
+  with pytest.raises(
+    dataset_folder.DatasetError, match='no validation videos'
+  ) as caught:
     retrieve.retrieve(config, str(tmp_path / 'W'))
   assert not (tmp_path / 'W').exists()
+  assert 'to another --out, with a larger --val-percent' in str(caught.value)
+  assert '--config.retrieve.query=FILE does without' in str(caught.value)
+  query = demo_dataset.parent / 'demo-videos' / 'video_0000.mp4'
+  config.retrieve.query = str(query)
+  answer = retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert answer['neighbors'][0]['path'] == query.name
 
 
 def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(

@@ -225,8 +225,8 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
     run = stack.enter_context(experiment.open_experiment(config, MODE))
     if not run.val.num_instances:
       raise dataset_folder.DatasetError(
-        f'{config.dataset.dir} has no validation videos to evaluate; prepare '
-        'it again with a larger --val-percent.'
+        f'{config.dataset.dir} has no validation videos to evaluate: '
+        f'{dataset_folder.REMEDY_OF_EMPTY_VAL}.'
       )
     folder, opened, reference = _open(run, config, workdir, stack)
     val = opened['val']

@@ -137,8 +137,10 @@ def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
     run = stack.enter_context(experiment.open_experiment(config, MODE))
     if not run.val.num_instances:
       raise dataset_folder.DatasetError(
-        f'{config.dataset.dir} has no validation videos to look for; prepare '
-        'it again with a larger --val-percent.'
+        f'{config.dataset.dir} has no validation videos to look for: '
+        f'{dataset_folder.REMEDY_OF_EMPTY_VAL}. '
+        '--config.retrieve.query=FILE does without: it finds the training '
+        'videos nearest to a video file.'
       )
     folder = result.folder(
       config, workdir, MODE, run.val.store.name, *run.chosen_columns

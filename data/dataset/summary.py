@@ -8,6 +8,8 @@ from dataset.remote import place_of, read_json_at
 
 _MAX_LISTED = 20
 _MAX_CLASSES = 6
+# Of fewer validation videos, each is more than a tenth of any figure.
+_FEW_VIDEOS = 10
 # What a split without a class has none of, and what follows for one and several.
 _WITHOUT = {
   'train': ('training', 'it cannot be learnt', 'they cannot be learnt'),
@@ -39,10 +41,12 @@ def print_summary(out, manifest):
     )
   _print_expected(manifest)
   _print_rest(out, manifest)
-  for split in SPLITS:
-    if not manifest['splits'][split]['videos']:
-      print(f'  Note: the {split} split is empty.{_remedy_of_empty(manifest)}')
-  _print_absent(out, manifest)
+  sizes = list(_about_sizes(manifest))
+  notes = sizes + list(_about_absent(out, manifest))
+  if sizes or (notes and _is_by_hash(manifest)):
+    notes.append(_remedy(manifest))
+  for note in notes:
+    print(f'  Note: {note}')
 
 
 def _print_split_folders(manifest):
@@ -58,7 +62,26 @@ def _print_split_folders(manifest):
     print(f'  split by folders: {", ".join(named)}')
 
 
-def _print_absent(out, manifest):
+def _about_sizes(manifest):
+  """Says which splits are empty, or too small to tell much."""
+  counts = {split: manifest['splits'][split]['videos'] for split in SPLITS}
+  for split in SPLITS:
+    if not counts[split]:
+      yield f'the {split} split is empty.'
+  total = sum(counts.values())
+  asked = manifest['options'].get('val_percent') or 0
+  is_half = counts['val'] * 200 >= asked * total
+  if not counts['val'] or (counts['val'] >= _FEW_VIDEOS and is_half):
+    return
+  share = '' if is_half else f', and {asked}% was asked for'
+  yield (
+    f'{counted(counts["val"], "video")} of {total:,} '
+    f'{chosen(counts["val"], "is", "are")} in val{share}; figures on so few '
+    'mean little.'
+  )
+
+
+def _about_absent(out, manifest):
   """Says which classes a split has no video of, where it has others."""
   splits = [s for s in SPLITS if manifest['splits'][s]['videos']]
   if not manifest['labels']:
@@ -67,7 +90,7 @@ def _print_absent(out, manifest):
   for labels in dataset_facts.count_labels(tables, manifest['labels']):
     for split in splits:
       if text := without_videos(labels, split):
-        print(f'  Note: {text}{_remedy(manifest)}')
+        yield text
 
 
 def without_videos(labels, split):
@@ -92,26 +115,20 @@ def without_videos(labels, split):
   )
 
 
+def _is_by_hash(manifest):
+  """Tells whether a hash chose the splits, and no lists or folders."""
+  return manifest['options'].get('val_percent') is not None
+
+
 def _remedy(manifest):
-  """What gives the splits other videos, where a hash chose them."""
-  if manifest['options'].get('val_percent') is None:
-    return ''
+  """What gives the splits other videos."""
+  what = 'other lists, or folders called train and val, give'
+  if _is_by_hash(manifest):
+    what = 'another --val-percent, or lists of videos, gives'
   return (
-    ' --restart with another --val-percent, or with lists of videos, changes '
-    'that, and decodes all videos again.'
-  )
-
-
-def _remedy_of_empty(manifest):
-  """What gives a split that has no videos some."""
-  if manifest['options'].get('val_percent') is None:
-    return (
-      ' The lists that were given name no video of it: others, with --restart, '
-      'change that.'
-    )
-  return (
-    ' --restart with --val-percent or lists of videos changes that, and '
-    'decodes all videos again.'
+    f'{what} the splits other videos: with another --out, which leaves this '
+    'data set as it is, or with --restart, which throws it away. Both decode '
+    'all videos again.'
   )
 
 

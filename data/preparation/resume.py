@@ -20,6 +20,8 @@ _DIGESTS = '_sha256'
 _MANIFEST_KEYS = {'name', 'options', 'inputs'}
 # vie_jax/embeddings/own_files.py looks for it at the end of an error.
 _RESTART = 'add --restart to throw it away and start again'
+# Where what is there is sound, and another data set than is asked for.
+_OTHER = f'name another --out, which leaves it as it is, or {_RESTART}'
 
 
 def is_complete(out, source, setup):
@@ -73,7 +75,7 @@ def check_same_dataset(out, manifest, finished_ns, source, setup):
         bar.update()
     if content_digest(digests) != manifest['inputs']['content_sha256']:
       raise InputError(
-        f'videos have changed since {out} was prepared; {_RESTART}'
+        f'videos have changed since {out} was prepared; {_OTHER}'
       )
 
 
@@ -148,7 +150,7 @@ def check_same_inputs(out, inputs, source):
     raise InputError(
       f'the video files are not those from which {out} was prepared '
       f'({counted(inputs["files"], "file")} then, {len(source.videos)} now); '
-      f'{_RESTART}'
+      f'{_OTHER}'
     )
 
 
@@ -216,7 +218,7 @@ def _check_same(out, key, old, new, source):
     changed = f'{old!r} -> {new!r}'
   raise InputError(
     f'{out} was begun with other settings, {key}: {changed}; use the same '
-    f'as before, or {_RESTART}'
+    f'as before, {_OTHER}'
   )
 
 

@@ -5,7 +5,7 @@ import os
 from dataset.dataset_writer import file_digest
 from errors import InputError
 from media.open_video import VIDEO_SUFFIXES
-from wording import counted
+from wording import counted, named
 
 from sources.find_videos import find_videos, named_suffixes
 from sources.labels_and_splits import (
@@ -23,6 +23,7 @@ from sources.labels_and_splits import (
 from sources.source import Source, warning
 
 _VAL_PERCENT = 10
+_MAX_CLASSES = 6
 
 
 def read_folder(
@@ -200,12 +201,20 @@ def _about_classes(paths, *, depth):
   if not inside or any(len(parts) == depth + 2 for parts in inside):
     return []
   first = inside[0][: depth + 2]
+  classes = sorted({parts[depth] for parts in inside})
+  if len(classes) == 1:
+    what = f'it is a class, and its subfolders, such as {first[-1]}, are none'
+    remedy = 'name the folder right above them with --videos, or '
+  else:
+    what = (
+      f'all {len(classes)} classes ({named(classes, _MAX_CLASSES)}) hold '
+      f'folders only, and these, such as {first[-1]}, are no classes'
+    )
+    remedy = ''
   return [
     warning(
       '/'.join(first[:-1]),
-      f'it is a class, and its subfolders, such as {first[-1]}, are none; '
-      'where they are the classes, name the folder right above them with '
-      f'--videos, or give {LABELS_FILE}',
+      f'{what}; where they are the classes, {remedy}give {LABELS_FILE}',
     )
   ]
 

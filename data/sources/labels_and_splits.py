@@ -189,7 +189,10 @@ def number_classes(labels, paths):
 def split_by_hash(videos, *, val_percent):
   """Puts about val_percent of the files into val, by a hash of the path.
 
-  Segments of one file are never on both sides.
+  Segments of one file are never on both sides. Where the hashes alone leave a
+  split less than half of its share, or no file at all of two or more, it gets
+  the files whose hashes come closest; a large folder has none of these, and
+  its files stay where they are when others come.
 
   Args:
     videos: list of VideoFile.
@@ -198,12 +201,29 @@ def split_by_hash(videos, *, val_percent):
   Returns:
     dict with the list of VideoFile of 'train' and of 'val'.
   """
+  hashes = {video.name: _hash(video.name) for video in videos}
+  names = sorted(hashes, key=hashes.get)
+  num_val = sum(number < val_percent for number, _ in hashes.values())
+  num_val = max(num_val, _fewest(len(names), val_percent))
+  num_val = min(num_val, len(names) - _fewest(len(names), 100 - val_percent))
+  in_val = set(names[:num_val])
   splits = {'train': [], 'val': []}
   for video in videos:
-    digest = hashlib.sha256(video.name.encode()).hexdigest()
-    is_val = int(digest[:8], 16) % 100 < val_percent
-    splits['val' if is_val else 'train'].append(video)
+    splits['val' if video.name in in_val else 'train'].append(video)
   return splits
+
+
+def _hash(name):
+  """Returns a number in [0, 100), and what orders names of the same one."""
+  digest = hashlib.sha256(name.encode()).hexdigest()
+  return int(digest[:8], 16) % 100, digest
+
+
+def _fewest(num_files, percent):
+  """How many files a split must have that is to have such a share of them."""
+  if num_files < 2 or not percent:
+    return 0
+  return max(1, num_files * percent // 200)
 
 
 def check_apart(train, val):

@@ -21,9 +21,10 @@ import prepare
 import pyarrow.parquet
 import pytest
 import sample_videos
-from dataset import dataset_writer
+from dataset import dataset_writer, summary
 from PIL import Image
 from preparation import prepare_dataset
+from sources import folder_source
 
 from vie_jax.input_pipeline import frame_store
 
@@ -225,7 +226,7 @@ def test_classes_without_a_validation_video_are_named_with_the_remedy(
     (tmp_path / split).write_text('\n'.join(lines))
   lists = [f'--{split}-list={tmp_path / split}' for split in ('train', 'val')]
   assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
-  (note,) = _notes(capsys)
+  (note,) = (note for note in _notes(capsys) if 'no validation video' in note)
   assert "2 of 3 classes of 'label' have no validation video" in note
   assert note.endswith("('ball', 'dog'); evaluations tell nothing of them.")
   # Where a hash chose the videos, another share of them is the remedy.
@@ -234,8 +235,8 @@ def test_classes_without_a_validation_video_are_named_with_the_remedy(
     known, names = store.label('label')
   assert 0 < len(set(known)) < len(names)
   notes = _notes(capsys)
-  (note,) = (note for note in notes if 'no validation video' in note)
-  assert '--restart with another --val-percent' in note
+  assert len([note for note in notes if 'no validation video' in note]) == 1
+  assert 'another --val-percent, or lists of videos, gives' in notes[-1]
 
 
 def test_classes_without_a_training_video_are_named(tmp_path, capsys):
@@ -248,11 +249,85 @@ def test_classes_without_a_training_video_are_named(tmp_path, capsys):
   lists = [f'--{split}-list={tmp_path / split}' for split in ('train', 'val')]
   assert _prepare(tmp_path / 'v', tmp_path / 'o', *lists) == 0
   assert _notes(capsys) == [
+    '  Note: 2 videos of 3 are in val; figures on so few mean little.',
     "  Note: 2 of 3 classes of 'label' have no training video ('cup', "
     '"dog\'s"); they cannot be learnt.',
     "  Note: 1 of 3 classes of 'label' has no validation video ('ball'); "
     'evaluations tell nothing of it.',
+    '  Note: other lists, or folders called train and val, give the splits '
+    'other videos: with another --out, which leaves this data set as it is, or '
+    'with --restart, which throws it away. Both decode all videos again.',
   ]
+
+
+def _small_videos(folder, names):
+  """Copies of one small video."""
+  folder.mkdir()
+  sample_videos.write(folder / names[0], sample_videos.moving(3))
+  for name in names[1:]:
+    os.link(folder / names[0], folder / name)
+  return folder
+
+
+_TWELVE = [f'video{number}.mp4' for number in range(12)]
+
+
+def _by_hash_alone(videos, *, val_percent):
+  """The split of versions before, which has no least number of videos."""
+  splits = {'train': [], 'val': []}
+  for video in videos:
+    digest = hashlib.sha256(video.name.encode()).hexdigest()
+    is_val = int(digest[:8], 16) % 100 < val_percent
+    splits['val' if is_val else 'train'].append(video)
+  return splits
+
+
+def test_a_small_flat_folder_has_a_validation_video_and_a_note(
+  tmp_path, capsys
+):
+  videos = _small_videos(tmp_path / 'v', _TWELVE)
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert [row['path'] for row in _rows(tmp_path / 'o', 'val')] == [
+    'video11.mp4'
+  ]
+  few, remedy = _notes(capsys)
+  assert '1 video of 12 is in val; figures on so few mean little.' in few
+  assert 'another --val-percent, or lists of videos' in remedy
+  assert 'with another --out, which leaves this data set as it is' in remedy
+
+
+@pytest.mark.parametrize('is_planned', [True, False])
+def test_a_small_data_set_of_a_version_before_is_complete_as_it_is(
+  tmp_path, capsys, monkeypatch, is_planned
+):
+  videos, out = _small_videos(tmp_path / 'v', _TWELVE), tmp_path / 'o'
+  with monkeypatch.context() as before:
+    before.setattr(folder_source, 'split_by_hash', _by_hash_alone)
+    if is_planned:
+      _stopped_before_shards(videos, out)
+    else:
+      assert _prepare(videos, out) == 0
+  capsys.readouterr()
+  assert _prepare(videos, out) == 0
+  assert ('is already complete' in capsys.readouterr().out) != is_planned
+  assert (len(_rows(out)), _rows(out, 'val')) == (12, [])
+  before = _content(out)
+  assert _prepare(videos, out) == 0
+  assert 'Note: the val split is empty.' in capsys.readouterr().out
+  assert _content(out) == before
+
+
+def test_fewer_than_half_of_the_share_are_named(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(summary, '_FEW_VIDEOS', 1)
+  videos = _small_videos(tmp_path / 'v', _TWELVE)
+  # Two of the three that the hashes put there.
+  for name in ('video5.mp4', 'video8.mp4'):
+    (videos / name).unlink()
+    (videos / name).write_text('no video')
+  options = ('--val-percent', '30')
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  (note, _) = _notes(capsys)
+  assert 'in val, and 30% was asked for; figures on so few mean lit' in note
 
 
 def test_two_spellings_of_one_class_are_two_and_warned_about(tmp_path, capsys):
@@ -499,6 +574,20 @@ def test_classes_that_hold_only_folders_are_warned_about(
   ]
 
 
+def test_several_classes_that_hold_only_folders_are_counted_and_named(
+  tmp_path, capsys
+):
+  names = ('deep/a/x.mp4', 'deep/b/y.mp4', '\xdcn\xefc\xf8d\xe9/run/z.mp4')
+  assert _prepare(_layout(tmp_path / 'v', *names), tmp_path / 'o') == 0
+  text = (
+    "all 2 classes ('deep', '\xdcn\xefc\xf8d\xe9') hold folders only, and "
+    'these, such as a, are no classes; where they are the classes, give '
+    'labels.csv'
+  )
+  assert _warnings(tmp_path / 'o') == [{'path': 'deep', 'warning': text}]
+  assert f'    deep: {text}' in capsys.readouterr().out
+
+
 def test_files_that_cannot_be_used_are_skipped_by_name_and_reason(
   videos, tmp_path, capsys
 ):
@@ -663,9 +752,10 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   assert _prepare(videos, out) == 0
   before = _content(out)
   assert _prepare(videos, out, '--short-side', '32') == 2
+  either = 'name another --out, which leaves it as it is, or add --restart'
   message = _error(capsys)
   assert 'short_side 320 -> 32' in message
-  assert '--restart' in message
+  assert either in message
   later = time.time() + 5
   os.utime(videos / 'cup' / '01.mkv', (later, later))
   assert _prepare(videos, out) == 0, 'touched, but not changed'
@@ -674,10 +764,12 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   (videos / 'cup' / '01.mkv').write_bytes(content)
   os.utime(videos / 'cup' / '01.mkv', (later, later))
   assert _prepare(videos, out) == 2
-  assert 'changed' in _error(capsys)
+  message = _error(capsys)
+  assert 'changed' in message
+  assert either in message
   (videos / 'cup' / '01.mkv').unlink()
   assert _prepare(videos, out) == 2
-  assert '12 files then, 11 now' in _error(capsys)
+  assert f'12 files then, 11 now); {either}' in _error(capsys)
   assert _content(out) == before
   assert _prepare(videos, out, '--restart') == 0
   assert sum(s['videos'] for s in _manifest(out)['splits'].values()) == 11
@@ -845,6 +937,7 @@ _SHARE_ALL = """
 import sys
 import prepare
 from preparation import prepare_dataset
+from sources import folder_source
 if __name__ == '__main__':
   prepare_dataset.LEAST_BYTES_TO_SHARE = 0
   # A pipe is not as large as the frames.

@@ -1,5 +1,8 @@
+import hashlib
+
 import pytest
 from errors import InputError
+from media import segments
 from sources import labels_and_splits
 from sources.find_videos import VideoFile
 
@@ -99,6 +102,62 @@ def test_the_split_by_hash_is_close_to_its_share_and_stable():
   assert len(splits['train']) + len(splits['val']) == 2000
   fewer = labels_and_splits.split_by_hash(videos[:500], val_percent=10)
   assert set(fewer['val']) <= set(splits['val'])
+
+
+def _clips(count):
+  """Videos of whose first twelve the hashes put none into val."""
+  names = [f'video{number}.mp4' for number in range(count)]
+  return [VideoFile(name, name, 1, 1) for name in names]
+
+
+@pytest.mark.parametrize('percent', [1, 10, 50, 90, 99])
+def test_both_splits_have_half_of_their_share_and_at_least_a_video(percent):
+  for count in (*range(2, 62), 100, 150, 200, 500):
+    videos = _clips(count)
+    splits = labels_and_splits.split_by_hash(videos, val_percent=percent)
+    for split, share in (('val', percent), ('train', 100 - percent)):
+      assert len(splits[split]) >= max(1, count * share // 200), count
+    in_order = [v for v in videos if v in splits['val']]
+    assert splits['val'] == in_order
+    assert len(splits['train']) == count - len(in_order)
+
+
+def test_twelve_videos_have_the_one_with_the_lowest_hash_in_val():
+  videos = _clips(12)
+
+  def number(video):
+    digest = hashlib.sha256(video.name.encode()).hexdigest()
+    return int(digest[:8], 16) % 100
+
+  lowest = min(videos, key=number)
+  assert number(lowest) >= 10
+  splits = labels_and_splits.split_by_hash(videos, val_percent=10)
+  assert splits['val'] == [lowest]
+
+
+def test_a_video_alone_is_not_moved():
+  splits = labels_and_splits.split_by_hash(_videos(1), val_percent=10)
+  assert splits == {'train': _videos(1), 'val': []}
+  assert labels_and_splits.split_by_hash([], val_percent=10) == {
+    'train': [],
+    'val': [],
+  }
+
+
+def test_parts_of_a_file_stay_together_where_few_files_are_shared_out():
+  parts = [
+    VideoFile(
+      name, name, 1, 1, segments.parse_segment(str(start), str(start + 1))
+    )
+    for name in ('a.mp4', 'b.mp4')
+    for start in range(5)
+  ]
+  splits = labels_and_splits.split_by_hash(parts, val_percent=10)
+  assert {len(split) for split in splits.values()} == {5}
+  for split in splits.values():
+    assert len({part.name for part in split}) == 1
+  of_one_file = labels_and_splits.split_by_hash(parts[:5], val_percent=10)
+  assert sorted(map(len, of_one_file.values())) == [0, 5]
 
 
 @pytest.mark.parametrize('percent, in_val', [(0, 0), (100, 50)])

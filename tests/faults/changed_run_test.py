@@ -57,3 +57,30 @@ def test_another_data_set_is_refused_with_both_fingerprints(
 def test_another_network_is_refused_with_both_names(demo_dataset, workdir):
   message = refusal(workdir, demo_dataset, model__width=8)
   assert 'model.width was 4, is 8' in message
+
+
+def test_a_run_on_more_videos_begins_with_the_network_of_the_one_before(
+  demo_dataset, trained, tmp_path
+):
+  more, workdir = tmp_path / 'more', tmp_path / 'W'
+  tiny_run.prepare(
+    'demo', '--num-videos=60', '--val-percent=25', f'--out={more}'
+  )
+  for split in ('train', 'val'):
+    with (
+      frame_store.FrameStore.open(demo_dataset, split) as before,
+      frame_store.FrameStore.open(more, split) as now,
+    ):
+      assert set(before.paths) < set(now.paths)
+  new_run = {'memory_bank__init': 'embeddings'}
+  new_run['objective__instance_recognition_steps'] = 0
+  command = tiny_run.command(
+    workdir, more, init_from=str(trained), **OPTIONS, **new_run
+  )
+  tiny_run.run(command)
+  log = (workdir / 'train.log').read_text()
+  assert f'Starting from the weights of {trained}, step 4.' in log
+  figures = fault_runs.figures(workdir)
+  assert figures[0, 'health/bank_share_never_visited'] == 1
+  # A bank of random rows has 0, within 0.03.
+  assert figures[1, 'train/own_similarity'] > 0.1

@@ -114,8 +114,8 @@ def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
   config = parts.config
   if not parts.val.num_instances:
     raise dataset_folder.DatasetError(
-      f'{config.dataset.dir} has no validation videos to test on; prepare it '
-      'again with a larger --val-percent.'
+      f'{config.dataset.dir} has no validation videos to test on: '
+      f'{dataset_folder.REMEDY_OF_EMPTY_VAL}.'
     )
   if not parts.label_columns:
     raise dataset_folder.DatasetError(

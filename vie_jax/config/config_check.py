@@ -450,8 +450,8 @@ def check_batch(
   if not num_videos:
     raise ConfigError(
       f'{config.dataset.dir} has no training videos: its train split is empty; '
-      'prepare it again with a smaller --val-percent, or with lists or folders '
-      'that name videos for train.'
+      'prepare the videos to another --out, with a smaller --val-percent, or '
+      'with lists or folders that name videos for train.'
     )
   if num_videos < size:
     share = config.dataset.share

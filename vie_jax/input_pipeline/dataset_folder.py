@@ -17,6 +17,11 @@ from vie_jax.untrusted import json_text, tables
 
 FORMAT_VERSION = 1
 REMEDY = 'Prepare the data set again with --restart.'
+# For the middle of a sentence. What is there stays as it is.
+REMEDY_OF_EMPTY_VAL = (
+  'prepare the videos to another --out, with a larger --val-percent, or with '
+  'lists or folders that name videos for val'
+)
 
 Folder = pathlib.Path | remote_shards.RemoteFolder
 

@@ -157,8 +157,8 @@ def select(store, *, clip, share=1.0, with_replacement=False, bin_frames=0):
   if not store.num_videos:
     raise dataset_folder.DatasetError(
       f'{store.directory} has no videos in its split {store.split!r}: prepare '
-      'it again with another --val-percent, or with lists or folders that name '
-      'videos for it.'
+      'the videos to another --out, with another --val-percent, or with lists '
+      'or folders that name videos for it.'
     )
   count = int(store.num_videos * share)
   if not count:
