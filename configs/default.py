@@ -41,7 +41,8 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the locked defaults: VIE-Single on Kinetics-400."""
   config = ml_collections.ConfigDict()
 
-  # One seed decides parameters, bank, order of videos, frames, crops, noise.
+  # One seed decides parameters, bank, order of videos, frames, crops, noise. At
+  # most 2**32 - 2.
   config.seed = 0
   # Devices to use; 0 takes all that JAX sees. Batches must split evenly.
   config.num_devices = 0
@@ -151,8 +152,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.memory_bank = ml_collections.ConfigDict()
   # Share of the old row kept at an update, in [0, 1); 0.5 (official).
   config.memory_bank.momentum = 0.5
-  # 'uniform' (official); 'embeddings': one pass of the untrained network over
-  # the videos, which learns much sooner on small data sets; 'init_from': the
+  # 'uniform' (official); 'embeddings': of an epoch of videos, by the network as
+  # it begins, which learns much sooner on small data sets; 'init_from': the
   # bank of the run that init_from names, of the same data set.
   config.memory_bank.init = 'uniform'
 

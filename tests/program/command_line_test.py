@@ -54,8 +54,8 @@ REFUSED = {
   'nothing': (['--config.batch_size='], 'batch_size='),
   'many digits': (['--config.batch_size=' + '9' * 5000], 'batch_size=999'),
   'too large': (
-    ['--config.seed=9223372036854775808'],
-    'at most 9223372036854775807',
+    ['--config.seed=4294967295'],
+    'at most 4294967294',
   ),
   'a truth': (['--config.batch_size=True'], 'batch_size=True'),
   'unknown': (['--config.nothing=1'], "no field 'nothing'"),

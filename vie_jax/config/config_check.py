@@ -103,7 +103,8 @@ _LOWEST_TEMPERATURE = 0.02
 _MOST = 2**31 - 1
 # Other bounds: far above what any run has had, and below what ends in overflow.
 _AT_MOST = {
-  'seed': 2**63 - 1,
+  # JAX keeps 32 bits of it, and its neighbour fills memory banks.
+  'seed': 2**32 - 2,
   'objective.product_bytes': 2**63 - 1,
   'model.width': 4096,
   'model.fast_width': 4096,
