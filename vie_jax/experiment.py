@@ -139,22 +139,14 @@ def open_experiment(
       val=instances.all_videos(stores['val']),
       model=blueprint.build_model(config),
       clip_shape=blueprint.clip_shape(config),
-      augment=functools.partial(
+      augment=_on_device(
         device_augment.augment,
-        size=config.crop.size,
-        crops_before_resize=augmentation.crops_before_resize(
-          config.crop.method
-        ),
-        dtype=config.model.dtype,
+        config,
+        config.crop.method,
         **config.augmentation,
       ),
-      center=functools.partial(
-        device_augment.center,
-        size=config.crop.size,
-        crops_before_resize=augmentation.crops_before_resize(
-          augmentation.eval_method(config.crop)
-        ),
-        dtype=config.model.dtype,
+      center=_on_device(
+        device_augment.center, config, augmentation.eval_method(config.crop)
       ),
       batch_size=batch_size,
       eval_batch_size=eval_batch_size,
@@ -166,20 +158,36 @@ def open_experiment(
       config_check.check_batch(
         config, fields.train_batch, parts.train.num_instances
       )
-    logging.info(
-      'Data set %s: %d training videos, %d validation videos, labels %s.',
-      config.dataset.dir,
-      stores['train'].num_videos,
-      stores['val'].num_videos,
-      ', '.join(parts.label_columns) or 'none',
-    )
-    if parts.train.fingerprint != stores['train'].fingerprint:
-      logging.info(
-        'Trained on: %d instances of %d of the training videos.',
-        parts.train.num_instances,
-        parts.train.distinct_videos().num_instances,
-      )
+    _log_dataset(parts, stores)
     yield parts
+
+
+def _on_device(function, config, method, **more):
+  """Gives what makes clips of windows the crops of a method."""
+  return functools.partial(
+    function,
+    size=config.crop.size,
+    crops_before_resize=augmentation.crops_before_resize(method),
+    dtype=config.model.dtype,
+    **more,
+  )
+
+
+def _log_dataset(parts, stores):
+  """Says how many videos there are, and how many of them are trained on."""
+  logging.info(
+    'Data set %s: %d training videos, %d validation videos, labels %s.',
+    parts.config.dataset.dir,
+    stores['train'].num_videos,
+    stores['val'].num_videos,
+    ', '.join(parts.label_columns) or 'none',
+  )
+  if parts.train.fingerprint != stores['train'].fingerprint:
+    logging.info(
+      'Trained on: %d instances of %d of the training videos.',
+      parts.train.num_instances,
+      parts.train.distinct_videos().num_instances,
+    )
 
 
 def record(parts: Experiment) -> dict:
