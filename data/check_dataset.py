@@ -20,9 +20,7 @@ from dataset.staging import frames_digest
 from dataset.summary import table
 from errors import InputError
 from PIL import Image
-from sources.labels_and_splits import (
-  UNKNOWN,
-)
+from sources.labels_and_splits import UNKNOWN
 from untrusted import tables
 from wording import printable
 

@@ -264,6 +264,8 @@ def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
   rows = []
   for found in findings:
     recall = found.result['recall'].get(column, {})
+    # Results of before have it among fewer neighbours.
+    recall = dict.fromkeys(places, '–') | recall if recall else recall
     accuracy = found.result['accuracy'].get(column, {}).get('knn', {})
     figures = [*(recall.get(k) for k in places), accuracy.get('top1')]
     rows.append([found.heading, *map(_percent, figures)])
@@ -277,7 +279,9 @@ def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
   )
 
 
-def _percent(share: float | None) -> float | str:
+def _percent(share: float | str | None) -> float | str:
+  if isinstance(share, str):
+    return share
   return 'not run' if share is None else 100 * share
 
 

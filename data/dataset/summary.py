@@ -124,7 +124,7 @@ def _remedy(manifest):
   """What gives the splits other videos."""
   what = 'other lists, or folders called train and val, give'
   if _is_by_hash(manifest):
-    what = 'another --val-percent, or lists of videos, gives'
+    what = 'another --val-percent, or a list with the column split, gives'
   return (
     f'{what} the splits other videos: with another --out, which leaves this '
     'data set as it is, or with --restart, which throws it away. Both decode '

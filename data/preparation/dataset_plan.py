@@ -6,9 +6,7 @@ import unicodedata
 from dataset.dataset_writer import SPLITS
 from errors import InputError
 from sources.find_videos import named_suffixes
-from sources.labels_and_splits import (
-  number_classes,
-)
+from sources.labels_and_splits import number_classes
 from sources.source import warning
 from wording import counted
 

@@ -223,7 +223,7 @@ def _fewest(num_files, percent):
   """How many files a split must have that is to have such a share of them."""
   if num_files < 2 or not percent:
     return 0
-  return max(1, num_files * percent // 200)
+  return max(1, -(-num_files * percent // 200))
 
 
 def check_apart(train, val):

@@ -236,7 +236,9 @@ def test_classes_without_a_validation_video_are_named_with_the_remedy(
   assert 0 < len(set(known)) < len(names)
   notes = _notes(capsys)
   assert len([note for note in notes if 'no validation video' in note]) == 1
-  assert 'another --val-percent, or lists of videos, gives' in notes[-1]
+  assert (
+    'another --val-percent, or a list with the column split, gives' in notes[-1]
+  )
 
 
 def test_classes_without_a_training_video_are_named(tmp_path, capsys):
@@ -292,7 +294,7 @@ def test_a_small_flat_folder_has_a_validation_video_and_a_note(
   ]
   few, remedy = _notes(capsys)
   assert '1 video of 12 is in val; figures on so few mean little.' in few
-  assert 'another --val-percent, or lists of videos' in remedy
+  assert 'another --val-percent, or a list with the column split' in remedy
   assert 'with another --out, which leaves this data set as it is' in remedy
 
 

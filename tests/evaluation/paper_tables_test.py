@@ -176,9 +176,10 @@ def test_a_result_of_something_else_fills_no_cell(name, path, value):
   assert not finds(CELLS[name], other)
 
 
-def test_conv5_of_supervised_networks_may_be_averaged_which_a_note_says():
+def test_conv5_of_supervised_networks_may_be_averaged_which_a_remark_says():
   cell = CELLS['table5.supervised_slow.imagenet.conv5']
-  assert 'averages this Conv5' in cell.note
+  assert not cell.note
+  assert 'averages Conv5' in paper_tables.TABLES[4].remark
   for averaged in ([], ['conv5']):
     facts = fake_results.facts_of(cell, {'conv3': 0.4, 'conv5': 0.5})
     facts['settings']['averaged_layers'] = averaged

@@ -515,3 +515,19 @@ def test_evaluations_of_own_data_come_first_where_no_cell_has_a_result(
         text.index(f'{start}{first[0][:9]}') > text.index(heading)
       ) == before
     write_slow(tmp_path / 'A' / 'linear_eval' / 'k')
+
+
+def test_an_averaged_readout_is_told_where_no_cell_is_of_it(tmp_path):
+  figures = {'conv3': 0.31, 'conv4': 0.42, 'conv5': 0.577}
+  facts = fake_results.facts_of(
+    CELLS['table1.vie_slow.kinetics.conv5'], figures
+  )
+  facts['settings']['averaged_layers'] = ['conv5']
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
+  _, plain = written(tmp_path)
+  assert '2 of the 154 figures' in plain
+  told = ['slow/linear\\_eval/k', 'label, conv5 averaged', '57.7']
+  assert [r[1:4] for r in rows(plain) if 'averaged' in str(r)] == [told]
+  # No poor scan, but a remark.
+  assert '/ 32.87 ' in plain
+  assert 'averages Conv5 of supervised' in plain

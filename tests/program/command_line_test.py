@@ -74,10 +74,6 @@ REFUSED = {
   'another flag': (['--unknown=1'], 'unknown'),
   'a word': (['--workdir=w', 'more'], "'more' belongs to no flag"),
   'another mode': (['--mode=nothing'], 'mode'),
-  'twice, in two words': (
-    ['--config.embed.splits', '("val",)', '--config.embed.splits=("train",)'],
-    'embed.splits is given more than once',
-  ),
 }
 
 
@@ -111,6 +107,13 @@ def outcomes():
     CONFIG,
     '--config.embed.splits=("train",)',
     '--config.embed.splits=("val",)',
+  ]
+  cases['words of their own'] = [
+    CONFIG,
+    *('--config.embed.splits', '("train",)', '--config.batch_size', '8'),
+    *('--config.optimizer.learning_rate', '-2', '--config.profile'),
+    *('--config.embed.splits', '("val",)', '--config.batch_size=16'),
+    *('--config.optimizer.learning_rate', '0.5', '--config.profile=false'),
   ]
   cases['no Python'] = ['--config=README.md']
   cases['nowhere'] = ['--config=configs/nowhere.py', '--config.batch_size=8']
@@ -157,6 +160,7 @@ def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
 
 def test_the_last_of_two_tuples_wins_as_that_of_two_numbers_does(outcomes):
   assert outcomes['tuples'] == [0, "0.03 128 ('val',)\n"]
+  assert outcomes['words of their own'] == [0, "0.5 16 ('val',)\n"]
 
 
 def test_without_a_config_that_is_what_is_said():

@@ -223,12 +223,37 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 def unused(report: Report) -> list[Result]:
   """Results that stand in no cell, such as kNN accuracies."""
-  used = {
-    id(filling.result)
-    for inside in report.fillings.values()
-    for filling in inside
-  }
+  used = {id(filling.result) for filling in _all_fillings(report)}
   return [r for r in report.found.results if id(r) not in used]
+
+
+def unused_figures(report: Report) -> list[tuple[Result, list]]:
+  """Figures that stand in no cell, as `result_words.figures_of`, by result.
+
+  Of a result that stands in some, those of the same label column: other
+  columns are none of the paper's.
+  """
+  used = {id(filling.accuracy) for filling in _all_fillings(report)}
+  found = []
+  for result in report.found.results:
+    columns = {
+      column
+      for column, by_name in result.facts['accuracy'].items()
+      if any(id(figure) in used for figure in by_name.values())
+    }
+    rows = result_words.figures_of(
+      result,
+      lambda column, figure, columns=columns: (
+        id(figure) not in used and (not columns or column in columns)
+      ),
+    )
+    if rows:
+      found.append((result, rows))
+  return found
+
+
+def _all_fillings(report):
+  return [it for inside in report.fillings.values() for it in inside]
 
 
 # The paper's orderings.
@@ -329,6 +354,7 @@ def render(report: Report, template: str) -> str:
     has_data=lambda cell: has_data(cell, report.options),
     missing=missing(report),
     unused=unused(report),
+    unused_figures=unused_figures(report),
     orderings=[
       (ordering, [compare(report, pair) for pair in ordering.pairs])
       for ordering in paper_orderings.ORDERINGS
@@ -340,7 +366,6 @@ def render(report: Report, template: str) -> str:
     others=others,
     shortened=shortened,
     result_facts=result_words.result_facts,
-    all_figures=result_words.all_figures,
     summary=summary,
     date=now.isoformat(timespec='seconds'),
   )

@@ -4,7 +4,7 @@ Nothing here is escaped; that is the business of the page.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vie_jax.evaluation.found_results import Result, part
@@ -95,15 +95,25 @@ def result_facts(result: Result) -> dict[str, str]:
   }
 
 
-def all_figures(result: Result) -> list[tuple[str, str, str, str]]:
-  """(what, top-1, top-5, clip top-1) of everything in a result."""
+def figures_of(
+  result: Result, is_wanted: Callable[[str, Mapping], bool]
+) -> list[tuple[str, str, str, str]]:
+  """(what, top-1, top-5, clip top-1) of the figures of a result.
+
+  Args:
+    result: whose.
+    is_wanted: (column, figure) -> whether it is one of them.
+  """
+  averaged = part(result.facts, 'settings').get('averaged_layers')
+  averaged = averaged if isinstance(averaged, list) else []
   return [
     (
-      f'{column}, {name}',
+      f'{column}, {name}{" averaged" if name in averaged else ""}',
       percent(figures['top1']),
       percent(figures.get('top5')),
       percent(figures.get('clip_top1')),
     )
     for column, by_name in result.facts['accuracy'].items()
     for name, figures in by_name.items()
+    if is_wanted(column, figures)
   ]

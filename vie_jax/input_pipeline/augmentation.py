@@ -9,8 +9,9 @@ There are two ways to crop:
                 one in the middle
 
 Here either gives a box in the stored frame; `frame_window` takes the window
-around it. Resizing is left to `vie_jax.pixels.antialiased_resize`, which must know the
-order of the two: the filter of a resize before the crop reads beyond the box.
+around it. Resizing is left to `vie_jax.pixels.antialiased_resize`, which must
+know the order of the two: the filter of a resize before the crop reads beyond
+the box.
 
 A box is float64 [4]: offset y, x, height, width in pixels of the stored
 frame. One box serves all frames of a clip. The functions give boxes for n clips

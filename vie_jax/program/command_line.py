@@ -25,6 +25,7 @@ _MOST_LETTERS = 500
 _NOT_IN_WORKDIR = re.compile(r'[\[\]*?\\]')
 _URL = re.compile(r'[a-z0-9+.-]+://', re.IGNORECASE)
 _FIELD = re.compile(r'--?(config\.[^=]+)')
+_FLAG = re.compile(r'--?[a-zA-Z]')
 # Of the text of a traceback.
 _PLACE = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 # Whoever reads flags and config files, and libraries that these call.
@@ -118,10 +119,12 @@ def _with_last_values(argv):
     if field := _FIELD.match(word):
       places[field[1]].append(place)
   replaced = {place for several in places.values() for place in several[:-1]}
-  for place in sorted(replaced):
-    if '=' not in argv[place]:
-      field = argv[place].lstrip('-')
-      refuse(f'--{field} is given more than once; write --{field}=VALUE.')
+  # Of a value that is a word of its own, that word, too.
+  replaced |= {
+    place + 1
+    for place in replaced
+    if '=' not in argv[place] and not _FLAG.match(argv[place + 1])
+  }
   return [word for place, word in enumerate(argv) if place not in replaced]
 
 
