@@ -476,8 +476,8 @@ def _copy_videos(given, folder, copies):
 def _prepare(folder, out, side, quality):
   """Prepares the videos as a user does; returns the store."""
   command = [sys.executable, _REPOSITORY / 'data' / 'prepare.py', 'folder']
-  command += ['--videos', folder, '--out', out, '--short-side', str(side)]
-  command += ['--jpeg-quality', str(quality)]
+  command += ['--videos', folder, '--out', out, '--val-percent', '0']
+  command += ['--short-side', str(side), '--jpeg-quality', str(quality)]
   subprocess.run(command, check=True, stdout=sys.stderr)
   store = _CountingStore.open(str(out), 'train')
   if (
