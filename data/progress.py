@@ -1,4 +1,4 @@
-"""The progress bar of all commands."""
+"""The progress bar of all commands, and lines beside it."""
 
 import sys
 
@@ -28,3 +28,8 @@ def progress_bar(text, unit, total, initial=0):
     dynamic_ncols=is_terminal,
     mininterval=0.2 if is_terminal else 10,
   )
+
+
+def write_line(text):
+  """Writes a line to stderr, on which a progress bar may be."""
+  tqdm.tqdm.write(text, file=sys.stderr)

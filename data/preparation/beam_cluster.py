@@ -8,13 +8,13 @@ the pipelines makes the plan from the records.
 import json
 import os
 import pathlib
-import sys
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from dataset.dataset_writer import Shard, write_shard
 from dataset.staging import OutputError, Staging, read_json, write_json
+from progress import write_line
 
 from preparation.prepare_dataset import worker_pool
 from preparation.prepare_video import is_current
@@ -149,7 +149,7 @@ def _run(arguments, elements, work):
     raise OutputError(f'the pipeline ended in the state {state}')
   found = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))
   for counter in found['counters']:
-    print(f'{counter.key.metric.name}: {counter.result}', file=sys.stderr)
+    write_line(f'{counter.key.metric.name}: {counter.result}')
 
 
 def _failure_path(task):
