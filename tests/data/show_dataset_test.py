@@ -442,7 +442,7 @@ def test_a_data_set_without_training_videos_has_a_page(tmp_path):
     ({'--config': f'{CONFIG}:none'}, 'configs/demo.py:none does not exist'),
     ({'--config.nothing': '3'}, "the config has no field 'nothing'"),
     ({'--config.batch_size': 'many'}, 'batch_size'),
-    ({'--config.crop.size': '999'}, 'crop.size 999'),
+    ({'--config.crop.size': '999'}, 'crop.size is 999'),
     ({'--config.dataset.dir': 'other'}, 'dataset.dir=other cannot be given'),
     ({'--out': 'page.mp4'}, 'must end in .html'),
     ({'--out': 'folder.html'}, 'cannot write'),
