@@ -33,11 +33,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from configs import default
-from vie_jax.config import (
-  config_check,
-  config_fields,
-  modes,
-)
+from vie_jax.config import config_check, config_fields, modes
 from vie_jax.processes import exit_codes, process_environment
 from vie_jax.program import command_line
 

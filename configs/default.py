@@ -3,7 +3,8 @@
 Other config files start from `get_config()` and assign existing fields only:
 the dict is locked, so a mistyped name is an error. "Official" is the code that
 accompanies the paper. Steps and counts are at most 2**31 - 1; sizes of clips,
-crops, networks and batches have lower limits, see `vie_jax/config/config_check.py`.
+crops, networks and batches have lower limits, see
+`vie_jax/config/config_check.py`.
 """
 
 import ml_collections

@@ -18,10 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from vie_jax.config import (
-  config_check,
-  config_roles,
-)
+from vie_jax.config import config_check, config_roles
 from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted

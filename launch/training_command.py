@@ -16,10 +16,7 @@ import plans
 from absl import flags
 from ml_collections import config_flags
 
-from vie_jax.config import (
-  config_check,
-  modes,
-)
+from vie_jax.config import config_check, modes
 from vie_jax.processes import exit_codes, process_environment
 from vie_jax.program import command_line
 from vie_jax.untrusted import urls

@@ -12,13 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
-from vie_jax import (
-  checkpoint,
-  optimizer,
-  run_record,
-  sharding,
-  train_state,
-)
+from vie_jax import checkpoint, optimizer, run_record, sharding, train_state
 from vie_jax.files import disk
 from vie_jax.saved_steps import commit_record
 

@@ -7,13 +7,7 @@ import pytest
 import tiny_run
 from oracle import official, reference_network
 
-from vie_jax import (
-  checkpoint,
-  convert,
-  embed,
-  evaluate,
-  train,
-)
+from vie_jax import checkpoint, convert, embed, evaluate, train
 from vie_jax.config import config_check
 
 BANK = np.random.default_rng(1).standard_normal((7, 128)).astype(np.float32)

@@ -18,10 +18,7 @@ from tensorboard.util import tensor_util
 
 from vie_jax import run_record
 from vie_jax.input_pipeline import frame_store
-from vie_jax.telemetry import (
-  metrics_file,
-  run_log,
-)
+from vie_jax.telemetry import metrics_file, run_log
 
 TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
 

@@ -15,11 +15,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import (
-  blueprint,
-  checkpoint,
-  experiment,
-)
+from vie_jax import blueprint, checkpoint, experiment
 from vie_jax.saved_steps import commit_record
 from vie_jax.telemetry import metrics_file
 

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import (
-  checkpoint,
-  evaluate,
-  finetune,
-  linear_eval,
-  train,
-)
+from vie_jax import checkpoint, evaluate, finetune, linear_eval, train
 from vie_jax.config import config_check
 from vie_jax.models import network_names, networks
 from vie_jax.results import result

@@ -16,13 +16,7 @@ import tiny_run
 from input_pipeline import image_dataset
 from PIL import Image
 
-from vie_jax import (
-  checkpoint,
-  linear_eval,
-  sharding,
-  train,
-  weights,
-)
+from vie_jax import checkpoint, linear_eval, sharding, train, weights
 from vie_jax.classifiers import labelled_data
 from vie_jax.config import config_check
 from vie_jax.evaluation import linear_readout

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import (
-  experiment,
-  retrieve,
-)
+from vie_jax import experiment, retrieve
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder
 

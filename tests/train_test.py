@@ -7,17 +7,9 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import (
-  blueprint,
-  checkpoint,
-  finite,
-  train,
-)
+from vie_jax import blueprint, checkpoint, finite, train
 from vie_jax.telemetry import metrics_file
-from vie_jax.training import (
-  train_loop,
-  train_start,
-)
+from vie_jax.training import train_loop, train_start
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,8 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  optimizer,
-  sharding,
-  train_step,
-)
-from vie_jax.config import (
-  config_check,
-  modes,
-)
+from vie_jax import optimizer, sharding, train_step
+from vie_jax.config import config_check, modes
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
 

@@ -9,16 +9,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import (
-  blueprint,
-  checkpoint,
-  weights,
-)
+from vie_jax import blueprint, checkpoint, weights
 from vie_jax.config import config_check
-from vie_jax.files import (
-  disk,
-  workdir_lock,
-)
+from vie_jax.files import disk, workdir_lock
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import agreement
 

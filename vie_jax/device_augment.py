@@ -16,10 +16,7 @@ in Pillow 13.
 import jax
 import jax.numpy as jnp
 
-from vie_jax.pixels import (
-  antialiased_resize,
-  color_noise,
-)
+from vie_jax.pixels import antialiased_resize, color_noise
 
 # Per colour channel, of pixels in [0, 1]; the ImageNet statistics that the
 # official networks normalise with.

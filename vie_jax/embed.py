@@ -19,12 +19,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  blueprint,
-  device_augment,
-  sharding,
-  weights,
-)
+from vie_jax import blueprint, device_augment, sharding, weights
 from vie_jax.config import config_check
 from vie_jax.embeddings import (
   clip_files,
@@ -33,17 +28,11 @@ from vie_jax.embeddings import (
   split_embeddings,
 )
 from vie_jax.evaluation import features
-from vie_jax.files import (
-  disk,
-  workdir_lock,
-)
+from vie_jax.files import disk, workdir_lock
 from vie_jax.models import network_names
 from vie_jax.processes import agreement, watchdog
 from vie_jax.results import result
-from vie_jax.telemetry import (
-  damage_counts,
-  run_log,
-)
+from vie_jax.telemetry import damage_counts, run_log
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'

@@ -25,10 +25,7 @@ from vie_jax.evaluation import features, knn, monitors
 from vie_jax.experiment import Experiment
 from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder, instances
-from vie_jax.results import (
-  findings,
-  result,
-)
+from vie_jax.results import findings, result
 from vie_jax.telemetry import damage_counts
 
 MODE = 'knn_eval'

@@ -18,15 +18,8 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  blueprint,
-  device_augment,
-  train_state,
-)
-from vie_jax.config import (
-  config_check,
-  modes,
-)
+from vie_jax import blueprint, device_augment, train_state
+from vie_jax.config import config_check, modes
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -35,10 +28,7 @@ from vie_jax.input_pipeline import (
   pipeline,
 )
 from vie_jax.processes import agreement, preemption, watchdog
-from vie_jax.telemetry import (
-  damage_counts,
-  input_wait,
-)
+from vie_jax.telemetry import damage_counts, input_wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +153,7 @@ def open_experiment(
 
 
 def _on_device(function, config, method, **more):
-  """Gives what makes clips of windows the crops of a method."""
+  """Binds `device_augment.augment` or `center` to the sizes of a config."""
   return functools.partial(
     function,
     size=config.crop.size,

@@ -11,12 +11,7 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from vie_jax import (
-  optimizer,
-  sharding,
-  training_data,
-  weights,
-)
+from vie_jax import optimizer, sharding, training_data, weights
 from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy

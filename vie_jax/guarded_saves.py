@@ -4,17 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from vie_jax import (
-  checkpoint,
-  skipped_steps,
-)
+from vie_jax import checkpoint, skipped_steps
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import agreement, peers, preemption, watchdog
-from vie_jax.telemetry import (
-  input_wait,
-  metric_log,
-  step_trace,
-)
+from vie_jax.telemetry import input_wait, metric_log, step_trace
 
 
 class GuardedSaves:

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from vie_jax import (
-  sharding,
-  weights,
-)
+from vie_jax import sharding, weights
 from vie_jax.classifiers import fit, labelled_data, sgd
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.progress import Accuracy

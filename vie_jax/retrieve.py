@@ -15,22 +15,14 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import (
-  evaluate,
-  experiment,
-  retrieval_page,
-  weights,
-)
+from vie_jax import evaluate, experiment, retrieval_page, weights
 from vie_jax.config import config_check
 from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.evaluation import features, gallery, knn, retrieval
 from vie_jax.experiment import Experiment
 from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder, frame_store, instances
-from vie_jax.results import (
-  findings,
-  result,
-)
+from vie_jax.results import findings, result
 from vie_jax.results.findings import Findings
 from vie_jax.telemetry import damage_counts
 

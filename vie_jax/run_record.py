@@ -50,17 +50,12 @@ def differing_fields(old: dict, new: dict, prefix: str = '') -> dict:
   return differing
 
 
-def check_dataset(record: dict, fingerprint: str) -> None:
+def _check_dataset(record: dict, fingerprint: str) -> None:
   """Refuses a memory bank whose rows stand for other videos.
 
   Raises:
     CheckpointError: with both fingerprints and the remedy.
   """
-  if 'converted_from' in record:
-    raise CheckpointError(
-      f'The checkpoint was converted from {record["converted_from"]} and has no '
-      'memory bank of these videos.'
-    )
   if record['fingerprint'] != fingerprint:
     raise CheckpointError(
       'The checkpoint was trained on another data set: its fingerprint is '
@@ -100,7 +95,7 @@ def check_record(record: dict, *, config: dict, fingerprint: str) -> dict:
     CheckpointError: if the videos are others, so that bank rows would belong
       to the wrong ones, or a field that shapes the state has changed.
   """
-  check_dataset(record, fingerprint)
+  _check_dataset(record, fingerprint)
   changed = differing_fields(record['config'], config)
   fixed = {
     name: values

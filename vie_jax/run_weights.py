@@ -122,16 +122,17 @@ def load_bank(
     saved = checkpoints.saved_shapes(step, 'memory_bank')
     if not saved:
       raise checkpoint.CheckpointError(
-        f'{workdir} has no memory bank: it was not trained by this method. Leave '
-        'out config.memory_bank.init=init_from, or name another run.'
+        f'{workdir} has no memory bank, as none that was converted, or trained '
+        'on labels. Leave out config.memory_bank.init=init_from, or name another '
+        'run.'
       )
     trained_on = checkpoints.record(step)['fingerprint']
     if trained_on != fingerprint:
       raise checkpoint.CheckpointError(
         f'The memory bank of {workdir} is of other videos: their fingerprint is '
         f'{trained_on[:16]}, that of config.dataset is '
-        f'{fingerprint[:16]}. A bank of its own the run has with '
-        'config.memory_bank.init=embeddings or uniform.'
+        f'{fingerprint[:16]}. With config.memory_bank.init=embeddings or uniform '
+        'the run has a bank of its own.'
       )
     found = saved['bank'].shape
     if found[1:] != (embedding_size,):

@@ -19,15 +19,8 @@ from vie_jax import (
 from vie_jax.experiment import Experiment
 from vie_jax.files import workdir_lock
 from vie_jax.processes import agreement, preemption, watchdog
-from vie_jax.telemetry import (
-  metric_log,
-  run_log,
-  step_trace,
-)
-from vie_jax.training import (
-  train_loop,
-  train_start,
-)
+from vie_jax.telemetry import metric_log, run_log, step_trace
+from vie_jax.training import train_loop, train_start
 from vie_jax.training.train_reporter import Reporter
 
 

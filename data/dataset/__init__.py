@@ -1,1 +1,1 @@
-"""The files of a prepared data set, here or at a URL: written, locked, summed up."""
+"""The files of a prepared data set, here or at a URL."""

@@ -21,10 +21,7 @@ from absl import flags
 from errors import InputError
 from ml_collections import config_flags
 
-from vie_jax import (
-  device_augment,
-  experiment,
-)
+from vie_jax import device_augment, experiment
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import instances
 from vie_jax.program import command_line

@@ -12,10 +12,7 @@ from wording import counted
 from sources import known_counts
 from sources.archives import read_texts
 from sources.folder_source import list_videos
-from sources.labels_and_splits import (
-  FOLDER_COLUMN,
-  check_apart,
-)
+from sources.labels_and_splits import FOLDER_COLUMN, check_apart
 from sources.source import Source
 
 _HMDB_MARKS = {'0': None, '1': 'train', '2': 'val'}

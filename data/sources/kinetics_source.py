@@ -13,11 +13,7 @@ from wording import counted
 
 from sources import known_counts
 from sources.folder_source import list_videos
-from sources.labels_and_splits import (
-  FOLDER_COLUMN,
-  SPLIT_NAMES,
-  split_by_hash,
-)
+from sources.labels_and_splits import FOLDER_COLUMN, SPLIT_NAMES, split_by_hash
 from sources.list_rows import name_in, read_rows
 from sources.safe_paths import escaped
 from sources.source import Source, warning

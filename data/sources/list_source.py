@@ -10,11 +10,7 @@ from errors import InputError
 from media.segments import parse_segment
 
 from sources.find_videos import VideoFile
-from sources.labels_and_splits import (
-  FOLDER_COLUMN,
-  SPLIT_NAMES,
-  split_by_hash,
-)
+from sources.labels_and_splits import FOLDER_COLUMN, SPLIT_NAMES, split_by_hash
 from sources.list_rows import name_in, read_rows
 from sources.safe_paths import RefusedPathError, escaped, regular_file
 from sources.source import Source, warning

@@ -273,11 +273,7 @@ def _frames(value, name):
   if (
     frames.dtype != np.uint8
     or frames.ndim != 4
-    or frames.shape[3]
-    not in (
-      1,
-      3,
-    )
+    or frames.shape[3] not in (1, 3)
   ):
     raise InputError(
       f'tfds {name}: a video is {frames.dtype} {list(frames.shape)}, not uint8 '

@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import (
-  evaluate,
-  experiment,
-  weights,
-)
+from vie_jax import evaluate, experiment, weights
 from vie_jax.embeddings import split_embeddings
 from vie_jax.input_pipeline import frame_store
 from vie_jax.results import result

@@ -12,10 +12,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from tests.faults import checkpoint_program
-from vie_jax import (
-  checkpoint,
-  sharding,
-)
+from vie_jax import checkpoint, sharding
 from vie_jax.telemetry import run_log
 
 LIMITS = (0, 100_000)

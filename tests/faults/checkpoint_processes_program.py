@@ -78,10 +78,7 @@ if __name__ == '__main__':
   import resource
 
   from tests.faults import checkpoint_program
-  from vie_jax import (
-    checkpoint,
-    sharding,
-  )
+  from vie_jax import checkpoint, sharding
   from vie_jax.files import workdir_lock
   from vie_jax.saved_steps import leaf_digest
 

@@ -10,10 +10,7 @@ import pytest
 import tiny_run
 from faults import checkpoint_program
 
-from vie_jax import (
-  checkpoint,
-  sharding,
-)
+from vie_jax import checkpoint, sharding
 from vie_jax.files import workdir_lock
 from vie_jax.saved_steps import leaf_digest
 

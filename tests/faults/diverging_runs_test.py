@@ -8,11 +8,7 @@ import pytest
 import tiny_run
 from fault_runs import REFUSED
 
-from vie_jax import (
-  blueprint,
-  checkpoint,
-  experiment,
-)
+from vie_jax import blueprint, checkpoint, experiment
 from vie_jax.telemetry import metrics_file
 
 OPTIONS = {

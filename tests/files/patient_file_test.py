@@ -5,10 +5,7 @@ import errno
 import fault_runs
 import pytest
 
-from vie_jax.files import (
-  disk,
-  patient_file,
-)
+from vie_jax.files import disk, patient_file
 
 FULL = '/dev/full'
 

@@ -10,10 +10,7 @@ import fault_runs
 import lock_holder
 import pytest
 
-from vie_jax.files import (
-  disk,
-  workdir_lock,
-)
+from vie_jax.files import disk, workdir_lock
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 

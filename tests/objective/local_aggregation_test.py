@@ -6,11 +6,7 @@ from objective import losses_case
 from oracle import official
 
 from vie_jax import sharding
-from vie_jax.objective import (
-  local_aggregation,
-  memory_bank,
-  nearest_neighbors,
-)
+from vie_jax.objective import local_aggregation, memory_bank, nearest_neighbors
 
 
 def test_loss_equals_a_loop():

@@ -4,10 +4,7 @@ import errno
 
 import pytest
 
-from vie_jax import (
-  checkpoint,
-  finite,
-)
+from vie_jax import checkpoint, finite
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.models import official_checkpoint

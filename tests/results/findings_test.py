@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 
 from vie_jax.input_pipeline import frame_store
-from vie_jax.results import (
-  findings,
-  result,
-)
+from vie_jax.results import findings, result
 
 
 @pytest.fixture(scope='module')

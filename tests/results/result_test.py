@@ -6,10 +6,7 @@ import pytest
 
 import vie_jax
 from configs import default
-from vie_jax import (
-  code_version,
-  weights,
-)
+from vie_jax import code_version, weights
 from vie_jax.results import result
 
 

@@ -10,10 +10,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from vie_jax import finite
 from vie_jax.files import patient_file
-from vie_jax.telemetry import (
-  metric_log,
-  metrics_file,
-)
+from vie_jax.telemetry import metric_log, metrics_file
 
 
 def write(workdir, steps, *, from_step=None):

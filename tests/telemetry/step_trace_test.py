@@ -7,10 +7,7 @@ import pytest
 import tiny_run
 
 from vie_jax import train
-from vie_jax.telemetry import (
-  metrics_file,
-  step_trace,
-)
+from vie_jax.telemetry import metrics_file, step_trace
 
 
 def _run(workdir, *, num_steps, new_steps=(1,), **options):

@@ -22,10 +22,7 @@ from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.evaluation import found_results, paper_tables, report
 from vie_jax.input_pipeline import dataset_folder, frame_store
 from vie_jax.models import official_checkpoint, official_files
-from vie_jax.results import (
-  findings,
-  result,
-)
+from vie_jax.results import findings, result
 from vie_jax.telemetry import metrics_file
 from vie_jax.untrusted import arrays, tables
 

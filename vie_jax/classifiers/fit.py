@@ -15,26 +15,17 @@ import jax
 import ml_collections
 from absl import logging
 
-from vie_jax import (
-  checkpoint,
-  run_record,
-)
+from vie_jax import checkpoint, run_record
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
-from vie_jax.config import (
-  config_check,
-  config_roles,
-)
+from vie_jax.config import config_check, config_roles
 from vie_jax.files import workdir_lock
 from vie_jax.machine import environment
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.results import result
-from vie_jax.telemetry import (
-  metric_log,
-  run_log,
-)
+from vie_jax.telemetry import metric_log, run_log
 from vie_jax.weights import Weights
 
 # Whose `network.source` is the workdir that they are of, see `result.network`.

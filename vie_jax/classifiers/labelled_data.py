@@ -14,12 +14,7 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import (
-  blueprint,
-  device_augment,
-  experiment,
-  sharding,
-)
+from vie_jax import blueprint, device_augment, experiment, sharding
 from vie_jax.config import config_check
 from vie_jax.evaluation import clip_scores, row_progress
 from vie_jax.experiment import Experiment

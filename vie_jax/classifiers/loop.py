@@ -7,20 +7,11 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from vie_jax import (
-  finite,
-  guarded_saves,
-  sharding,
-  skipped_steps,
-)
+from vie_jax import finite, guarded_saves, sharding, skipped_steps
 from vie_jax.classifiers.task import INPUTS, Outcome
 from vie_jax.machine import environment
 from vie_jax.processes import preemption, watchdog
-from vie_jax.telemetry import (
-  damage_counts,
-  input_wait,
-  step_progress,
-)
+from vie_jax.telemetry import damage_counts, input_wait, step_progress
 
 _is_finite = jax.jit(finite.all_finite)
 

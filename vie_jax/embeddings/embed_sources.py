@@ -17,10 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vie_jax import (
-  device_augment,
-  experiment,
-)
+from vie_jax import device_augment, experiment
 from vie_jax.embeddings import own_files, split_embeddings
 from vie_jax.input_pipeline import (
   augmentation,

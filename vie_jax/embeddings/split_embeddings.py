@@ -16,21 +16,14 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import (
-  experiment,
-  finite,
-  weights,
-)
+from vie_jax import experiment, finite, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import augmentation, dataset_folder, instances
 from vie_jax.processes import agreement, watchdog
 from vie_jax.results import result
-from vie_jax.telemetry import (
-  damage_counts,
-  run_log,
-)
+from vie_jax.telemetry import damage_counts, run_log
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 

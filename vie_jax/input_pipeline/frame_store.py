@@ -6,11 +6,7 @@ The layout is written by `data/prepare.py` and described in `data/README.md`.
 
 import numpy as np
 
-from vie_jax.input_pipeline import (
-  dataset_folder,
-  frame_records,
-  remote_shards,
-)
+from vie_jax.input_pipeline import dataset_folder, frame_records, remote_shards
 
 
 class FrameStore(frame_records.FrameRecords):

@@ -10,12 +10,7 @@ import bisect
 import dataclasses
 import math
 
-from vie_jax.objective import (
-  kmeans,
-  memory_bank,
-  nearest_neighbors,
-  row_blocks,
-)
+from vie_jax.objective import kmeans, memory_bank, nearest_neighbors, row_blocks
 from vie_jax.planning.accelerators import Accelerator
 
 WORD = 4

@@ -8,10 +8,7 @@ import pathlib
 import ml_collections
 
 from vie_jax import checkpoint, weights
-from vie_jax.config import (
-  config_check,
-  modes,
-)
+from vie_jax.config import config_check, modes
 from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder
 

@@ -19,10 +19,7 @@ from vie_jax.processes import (
   process_environment,
   watchdog,
 )
-from vie_jax.program import (
-  early_refusals,
-  run_errors,
-)
+from vie_jax.program import early_refusals, run_errors
 from vie_jax.telemetry import run_log
 
 

@@ -4,16 +4,10 @@ import errno
 
 from absl import logging
 
-from vie_jax import (
-  checkpoint,
-  finite,
-)
+from vie_jax import checkpoint, finite
 from vie_jax.config import config_check
 from vie_jax.embeddings import clip_files, foreign_embeddings
-from vie_jax.files import (
-  disk,
-  workdir_lock,
-)
+from vie_jax.files import disk, workdir_lock
 from vie_jax.input_pipeline import dataset_folder, remote_errors
 from vie_jax.machine import device_memory
 from vie_jax.models import official_checkpoint

@@ -9,10 +9,7 @@ import platform
 import jax
 import ml_collections
 
-from vie_jax import (
-  code_version,
-  weights,
-)
+from vie_jax import code_version, weights
 from vie_jax.files import disk
 from vie_jax.results import result_file
 from vie_jax.weights import Weights

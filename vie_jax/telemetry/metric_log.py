@@ -15,10 +15,7 @@ from collections.abc import Callable
 from absl import logging
 from clu import metric_writers
 
-from vie_jax.files import (
-  disk,
-  patient_file,
-)
+from vie_jax.files import disk, patient_file
 from vie_jax.processes import agreement
 from vie_jax.telemetry import metrics_file
 from vie_jax.telemetry.scalar_writer import ScalarWriter

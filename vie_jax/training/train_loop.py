@@ -8,12 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from vie_jax import (
-  experiment,
-  sharding,
-  train_state,
-  train_step,
-)
+from vie_jax import experiment, sharding, train_state, train_step
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.processes import preemption, watchdog

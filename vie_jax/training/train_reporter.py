@@ -18,10 +18,7 @@ from vie_jax import (
 )
 from vie_jax.experiment import Experiment
 from vie_jax.machine import environment
-from vie_jax.telemetry import (
-  damage_counts,
-  metric_log,
-)
+from vie_jax.telemetry import damage_counts, metric_log
 
 
 @jax.jit
