@@ -34,7 +34,13 @@ import plans
 import training_command
 
 from vie_jax.config import config_check
-from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
+from vie_jax.evaluation import (
+  filled_tables,
+  found_results,
+  paper_roles,
+  paper_tables,
+  report,
+)
 from vie_jax.results import result_file
 
 REPOSITORY = plans.REPOSITORY
@@ -469,7 +475,7 @@ def write_report(
   """Writes OUT/report.html and OUT/report.md of all that is there."""
   found = found_results.collect([REPOSITORY / plan.out])
   nobody = {role: paper_roles.Role('') for role in paper_roles.ROLES}
-  title = report.TITLE
+  title = filled_tables.TITLE
   notes = []
   if plan.name == 'demo':
     title = 'The paper’s plan on rendered videos'
@@ -477,9 +483,9 @@ def write_report(
       'Small networks, a few hundred steps each, on videos of textures that '
       'move: the paper’s whole plan at a size for two cores.'
     ]
-  made = report.make(
+  filled = filled_tables.fill(
     found,
-    report.Options(
+    filled_tables.Options(
       roles=nobody | roles,
       bins=plan.bins,
       command=command,
@@ -487,7 +493,7 @@ def write_report(
       notes=notes,
     ),
   )
-  return report.write(made, REPOSITORY / plan.out / 'report.html')
+  return report.write(filled, REPOSITORY / plan.out / 'report.html')
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,7 @@ import tiny_run
 
 from vie_jax import retrieval_page
 from vie_jax.evaluation import (
+  filled_tables,
   found_results,
   gallery,
   paper_roles,
@@ -154,11 +155,11 @@ def write_report(path, text):
   roles = paper_roles.ROLES | {
     'ucf101': paper_roles.Role(text, text),
   }
-  made = report.make(
+  filled = filled_tables.fill(
     found_results.Found(results, runs, skipped),
-    report.Options(title=text, notes=[text], command=text, roles=roles),
+    filled_tables.Options(title=text, notes=[text], command=text, roles=roles),
   )
-  return report.write(made, path)
+  return report.write(filled, path)
 
 
 def visible(text):
@@ -237,8 +238,8 @@ def test_pages_that_are_given_away_have_no_home_folder(tmp_path, demo_dataset):
   found = found_results.collect(
     [workdir, tmp_path / 'other' / 'slow', f'{home}/nothing']
   )
-  made = report.make(found, report.Options())
-  files = [*report.write(made, tmp_path / 'report.html')]
+  filled = filled_tables.fill(found, filled_tables.Options())
+  files = [*report.write(filled, tmp_path / 'report.html')]
   with (
     frame_store.FrameStore.open(demo_dataset, 'train') as train,
     frame_store.FrameStore.open(demo_dataset, 'val') as val,

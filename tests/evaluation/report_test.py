@@ -10,7 +10,13 @@ import chromium
 import fake_results
 import pytest
 
-from vie_jax.evaluation import found_results, paper_roles, paper_tables, report
+from vie_jax.evaluation import (
+  filled_tables,
+  found_results,
+  paper_roles,
+  paper_tables,
+  report,
+)
 from vie_jax.evaluation.paper_tables import CELLS
 
 PAYLOAD = '"><script>document.title="owned"</script>|`*_{{ 7 * 7 }}'
@@ -56,8 +62,8 @@ class Page(html.parser.HTMLParser):
 def written(tmp_path, **options):
   """The page and the Markdown of everything in a folder."""
   found = found_results.collect([tmp_path / 'runs'])
-  made = report.make(found, report.Options(**options))
-  page, plain = report.write(made, tmp_path / 'out' / 'report.html')
+  filled = filled_tables.fill(found, filled_tables.Options(**options))
+  page, plain = report.write(filled, tmp_path / 'out' / 'report.html')
   return Page(page.read_text('utf-8')), plain.read_text('utf-8')
 
 
@@ -135,10 +141,10 @@ def test_a_cell_that_is_not_run_is_blank_and_its_command_is_named(tmp_path):
 
 def test_every_command_fills_the_cells_that_it_is_named_for(tmp_path):
   (tmp_path / 'runs').mkdir()
-  made = report.make(
-    found_results.collect([tmp_path / 'runs']), report.Options()
+  filled = filled_tables.fill(
+    found_results.collect([tmp_path / 'runs']), filled_tables.Options()
   )
-  groups = report.missing(made)
+  groups = filled_tables.missing(filled)
   assert sorted(n for names, _ in groups for n in names) == sorted(CELLS)
   for names, command in groups:
     assert command.endswith(f' {names[0]}')
@@ -251,7 +257,7 @@ def test_a_standard_error_is_by_the_videos_that_were_judged(
   judged, changes, num_videos
 ):
   facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, **changes)
-  filling = report.Filling(
+  filling = filled_tables.Filling(
     found_results.Result('x', pathlib.Path(), facts),
     {'top1': 0.3, **judged},
     None,
@@ -269,7 +275,7 @@ def test_a_number_of_videos_that_is_none_gives_no_standard_error(number):
   ):
     facts = fake_results.facts_of(SLOW[0], {'conv3': 0.3}, dataset=dataset)
     result = found_results.Result('x', pathlib.Path(), facts)
-    assert report.Filling(result, accuracy, None).error is None
+    assert filled_tables.Filling(result, accuracy, None).error is None
 
 
 @pytest.mark.parametrize(

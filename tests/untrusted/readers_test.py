@@ -19,7 +19,12 @@ import pytest
 from hostile_files import check_refused
 
 from vie_jax.embeddings import clip_files, foreign_embeddings
-from vie_jax.evaluation import found_results, paper_tables, report
+from vie_jax.evaluation import (
+  filled_tables,
+  found_results,
+  paper_tables,
+  report,
+)
 from vie_jax.input_pipeline import dataset_folder, frame_store
 from vie_jax.models import official_checkpoint, official_files
 from vie_jax.results import findings, result
@@ -323,9 +328,9 @@ def test_a_report_of_odd_results_is_written_all_the_same(tmp_path):
         )
   assert len(results) > 200
   found = found_results.Found(results, [], [])
-  made = report.make(found, report.Options())
+  filled = filled_tables.fill(found, filled_tables.Options())
   for template in ('report.html.jinja', 'report.md.jinja'):
-    assert 'r1' in report.render(made, template)
+    assert 'r1' in report.render(filled, template)
 
 
 def test_official_archives(tmp_path):

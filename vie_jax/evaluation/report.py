@@ -13,21 +13,20 @@ column if there are several, and the frames of a bin:
 """
 
 import argparse
-import dataclasses
 import datetime
 import importlib.resources
-import math
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
 from vie_jax.evaluation import (
-  cell_results,
+  comparisons,
   curve_plots,
+  filled_tables,
   found_results,
   gallery_plot,
   paper_orderings,
@@ -35,132 +34,10 @@ from vie_jax.evaluation import (
   paper_tables,
   result_words,
 )
-from vie_jax.evaluation.found_results import Found, Result, part
+from vie_jax.evaluation.filled_tables import FilledTables, Filling
 from vie_jax.evaluation.paper_tables import Cell
 from vie_jax.evaluation.result_words import percent, signed
 from vie_jax.untrusted.text import printable
-
-TITLE = 'The tables of the paper, and ours'
-COMMAND = 'python launch/reproduce.py --plan=paper'
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What a report needs to know besides the results.
-
-  Attributes:
-    roles: what stands for the data sets of the paper; without a name, nothing
-      does.
-    bins: frames of a bin, by row of table 3.
-    command: what a cell's name is put behind to fill it.
-    title: the headline.
-    notes: paragraphs of plain text under it.
-  """
-
-  roles: Mapping[str, paper_roles.Role] = dataclasses.field(
-    default_factory=lambda: dict(paper_roles.ROLES)
-  )
-  bins: Mapping[str, int] = dataclasses.field(
-    default_factory=lambda: dict(paper_roles.BINS)
-  )
-  command: str = COMMAND
-  title: str = TITLE
-  notes: Sequence[str] = ()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Filling:
-  """A figure of ours in a cell.
-
-  Attributes:
-    result: that it is from.
-    accuracy: `top1` and others, as fractions, and how many were `judged`.
-    chance: accuracy without looking, as a fraction; None if not known.
-  """
-
-  result: Result
-  accuracy: Mapping[str, float]
-  chance: float | None
-
-  @property
-  def top1(self) -> float:
-    """Of videos, in percent."""
-    return 100 * self.accuracy['top1']
-
-  @property
-  def error(self) -> float | None:
-    """A standard error of `top1`, in percent: that of a share of V videos."""
-    num_videos = self._num_judged()
-    if num_videos is None:
-      return None
-    share = self.accuracy['top1']
-    return 100 * math.sqrt(share * (1 - share) / num_videos)
-
-  def _num_judged(self) -> int | None:
-    """V: the videos or images that have a label and were not left out."""
-    if 'judged' in self.accuracy:
-      judged = self.accuracy['judged']
-      return judged if _is_count(judged) and judged else None
-    # Results of before do not say how many videos had no label.
-    facts = self.result.facts
-    val = facts['dataset'].get('val')
-    left_out = part(facts, 'left_out').get('val', 0)
-    is_known = _is_count(val) and _is_count(left_out) and val > left_out
-    return val - left_out if is_known else None
-
-
-def _is_count(value: Any) -> bool:
-  """Whether it is a number of videos; an integer may have any size."""
-  return type(value) is int and 0 <= value < 2**53
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Report:
-  """A report before it is written down.
-
-  Attributes:
-    options: what it was made with.
-    fillings: cell name -> our figures, the newest first; cells without any are
-      left out.
-    found: everything that was read.
-  """
-
-  options: Options
-  fillings: Mapping[str, list[Filling]]
-  found: Found
-
-  def newest(self, name: str) -> Filling | None:
-    """The newest figure in a cell."""
-    return self.fillings[name][0] if name in self.fillings else None
-
-
-def make(found: Found, options: Options) -> Report:
-  """Puts every result into the cells that it is a result of."""
-  fillings = {}
-  for cell in paper_tables.CELLS.values():
-    inside = []
-    for result in found.results:
-      accuracy = cell_results.find(
-        cell, result.facts, roles=options.roles, bins=options.bins
-      )
-      if accuracy is not None:
-        inside.append(Filling(result, accuracy, _chance(cell, result, options)))
-    if inside:
-      inside.sort(key=lambda filling: _date(filling.result), reverse=True)
-      fillings[cell.name] = inside
-  return Report(options, fillings, found)
-
-
-def _chance(cell: Cell, result: Result, options: Options) -> float | None:
-  role = options.roles[cell.wanted.role]
-  column = paper_roles.column_of(role, result.facts['accuracy'])
-  chance = part(result.facts, 'chance').get(column)
-  return chance if isinstance(chance, int | float) else None
-
-
-def _date(result: Result) -> str:
-  return str(result.facts.get('date') or '')
-
 
 # What a reader sees of a figure.
 
@@ -197,116 +74,10 @@ def notes(table: paper_tables.Table) -> dict[str, list[Cell]]:
   return found
 
 
-def has_data(cell: Cell, options: Options) -> bool:
-  """Whether any data set stands for the one that a cell is about."""
-  return bool(options.roles[cell.wanted.role].dataset)
-
-
-def missing(report: Report) -> list[tuple[list[str], str]]:
-  """The cells that no result fills: (names, command that fills them all)."""
-  groups: dict[Any, list[str]] = {}
-  for cell in paper_tables.CELLS.values():
-    is_open = cell.name not in report.fillings
-    if is_open and has_data(cell, report.options):
-      key = (cell.name.split('.')[0], paper_tables.evaluation_of(cell))
-      groups.setdefault(key, []).append(cell.name)
-  return [
-    (names, f'{report.options.command} {names[0]}') for names in groups.values()
-  ]
-
-
 def shortened(names: Sequence[str]) -> list[str]:
   """Names of cells, without what they have in common with the first."""
   first = names[0].rpartition('.')[0]
   return [names[0], *(name.removeprefix(f'{first}.') for name in names[1:])]
-
-
-def unused(report: Report) -> list[Result]:
-  """Results that stand in no cell, such as kNN accuracies."""
-  used = {id(filling.result) for filling in _all_fillings(report)}
-  return [r for r in report.found.results if id(r) not in used]
-
-
-def unused_figures(report: Report) -> list[tuple[Result, list]]:
-  """Figures that stand in no cell, as `result_words.figures_of`, by result.
-
-  Of a result that stands in some, those of the same label column: other
-  columns are none of the paper's.
-  """
-  used = {id(filling.accuracy) for filling in _all_fillings(report)}
-  found = []
-  for result in report.found.results:
-    columns = {
-      column
-      for column, by_name in result.facts['accuracy'].items()
-      if any(id(figure) in used for figure in by_name.values())
-    }
-    rows = result_words.figures_of(
-      result,
-      lambda column, figure, columns=columns: (
-        id(figure) not in used and (not columns or column in columns)
-      ),
-    )
-    if rows:
-      found.append((result, rows))
-  return found
-
-
-def _all_fillings(report):
-  return [it for inside in report.fillings.values() for it in inside]
-
-
-# The paper's orderings.
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """Two cells of which the paper has the first higher.
-
-  Attributes:
-    pair: their names.
-    paper: the paper's difference, in points.
-    ours: ours; None while a cell is empty.
-    error: a standard error of ours, in points; None where it is not known.
-  """
-
-  pair: tuple[str, str]
-  paper: float
-  ours: float | None = None
-  error: float | None = None
-
-  @property
-  def verdict(self) -> str:
-    """'holds', 'does not hold', 'undecided' or 'not run'."""
-    if self.ours is None:
-      return 'not run'
-    if self.error is not None and abs(self.ours) <= 2 * self.error:
-      return 'undecided'
-    return 'holds' if self.ours > 0 else 'does not hold'
-
-
-def compare(report: Report, pair: tuple[str, str]) -> Comparison:
-  """Compares the newest figures of two cells."""
-  high, low = (paper_tables.CELLS[name] for name in pair)
-  fillings = report.newest(high.name), report.newest(low.name)
-  paper = high.paper - low.paper
-  if None in fillings:
-    return Comparison(pair, paper)
-  first, second = fillings
-  error = None
-  if first.error is not None and second.error is not None:
-    error = math.hypot(first.error, second.error)
-  return Comparison(pair, paper, first.top1 - second.top1, error)
-
-
-def summary(comparisons: Sequence[Comparison]) -> str:
-  """Counts verdicts in words."""
-  verdicts = [comparison.verdict for comparison in comparisons]
-  return ', '.join(
-    f'{verdicts.count(verdict)} {verdict}'
-    for verdict in ('holds', 'does not hold', 'undecided', 'not run')
-    if verdict in verdicts
-  )
 
 
 # Writing.
@@ -333,49 +104,51 @@ def _markdown(value: Any) -> str:
   return re.sub(r'([\\`*_{}\[\]<>#|~])', r'\\\1', line)
 
 
-def render(report: Report, template: str) -> str:
+def render(filled: FilledTables, template: str) -> str:
   """Fills a template of this folder, HTML if its name says so."""
   source = importlib.resources.files('vie_jax.evaluation').joinpath(template)
   environment = _environment(is_html='.html.' in template)
   numbers = {
     id(result): number
-    for number, result in enumerate(report.found.results, start=1)
+    for number, result in enumerate(filled.found.results, start=1)
   }
   now = datetime.datetime.now(datetime.UTC)
   return environment.from_string(source.read_text('utf-8')).render(
-    report=report,
-    options=report.options,
+    filled=filled,
+    options=filled.options,
     tables=paper_tables.TABLES,
     cells=paper_tables.CELLS,
     number_of=lambda result: numbers[id(result)],
     role_titles=paper_roles.ROLE_TITLES,
-    is_replaced=dict(report.options.roles) != paper_roles.ROLES,
+    is_replaced=dict(filled.options.roles) != paper_roles.ROLES,
     notes=notes,
-    has_data=lambda cell: has_data(cell, report.options),
-    missing=missing(report),
-    unused=unused(report),
-    unused_figures=unused_figures(report),
+    has_data=lambda cell: filled_tables.has_data(cell, filled.options),
+    missing=filled_tables.missing(filled),
+    unused=filled_tables.unused(filled),
+    unused_figures=filled_tables.unused_figures(filled),
     orderings=[
-      (ordering, [compare(report, pair) for pair in ordering.pairs])
+      (ordering, [comparisons.compare(filled, pair) for pair in ordering.pairs])
       for ordering in paper_orderings.ORDERINGS
     ],
-    plots=curve_plots.plots(report.found.runs),
+    plots=curve_plots.plots(filled.found.runs),
     layout=gallery_plot.layout,
     paper_text=paper_text,
     difference=difference,
     others=others,
     shortened=shortened,
     result_facts=result_words.result_facts,
-    summary=summary,
+    summary=comparisons.summary,
     date=now.isoformat(timespec='seconds'),
   )
 
 
-def write(report: Report, path: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+def write(
+  filled: FilledTables, path: str | pathlib.Path
+) -> tuple[pathlib.Path, ...]:
   """Writes the page, and the same as Markdown beside it.
 
   Args:
-    report: to write.
+    filled: to write.
     path: of the HTML file; its folder is made if it is missing.
 
   Returns:
@@ -388,7 +161,7 @@ def write(report: Report, path: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
     (page, 'report.html.jinja'),
     (plain, 'report.md.jinja'),
   ):
-    file.write_text(render(report, template), encoding='utf-8', newline='\n')
+    file.write_text(render(filled, template), encoding='utf-8', newline='\n')
   return page, plain
 
 
@@ -421,10 +194,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   add(
     '--command',
-    default=COMMAND,
-    help=f'what fills a cell whose name is put behind it ({COMMAND})',
+    default=filled_tables.COMMAND,
+    help='what fills a cell whose name is put behind it '
+    f'({filled_tables.COMMAND})',
   )
-  add('--title', default=TITLE, help='the headline')
+  add('--title', default=filled_tables.TITLE, help='the headline')
   add('--note', action='append', default=[], help='a paragraph under it')
   return parser
 
@@ -453,9 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except ValueError as error:
     parser.error(str(error))
   found = found_results.collect(options.workdirs)
-  report = make(
+  filled = filled_tables.fill(
     found,
-    Options(
+    filled_tables.Options(
       roles=paper_roles.ROLES | roles,
       bins=paper_roles.BINS | bins,
       command=options.command,
@@ -464,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ),
   )
   try:
-    files = write(report, options.out)
+    files = write(filled, options.out)
   except OSError as error:
     print(
       f'{options.out} cannot be written: {error.strerror}.', file=sys.stderr
@@ -472,9 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   for skipped in found.skipped:
     print(f'{skipped.name} {skipped.reason}.', file=sys.stderr)
+  num_unused = len(filled_tables.unused(filled))
   print(
-    f'{len(report.fillings)} of {len(paper_tables.CELLS)} cells have a result. '
-    f'{len(unused(report))} of {len(found.results)} evaluations are in no cell. '
+    f'{len(filled.fillings)} of {len(paper_tables.CELLS)} cells have a result. '
+    f'{num_unused} of {len(found.results)} evaluations are in no cell. '
     f'Written: {files[0]} and {files[1]}'
   )
   return 0
