@@ -21,7 +21,9 @@ from vie_jax.input_pipeline import (
   batch_iterator,
   batch_order,
   clip_batches,
+  clip_crops,
   damage_count,
+  eval_clips,
   frame_sampling,
   sound_frames,
   stateless_random,
@@ -113,7 +115,7 @@ def train_batches(
       f'{store.directory}: lower the batch size or add videos.'
     )
   steps = batch_order.training_steps(start_step=start_step, seed=seed)
-  window, draw_box = _train_crop(crop, store)
+  window, draw_box = clip_crops.train_crop(crop, store)
   batch_iterator.hide_accelerators()
   table = _Table(instances, label_column)
 
@@ -239,11 +241,11 @@ def eval_batches(
   """
   rows = batch_order.host_rows(batch_size, host_index, host_count)
   store = instances.store
-  window, place_box = _eval_crop(crop, store)
+  window, place_box = clip_crops.eval_crop(crop, store)
   batch_iterator.hide_accelerators()
   table = _Table(instances, label_column)
-  place_clips = _consecutive if is_consecutive else _spread
-  total, clip_at = place_clips(instances, table, clip)
+  take = eval_clips.consecutive if is_consecutive else eval_clips.spread
+  total, clip_at = take(instances, clip)
 
   def visit(positions):
     return tf.minimum(positions, total - 1)
@@ -297,118 +299,6 @@ def eval_batches(
     num_prefetched=num_prefetched,
   ) as batches:
     yield batches
-
-
-def _spread(instances, table, clip):
-  """Gives the number of all clips, G of each video, and what is where.
-
-  That is a function from numbers of clips to instances, numbers of the clips in
-  them, and frame numbers.
-  """
-  num_clips = clip.num_eval_clips
-
-  def all_frame_numbers(video_length):
-    return frame_sampling.eval_frame_numbers(
-      int(video_length),
-      sampler=clip.sampler,
-      num_frames=clip.num_frames,
-      frame_step=clip.frame_step,
-      num_clips=num_clips,
-    )
-
-  if instances.num_instances:
-    # Refuses bad settings at once.
-    all_frame_numbers(instances.store.num_frames[0])
-
-  def clip_at(clip_number):
-    instance_index, clip_index = np.divmod(clip_number, num_clips)
-    video_length, _, _ = table.shape(instance_index)
-    frame_numbers = [
-      all_frame_numbers(length)[number]
-      for length, number in zip(video_length, clip_index, strict=True)
-    ]
-    return instance_index, clip_index, np.stack(frame_numbers)
-
-  return instances.num_instances * num_clips, clip_at
-
-
-def _consecutive(instances, table, clip):
-  """As `_spread`, of all clips that each video has."""
-  options = {
-    'sampler': clip.sampler,
-    'num_frames': clip.num_frames,
-    'frame_step': clip.frame_step,
-  }
-  ends = np.cumsum(
-    frame_sampling.num_consecutive(
-      instances.store.num_frames[instances.video], **options
-    )
-  )
-  starts = np.concatenate([[0], ends])
-
-  def clip_at(clip_number):
-    instance_index = np.searchsorted(ends, clip_number, side='right')
-    clip_index = clip_number - starts[instance_index]
-    video_length, _, _ = table.shape(instance_index)
-    frame_numbers = frame_sampling.consecutive_frame_numbers(
-      video_length, clip_index, **options
-    )
-    return instance_index, clip_index, frame_numbers
-
-  return int(ends[-1]) if len(ends) else 0, clip_at
-
-
-def _train_crop(crop, store):
-  """Gives W and a function (height, width, seed) -> box."""
-  if augmentation.crops_before_resize(crop.method):
-    scales = tuple(crop.multiscale_scales)
-    window = augmentation.multiscale_window_size(
-      scales=scales, max_short_side=store.max_short_side
-    )
-
-    def draw_box(height, width, seed):
-      return augmentation.multiscale_train_box(
-        height, width, scales=scales, seed=seed
-      )
-
-    return window, draw_box
-
-  def draw_box(height, width, seed):
-    return augmentation.train_box(
-      height,
-      width,
-      size=crop.size,
-      short_side_min=crop.short_side_min,
-      short_side_max=crop.short_side_max,
-      seed=seed,
-    )
-
-  return _window_size(crop, crop.short_side_min, store), draw_box
-
-
-def _eval_crop(crop, store):
-  """Gives W and a function (height, width) -> box."""
-  if augmentation.crops_before_resize(augmentation.eval_method(crop)):
-    window = augmentation.multiscale_window_size(
-      scales=(1.0,), max_short_side=store.max_short_side
-    )
-    return window, augmentation.multiscale_eval_box
-
-  def place_box(height, width):
-    return augmentation.eval_box(
-      height, width, size=crop.size, short_side=crop.eval_short_side
-    )
-
-  return _window_size(crop, crop.eval_short_side, store), place_box
-
-
-def _window_size(crop, short_side, store):
-  return augmentation.window_size(
-    size=crop.size,
-    short_side=short_side,
-    max_short_side=store.max_short_side,
-    max_long_side=store.max_long_side,
-  )
 
 
 class _Table:
