@@ -99,7 +99,7 @@ def parse_machine(text: str) -> Machine:
   except ValueError:
     raise MachineError(
       f'{text!r} is no machine; write NAME:TFLOPS:UTILISATION:DOLLARS:CORES:'
-      'FRAMES_PER_CORE, such as H100:989:0.15:3.00:16:1000'
+      'FRAMES_PER_CORE, such as H100:989:0.2:3.00:16:1900'
     ) from None
   if not (tera > 0 and 0 < utilisation <= 1 and price >= 0):
     raise MachineError(
