@@ -119,8 +119,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy optax ml_collections',
   ),
   'embeddings': (
-    'device_augment embeddings evaluation experiment files finite '
-    'input_pipeline processes results telemetry untrusted weights',
+    'config device_augment embeddings evaluation experiment files finite '
+    'input_pipeline processes results run_record telemetry untrusted weights',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (

@@ -192,9 +192,40 @@ def test_a_result_says_all_that_a_reader_needs(untrained, demo_dataset, parts):
   assert written['config']['model']['width'] == 4
   assert written['accuracy'].keys() == {'appearance', 'motion'}
   for figures in written['accuracy'].values():
-    assert set(figures['knn']) == {'top1', 'top5', 'clip_top1'}
+    assert set(figures['knn']) == {'top1', 'top5', 'clip_top1', 'judged'}
+    assert figures['knn']['judged'] == 12
   for name in ('mode', 'seed', 'seconds', 'same_video', 'commit', 'hardware'):
     assert name in written
+
+
+def test_a_result_says_how_many_neighbors_voted(demo_dataset, tmp_path, caplog):
+  config = tiny_run.config(
+    demo_dataset, init_from='random', knn__num_neighbors=1000
+  )
+  written = evaluate.knn_eval(config, str(tmp_path))
+  assert written['settings']['num_neighbors'] == 36
+  assert written['config']['knn']['num_neighbors'] == 1000
+  config.knn.num_neighbors = 3
+  with caplog.at_level('INFO'):
+    evaluate.knn_eval(config, str(tmp_path))
+  assert 'other settings' in caplog.text
+  assert 'knn.num_neighbors was 1000, is 3' in caplog.text
+
+
+def test_curves_leave_columns_without_labels_out(parts, state, monkeypatch):
+  label = parts.train.label
+
+  def without_motion(column):
+    labels, names = label(column)
+    return (np.full_like(labels, -1) if column == 'motion' else labels), names
+
+  monkeypatch.setattr(
+    type(parts.train), 'label', lambda _, column: without_motion(column)
+  )
+  figures = evaluate.curves(evaluate.Evaluator(parts), state, parts)
+  assert 'health/neighbors_same_appearance' in figures
+  assert 'health/neighbors_same_motion' not in figures
+  assert all(np.isfinite(value) for value in figures.values())
 
 
 @pytest.fixture(scope='module')

@@ -39,6 +39,8 @@ def test_a_training_on_labels_says_the_same_of_all_videos():
     {'name': 'demo', 'path': '/demo', 'fingerprint': 'd' * 64},
     sampler='slow',
     num_frames=4,
+    frame_step=16,
+    size=224,
   )
   assert facts.keys() == training_data.of_record(RECORD).keys()
   assert training_data.is_whole(facts)

@@ -155,6 +155,8 @@ def test_they_say_on_which_videos_of_which_data_set(tmp_path):
     'bin_frames': 9,
     'sampler': 'single',
     'num_frames': 1,
+    'frame_step': 1,
+    'size': tiny().crop.size,
   }
 
 
@@ -441,6 +443,25 @@ def test_own_checkpoints_that_are_not_used_are_mentioned(tmp_path, caplog):
     assert 'of its own' not in caplog.text
     load(tiny(init_from='random'), tmp_path)
   assert f'{tmp_path} has checkpoints of its own' in caplog.text
+
+
+def test_other_clips_than_those_of_the_training_are_mentioned(tmp_path, caplog):
+  save(tmp_path, 'vie_slow', clip__sampler='slow', clip__num_frames=4)
+  same = {'clip__sampler': 'slow', 'clip__num_frames': 4}
+  load(tiny('vie_slow', **same), tmp_path)
+  assert 'other clips' not in caplog.text
+  same['clip__frame_step'] = 7
+  load(tiny('vie_slow', **same, crop__size=20), tmp_path)
+  assert 'other clips than it sees now' in caplog.text
+  assert 'config.clip.frame_step was 1, is 7' in caplog.text
+  assert f'config.crop.size was {tiny().crop.size}, is 20' in caplog.text
+  assert 'sampler was' not in caplog.text
+
+
+def test_a_network_of_single_frames_may_see_any_clips(tmp_path, caplog):
+  save(tmp_path)
+  load(tiny(clip__sampler='slow', clip__num_frames=4), tmp_path)
+  assert 'other clips' not in caplog.text
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):

@@ -171,9 +171,12 @@ def curves(
     state.bank, num_videos=num_videos, mesh=run.mesh
   )
   for column in run.label_columns:
+    labels = run.train.label(column)[0]
+    if not (labels >= 0).any():
+      continue
     figures[f'health/neighbors_same_{column}'] = monitors.label_share(
       state.bank,
-      run.train.label(column)[0],
+      labels,
       k=run.config.knn.num_neighbors,
       num_videos=num_videos,
       mesh=run.mesh,
@@ -192,7 +195,8 @@ def curves(
   )
   for column, accuracy in accuracies.items():
     for name, value in accuracy.items():
-      figures[f'knn/{column}_{name}'] = value
+      if name != 'judged':
+        figures[f'knn/{column}_{name}'] = value
   for name, value in monitors.same_video_retrieval(embeddings).items():
     figures[f'same_video/{name}'] = value
   return figures
@@ -252,15 +256,22 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
           'crop': 'center',
           'average': 'knn',
         },
-        'settings': json.loads(config.knn.to_json_best_effort()),
+        'settings': {
+          **json.loads(config.knn.to_json_best_effort()),
+          # That voted: there may be no more.
+          'num_neighbors': min(
+            config.knn.num_neighbors, reference.rows.num_instances
+          ),
+        },
         'config': experiment.record(run)['config'],
         'seconds': round(time.monotonic() - started, 1),
       },
     )
   for column, figures in accuracy.items():
     logging.info(
-      'kNN on %s: video top-1 %.1f %%, clip top-1 %.1f %% (chance %.1f %%).',
+      'kNN on %s, %d videos: top-1 %.1f %%, of clips %.1f %% (chance %.1f %%).',
       column,
+      figures['judged'],
       100 * figures['top1'],
       100 * figures['clip_top1'],
       100 * written['chance'][column],

@@ -344,6 +344,8 @@ def _train(config, workdir, mode, dataset, schedule, load, **options) -> dict:
         data.facts,
         sampler=config.clip.sampler,
         num_frames=config.clip.num_frames,
+        frame_step=config.clip.frame_step,
+        size=config.crop.size,
       ),
     )
 

@@ -197,7 +197,10 @@ def _facts(run: Experiment, workdir: str, opened: dict) -> dict:
     'heading': _heading(config, workdir),
     'settings': {
       **json.loads(config.retrieve.to_json_best_effort()),
-      'num_voters': config.knn.num_neighbors,
+      # That vote: there may be no more.
+      'num_voters': min(
+        config.knn.num_neighbors, opened['train'].videos.num_instances
+      ),
       'temperature': config.objective.temperature,
     },
     'config': json.loads(config.to_json_best_effort()),
@@ -266,8 +269,9 @@ def _write_page(path: pathlib.Path, page: gallery.Page) -> None:
 def _log_figures(written: dict) -> None:
   for column, recall in written['recall'].items():
     logging.info(
-      'Recall on %s: %s; kNN top-1 %.1f %% (chance %.1f %%).',
+      'Recall on %s, %d videos: %s; kNN top-1 %.1f %% (chance %.1f %%).',
       column,
+      written['accuracy'][column]['knn']['judged'],
       ', '.join(f'@{k} {100 * share:.1f} %' for k, share in recall.items()),
       100 * written['accuracy'][column]['knn']['top1'],
       100 * written['chance'][column],

@@ -21,6 +21,7 @@ def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return _part(record, 'trained_on')
   config = _part(record, 'config')
   dataset, clip = _part(config, 'dataset'), _part(config, 'clip')
+  crop = _part(config, 'crop')
   facts = {
     'path': dataset.get('dir'),
     'fingerprint': record.get('fingerprint'),
@@ -29,6 +30,8 @@ def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     'bin_frames': dataset.get('bin_frames'),
     'sampler': clip.get('sampler'),
     'num_frames': clip.get('num_frames'),
+    'frame_step': clip.get('frame_step'),
+    'size': crop.get('size'),
   }
   whole = _part(record, 'dataset')
   if whole:
@@ -43,7 +46,12 @@ def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def of_all_videos(
-  dataset: Mapping[str, Any], *, sampler: str, num_frames: int
+  dataset: Mapping[str, Any],
+  *,
+  sampler: str,
+  num_frames: int,
+  frame_step: int,
+  size: int,
 ) -> dict[str, Any]:
   """As `of_record`, of a training that takes each video of a data set once.
 
@@ -51,6 +59,8 @@ def of_all_videos(
     dataset: its `name`, `path` and `fingerprint`.
     sampler: of the clips, as `config.clip` has it.
     num_frames: likewise.
+    frame_step: likewise.
+    size: of their crops, as `config.crop` has it.
   """
   return {
     'name': dataset['name'],
@@ -62,6 +72,8 @@ def of_all_videos(
     'bin_frames': 0,
     'sampler': sampler,
     'num_frames': num_frames,
+    'frame_step': frame_step,
+    'size': size,
   }
 
 

@@ -189,6 +189,7 @@ def load(
       logging.info('Weights: untrained.')
     else:
       logging.info('Weights: step %d of %s.', found.step, source)
+    _warn_of_other_clips(config, found)
     return found
   streams = network_names.STREAMS[config.model.name]
   found = {}
@@ -317,6 +318,27 @@ def _warn_of_own(config, workdir):
       'them.',
       workdir,
       config.model.streams or config.init_from,
+    )
+
+
+def _warn_of_other_clips(config, found):
+  """Says so if a network sees other clips than it was trained on."""
+  now = {'crop.size': ('size', config.crop.size)}
+  # VIE-Single sees each frame for itself, in clips of any kind.
+  if config.model.name != 'vie_single':
+    for name in ('sampler', 'num_frames', 'frame_step'):
+      now[f'clip.{name}'] = (name, config.clip[name])
+  trained_on = found.trained_on or {}
+  differing = [
+    f'config.{field} was {trained_on[name]!r}, is {value!r}'
+    for field, (name, value) in now.items()
+    if trained_on.get(name) not in (None, value)
+  ]
+  if differing:
+    logging.warning(
+      'This network was trained on other clips than it sees now: %s. Give every '
+      'mode the same --config.* as the training, unless that is meant.',
+      '; '.join(differing),
     )
 
 

@@ -129,6 +129,7 @@ def test_accuracy_equals_a_loop_and_leaves_unknown_labels_out():
     'top1': pytest.approx(top1 / counted),
     'top5': pytest.approx(top5 / counted),
     'clip_top1': pytest.approx(clip_top1 / counted),
+    'judged': counted,
   }
 
 
@@ -183,9 +184,19 @@ def test_a_class_without_a_vote_is_no_hit():
     ]
   )
   accuracy = knn.accuracy(scores, np.array([0, 2, 0]), num_clips=2)
-  assert accuracy == {'top1': 1 / 3, 'top5': 1 / 3, 'clip_top1': 1 / 6}
+  assert accuracy == {
+    'top1': 1 / 3,
+    'top5': 1 / 3,
+    'clip_top1': 1 / 6,
+    'judged': 3,
+  }
 
 
 def test_a_vote_for_nothing_and_no_classes_are_no_hits():
   accuracy = knn.accuracy(np.zeros((4, 3)), np.array([0, 1, 2, 0]), num_clips=1)
-  assert accuracy == {'top1': 0.0, 'top5': 0.0, 'clip_top1': 0.0}
+  assert accuracy == {
+    'top1': 0.0,
+    'top5': 0.0,
+    'clip_top1': 0.0,
+    'judged': 4,
+  }

@@ -7,6 +7,7 @@ disk as they come, and are found there by a later call.
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import experiment, finite, weights
+from vie_jax import experiment, finite, run_record, weights
+from vie_jax.config import config_roles
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
@@ -28,6 +30,7 @@ from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
+_SETTINGS = ('clip', 'crop', 'knn', 'retrieve')
 _NOT_OF_EMBEDDINGS = ('streams', 'batch_norm_decay')
 
 
@@ -313,7 +316,7 @@ def check_source(
   """Refuses to write into a folder that has results of another source.
 
   Results of the same source are replaced: it may have been trained on, or the
-  data set prepared again.
+  data set prepared again. Where settings are others, that is said.
 
   Args:
     folder: of results.
@@ -328,6 +331,7 @@ def check_source(
     old = json_text.read(path)
     differing = _differing_source(old['config'], config)
     differing = differing or _differing_data(old['dataset'], dataset)
+    settings = _differing_settings(old['config'], config)
   except (OSError, ValueError, LookupError, TypeError):
     return
   if differing:
@@ -336,6 +340,24 @@ def check_source(
       f'{differing[1]}; name another folder with --config.result_name=NAME, or '
       'remove this one.'
     )
+  if settings:
+    logging.info(
+      'Replacing a result of other settings, %s: %s.', path, settings
+    )
+
+
+def _differing_settings(old, new):
+  """The fields of an evaluation that have other values now, in words."""
+  now = json.loads(new.to_json_best_effort())
+  fields = run_record.differing_fields(
+    {group: old[group] for group in _SETTINGS},
+    {group: now[group] for group in _SETTINGS},
+  )
+  return '; '.join(
+    f'{name} was {before!r}, is {after!r}'
+    for name, (before, after) in fields.items()
+    if config_roles.role_of(name) is config_roles.Role.RESULT
+  )
 
 
 def _differing_source(old, new):

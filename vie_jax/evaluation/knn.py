@@ -162,11 +162,13 @@ def accuracy(
 
   Returns:
     `top1` and `top5` of videos, whose clips' scores are averaged (official),
-    and `clip_top1`, each clip for itself; nothing if no video has a label. A
-    class without a vote is no hit: the official code takes the first classes
-    where all scores are 0, or fewer than five are not.
+    `clip_top1`, each clip for itself, and `judged`, the number of videos with a
+    label; nothing if none has one. A class without a vote is no hit: the
+    official code takes the first classes where all scores are 0, or fewer than
+    five are not.
   """
-  if not (labels >= 0).any():
+  num_judged = int(np.count_nonzero(labels >= 0))
+  if not num_judged:
     return {}
   hits = [
     _hits(
@@ -175,10 +177,11 @@ def accuracy(
     )
     for rows in slices(scores.shape, num_clips=num_clips)
   ]
-  return {
+  shares = {
     name: float(np.concatenate([part[name] for part in hits]).mean())
     for name in hits[0]
   }
+  return {**shares, 'judged': num_judged}
 
 
 def _hits(by_clip, labels):
