@@ -27,6 +27,7 @@ ffmpeg is the one on PATH, else that of the package imageio-ffmpeg (extra
 
 import argparse
 import functools
+import hashlib
 import io
 import os
 import pathlib
@@ -74,7 +75,7 @@ def main():
     type=argument_types.folder,
     help='a folder of videos (makes its own)',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--copies',
     type=argument_types.count,
@@ -117,7 +118,7 @@ def _compare(folder, video, ffmpeg, scratch, report):
     _extract(ffmpeg, path, f'{row["width"]}:{row["height"]}{scale}', jpegs)
 
   extract(scale=':out_color_matrix=bt601')
-  _check_agreement(staging.frames_path(video.id), video.path, jpegs)
+  check_agreement(staging.frames_path(video.id), video.path, jpegs)
   ways = {'vie_jax': lambda: prepare_video(task), 'ffmpeg': extract}
   cpu, wall = ({way: [] for way in ways} for _ in range(2))
   for _ in range(report.rounds):
@@ -227,17 +228,17 @@ def _cpu_seconds():
   return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _check_agreement(frames_path, name, jpegs):
+def check_agreement(frames_path, name, jpegs):
   """Ends the run unless both ways give the same frames."""
   files = sorted(jpegs.iterdir())
-  frames = list(read_frames_file(frames_path))
+  frames = list(read_frames_file(frames_path, hashlib.sha256()))
   if len(files) != len(frames):
     sys.exit(f'Error: {name}: {len(frames)} frames, ffmpeg {len(files)}.')
   difference = max(
     np.abs(_luma(file) - _luma(io.BytesIO(frame))).mean()
     for file, frame in list(zip(files, frames, strict=True))[::25]
   )
-  if difference > _MOST_DIFFERENT:
+  if not difference <= _MOST_DIFFERENT:
     sys.exit(
       f'Error: {name}: pictures differ from those of ffmpeg by '
       f'{difference:.1f} grey levels in the mean.'

@@ -1,3 +1,5 @@
+import importlib.util
+import io
 import os
 import pathlib
 import shutil
@@ -6,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from dataset.staging import FramesFile
+from PIL import Image
 
 from tests.benchmarks import benchmark_modules
 from tests.data import sample_videos
@@ -15,6 +19,50 @@ _KEYS = [
   *('benchmark', 'case', 'variant', 'metric', 'value', 'ratio_to', 'ratio'),
   *('rounds', 'machine', 'versions'),
 ]
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+  """The script; `import prepare` is that of data/."""
+  benchmark_modules.load(monkeypatch, 'script')
+  spec = importlib.util.spec_from_file_location('prepare_benchmark', _SCRIPT)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _jpeg(level):
+  file = io.BytesIO()
+  Image.new('RGB', (16, 8), (level, level, level)).save(file, 'JPEG')
+  return file.getvalue()
+
+
+def _write_both_ways(folder, ours, theirs):
+  """Frames of one grey level each: those of vie_jax, and ffmpeg's files."""
+  with FramesFile(folder / 'a.frames') as frames:
+    for level in ours:
+      frames.write(_jpeg(level))
+  jpegs = folder / 'jpegs'
+  jpegs.mkdir()
+  for number, level in enumerate(theirs):
+    (jpegs / f'{number:06d}.jpg').write_bytes(_jpeg(level))
+  return folder / 'a.frames', 'a.mp4', jpegs
+
+
+def test_the_frames_of_both_ways_are_compared(prepare, tmp_path):
+  prepare.check_agreement(*_write_both_ways(tmp_path, [9, 99], [10, 99]))
+
+
+@pytest.mark.parametrize(
+  'theirs, said',
+  [
+    ([9], 'a.mp4: 2 frames, ffmpeg 1'),
+    ([20, 99], 'a.mp4: pictures differ from those of ffmpeg by 11.0 grey'),
+  ],
+)
+def test_other_frames_end_the_run(prepare, tmp_path, theirs, said):
+  with pytest.raises(SystemExit, match=said):
+    prepare.check_agreement(*_write_both_ways(tmp_path, [9, 99], theirs))
 
 
 @pytest.fixture
