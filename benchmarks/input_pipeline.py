@@ -1,6 +1,7 @@
 """Compares the ways from videos to clips, side by side.
 
-  python benchmarks/input_pipeline.py > benchmarks/results/input-MACHINE.json
+  python benchmarks/input_pipeline.py > \\
+      benchmarks/results/input_pipeline-MACHINE.json
 
 Prints one JSON object per line; a value is the median of the rounds. All ways
 make the same clips, those of a training, and take turns in each round. What is
@@ -13,11 +14,15 @@ timed is the work of the processor (user and system time of all threads):
                    own
   PyAV, decord,    the video file, opened for each clip; frames as large as the
   torchcodec       stored ones, cut to the same window; one thread
-  floor            the same frames, already in memory, decoded and cut to the
-                   same window by the fastest decoders
+  decoders alone   the same frames, already in memory, decoded and cut to the
+                   same window by simplejpeg and by TensorFlow
 
 A batch is as large as a round: --clips clips, and four times as many of Single
 (a training has 128 of Single). Each video is several instances of it.
+
+The resize and the colour noise of vie_jax are the device's work, which is not
+timed here (benchmarks/device_augment.py does); the official way does both on
+the host, and its time has them.
 
 A ratio is the time of a way over that of vie_jax: above 1 says vie_jax is
 faster. Then: the bytes that vie_jax reads, over those of the sampled frames;
@@ -97,7 +102,7 @@ def main():
     type=argument_types.folder,
     help='a folder of videos (else two known)',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--copies',
     type=argument_types.count,
@@ -232,7 +237,7 @@ class _Case:
 
   def _prepared(self, make, clips):
     """What is to be timed, after what is not."""
-    if isinstance(make, _Floor):
+    if isinstance(make, _DecodersAlone):
       make.hold(clips)
     return functools.partial(make, clips)
 
@@ -285,7 +290,10 @@ class _Case:
     for name, decode in video_decoders.installed().items():
       ways[name] = first, functools.partial(video, decode)
     for name, decode in frame_decoders.window_decoders().items():
-      ways[f'floor, {name}'] = first, _Floor(self._store, self._area, decode)
+      ways[f'decoders alone, {name}'] = (
+        first,
+        _DecodersAlone(self._store, self._area, decode),
+      )
     return ways
 
   def _sizes(self, store, clip):
@@ -406,7 +414,7 @@ class _Case:
     )
 
 
-class _Floor:
+class _DecodersAlone:
   """Decodes windows of frames that are already in memory."""
 
   def __init__(self, store, area, decode):

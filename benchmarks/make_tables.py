@@ -27,8 +27,13 @@ _HEAD = """# Benchmarks
 Made by `python benchmarks/make_tables.py` from the files in
 `benchmarks/results`. Each value is the median of the rounds of one run, in
 which the variants took turns. In brackets: how many times as much as that of
-the variant that is named. On a GPU JAX takes memory as it needs it, not three
+the variant that is named. This is the median of the rounds' ratios, but the
+ratio of the medians in `prepare`, for the clips of `input_pipeline` and where a
+formula or the plan is named. On a GPU JAX takes memory as it needs it, not three
 quarters of it at once, since its peers have some of it, too.
+
+CPU times of calls of a few milliseconds are noise: of one, in `kmeans`, they are
+more than all cores have in that time.
 
 What else was timed on a GPU, by scripts of one use, is in
 [performance.md](performance.md#on-an-h100).
@@ -45,7 +50,7 @@ def page(files):
     str, Markdown.
 
   Raises:
-    ValueError: if a file was cut off or has no figures, naming it.
+    ValueError: if a file was cut off or has no figures, naming it and the field.
   """
   parts, last_heading = [_HEAD], None
   for path in sorted(files):
@@ -100,10 +105,10 @@ def _table(lines):
     rows.setdefault(line['variant'], {})[line['metric']] = _cell(line)
   return '\n'.join(
     [
-      f'| | {" | ".join(metrics)} |',
+      f'| | {" | ".join(map(_escaped, metrics))} |',
       f'|---|{"---|" * len(metrics)}',
       *(
-        f'| {variant} | '
+        f'| {_escaped(variant)} | '
         f'{" | ".join(cells.get(metric, "") for metric in metrics)} |'
         for variant, cells in rows.items()
       ),
@@ -116,7 +121,12 @@ def _cell(line):
   value = f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
   if line['ratio'] is None:
     return value
-  return f'{value} ({line["ratio"]:.2f} x {line["ratio_to"]})'
+  return f'{value} ({line["ratio"]:.2f} x {_escaped(line["ratio_to"])})'
+
+
+def _escaped(text):
+  """Text that does not end a cell of a table."""
+  return text.replace('|', r'\|')
 
 
 def main():

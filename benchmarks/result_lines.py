@@ -11,6 +11,7 @@ import subprocess
 import time
 
 _CLOSING_FIELDS = {'benchmark', 'figures', 'is_complete'}
+_TEXTS = ('benchmark', 'case', 'variant', 'metric', 'machine')
 _FIELDS = {
   *('benchmark', 'case', 'variant', 'metric', 'value', 'ratio_to', 'ratio'),
   *('rounds', 'machine', 'versions'),
@@ -85,8 +86,8 @@ def figures(text):
 
   Raises:
     ValueError: if the last line is cut off or does not close a run, or one
-      lacks a field, does not fit the figures before it, or has no number for a
-      value.
+      lacks a field, has something else in it than `Report` writes, or does not
+      fit the figures before it.
   """
   lines, is_complete, num_open = [], True, 0
   for number, row in enumerate(text.splitlines(), 1):
@@ -96,8 +97,7 @@ def figures(text):
       raise ValueError(f'line {number} is cut off') from None
     _check_fields(line, number)
     if 'is_complete' not in line:
-      if not _is_number(line.get('value')):
-        raise ValueError(f'line {number} has no number for a value')
+      _check_values(line, number)
       lines.append(line)
       num_open += 1
       continue
@@ -122,9 +122,35 @@ def _check_fields(line, number):
     )
 
 
+def _check_values(line, number):
+  for kind, is_kind, fields in (
+    ('text of one line', _is_text, _TEXTS),
+    ('number', _is_number, ('value', 'rounds')),
+    ('number or null', _is_number_or_none, ('ratio',)),
+    ('object of texts', _is_of_texts, ('versions',)),
+  ):
+    for field in fields:
+      if not is_kind(line[field]):
+        raise ValueError(f'line {number}: {field} is no {kind}')
+  if line['ratio'] is not None and not _is_text(line['ratio_to']):
+    raise ValueError(f'line {number}: ratio_to is no text of one line')
+
+
+def _is_text(value):
+  return isinstance(value, str) and value != '' and value.isprintable()
+
+
 def _is_number(value):
   is_of_numbers = isinstance(value, (int, float))
   return is_of_numbers and math.isfinite(value)
+
+
+def _is_number_or_none(value):
+  return value is None or _is_number(value)
+
+
+def _is_of_texts(value):
+  return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
 def cpu_seconds(run, is_done=lambda: True):

@@ -43,7 +43,7 @@ def _values(lines, metric):
 def test_all_ways_make_the_clips_of_all_networks(lines):
   times = _values(lines, 'CPU ms per clip')
   ways = {'vie_jax', 'official way', 'PyAV'}
-  ways |= {'floor, simplejpeg', 'floor, TensorFlow'}
+  ways |= {'decoders alone, simplejpeg', 'decoders alone, TensorFlow'}
   ways |= {
     name for name in ('decord', 'torchcodec') if importlib.util.find_spec(name)
   }

@@ -87,11 +87,47 @@ def test_one_that_is_kept_says_so_on_the_page(make_tables, tmp_path):
   assert 'This run was cut off before its end.' in make_tables.page([path])
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf'), '3', None])
-def test_a_value_that_is_no_number_is_refused(tmp_path, make_tables, value):
-  path = _write(tmp_path / 'x.json', [_line(value=value)])
-  with pytest.raises(ValueError, match='line 1 has no number for a value'):
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('value', float('nan')),
+    ('value', float('inf')),
+    ('value', '3'),
+    ('value', None),
+    ('ratio', '1.5'),
+    ('ratio', float('nan')),
+    ('rounds', 'three'),
+    ('versions', 3),
+    ('versions', {'jax': 3}),
+    ('benchmark', None),
+    ('case', ''),
+    ('case', ['a']),
+    ('variant', 3),
+    ('variant', 'a\nb'),
+    ('metric', {}),
+    ('machine', []),
+  ],
+)
+def test_a_value_of_another_kind_is_refused(
+  tmp_path, make_tables, field, value
+):
+  path = _write(tmp_path / 'x.json', [_line(**{field: value})])
+  with pytest.raises(ValueError, match=f'line 1: {field} is no ') as caught:
     make_tables.page([path])
+  assert str(caught.value).startswith(f'{path}: ')
+
+
+def test_a_ratio_needs_the_name_of_a_variant(tmp_path, make_tables):
+  path = _write(tmp_path / 'x.json', [_line(ratio=1.5)])
+  with pytest.raises(ValueError, match='line 1: ratio_to is no text'):
+    make_tables.page([path])
+
+
+def test_a_bar_in_a_name_ends_no_cell(tmp_path, make_tables):
+  line = _line(variant='a|b', metric='c|d', ratio=2.0, ratio_to='e|f')
+  page = make_tables.page([_write(tmp_path / 'x.json', [line])])
+  assert '| | c\\|d |' in page
+  assert '| a\\|b | 12.3 (2.00 x e\\|f) |' in page
 
 
 @pytest.mark.parametrize(
