@@ -1,10 +1,22 @@
-"""Types of the benchmarks' arguments, for argparse."""
+"""The benchmarks' arguments, for argparse: their types, and what many have."""
 
 import argparse
+import contextlib
 import math
 import pathlib
+import tempfile
 
 import program_runs
+
+
+def add_rounds(parser, default):
+  """Adds --rounds."""
+  parser.add_argument(
+    '--rounds',
+    type=count,
+    default=default,
+    help='how often each is measured, in turn (default: %(default)s)',
+  )
 
 
 def count(text):
@@ -35,10 +47,35 @@ def folder(text):
 
 def new_file(text):
   """Path of a file that is written at the end, in a folder that is there."""
-  if pathlib.Path(text).is_dir():
+  path = pathlib.Path(text)
+  if path.is_dir():
     raise argparse.ArgumentTypeError(f'{text} is a folder')
-  folder(pathlib.Path(text).parent)
+  folder(path.parent)
+  was_there = path.exists()
+  with _writes(text):
+    open(path, 'ab').close()
+  if not was_there:
+    path.unlink()
   return text
+
+
+def new_folder(text):
+  """Path of a folder that can be written to; it is made if it is not there."""
+  with _writes(text):
+    pathlib.Path(text).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=text).close()
+  return text
+
+
+@contextlib.contextmanager
+def _writes(text):
+  """Has argparse tell of a path that cannot be written."""
+  try:
+    yield
+  except OSError as error:
+    raise argparse.ArgumentTypeError(
+      f'cannot write {text}: {error.strerror}'
+    ) from None
 
 
 def config(text):

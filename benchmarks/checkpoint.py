@@ -175,11 +175,18 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=7)
+  argument_types.add_rounds(parser, 7)
   parser.add_argument(
-    '--videos', type=argument_types.count, default=KINETICS_VIDEOS
+    '--videos',
+    type=argument_types.count,
+    default=KINETICS_VIDEOS,
+    help='rows of the memory bank (default: %(default)s)',
   )
-  parser.add_argument('--folder', help='where to save; default: a new one')
+  parser.add_argument(
+    '--folder',
+    type=argument_types.new_folder,
+    help='where to save (default: a folder for temporary files)',
+  )
   arguments = parser.parse_args()
   report = Report(
     'checkpoint',
@@ -187,8 +194,6 @@ def main():
     packages=['jax', 'orbax-checkpoint', 'tensorstore'],
   )
   state = first_state(arguments.videos, sharding.make_mesh())
-  if arguments.folder:
-    pathlib.Path(arguments.folder).mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
     ways = [OwnWay(pathlib.Path(root, 'own'))]
     ways += [OrbaxAlone(pathlib.Path(root, 'orbax'))]

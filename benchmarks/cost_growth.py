@@ -423,7 +423,7 @@ def draw(curves, path):
     'points: measured times, and memory of compiled programs; lines: formula',
     fontsize=10,
   )
-  figure.savefig(path, dpi=100)
+  figure.savefig(path, dpi=100, format='png')
 
 
 def main():
@@ -432,14 +432,16 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--figure', type=argument_types.new_file, help='PNG to write'
+    '--figure',
+    type=argument_types.new_file,
+    help='PNG to write (default: none)',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--most-gib',
     type=argument_types.positive,
     default=16,
-    help='of a program that is run',
+    help='of a program that is run (default: %(default)s)',
   )
   parser.add_argument(
     '--step', choices=tuple(TYPICAL), help='only this one; both unless given'

@@ -100,19 +100,30 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--networks', nargs='+', type=argument_types.config, default=_NETWORKS
+    '--networks',
+    nargs='+',
+    type=argument_types.config,
+    default=_NETWORKS,
+    help=f'configs whose clips are made (default: {" ".join(_NETWORKS)})',
   )
   parser.add_argument(
-    '--workers', nargs='+', type=argument_types.count, default=(1, 2, 4, 16)
+    '--workers',
+    nargs='+',
+    type=argument_types.count,
+    default=(1, 2, 4, 16),
+    help='threads, and processes (default: 1 2 4 16)',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--milliseconds',
     type=argument_types.positive,
-    help='of an object store that has the data',
+    help='that an object store which has the data takes (default: no store)',
   )
   parser.add_argument(
-    '--batches', type=argument_types.count, default=8, help='timed in a round'
+    '--batches',
+    type=argument_types.count,
+    default=8,
+    help='timed in a round (default: %(default)s)',
   )
   options = parser.parse_args()
   report = result_lines.Report(

@@ -1,6 +1,7 @@
 """Measures what the device's share of the input costs, as a part of a step.
 
-  python benchmarks/device_augment.py > benchmarks/results/augment-MACHINE.json
+  python benchmarks/device_augment.py > \\
+      benchmarks/results/device_augment-MACHINE.json
 
 Prints one JSON object per line; a value is the median of the rounds. Three ways
 take turns in each round, on batches that are on the device already:
@@ -62,9 +63,13 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--configs', nargs='+', type=argument_types.config, default=_CONFIGS
+    '--configs',
+    nargs='+',
+    type=argument_types.config,
+    default=_CONFIGS,
+    help=f'of the steps (default: {" ".join(_CONFIGS)})',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--steps', type=argument_types.count, default=10, help='in a round'
   )

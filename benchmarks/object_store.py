@@ -140,8 +140,10 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('folder', type=argument_types.folder)
-  parser.add_argument('milliseconds', type=argument_types.positive)
+  parser.add_argument('folder', type=argument_types.folder, help='to serve')
+  parser.add_argument(
+    'milliseconds', type=argument_types.positive, help='before each answer'
+  )
   options = parser.parse_args()
   asyncio.run(
     _Store(pathlib.Path(options.folder), options.milliseconds / 1e3).serve()

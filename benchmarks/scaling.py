@@ -252,16 +252,20 @@ def draw(curves, path):
     frameon=False,
     title='points: measured, lines: formula',
   )
-  figure.savefig(path, dpi=110)
+  figure.savefig(path, dpi=110, format='png')
 
 
 def main():
   """Prints the figures and draws them."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument(
-    '--figure', type=argument_types.new_file, help='PNG to write'
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=ROUNDS)
+  parser.add_argument(
+    '--figure',
+    type=argument_types.new_file,
+    help='PNG to write (default: none)',
+  )
+  argument_types.add_rounds(parser, ROUNDS)
   arguments = parser.parse_args()
   report = result_lines.Report(
     'scaling', rounds=arguments.rounds, packages=('jax', 'jaxlib', 'numpy')

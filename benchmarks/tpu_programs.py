@@ -68,15 +68,32 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--configs', nargs='+', type=argument_types.config, default=_CONFIGS
+    '--configs',
+    nargs='+',
+    type=argument_types.config,
+    default=_CONFIGS,
+    help=f'to compile (default: {" ".join(_CONFIGS)})',
   )
   parser.add_argument(
-    '--topologies', nargs='+', choices=list(_TOPOLOGIES), default=['v5e:2x4']
+    '--topologies',
+    nargs='+',
+    choices=list(_TOPOLOGIES),
+    default=['v5e:2x4'],
+    help='chips (default: v5e:2x4)',
   )
   parser.add_argument(
-    '--steps', nargs='+', choices=list(_PLANNED), default=list(_PLANNED)
+    '--steps',
+    nargs='+',
+    choices=list(_PLANNED),
+    default=list(_PLANNED),
+    help='programs (default: all)',
   )
-  parser.add_argument('--videos', type=argument_types.count, default=239_888)
+  parser.add_argument(
+    '--videos',
+    type=argument_types.count,
+    default=239_888,
+    help='rows of the bank (default: %(default)s)',
+  )
   options = parser.parse_args()
   script.require('libtpu', "pip install 'jax[tpu]==0.10.2'")
   report = result_lines.Report('tpu_programs', rounds=1, packages=_PACKAGES)

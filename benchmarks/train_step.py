@@ -184,24 +184,45 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    '--networks', nargs='+', choices=list(_FRAMES), default=list(_FRAMES)
+    '--networks',
+    nargs='+',
+    choices=list(_FRAMES),
+    default=list(_FRAMES),
+    help='to compare (default: all)',
   )
-  parser.add_argument('--batch-size', type=argument_types.count, default=4)
   parser.add_argument(
-    '--size', type=argument_types.count, default=112, help='pixels'
+    '--batch-size',
+    type=argument_types.count,
+    default=4,
+    help='clips (default: %(default)s)',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
   parser.add_argument(
-    '--dtype', choices=list(_MOST_DIFFERENT), default='float32'
+    '--size',
+    type=argument_types.count,
+    default=112,
+    help='pixels; of VIE-3DResNet at most 112 (default: %(default)s)',
   )
-  parser.add_argument('--torch-compile', action='store_true')
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
-    '--huge-pages', action='store_true', help='of memory, on Linux'
+    '--dtype',
+    choices=list(_MOST_DIFFERENT),
+    default='float32',
+    help='of the convolutions (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--torch-compile',
+    action='store_true',
+    help='also compare what torch.compile makes in its default mode',
+  )
+  parser.add_argument(
+    '--huge-pages',
+    action='store_true',
+    help='of memory, on Linux, for all of them',
   )
   parser.add_argument(
     '--peak-tflops',
     type=argument_types.positive,
-    help='of the device, for the utilisation',
+    help='of the device, for the utilisation (default: not told)',
   )
   options = parser.parse_args()
   script.require('torch')

@@ -164,7 +164,7 @@ def main():
     default=_CONFIGS,
     help='as for main.py',
   )
-  parser.add_argument('--rounds', type=argument_types.count, default=5)
+  argument_types.add_rounds(parser, 5)
   parser.add_argument(
     '--steps', type=argument_types.count, default=60, help='timed in a round'
   )
@@ -179,7 +179,9 @@ def main():
   parser.add_argument(
     '--batch-size', type=argument_types.count, help="else the config's"
   )
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'))
+  parser.add_argument(
+    '--dtype', choices=('float32', 'bfloat16'), help="else the config's"
+  )
   parser.add_argument(
     '--parts',
     nargs='+',

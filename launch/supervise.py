@@ -168,11 +168,35 @@ def main(arguments: list[str] | None = None) -> int:
     description=__doc__.split('\n\n')[0],
     usage='%(prog)s [options] -- COMMAND ...',
   )
-  parser.add_argument('--max-restarts', type=int, default=10, metavar='N')
-  parser.add_argument('--progress', metavar='WORKDIR')
-  parser.add_argument('--first-wait', type=float, default=1.0, metavar='S')
-  parser.add_argument('--longest-wait', type=float, default=300.0, metavar='S')
-  parser.add_argument('command', nargs=argparse.REMAINDER)
+  parser.add_argument(
+    '--max-restarts',
+    type=int,
+    default=10,
+    metavar='N',
+    help='tries in a row without progress, but for the first (default: 10)',
+  )
+  parser.add_argument(
+    '--progress',
+    metavar='WORKDIR',
+    help="where saved steps are progress (default: the command's --workdir)",
+  )
+  parser.add_argument(
+    '--first-wait',
+    type=float,
+    default=1.0,
+    metavar='S',
+    help='seconds after the first of these tries (default: 1)',
+  )
+  parser.add_argument(
+    '--longest-wait',
+    type=float,
+    default=300.0,
+    metavar='S',
+    help='seconds after any (default: 300)',
+  )
+  parser.add_argument(
+    'command', nargs=argparse.REMAINDER, help='to run, behind --'
+  )
   options = parser.parse_args(arguments)
   command = options.command[options.command[:1] == ['--'] :]
   if not command:
