@@ -149,7 +149,7 @@ def _lowering(config, mesh):
     momentum=config.optimizer.momentum,
     weight_decay=config.optimizer.weight_decay,
   )
-  num_videos = int(config.plan.videos)
+  num_videos = plan.sizes_of(config).num_videos
   initialize = train_state.initializer(
     model,
     rule,

@@ -365,6 +365,7 @@ def get_config() -> ml_collections.ConfigDict:
   # other mode reads it.
   config.plan = ml_collections.ConfigDict()
   # Training videos of the data set to plan for, such as 1e9; 0 plans nothing.
+  # Of these dataset.share is trained on, in bins of dataset.bin_frames if any.
   config.plan.videos = 0.0
   # Devices: 1, 2, 4 ... 1024.
   config.plan.devices = 8
@@ -385,7 +386,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.bandwidth_efficiency = 0.8
   # Bytes a second that one host writes to where checkpoints are kept.
   config.plan.storage_bandwidth = 1e9
-  # Frames of a video, 10 s at 25 per second; bytes of a stored frame and
+  # Frames of a video, 10 s at 25 per second, which bins are of, too; bytes of a stored frame and
   # milliseconds of a core to read and decode one (docs/scaling.md).
   config.plan.frames_per_video = 250
   config.plan.bytes_per_frame = 42_590

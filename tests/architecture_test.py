@@ -139,8 +139,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections',
   ),
   'planning/plan': (
-    'blueprint config evaluation.knn input_pipeline.augmentation models '
-    'objective planning',
+    'blueprint config evaluation.knn input_pipeline.augmentation '
+    'input_pipeline.frame_sampling models objective planning',
     'jax numpy ml_collections',
   ),
   'embed': (

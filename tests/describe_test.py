@@ -57,6 +57,15 @@ def test_the_config_is_checked():
     describe.description(config)
 
 
+def test_a_plan_of_no_videos_is_said_to_be_none(capsys, caplog):
+  config = importlib.import_module('configs.vie_single').get_config()
+  config.plan.devices = 256
+  with caplog.at_level('INFO'):
+    assert 'plan' not in describe.describe(config, '')
+  assert 'plan' not in capsys.readouterr().out
+  assert caplog.messages == ['config.plan.videos is 0: nothing is planned.']
+
+
 def test_the_command_prints_one_line_of_json_and_nothing_else(tmp_path):
   finished = tiny_run.describe('vie_slow', tmp_path, '--config.model.width=8')
   (line,) = finished.stdout.splitlines()

@@ -66,13 +66,15 @@ def description(config: ml_collections.ConfigDict) -> dict:
 def describe(config: ml_collections.ConfigDict, unused_workdir: str) -> dict:
   """Prints `description` as one line on standard output, and returns it.
 
-  A plan goes to the log as well, as a table.
+  A plan goes to the log as well, as a table; so does that there is none.
   """
   facts = description(config)
   if jax.process_index() == 0:
     if 'plan' in facts:
       # Not through '%s', whose newlines the log escapes.
       logging.info(f'Plan: {plan.table(facts["plan"])}')
+    else:
+      logging.info('config.plan.videos is 0: nothing is planned.')
     _print(json.dumps(facts))
   return facts
 

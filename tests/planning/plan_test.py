@@ -96,6 +96,8 @@ EFFECTS = {  # field -> (other value, a figure that it changes)
   'plan.bytes_per_frame': (10_000, 'input.read_bytes_per_second'),
   'plan.host_ms_per_frame': (2.0, 'input.cores_per_host'),
   'plan.cores_per_host': (2, 'input.seconds_per_batch'),
+  'dataset.share': (0.3, 'bytes_per_device.bank'),
+  'dataset.bin_frames': (130, 'bytes_per_device.bank'),
   'batch_size': (512, 'batch_size'),
   'objective.product_bytes': (2**20, 'peak_bytes_per_device.local_aggregation'),
   'local_aggregation.num_clusterings': (3, 'bytes_per_device.cluster_labels'),
@@ -160,6 +162,9 @@ def test_every_field_of_the_plan_is_tested():
     ({'plan__devices': 12}, 'plan.devices is 12'),
     ({'plan__batch_size': 100}, 'plan is 100'),
     ({'plan__videos': 100.0}, 'plan is 128'),
+    ({'plan__videos': 20, 'dataset__share': 0.3}, 'are 6 instances, fewer'),
+    ({'plan__videos': 200, 'dataset__share': 0.3}, 'at most 60, as config'),
+    ({'plan__videos': 2e9, 'dataset__bin_frames': 130}, 'more than 2,147,'),
   ],
 )
 def test_a_plan_that_cannot_be_is_refused(changes, words):
@@ -172,6 +177,39 @@ def test_a_plan_that_cannot_be_is_refused(changes, words):
 @pytest.mark.parametrize('value', [240_000, 240_000.0])
 def test_whole_numbers_and_floats_are_the_same_number_of_videos(value):
   assert planned(plan__videos=value)['videos'] == 240_000
+
+
+@pytest.mark.parametrize(
+  # A video of 250 frames has as many starts of a clip of one frame.
+  'amount, instances',
+  [('30', 71_966), ('70', 167_921), ('2bin', 479_776), ('5bin', 1_199_440)],
+)
+def test_the_amounts_of_table_3_have_banks_of_their_own(amount, instances):
+  module = importlib.import_module('configs.vie_single_data')
+  config = module.get_config(amount)
+  config.plan.update({'videos': 239_888.0, 'devices': 1})
+  found = plan.estimate(config, plan.sizes_of(config), NETWORK)
+  assert found['videos'] == 239_888
+  assert found['instances'] == instances
+  assert found['bytes_per_device']['bank'] == pytest.approx(
+    instances * 512, rel=1 / 64
+  )
+  assert found['epochs'] == config.num_steps * 128 / instances
+  assert found['input']['stored_bytes'] == 239_888 * 250 * 42_590
+  assert f'trained on as {instances:,} instances' in plan.table(found)
+
+
+def test_whole_videos_are_not_told_of_twice():
+  found = planned()
+  assert found['videos'] == found['instances'] == 10**6
+  assert 'instances' not in plan.table(found)
+
+
+def test_bins_are_of_the_frames_of_the_plan():
+  bins = {'dataset__bin_frames': 130}
+  assert planned(**bins)['instances'] == 2 * 10**6
+  long = planned(plan__frames_per_video=400, **bins)
+  assert long['instances'] == 4 * 10**6
 
 
 def test_too_little_memory_is_said():

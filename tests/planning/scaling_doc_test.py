@@ -160,6 +160,13 @@ def test_sentences_are_the_planners():
     f'are {billion["input"]["stored_bytes"] / 1e15:.1f} PB',
   ):
     assert sentence in TEXT
+  # "four fifths of the step of LA, most of the rest is the all-reduce".
+  parts = kinetics['step_seconds']['local_aggregation']
+  total = sum(parts.values())
+  assert parts['network'] / total == pytest.approx(4 / 5, abs=0.03)
+  assert parts['communication'] > (total - parts['network']) / 2
+  gradient = kinetics['sent_bytes_per_device']['local_aggregation']
+  assert 4 * NETWORKS['vie_slowfast'].num_parameters * 7 / 4 > 0.9 * gradient
   # "twice as long as the network", "two thirds of that".
   times = of_step(hundred, 'search') / of_step(hundred, 'network')
   assert times == pytest.approx(2, abs=0.1)

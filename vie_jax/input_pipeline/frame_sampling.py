@@ -98,6 +98,24 @@ def num_starts(video_length, *, sampler, num_frames, frame_step):
   return _num_starts(video_length, sampler, num_frames, frame_step)
 
 
+def num_bins(video_length, *, bin_frames, **clip):
+  """Counts the bins of a video, each an instance of its own.
+
+  Args:
+    video_length: integer array [N] or scalar, frames in each video, at
+      least 1.
+    bin_frames: starts in a bin, at least 1; the last bin may have fewer.
+    **clip: sampler, num_frames and frame_step, see `num_starts`.
+
+  Returns:
+    int64, of the shape of video_length.
+
+  Raises:
+    ValueError: as `num_starts`.
+  """
+  return -(-num_starts(video_length, **clip) // bin_frames)
+
+
 def eval_frame_numbers(
   video_length, *, sampler, num_frames, frame_step, num_clips
 ):

@@ -182,13 +182,14 @@ def select(store, *, clip, share=1.0, with_replacement=False, bin_frames=0):
 
 
 def _make_bins(store, video, clip, bin_frames):
-  num_starts = frame_sampling.num_starts(
-    store.num_frames[video],
-    sampler=clip.sampler,
-    num_frames=clip.num_frames,
-    frame_step=clip.frame_step,
-  )
-  num_bins = -(-num_starts // bin_frames)
+  lengths = store.num_frames[video]
+  sampling = {
+    'sampler': clip.sampler,
+    'num_frames': clip.num_frames,
+    'frame_step': clip.frame_step,
+  }
+  num_starts = frame_sampling.num_starts(lengths, **sampling)
+  num_bins = frame_sampling.num_bins(lengths, bin_frames=bin_frames, **sampling)
   total = int(num_bins.sum())
   if total > _MAX_INSTANCES:
     raise dataset_folder.DatasetError(

@@ -16,7 +16,7 @@ import numpy as np
 from vie_jax import blueprint
 from vie_jax.config import config_check
 from vie_jax.evaluation import knn
-from vie_jax.input_pipeline import augmentation
+from vie_jax.input_pipeline import augmentation, frame_sampling
 from vie_jax.models import activations
 from vie_jax.objective import kmeans, memory_bank
 from vie_jax.planning import accelerators, scaling
@@ -36,9 +36,11 @@ def plan(config: ml_collections.ConfigDict, facts: dict) -> dict:
     facts: of the network, see `describe.description`.
 
   Returns:
-    JSON-compatible: bytes per device by item, peaks of each program and
-    whether JAX takes that much of a device's memory, seconds of each part of a
-    step, what travels, checkpoints, input, days in all.
+    JSON-compatible: videos of the data set, and instances that are trained on:
+    rows of the bank, by `dataset.share` and `dataset.bin_frames`; bytes per
+    device by item, peaks of each program and whether JAX takes that much of a
+    device's memory, seconds of each part of a step, what travels, checkpoints,
+    input, days in all.
 
   Raises:
     config_check.ConfigError: if the batch or the bank does not split over so
@@ -79,7 +81,8 @@ def estimate(
     name: max(step, feed['seconds_per_batch']) for name, step in seconds.items()
   }
   return {
-    'videos': sizes.num_videos,
+    'videos': int(wanted.videos),
+    'instances': sizes.num_videos,
     'devices': sizes.num_devices,
     'hosts': hosts,
     'accelerator': wanted.accelerator,
@@ -114,12 +117,7 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     config_check.ConfigError: as `plan`.
   """
   wanted = config.plan
-  num_videos = int(wanted.videos)
-  if num_videos != wanted.videos or num_videos > MOST_VIDEOS:
-    raise config_check.ConfigError(
-      f'config.plan.videos is {wanted.videos}; it must be a whole number of at '
-      f'most {MOST_VIDEOS:,}, which an int32 index tells apart.'
-    )
+  num_videos = _num_instances(config)
   if memory_bank.ROW_MULTIPLE % wanted.devices:
     raise config_check.ConfigError(
       f'config.plan.devices is {wanted.devices}; the memory bank splits over '
@@ -127,7 +125,7 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     )
   if num_videos < wanted.devices:
     raise config_check.ConfigError(
-      f'config.plan.videos is {num_videos}, fewer than config.plan.devices, '
+      f'{_named(config, num_videos)}, fewer than config.plan.devices, '
       f'{wanted.devices}, of which each takes a video of a batch: set '
       'config.plan.devices.'
     )
@@ -137,8 +135,8 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
   if batch % wanted.devices or batch > num_videos:
     raise config_check.ConfigError(
       f'the batch of the plan is {batch}; it must be a multiple of '
-      f'config.plan.devices, {wanted.devices}, and at most config.plan.videos, '
-      f'{num_videos}: set config.plan.batch_size.'
+      f'config.plan.devices, {wanted.devices}, and at most {num_videos}, as '
+      f'{_named(config, num_videos)}: set config.plan.batch_size.'
     )
   method = blueprint.method_of(config, num_videos)
   return scaling.Sizes(
@@ -157,6 +155,45 @@ def sizes_of(config: ml_collections.ConfigDict) -> scaling.Sizes:
     kmeans_chunk=kmeans.rows_of_chunk(
       _accelerator(config).platform, method.num_clusters
     ),
+  )
+
+
+def _num_instances(config):
+  """Rows of the memory bank: of a share of the videos, whole or in bins."""
+  wanted, dataset = config.plan, config.dataset
+  num_videos = int(wanted.videos)
+  if num_videos != wanted.videos or num_videos > MOST_VIDEOS:
+    raise config_check.ConfigError(
+      f'config.plan.videos is {wanted.videos}; it must be a whole number of at '
+      f'most {MOST_VIDEOS:,}, which an int32 index tells apart.'
+    )
+  found = int(num_videos * dataset.share)
+  if dataset.bin_frames:
+    found *= int(
+      frame_sampling.num_bins(
+        wanted.frames_per_video,
+        bin_frames=dataset.bin_frames,
+        sampler=config.clip.sampler,
+        num_frames=config.clip.num_frames,
+        frame_step=config.clip.frame_step,
+      )
+    )
+  if found > MOST_VIDEOS:
+    raise config_check.ConfigError(
+      f'{_named(config, found)}, more than {MOST_VIDEOS:,}, which an int32 '
+      'index tells apart.'
+    )
+  return found
+
+
+def _named(config, num_instances):
+  """Where the number of instances comes from."""
+  said = f'config.plan.videos is {int(config.plan.videos)}'
+  if num_instances == config.plan.videos:
+    return said
+  return (
+    f'{said}, which with config.dataset.share and bin_frames are '
+    f'{num_instances} instances'
   )
 
 
@@ -246,7 +283,8 @@ def _input(config, sizes, hosts, seconds):
   per_second = sizes.batch_size / seconds
   core_seconds = sizes.batch_size * frames * wanted.host_ms_per_frame / 1000
   cores = wanted.cores_per_host * hosts
-  stored = sizes.num_videos * wanted.frames_per_video
+  # The whole data set is stored, whatever share of it is trained on.
+  stored = int(wanted.videos) * wanted.frames_per_video
   return {
     'clips_per_second': per_second,
     'cores_per_host': core_seconds / seconds / hosts,
@@ -276,6 +314,7 @@ def table(planned: dict) -> str:
     '{videos:,} videos on {devices} {accelerator}, batch {batch_size}'.format(
       **planned
     ),
+    *_instances(planned),
     'bytes on each device:',
   ]
   lines += _rows(planned['bytes_per_device'], _size)
@@ -320,6 +359,15 @@ def table(planned: dict) -> str:
       'config.num_steps or config.plan.batch_size'
     )
   return '\n'.join(lines)
+
+
+def _instances(planned):
+  if planned['instances'] == planned['videos']:
+    return []
+  return [
+    f'  trained on as {planned["instances"]:,} instances, a row of the memory '
+    'bank each (config.dataset)'
+  ]
 
 
 def _memory(planned):
