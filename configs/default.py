@@ -386,8 +386,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.bandwidth_efficiency = 0.8
   # Bytes a second that one host writes to where checkpoints are kept.
   config.plan.storage_bandwidth = 1e9
-  # Frames of a video, 10 s at 25 per second, which bins are of, too; bytes of a stored frame and
-  # milliseconds of a core to read and decode one (docs/scaling.md).
+  # Frames of a video, 10 s at 25 per second, which bins are of, too; bytes of a
+  # stored frame and milliseconds of a core to read and decode one
+  # (docs/scaling.md).
   config.plan.frames_per_video = 250
   config.plan.bytes_per_frame = 42_590
   config.plan.host_ms_per_frame = 0.52
@@ -397,8 +398,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.fault = ml_collections.ConfigDict()
   # A step whose loss, gradient or new numbers are not finite changes nothing
-  # but the number of steps done, by which the learning rate goes. 'stop' ends the run there, with the last good checkpoint; 'skip' goes on
-  # with the next batch.
+  # but the number of steps done, by which the learning rate goes. 'stop' ends
+  # the run there, with the last good checkpoint; 'skip' goes on with the next
+  # batch.
   config.fault.on_nonfinite = 'stop'
   # 'skip': more of them in a row, or in all, stop the run.
   config.fault.max_skipped_in_a_row = 10
