@@ -10,6 +10,18 @@ from vie_jax.processes import agreement, peers, preemption, watchdog
 from vie_jax.telemetry import input_wait, metric_log, step_trace
 
 
+def leaving_at_once(is_first: bool) -> contextlib.AbstractContextManager:
+  """Has a signal end a training at once, as long as no step would be lost.
+
+  A training starts from what is saved, and the compilation of its first step
+  may take long.
+
+  Args:
+    is_first: whether no step was done yet.
+  """
+  return preemption.SIGNALS.leaving() if is_first else contextlib.nullcontext()
+
+
 class GuardedSaves:
   """Saves states that a training can go on from, and no others.
 

@@ -36,6 +36,16 @@ def moments(workdir):
   }
 
 
+FINETUNING = {
+  'mode': 'finetune',
+  'init_from': 'random',
+  'num_devices': 1,
+  'finetune__batch_size': 16,
+  'finetune__eval_batch_size': 16,
+  'finetune__num_steps': 4,
+}
+
+
 def check_resumed(whole, workdir, dataset):
   """The same command comes to the same end, and tells of it once."""
   output = tiny_run.run(tiny_run.command(workdir, dataset, **OPTIONS))
@@ -135,3 +145,17 @@ def test_many_signals_at_any_step_lose_no_step(demo_dataset, tmp_path):
     f'after {sorted(seconds)[len(seconds) // 2]:.1f} s, at most '
     f'{max(seconds):.1f} s'
   )
+
+
+@pytest.mark.slow
+def test_a_finetuning_that_compiles_is_left_at_once(demo_dataset, tmp_path):
+  folder = tmp_path / 'finetune' / 'demo_motion_random'
+  command = tiny_run.command(
+    tmp_path, demo_dataset, dataset__label_columns="('motion',)", **FINETUNING
+  )
+  compiles = fault_runs.has_logged(folder, 'Compiling the step')
+  ended = fault_runs.hit(command, compiles, TERM)
+  assert ended.code == RETRY, ended.output
+  assert 'SIGTERM: leaving at once' in ended.output
+  assert not fault_runs.steps_of(folder)
+  assert 'This training is complete: step 4' in tiny_run.run(command)

@@ -82,11 +82,12 @@ class Loop:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
         is_first = step == first_step
-        with report.waiting():
-          local = self._saves.next_batch(
-            waiting, step, state, is_first=is_first, progress=progress
-          )
-        state, metrics = self._step(step, state, local, rate, is_first)
+        with guarded_saves.leaving_at_once(is_first):
+          with report.waiting():
+            local = self._saves.next_batch(
+              waiting, step, state, is_first=is_first, progress=progress
+            )
+          state, metrics = self._step(step, state, local, rate, is_first)
         done = step + 1
         is_last = done == schedule.num_steps
         if done % intervals.log == 0 or is_last:

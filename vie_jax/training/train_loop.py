@@ -1,6 +1,5 @@
 """The loop of a pretraining: batches, k-means, steps, and when to report."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -8,7 +7,13 @@ from typing import Any
 
 from absl import logging
 
-from vie_jax import experiment, sharding, train_state, train_step
+from vie_jax import (
+  experiment,
+  guarded_saves,
+  sharding,
+  train_state,
+  train_step,
+)
 from vie_jax.evaluation import monitors
 from vie_jax.experiment import Experiment
 from vie_jax.processes import preemption, watchdog
@@ -122,7 +127,7 @@ class Loop:
     is_new = is_first or step == self._first_local_aggregation_step
     self.trace.begin(step + 1, state=state, is_new=is_new)
     with step_trace.step(step + 1):
-      with _leaving_at_once(is_first):
+      with guarded_saves.leaving_at_once(is_first):
         with step_trace.phase('input wait'), course.progress.waiting():
           local = self.reporter.saves.next_batch(
             waiting, step, state, is_first=is_first, evaluation_is_due=False
@@ -250,12 +255,3 @@ class _Course:
   first_step: int
   first_clustering: int
   progress: step_progress.StepProgress
-
-
-def _leaving_at_once(is_first: bool) -> contextlib.AbstractContextManager:
-  """Has a signal end a run at once, as long as no step would be lost.
-
-  A run starts from what is saved, and the compilation of its first step may
-  take long.
-  """
-  return preemption.SIGNALS.leaving() if is_first else contextlib.nullcontext()
