@@ -1,13 +1,16 @@
 import collections
+import json
 import re
 
+import fault_runs
 import jax
 import numpy as np
 import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import blueprint, checkpoint, finite, train
+from vie_jax import blueprint, checkpoint, evaluate, finite, train
+from vie_jax.processes import preemption
 from vie_jax.telemetry import metrics_file
 from vie_jax.training import train_loop, train_start
 
@@ -254,3 +257,58 @@ def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
     if 'health/cluster_change' in line
   ]
   assert len(changes) == 3
+
+
+def test_a_signal_at_the_last_step_leaves_one_evaluation_to_make_up_for(
+  demo_dataset, tmp_path, monkeypatch
+):
+  config = tiny_run.config(
+    demo_dataset, num_devices=1, num_steps=2, eval_every_steps=50
+  )
+  with monkeypatch.context() as patch:
+    is_last = fault_runs.has_step(tmp_path, 2)
+    patch.setattr(preemption.SIGNALS, 'poll', is_last)
+    with pytest.raises(preemption.Stopped):
+      train.train_and_evaluate(config, tmp_path)
+  assert evaluated_steps(tmp_path) == [0]
+  evaluations = []
+  evaluate_now = evaluate.curves
+
+  def curves(evaluator, state, parts):
+    evaluations.append(int(state.step))
+    return evaluate_now(evaluator, state, parts)
+
+  monkeypatch.setattr(evaluate, 'curves', curves)
+  for _ in range(3):
+    train.train_and_evaluate(config, tmp_path)
+    assert evaluated_steps(tmp_path) == [0, 2]
+  assert evaluations == [2]
+
+
+def evaluated_steps(workdir):
+  return metrics_file.curve(workdir, 'eval/seconds')[0]
+
+
+def test_a_finished_run_keeps_the_config_that_it_was_trained_with(
+  demo_dataset, tmp_path, caplog
+):
+  def start(num_steps, rate):
+    caplog.clear()
+    config = tiny_run.config(
+      demo_dataset,
+      num_devices=1,
+      num_steps=num_steps,
+      optimizer__learning_rate=rate,
+    )
+    train.train_and_evaluate(config, tmp_path)
+    return (tmp_path / 'config.json').read_text()
+
+  trained = start(2, 0.003)
+  assert start(2, 0.001) == trained
+  assert (
+    'config.optimizer.learning_rate was 0.003, is now 0.001.' in caplog.text
+  )
+  assert 'No step is left to train with these values' in caplog.text
+  assert start(1, 0.003) == trained
+  assert json.loads(start(3, 0.001))['optimizer']['learning_rate'] == 0.001
+  assert 'No step is left' not in caplog.text

@@ -85,7 +85,9 @@ def train_and_evaluate(
     reporter = Reporter(parts, folder, checkpoints, record, check_lock)
     stack.push(metric_log.closing(reporter.writer))
     reporter.check(state)
-    _describe(parts, state, reporter, folder)
+    # What is there was trained with the config that stands there.
+    if int(state.step) < config.num_steps:
+      _describe(parts, state, reporter, folder)
     stack.enter_context(preemption.SIGNALS.deferring())
     trace = step_trace.StepTrace(
       folder,

@@ -18,12 +18,30 @@ from vie_jax import (
 )
 from vie_jax.experiment import Experiment
 from vie_jax.machine import environment
-from vie_jax.telemetry import damage_counts, metric_log
+from vie_jax.processes import agreement
+from vie_jax.telemetry import damage_counts, metric_log, metrics_file
+
+# A figure that every evaluation has.
+_EVALUATED = 'eval/seconds'
 
 
 @jax.jit
 def _is_finite(state: train_state.TrainState) -> jax.Array:
   return finite.all_finite(state.params, state.batch_stats, state.bank)
+
+
+def _is_evaluated(workdir: pathlib.Path, step: int) -> bool:
+  """Whether a start before this one has made up for the evaluation of a step.
+
+  The record of the checkpoint does not say so: a step is saved once.
+  """
+  return agreement.by_first(
+    'evaluated',
+    lambda: any(
+      line['step'] == step and _EVALUATED in line
+      for line in metrics_file.read(workdir)
+    ),
+  )
 
 
 class Reporter:
@@ -57,8 +75,9 @@ class Reporter:
     self._evaluator = evaluate.Evaluator(parts)
     self._environment = environment.describe(parts.mesh)
     # A run that begins is evaluated before its first step.
-    self.evaluation_is_due = record is None or record.get(
-      'evaluation_is_due', False
+    self.evaluation_is_due = record is None or (
+      record.get('evaluation_is_due', False)
+      and not _is_evaluated(workdir, checkpoints.latest_step)
     )
     self.skipped = skipped_steps.SkippedSteps(
       parts.config.fault,
@@ -69,7 +88,7 @@ class Reporter:
     self.writer = metric_log.open_writers(
       workdir,
       from_step=checkpoints.latest_step,
-      again='eval/seconds' if self.evaluation_is_due else None,
+      again=_EVALUATED if self.evaluation_is_due else None,
       is_main=jax.process_index() == 0,
       waits_for_room=parts.config.on_failed_save == 'retry',
     )
@@ -96,7 +115,7 @@ class Reporter:
     self.check(state)
     started = time.monotonic()
     figures = evaluate.curves(self._evaluator, state, self._parts)
-    figures['eval/seconds'] = time.monotonic() - started
+    figures[_EVALUATED] = time.monotonic() - started
     self.writer.write_scalars(int(state.step), figures)
 
   def _record(self, *, evaluation_is_due: bool) -> dict:

@@ -48,12 +48,7 @@ def start(
       record, config=own['config'], fingerprint=own['fingerprint']
     )
     state = checkpoints.restore(step, shapes)
-    for name, (old, new) in changed.items():
-      logging.warning('config.%s was %r, is now %r.', name, old, new)
-    if changed and step:
-      warn_of_another_phase(
-        ml_collections.ConfigDict(record['config']), parts.config, step
-      )
+    _warn_of_changes(changed, record['config'], parts.config, step)
     return record, state
 
   record, state = checkpoints.read_newest(read) or ({}, None)
@@ -156,6 +151,24 @@ def _fill_bank(
       if (number + 1) % parts.config.log_every_steps == 0:
         logging.info('Memory bank: %d of %d batches.', number + 1, num_batches)
   return state
+
+
+def _warn_of_changes(
+  changed: dict, old: dict, new: ml_collections.ConfigDict, step: int
+) -> None:
+  """Warns where a run goes on, from some step, with another config."""
+  for name, (before, now) in changed.items():
+    logging.warning('config.%s was %r, is now %r.', name, before, now)
+  if not changed:
+    return
+  if step >= new.num_steps:
+    logging.warning(
+      'No step is left to train with these values: what is trained, and %s, '
+      'stay as they are.',
+      run_record.CONFIG_FILE,
+    )
+  elif step:
+    warn_of_another_phase(ml_collections.ConfigDict(old), new, step)
 
 
 def warn_of_endless_warmup(config: ml_collections.ConfigDict) -> None:
