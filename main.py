@@ -67,7 +67,7 @@ _TIMEOUTS = {
 
 def main(unused_argv):
   """Runs one mode, see `one_mode.run`."""
-  workdir = command_line.workdir(_WORKDIR.value)
+  workdir = command_line.workdir(_WORKDIR.value, _MODE.value)
   try:
     config_fields.check(_CONFIG.value, default.get_config())
     config_check.check(_CONFIG.value)
@@ -84,6 +84,7 @@ def main(unused_argv):
       _MODE.value,
       _CONFIG.value,
       workdir,
+      config_file=command_line.config_file(),
       choice=_DISTRIBUTED.value,
       timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
     )

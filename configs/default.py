@@ -319,7 +319,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Other workdirs, with commas between, whose --mode=retrieve on the same
   # videos is done: the page shows their neighbours beside this run's.
   config.retrieve.beside = ''
-  # A video file of your own: finds the training videos nearest to it.
+  # A video file of your own: finds the training videos nearest to it. Each path
+  # has a folder of its own for the answer, beside result.json.
   config.retrieve.query = ''
   # What the page calls this network; empty: the last part of the workdir.
   config.retrieve.name = ''

@@ -384,6 +384,26 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
   assert (tmp_path / name).is_file()
 
 
+def test_queries_of_the_same_name_have_an_answer_each(
+  demo_dataset, parts, tmp_path
+):
+  videos = demo_dataset.parent / 'demo-videos'
+  answers = {}
+  for row, name in ((5, 'a/x.mp4'), (6, 'b/x.mp4'), (7, 'a/x.avi')):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(videos / parts.train.store.paths[row], path)
+    config = tiny_run.config(
+      demo_dataset, init_from='random', retrieve__query=str(path)
+    )
+    answers[str(path)] = retrieve.retrieve(config, str(tmp_path / 'W'))
+  found = [
+    json.loads(path.read_text())
+    for path in tmp_path.glob('W/retrieve/*/query-x-*/result.json')
+  ]
+  assert {answer['query']: answer for answer in found} == answers
+
+
 def test_a_query_that_is_no_video_is_refused_in_one_line(
   demo_dataset, tmp_path
 ):

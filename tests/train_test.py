@@ -10,6 +10,7 @@ import tiny_run
 
 from configs import default
 from vie_jax import blueprint, checkpoint, evaluate, finite, train
+from vie_jax.files import config_origin
 from vie_jax.processes import preemption
 from vie_jax.telemetry import metrics_file
 from vie_jax.training import train_loop, train_start
@@ -292,7 +293,7 @@ def evaluated_steps(workdir):
 def test_a_finished_run_keeps_the_config_that_it_was_trained_with(
   demo_dataset, tmp_path, caplog
 ):
-  def start(num_steps, rate):
+  def start(num_steps, rate, origin='/a/mine.py'):
     caplog.clear()
     config = tiny_run.config(
       demo_dataset,
@@ -300,11 +301,12 @@ def test_a_finished_run_keeps_the_config_that_it_was_trained_with(
       num_steps=num_steps,
       optimizer__learning_rate=rate,
     )
-    train.train_and_evaluate(config, tmp_path)
+    train.train_and_evaluate(config, tmp_path, origin=origin)
     return (tmp_path / 'config.json').read_text()
 
   trained = start(2, 0.003)
-  assert start(2, 0.001) == trained
+  assert start(2, 0.001, '/b/mine.py') == trained
+  assert config_origin.other_than('/a/mine.py', tmp_path) is None
   assert (
     'config.optimizer.learning_rate was 0.003, is now 0.001.' in caplog.text
   )

@@ -378,13 +378,12 @@ def _prepared(
 
 
 def _query_folder(path: pathlib.Path) -> str:
-  """A folder's name that any file system takes, different for other names."""
+  """A folder's name that any file system takes, different for other files."""
   kept = ''.join(
     c if c.isascii() and (c.isalnum() or c in '._-') else '-' for c in path.stem
   )[:80]
-  if kept != path.stem:
-    kept += '-' + hashlib.sha256(repr(path.stem).encode()).hexdigest()[:8]
-  return f'query-{kept}'
+  digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+  return f'query-{kept}-{digest}'
 
 
 def _named_predictions(run: Experiment, own: Findings) -> dict[str, str]:

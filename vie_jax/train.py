@@ -17,7 +17,7 @@ from vie_jax import (
   train_step,
 )
 from vie_jax.experiment import Experiment
-from vie_jax.files import workdir_lock
+from vie_jax.files import config_origin, workdir_lock
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.telemetry import metric_log, run_log, step_trace
 from vie_jax.training import train_loop, train_start
@@ -25,7 +25,7 @@ from vie_jax.training.train_reporter import Reporter
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict, workdir: str, *, origin: str = ''
 ) -> train_state.TrainState:
   """Trains to `config.num_steps`, from the newest checkpoint if there is one.
 
@@ -33,6 +33,7 @@ def train_and_evaluate(
     config: see configs/default.py.
     workdir: receives checkpoints, TensorBoard files, `metrics.jsonl`,
       `config.json`, the log and, with `config.profile`, a trace.
+    origin: which file the config is from, see `config_origin`; '' for none.
 
   Returns:
     The last state.
@@ -88,6 +89,8 @@ def train_and_evaluate(
     # What is there was trained with the config that stands there.
     if int(state.step) < config.num_steps:
       _describe(parts, state, reporter, folder)
+      if origin and agreement.is_first():
+        config_origin.write(folder, origin)
     stack.enter_context(preemption.SIGNALS.deferring())
     trace = step_trace.StepTrace(
       folder,

@@ -8,9 +8,10 @@ import sys
 import pytest
 import tiny_run
 
-from vie_jax.files import workdir_lock
+from vie_jax.files import config_origin, workdir_lock
 from vie_jax.program import command_line
 
+MAIN = tiny_run.REPOSITORY / 'main.py'
 CONFIG = '--config=configs/vie_single.py'
 CALL = '__import__("os").mkdir("owned")'
 # Each case is parsed by a process of its own, after the imports.
@@ -101,6 +102,7 @@ def outcomes():
     for name, (word, _) in WORDED.items()
   }
   cases['no variant'] = ['--config=configs/demo.py:none']
+  cases['no variants'] = ['--config=configs/vie_slowfast.py:none']
   cases['scientific'] = [CONFIG, '--config.optimizer.learning_rate=1e-3']
   cases['twice'] = [CONFIG, '--config.batch_size=8', '--config.batch_size=16']
   cases['tuples'] = [
@@ -150,6 +152,14 @@ def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):
   code, said = outcomes['no variant']
   assert code == 2
   assert said.startswith('Command line: configs/demo.py:none does not exist')
+
+
+def test_a_variant_of_a_config_without_any_is_refused_by_name(outcomes):
+  assert outcomes['no variants'] == [
+    2,
+    'Command line: configs/vie_slowfast.py takes no variant behind a colon; '
+    'leave that out.\n',
+  ]
 
 
 def test_numbers_are_numbers_and_the_last_of_two_wins(outcomes):
@@ -342,6 +352,40 @@ def test_such_a_workdir_is_refused_even_where_the_path_is_relative(tmp_path):
     'be read again there: rename the folder.\n'
   )
   assert not list(folder.iterdir())
+
+
+def refused_in(folder, config_file, *words):
+  """What main.py says, in a folder, of a run that has a data set nowhere."""
+  file = folder / config_file
+  file.parent.mkdir(exist_ok=True)
+  file.write_text('from configs.vie_single import get_config')
+  done = subprocess.run(
+    [sys.executable, MAIN, f'--config={config_file}', *words]
+    + [f'--config.dataset.dir={folder / "nowhere"}'],
+    cwd=folder,
+    env=tiny_run.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  return done.stderr.splitlines()[-1]
+
+
+def test_config_files_of_one_name_do_not_share_the_default_workdir(tmp_path):
+  folder = tmp_path / 'workdir' / 'mine'
+  folder.mkdir(parents=True)
+  own = config_origin.of(tmp_path / 'a' / 'mine.py')
+  config_origin.write(folder, own)
+  other = tmp_path / 'b' / 'mine.py'
+  assert refused_in(tmp_path, 'b/mine.py') == (
+    f'Command line: workdir/mine holds the run of another config file, {own}, '
+    f'and this one is {other}: name a folder of its own with --workdir.'
+  )
+  for file, *words in (
+    ('a/mine.py',),
+    ('b/mine.py', '--workdir=workdir/mine'),
+  ):
+    assert 'no prepared data set' in refused_in(tmp_path, file, *words)
 
 
 def test_a_workdir_may_lie_in_the_home_directory(

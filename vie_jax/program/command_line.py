@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vie_jax import code_version
+from vie_jax.files import config_origin
 from vie_jax.processes import exit_codes
 from vie_jax.untrusted import text, urls
 
@@ -34,6 +35,10 @@ _LIBRARIES = (
     str(pathlib.Path(module.__file__).parent) for module in (absl, config_flags)
   ),
   *(sysconfig.get_path(name) for name in ('stdlib', 'purelib', 'platlib')),
+)
+# Of a config file, behind whose name a colon and a variant stand.
+_NO_VARIANT = re.compile(
+  r'^flag --config=([^:]*):.*: get_config\(\) takes 0 positional arguments'
 )
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
@@ -177,6 +182,8 @@ def reason_of(error: Exception) -> str:
   lines = [line.strip() for line in message.split('\n') if line.strip()]
   # A config file that fails brings its traceback; its last line says it.
   reason = ' '.join(lines) if len(lines) < 3 else lines[-1]
+  if found := _NO_VARIANT.search(' '.join(lines)):
+    return f'{found[1]} takes no variant behind a colon; leave that out.'
   if 'Flag --config must have a value' in reason:
     if flags.FLAGS['config'].present:
       return 'get_config() of the file that --config names returns nothing.'
@@ -197,15 +204,28 @@ def refuse(reason: str) -> NoReturn:
   sys.exit(exit_codes.REFUSED)
 
 
-def workdir(chosen: str | None) -> str:
+def config_file() -> str:
+  """The path of the config file, without its variant."""
+  return _config_and_variant()[0]
+
+
+def _config_and_variant():
+  name = config_flags.get_config_filename(flags.FLAGS['config'])
+  config_file, _, variant = name.partition(':')
+  return config_file, variant
+
+
+def workdir(chosen: str | None, mode: str) -> str:
   """The folder of the run: as chosen, or workdir/ and the config's name.
+
+  Config files of the same name share the latter: one that holds the run of
+  another file is refused.
 
   Args:
     chosen: `--workdir`.
+    mode: of `modes.MODES`.
   """
-  config_file, _, variant = config_flags.get_config_filename(
-    flags.FLAGS['config']
-  ).partition(':')
+  config_file, variant = _config_and_variant()
   if not os.path.isfile(config_file):
     refuse(f'there is no config {config_file}.')
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
@@ -215,7 +235,19 @@ def workdir(chosen: str | None) -> str:
   problem = problem or workdir_problem(os.path.abspath(folder))
   if problem:
     refuse(f'--workdir: {problem}.')
+  if not chosen and mode != 'describe':
+    _check_origin(folder, config_origin.of(config_file))
   return folder
+
+
+def _check_origin(folder, own):
+  """Refuses a default workdir that holds the run of another config file."""
+  other = config_origin.other_than(own, folder)
+  if other is not None:
+    refuse(
+      f'{folder} holds the run of another config file, {other}, and this one is '
+      f'{own}: name a folder of its own with --workdir.'
+    )
 
 
 def workdir_problem(folder: str) -> str | None:

@@ -1,5 +1,6 @@
 """One mode, from its start to its exit code: alone, or with other processes."""
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vie_jax.config import modes
+from vie_jax.files import config_origin
 from vie_jax.machine import compilation_cache
 from vie_jax.processes import (
   agreement,
@@ -28,6 +30,7 @@ def run(
   config: ml_collections.ConfigDict,
   workdir: str,
   *,
+  config_file: str,
   choice: str,
   timeouts: Mapping[str, int],
 ) -> None:
@@ -37,6 +40,7 @@ def run(
     mode: of `modes.MODES`.
     config: see configs/default.py.
     workdir: folder of the run.
+    config_file: path of the file that the config is from.
     choice: whether this is one of several processes, see
       `process_environment.find_start`.
     timeouts: seconds, see `distributed.Timeouts`.
@@ -49,6 +53,8 @@ def run(
     if process_environment.find_start(choice, os.environ) is None:
       early_refusals.check(mode, config, workdir)
     start = modes.find(mode)
+    if mode == 'train':
+      start = functools.partial(start, origin=config_origin.of(config_file))
     with (
       preemption.SIGNALS.raising(),
       watchdog.Watchdog(fault.watchdog_seconds, fault.watchdog_slow_seconds),
