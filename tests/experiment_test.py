@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+from configs import default
 from vie_jax import blueprint, experiment, train_state
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder
@@ -48,6 +49,21 @@ def test_a_batch_that_does_not_split_evenly_is_refused(demo_dataset, field):
   config.num_devices = 4
   with experiment.open_experiment(config) as parts:
     assert parts.mesh.size == 4
+
+
+@pytest.mark.parametrize(
+  'devices, size, fitting', [(3, 15, 1), (8, 12, 4), (6, 16, 4), (8, 7, 1)]
+)
+def test_the_devices_that_a_refusal_names_take_the_batches(
+  devices, size, fitting
+):
+  config = default.get_config()
+  config.num_devices, config.batch_size = devices, size
+  with pytest.raises(config_check.ConfigError) as error:
+    blueprint.make_mesh(config, 'train')
+  assert str(error.value).endswith(f'set config.num_devices={fitting}.')
+  config.num_devices = fitting
+  assert blueprint.make_mesh(config, 'train').size == fitting
 
 
 @pytest.mark.parametrize('number, fitting', [(3, 2), (5, 4), (6, 4)])

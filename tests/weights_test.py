@@ -189,6 +189,18 @@ def test_a_look_refuses_a_workdir_without_any_alike(tmp_path):
   weights.check_are_there(tiny(init_from=str(other)), tmp_path)
 
 
+def test_a_workdir_without_any_names_its_trainings_on_labels(tmp_path):
+  config = tiny(init_from=str(tmp_path))
+  (tmp_path / 'supervised' / 'nothing').mkdir(parents=True)
+  assert 'Train there first' in refusal(config)
+  for place in ('supervised/my demo', 'finetune/demo'):
+    save(tmp_path / place)
+  assert (
+    f"are taken with --config.init_from='{tmp_path}/supervised/my demo' or "
+    f'--config.init_from={tmp_path}/finetune/demo.'
+  ) in refusal(config)
+
+
 @pytest.mark.parametrize(
   'changes',
   [

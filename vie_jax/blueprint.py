@@ -1,5 +1,6 @@
 """What a config describes without its data: network, mesh, update rule, numbers."""
 
+import math
 import operator
 
 import jax
@@ -80,33 +81,39 @@ def make_mesh(config: ml_collections.ConfigDict, mode: str) -> Mesh:
   mesh = sharding.make_mesh(config.num_devices)
   # First: no batch size helps against it.
   if modes.MODES[mode].has_rows:
-    _check_rows(mesh)
+    _check_rows(config, mode, mesh)
   for field in modes.MODES[mode].batches:
     size = operator.attrgetter(field)(config)
     if size % mesh.size:
       raise config_check.ConfigError(
         f'config.{field} is {size}, which does not split evenly over '
-        f'{mesh.size} devices; make it a multiple of {mesh.size}, or set '
-        'config.num_devices.'
+        f'{mesh.size} devices; make it a multiple of {mesh.size}, or '
+        f'{_other_devices(config, mode, mesh)}.'
       )
   return mesh
 
 
-def _check_rows(mesh):
+def _check_rows(config, mode, mesh):
   """Refuses a number of devices that rows do not split over."""
   most = memory_bank.ROW_MULTIPLE
   if most % mesh.size == 0:
     return
-  number = min(most, 2 ** (mesh.size.bit_length() - 1))
-  remedy = (
-    f'set config.num_devices={number}'
-    if jax.process_count() == 1
-    else 'start another number of processes'
-  )
   raise config_check.ConfigError(
     f'{mesh.size} devices are in use, and rows of memory banks and readouts '
-    f'split evenly over 1, 2, 4 ... {most} of them only; {remedy}.'
+    f'split evenly over 1, 2, 4 ... {most} of them only; '
+    f'{_other_devices(config, mode, mesh)}.'
   )
+
+
+def _other_devices(config, mode, mesh):
+  """What to do for as many devices as batches, and rows if any, split over."""
+  if jax.process_count() > 1:
+    return 'start another number of processes'
+  kind = modes.MODES[mode]
+  sizes = [operator.attrgetter(field)(config) for field in kind.batches]
+  common = math.gcd(*sizes, memory_bank.ROW_MULTIPLE if kind.has_rows else 0)
+  fitting = [n for n in range(1, mesh.size) if common % n == 0]
+  return f'set config.num_devices={fitting[-1]}'
 
 
 def method_of(

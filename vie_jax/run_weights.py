@@ -5,6 +5,7 @@ They are anybody's: shapes are compared before any array is read.
 
 import os
 import pathlib
+import shlex
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -249,6 +250,21 @@ def _no_workdir(folder):
 
 
 def _no_checkpoint(folder):
+  # Of a classifier, the network below it, too.
+  below = [
+    place
+    for mode in ('supervised', 'finetune')
+    for place in sorted((folder / mode).glob('*'))
+    if checkpoint.has_any(place)
+  ]
+  if below:
+    places = ' or '.join(
+      f'--config.init_from={shlex.quote(str(place))}' for place in below
+    )
+    return checkpoint.CheckpointError(
+      f'{folder} has no checkpoint of its own to take weights from. Those of '
+      f'its trainings on labels are taken with {places}.'
+    )
   return checkpoint.CheckpointError(
     f'{folder} has no checkpoint to take weights from. Train there first, '
     'or take an untrained network with --config.init_from=random.'

@@ -264,6 +264,33 @@ def test_drops_after_the_last_step_there_can_be_are_refused(group):
   assert f'config.{group}.drop_steps is (3, 2147483647)' in refusal(config)
 
 
+@pytest.mark.parametrize('group', ['finetune', 'supervised'])
+def test_a_plateau_refuses_drops_and_says_how_to_take_them_out(group):
+  config = default.get_config()
+  config[group].drop_steps = (5,)
+  assert f'--config.{group}.drop_steps="()" takes them out' in refusal(config)
+
+
+@pytest.mark.parametrize(
+  'layers, remedy',
+  [
+    (
+      ('conv5,conv4',),
+      "; several are written --config.linear_eval.layers=\"('conv5', 'conv4')\"",
+    ),
+    (('conv5', 'conv6'), ''),
+  ],
+)
+def test_several_layers_in_one_word_are_refused_with_how_to_write_them(
+  layers, remedy
+):
+  config = default.get_config()
+  config.linear_eval.layers = layers
+  assert refusal(config).endswith(
+    f'each must be one of conv1, conv2, conv3, conv4, conv5{remedy}.'
+  )
+
+
 def names_read(path):
   """Attributes and names of arguments in a source file."""
   for node in ast.walk(ast.parse(path.read_text())):

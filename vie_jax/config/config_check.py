@@ -249,7 +249,7 @@ def _problems(config):
     value = _value(config, field)
     if not set(value) <= set(choices):
       known = ', '.join(choices)
-      yield f'{field} is {value}; each must be one of {known}'
+      yield f'{field} is {value}; each must be one of {known}{_as_several(field, value)}'
   for field in _STEPS:
     if not all(_is_step(step) for step in _value(config, field)):
       yield (
@@ -260,7 +260,8 @@ def _problems(config):
     if config[group].drop_steps and config[group].schedule == 'plateau':
       yield (
         f'{group}.drop_steps is {config[group].drop_steps}, which only '
-        f"{group}.schedule='drops' reads"
+        f'{group}.schedule=\'drops\' reads; --config.{group}.drop_steps="()" '
+        'takes them out'
       )
   if config.result_name and not re.fullmatch(r'\w[\w.-]*', config.result_name):
     yield (
@@ -273,6 +274,14 @@ def _problems(config):
   yield from _relations(config)
   yield from _sources(config)
   yield from _selection(config)
+
+
+def _as_several(field, value):
+  """How a list is written, if one word of it looks like several."""
+  words = [word.strip() for text in value for word in text.split(',')]
+  if len(words) == len(value):
+    return ''
+  return f'; several are written --config.{field}="{tuple(words)}"'
 
 
 def _secrets(config):
