@@ -72,6 +72,19 @@ def is_complete(step: plans.Step) -> bool:
   return not plans.differing_fields(step.config(), found, step.mode)
 
 
+def _of_other_settings(step: plans.Step) -> str:
+  """Why a step that has been run is none of the plan; '' if it is.
+
+  A training that was at its end stays as it was, whatever is asked for.
+  """
+  if step.mode != 'train' or _is_trained(step):
+    return ''
+  return (
+    f'{step.folder} holds a training that ended with other settings; move it '
+    'away, or give an --out of its own'
+  )
+
+
 def _is_trained(step: plans.Step) -> bool:
   folder, config = REPOSITORY / step.folder, step.config()
   try:
@@ -307,7 +320,7 @@ class Runner:
         self._processes.discard(process)
     seconds = time.monotonic() - started
     if not code:
-      return '', seconds
+      return _of_other_settings(step), seconds
     words = next((line for line in reversed(last) if line), 'no output')
     return f'exit code {code}, {words} (all of it: {path})', seconds
 

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from vie_jax import run_record
+from vie_jax.files import config_origin
 from vie_jax.input_pipeline import frame_store
 from vie_jax.telemetry import metrics_file, run_log
 
@@ -105,6 +106,11 @@ def runs(request, runs_on):
 def trained(runs_on):
   """The workdir of a finished run on one device."""
   return runs_on(1).whole
+
+
+def test_a_run_says_which_config_file_it_is_of(trained):
+  origin = (trained / config_origin.FILE).read_text()
+  assert origin == 'configs/vie_single.py\n'
 
 
 class Finished:

@@ -311,6 +311,7 @@ def test_a_finished_run_keeps_the_config_that_it_was_trained_with(
     'config.optimizer.learning_rate was 0.003, is now 0.001.' in caplog.text
   )
   assert 'No step is left to train with these values' in caplog.text
+  (tmp_path / 'config.json').unlink()
   assert start(1, 0.003) == trained
   assert json.loads(start(3, 0.001))['optimizer']['learning_rate'] == 0.001
   assert 'No step is left' not in caplog.text

@@ -86,11 +86,12 @@ def train_and_evaluate(
     reporter = Reporter(parts, folder, checkpoints, record, check_lock)
     stack.push(metric_log.closing(reporter.writer))
     reporter.check(state)
-    # What is there was trained with the config that stands there.
-    if int(state.step) < config.num_steps:
-      _describe(parts, state, reporter, folder)
-      if origin and agreement.is_first():
-        config_origin.write(folder, origin)
+    is_complete = int(state.step) >= config.num_steps
+    # What is there was trained with the config of the checkpoint.
+    own = record if is_complete else experiment.record(parts)
+    _describe(parts, state, reporter, folder, own['config'])
+    if origin and not is_complete and agreement.is_first():
+      config_origin.write(folder, origin)
     stack.enter_context(preemption.SIGNALS.deferring())
     trace = step_trace.StepTrace(
       folder,
@@ -103,19 +104,20 @@ def train_and_evaluate(
 
 
 def _describe(
-  parts: Experiment, state, reporter: Reporter, workdir: pathlib.Path
+  parts: Experiment,
+  state,
+  reporter: Reporter,
+  workdir: pathlib.Path,
+  config: dict,
 ) -> None:
   """Writes the resolved config and the list of parameters."""
-  config = run_record.write_config(
-    workdir,
-    reporter.writer,
-    int(state.step),
-    experiment.record(parts)['config'],
+  text = run_record.write_config(
+    workdir, reporter.writer, int(state.step), config
   )
   overview = parameter_overview.get_parameter_overview(
     state.params, include_stats=False
   )
-  run_log.to_file_alone(f'Config:\n{config}')
+  run_log.to_file_alone(f'Config:\n{text}')
   run_log.to_file_alone(f'Parameters:\n{overview}')
   logging.info(
     '%s: %s parameters, listed with the config in %s.',

@@ -1,11 +1,13 @@
 """Running plans: what is skipped, what fails, what is written."""
 
+import dataclasses
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import plans
 import pytest
@@ -226,6 +228,26 @@ def test_a_failure_is_named_and_what_does_not_need_it_goes_on(tmp_path):
   assert failed['c'] == 'b failed'
   assert any(line.startswith('[4 of 4] d: ') for line in lines)
   assert not (tmp_path / 'logs' / 'b.log').exists()
+
+
+def test_a_training_that_ended_with_other_settings_fails(
+  slow, in_tmp, tmp_path
+):
+  # Nothing is left to do for a main.py that finds it finished.
+  (tmp_path / 'main.py').touch()
+  readout = dataclasses.replace(slow[2], mode='data', arguments=('--help',))
+  training = dataclasses.replace(slow[1], needs=())
+  config = training.config()
+  config.optimizer.learning_rate *= 2
+  finish(training, config)
+  failed, _ = run(tmp_path, [training, readout])
+  assert failed[training.name].startswith(
+    f'{training.folder} holds a training that ended with other settings'
+  )
+  assert failed[readout.name] == f'{training.name} failed'
+  shutil.rmtree(tmp_path / training.folder)
+  finish(training)
+  assert run(tmp_path, [training]) == ({}, mock.ANY)
 
 
 def test_several_at_a_time_still_wait_for_what_they_need(tmp_path):
