@@ -385,11 +385,12 @@ def _video_stream(path, container, max_pixels):
     stream = streams[0]
   context = stream.codec_context
   if context is None:
-    raise VideoError(path, 'no decoder for its video codec')
+    raise VideoError(path, cut_box(path) or 'no decoder for its video codec')
   if not (context.width and context.height):
     raise VideoError(
       path,
-      f'no picture size: damaged, or above {max_pixels} pixels (--max-pixels)',
+      cut_box(path)
+      or f'no picture size: damaged, or above {max_pixels} pixels (--max-pixels)',
     )
   if context.width * context.height > max_pixels:
     raise VideoError(

@@ -21,6 +21,7 @@ _COLORSPACES = {
   9: Colorspace.BT2020,
   10: Colorspace.BT2020,
 }
+_UNSPECIFIED = 2
 # Shares of red and blue in luma (ITU-T H.273, table 4).
 _LUMA_SHARES = {
   Colorspace.ITU709: (0.2126, 0.0722),
@@ -145,7 +146,7 @@ def scaled_rgb(reformatter, picture, width, height):
 
 def _colorspace(picture):
   """Tells the colour matrix; where the file does not, by the usual rule."""
-  if picture.format.is_rgb or len(picture.format.components) < 3:
+  if _has_no_matrix(picture.format):
     return None
   known = _COLORSPACES.get(picture.colorspace)
   if known is not None:
@@ -153,6 +154,18 @@ def _colorspace(picture):
   if picture.height >= _HD_HEIGHT or picture.width >= _HD_WIDTH:
     return Colorspace.ITU709
   return Colorspace.ITU601
+
+
+def _has_no_matrix(pixel_format):
+  return pixel_format.is_rgb or len(pixel_format.components) < 3
+
+
+def is_of_unknown_matrix(picture):
+  """Tells whether the file names a colour matrix that is not known here."""
+  return not (
+    _has_no_matrix(picture.format)
+    or picture.colorspace in (*_COLORSPACES, _UNSPECIFIED)
+  )
 
 
 def _color_range(picture):

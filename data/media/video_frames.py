@@ -94,11 +94,12 @@ def write_frames(
     renderer = _Renderer(video, options)
     timeline = Timeline()
     sizes = collections.Counter()
+    matrices = set()
     frames = _counted(path, video.frames(), options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
     frames = deinterlacing.deinterlaced(
-      path, _measured(frames, facts, timeline, sizes)
+      path, _measured(frames, facts, timeline, sizes, matrices)
     )
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
@@ -110,7 +111,11 @@ def write_frames(
         write_jpeg(jpeg)
       facts.num_frames += count
     facts.height, facts.width = renderer.size
-    facts.warnings = timeline.warnings(video, segment) + _other_sizes(sizes)
+    facts.warnings = [
+      *timeline.warnings(video, segment),
+      *_other_sizes(sizes),
+      *_unknown_matrices(matrices),
+    ]
   return facts
 
 
@@ -331,8 +336,8 @@ def _counted(path, timed_frames, options, on_picture):
     yield frame
 
 
-def _measured(timed_frames, facts, timeline, sizes):
-  """Passes frames on and notes sizes and duration of the source."""
+def _measured(timed_frames, facts, timeline, sizes, matrices):
+  """Passes frames on; notes sizes, duration and odd colours of the source."""
   start = None
   for frame in timed_frames:
     if start is None:
@@ -342,6 +347,8 @@ def _measured(timed_frames, facts, timeline, sizes):
     facts.duration_seconds = float(frame.time + frame.duration - start)
     timeline.add(frame)
     sizes[frame.picture.width, frame.picture.height] += 1
+    if picture_colors.is_of_unknown_matrix(frame.picture):
+      matrices.add(frame.picture.colorspace)
     yield frame
 
 
@@ -362,6 +369,15 @@ def _other_sizes(sizes):
   return [
     f'sizes: {total - count} of {total} pictures {verb} {", ".join(names)}, and '
     f'stretched to the size of the first, {first[0]} x {first[1]}'
+  ]
+
+
+def _unknown_matrices(matrices):
+  """Warns of colours that come out wrong."""
+  return [
+    f'colors: the matrix {number} of ITU-T H.273 is not known here, and taken for '
+    'BT.601 or BT.709'
+    for number in sorted(matrices)
   ]
 
 

@@ -25,11 +25,13 @@ _LAYOUT = (
 _COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end')
 # A further one, which may be missing, and what the official lists have in it.
 _SPLIT_COLUMN = 'split'
-_SPLITS = SPLIT_NAMES | {'validate': 'val'}
 # Clips that were broken are handed out again in a folder of such a name.
 _REPLACEMENT = 'replacement'
-# Not 'training_dog', which is a class.
-_SPLIT_FOLDER = re.compile(r'(train|val)(ing|idate|idation)?(_\d+\w*)?')
+# Such as train_256 or videos_val; not 'training_dog', which is a class.
+_SPLIT_FOLDER = re.compile(
+  r'((videos|k400|kinetics[_-]?(400)?)[_-])?'
+  r'(?P<split>train|val|test)(ing|id|idate|idation)?(_\d+\w*)?'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Choice:
   Attributes:
     video: VideoFile.
     class_name: str.
-    split: 'train' or 'val', or None where not known.
+    split: 'train' or 'val', at first also 'test', or None where not known.
     listed_seconds: float, of the clip in the list; None where there is no list.
   """
 
@@ -90,7 +92,8 @@ def read_kinetics400(
 
   With lists, a clip is found by the name of its file, wherever it lies, and
   its class is that of the list. Without, the classes are the folders that the
-  clips lie in, below train and val where there are such folders.
+  clips lie in, below train and val where there are such folders; test is val
+  where there is no val, else it is left out.
 
   Args:
     videos: path of the folder.
@@ -195,7 +198,9 @@ def _about_split(file, split, rows):
   named = [
     known
     for row in rows
-    if (known := _SPLITS.get(row.cells.get(_SPLIT_COLUMN, '').strip().lower()))
+    if (
+      known := SPLIT_NAMES.get(row.cells.get(_SPLIT_COLUMN, '').strip().lower())
+    )
   ]
   others = [
     found for found in named if (found == 'train') != (split == 'train')
@@ -275,9 +280,16 @@ def _by_folders(videos):
     # One replacement stands in for one clip.
     used = replacements.pop(_stem(video), video)
     chosen.append(_Choice(used, folder.replace('_', ' '), _split_of(video)))
-  if any(choice.split for choice in chosen):
-    return [choice for choice in chosen if choice.split]
-  return chosen
+  given = {choice.split for choice in chosen}
+  if not given & set(SPLITS):
+    return [dataclasses.replace(choice, split=None) for choice in chosen]
+  held_out = 'val' if 'val' in given else 'test'
+  part_of = {'train': 'train', held_out: 'val'}
+  return [
+    dataclasses.replace(choice, split=part_of[choice.split])
+    for choice in chosen
+    if choice.split in part_of
+  ]
 
 
 def _splits(chosen, is_split, val_percent):
@@ -303,7 +315,7 @@ def _split_of(video):
   """Returns the split that a folder above a clip names, or None."""
   for folder in _folders(video):
     if match := _SPLIT_FOLDER.fullmatch(folder):
-      return match[1]
+      return match['split']
   return None
 
 

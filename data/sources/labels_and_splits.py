@@ -17,10 +17,13 @@ LABELS_FILE = 'labels.csv'
 # What splits are called, in lower case, by folders at the top and in lists.
 SPLIT_NAMES = {
   'train': 'train',
+  'training': 'train',
   'val': 'val',
-  'validation': 'val',
   'valid': 'val',
+  'validate': 'val',
+  'validation': 'val',
   'test': 'test',
+  'testing': 'test',
 }
 # Columns that a list has, and a table of labels has not.
 _COLUMNS_OF_LISTS = ('split', 'start', 'end')
@@ -48,8 +51,8 @@ def folder_labels(paths, *, depth=0):
 def split_folders(paths):
   """Tells which folders at the top are splits, and not classes.
 
-  They are where all that hold videos are called train, val, validation, valid
-  or test, in any case, and train and another one are there.
+  They are where all that hold videos have names of SPLIT_NAMES, in any case,
+  and train and another one are there.
 
   Args:
     paths: list of str, relative, with '/'.

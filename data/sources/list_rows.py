@@ -96,10 +96,14 @@ def _csv_rows(file, is_used):
     raise InputError(f'{file}, line {reader.line_num}: {error}') from error
   if columns is None:
     raise InputError(f'{file} is empty; its first line must name the columns')
+  _check_columns(f'{file}, line 1', columns)
+  return columns, rows
+
+
+def _check_columns(place, columns):
   repeated = sorted({name for name in columns if columns.count(name) > 1})
   if repeated:
-    raise InputError(f'{file}, line 1: two columns are called {repeated[0]!r}')
-  return columns, rows
+    raise InputError(f'{place}: two columns are called {repeated[0]!r}')
 
 
 def _json_rows(file, is_used):
@@ -144,6 +148,7 @@ def _whole_number(digits):
 def _parquet_rows(file, is_used):
   try:
     columns = tables.open_table(file).schema_arrow.names
+    _check_columns(file, columns)
     table = tables.read_table(file, [name for name in columns if is_used(name)])
   except tables.TableError as error:
     raise InputError(f'{file} cannot be read: {error}') from error

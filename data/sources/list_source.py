@@ -41,10 +41,11 @@ def read_list(file, *, root=None, name=None, val_percent=10):
   Raises:
     InputError: naming the line.
   """
+  # First, so that a list that is not there is what is said.
+  columns, rows = _known_rows(file)
   root = os.path.realpath(root or os.path.dirname(os.path.abspath(file)))
   if not os.path.isdir(root):
     raise InputError(f'--root {root} is not a folder')
-  columns, rows = _known_rows(file)
   label_columns = _label_columns(file, columns)
   reader = _Reader(root, label_columns)
   for row in rows:
@@ -105,7 +106,9 @@ class _Reader:
     try:
       file, status = regular_file(self._root, written)
     except RefusedPathError as error:
-      self._skip(f'{written}{fragment}', str(error))
+      # What has no path is found by its line.
+      place = '' if written.strip() else f' ({row.place})'
+      self._skip(f'{written}{fragment}', f'{error}{place}')
       return
     if status is None:
       self.missing.append({'path': f'{file}{fragment}', 'split': split})

@@ -51,5 +51,8 @@ def regular_file(root, path):
 
 
 def escaped(path):
-  """Returns a path as it can be written into a JSON file."""
-  return path.encode('utf-8', 'backslashreplace').decode()
+  """Returns a path as text: bytes that are not UTF-8 are written as \\xNN."""
+  try:
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+  except UnicodeEncodeError:  # half a character, as JSON can have it
+    return path.encode('utf-8', 'backslashreplace').decode()

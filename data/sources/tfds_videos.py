@@ -123,14 +123,15 @@ def _others(name, data_dir):
 
 
 def _only(features, kind, name, option):
-  """Returns the only feature of a kind; None where that is not an error."""
-  found = [key for key, value in features.items() if isinstance(value, kind)]
+  """Returns the path of the only feature of a kind; None if that is no error."""
+  leaves = dict(_leaves(features))
+  found = [path for path, leaf in leaves.items() if isinstance(leaf, kind)]
   if len(found) == 1:
     return found[0]
   if option:
     raise InputError(
       f'tfds {name} has {len(found)} video features; name one of '
-      f'{", ".join(features)} with {option}'
+      f'{", ".join(found or leaves)} with {option}'
     )
   return None
 

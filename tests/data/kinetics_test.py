@@ -206,6 +206,30 @@ def test_without_lists_folders_are_classes_and_splits(clip, tmp_path):
   assert not (tmp_path / 'o' / 'missing.json').exists()
 
 
+@pytest.mark.parametrize(
+  'train, val, left_out',
+  [
+    ('videos_train', 'videos_val', 'videos_test'),
+    ('k400_train', 'k400_test', None),
+    ('kinetics-400_training', 'kinetics-400_validation', 'test'),
+  ],
+)
+def test_folders_of_splits_have_many_names(
+  clip, tmp_path, train, val, left_out
+):
+  names = [
+    f'{folder}/yoga/{number}_000000_000010.mp4'
+    for number, folder in enumerate((train, val, left_out))
+    if folder
+  ]
+  videos = _put(clip, tmp_path / 'v', *names)
+  assert _prepare(videos, tmp_path / 'o') == 0
+  assert _videos(tmp_path / 'o') == {
+    names[0]: ('train', 'yoga', 75),
+    names[1]: ('val', 'yoga', 75),
+  }
+
+
 def test_without_lists_and_splits_a_hash_decides(clip, tmp_path):
   names = [f'training_dog/{n}_000000_000010.mp4' for n in range(6)]
   videos = _put(clip, tmp_path / 'v', *names)
@@ -316,6 +340,6 @@ def test_ids_that_are_no_names_of_files_are_missing(clip, tmp_path, capsys):
   names = [entry['path'] for entry in missing]
   assert names == [
     'yoga/../../etc/passwd_000000_000001.mp4',
-    'yoga/fl\\udcff_000000_000001.mp4',
+    'yoga/fl\\xff_000000_000001.mp4',
   ]
   assert set(_videos(tmp_path / 'o')) == {'flat.mp4'}

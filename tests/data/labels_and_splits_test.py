@@ -189,3 +189,10 @@ def test_a_file_in_both_lists_is_an_error():
 def test_lists_that_name_no_video_are_an_error():
   with pytest.raises(InputError, match='relative'):
     labels_and_splits.split_by_lists(_videos(3), train={'x.mp4'}, val=set())
+
+
+def test_folders_of_splits_have_many_names():
+  found = labels_and_splits.split_folders(
+    ['Training/dog/1.mp4', 'validate/dog/2.mp4', 'testing/dog/3.mp4']
+  )
+  assert found == {'Training': 'train', 'validate': 'val', 'testing': None}

@@ -84,6 +84,14 @@ def _json_lines(path):
   )
 
 
+def _twice(column):
+  """The bytes of a table with two columns of one name."""
+  arrays, sink = [pyarrow.array(['a.mp4'])] * 3, pyarrow.BufferOutputStream()
+  table = pyarrow.Table.from_arrays(arrays, ['path', column, column])
+  pyarrow.parquet.write_table(table, sink)
+  return sink.getvalue().to_pybytes()
+
+
 def _parquet(path):
   pyarrow.parquet.write_table(
     pyarrow.Table.from_pylist(_ROWS), path / 'three.parquet'
@@ -160,6 +168,15 @@ def test_columns_and_splits_are_known_in_any_case(videos, tmp_path, suffix):
     'label': {'a.mp4#t=0.4,1.2': 'cup'},
   }
   assert source.warnings == []
+
+
+@pytest.mark.parametrize('list_file', ['none/l.csv', 's3://bucket/l.csv'])
+def test_a_list_that_is_not_there_is_what_is_said(
+  tmp_path, monkeypatch, list_file
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=f'^{list_file} cannot be read: No such'):
+    list_source.read_list(list_file)
 
 
 def test_columns_that_differ_in_case_only_are_refused(videos, tmp_path):
@@ -300,9 +317,10 @@ def test_paths_that_must_not_be_followed_are_refused_by_name(
     entry['path']: entry['reason']
     for entry in _manifest(tmp_path / 'o', 'skipped')
   }
+  assert f'{file}, line 11' in skipped['']
   for path, reason in refused.items():
     assert reason in skipped.pop(path)
-  assert skipped.pop('bad\\udcff.mp4') == 'its name is not UTF-8'
+  assert skipped.pop('bad\\xff.mp4') == 'its name is not UTF-8'
   assert skipped.pop('\\ud800.mp4') == 'its name is not UTF-8'
   assert 'already in' in skipped.pop('a.mp4')
   assert not skipped
@@ -394,6 +412,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16'), 'is UTF-16 or UTF-32;'),
     ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16-be'), 'save it as UTF-8'),
     ('l.parquet', 'no parquet', 'cannot be read'),
+    ('l.parquet', _twice('label'), "two columns are called 'label'"),
     ('l.txt', 'a.mp4', 'a list is a .csv, .jsonl or .parquet'),
   ],
 )

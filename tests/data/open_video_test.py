@@ -91,6 +91,7 @@ def test_an_empty_file_is_called_empty(tmp_path, name):
     ('plain.mp4', -400, 'ends early: 400 bytes of its last box are missing'),
     ('plain.mp4', 1000, 'the file ends early: '),
     ('faststart.mp4', 60, 'the file ends early: '),
+    ('faststart.mp4', 400, 'the file ends early: '),
     ('a.mkv', 100, 'the file ends early, or cannot be read'),
     ('a.webm', 100, 'the file ends early, or cannot be read'),
     ('a.avi', 100, 'no video, damaged, or cut off in its header'),

@@ -94,6 +94,41 @@ class OddVideos(tfds.core.GeneratorBasedBuilder):
       )
 
 
+class DeepVideos(tfds.core.GeneratorBasedBuilder):
+  """Video and class lie inside of another feature; `two` has a second video."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [  # noqa: RUF012
+    tfds.core.BuilderConfig(name=name) for name in ('one', 'two')
+  ]
+
+  def _info(self):
+    clip = {
+      'frames': tfds.features.Video(shape=(None, 16, 16, 3)),
+      'way': tfds.features.ClassLabel(names=_NAMES),
+    }
+    features = {'clip': clip}
+    if self.builder_config.name == 'two':
+      features['other'] = tfds.features.Video(shape=(None, 16, 16, 3))
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._examples()}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+  def _examples(self):
+    frames = sample_videos.moving(4, 16, 16)
+    for number, way in enumerate(_NAMES):
+      example = {'clip': {'frames': frames, 'way': way}}
+      if self.builder_config.name == 'two':
+        example['other'] = frames
+      yield number, example
+
+
 class SplitVideos(SmallVideos):
   """With configs, as the splits of UCF101 are."""
 
@@ -173,6 +208,23 @@ def test_each_config_is_a_data_set_of_its_own(tmp_path, config):
   manifest = json.loads((tmp_path / 'o' / 'dataset.json').read_text())
   assert manifest['name'] == f'tfds-split_videos-{config}'
   assert manifest['options']['data_set'] == f'split_videos/{config}/1.0.0'
+
+
+def test_the_only_video_and_class_may_lie_inside_of_another_feature(tmp_path):
+  sets = tmp_path / 'sets'
+  for config in ('one', 'two'):
+    DeepVideos(config=config, data_dir=sets).download_and_prepare()
+  tfds_videos.write_tfds_videos(
+    'deep_videos/one', tmp_path / 'v', data_dir=sets
+  )
+  rows = (tmp_path / 'v' / 'list.jsonl').read_text().splitlines()
+  assert sorted(json.loads(row)['label'] for row in rows) == [*_NAMES]
+  with pytest.raises(InputError) as caught:
+    tfds_videos.write_tfds_videos(
+      'deep_videos/two', tmp_path / 'w', data_dir=sets
+    )
+  assert 'has 2 video features' in str(caught.value)
+  assert 'name one of clip/frames, other with --video' in str(caught.value)
 
 
 def _videos(out, split):

@@ -699,6 +699,17 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
   ]
 
 
+def test_a_colour_matrix_that_is_not_known_is_told(tmp_path):
+  colors = {'x264-params': 'colormatrix=YCgCo'}
+  frames = sample_videos.moving(5, 64, 96)
+  sample_videos.write(tmp_path / 'x.mp4', frames, options=colors)
+  (warning,) = _frames(tmp_path / 'x.mp4')[0].warnings
+  assert warning.startswith('colors: the matrix 8 of ITU-T H.273 is not known')
+  colors = {'x264-params': 'colormatrix=bt709'}
+  sample_videos.write(tmp_path / 'y.mp4', frames, options=colors)
+  assert not _frames(tmp_path / 'y.mp4')[0].warnings
+
+
 def test_one_picture_of_another_size_is_one(tmp_path):
   first, second = tmp_path / 'a.h264', tmp_path / 'b.h264'
   sample_videos.write(first, sample_videos.moving(5, 64, 96))
