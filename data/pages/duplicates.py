@@ -101,8 +101,8 @@ def find_duplicates(tables, hashes):
     files, times, first_of_part, num_train
   )
   rows = np.flatnonzero(is_compared & (first == np.arange(len(first))))
-  near, mirrored = _looking_alike(hashes, rows, overlapping)
   is_val = np.arange(len(first)) >= num_train
+  near, mirrored = _looking_alike(hashes, rows, is_val[rows], overlapping)
   overlaps = _in_train(overlapping, num_train, len(first))
   overlaps = overlaps[first_of_part[parts]]
   same_in_train = is_val & ((first < num_train) | overlaps)
@@ -135,12 +135,13 @@ def _of_both(hashes, name):
   return np.concatenate([getattr(hashes[split], name) for split in SPLITS])
 
 
-def _looking_alike(hashes, rows, known):
+def _looking_alike(hashes, rows, is_val, known):
   """Compares some videos by their looks.
 
   Args:
     hashes: split -> near_duplicates.Hashes.
     rows: int64 [R], of the videos.
+    is_val: bool [R], whether they are of validation.
     known: int64 [P, 2], pairs that are left out.
 
   Returns:
@@ -152,9 +153,13 @@ def _looking_alike(hashes, rows, known):
   )
   total = 2 * near_duplicates.num_bands()
   with progress_bar('comparing', 'band', total) as bar:
-    near = near_duplicates.near_pairs(bits, waves, is_flat, bar.update)
+    near = near_duplicates.near_pairs(bits, waves, is_flat, is_val, bar.update)
     mirrored = near_duplicates.mirrored_pairs(
-      (bits, waves), (mirrored_bits, mirrored_waves), is_flat, bar.update
+      (bits, waves),
+      (mirrored_bits, mirrored_waves),
+      is_flat,
+      is_val,
+      bar.update,
     )
   for found in (near, mirrored):
     found.rows = rows[found.rows]

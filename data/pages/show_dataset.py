@@ -305,7 +305,8 @@ def _warnings(manifest, duplicates, hashes, labels):
   if duplicates.is_cut:
     found.append(
       f'More than {near_duplicates.MAX_PAIRS:,} pairs of videos look alike; '
-      'only the nearest are counted.'
+      'only the nearest are counted, and one pair of each validation video '
+      'that looks like one of train.'
     )
   broken = sum(len(each.problems) for each in hashes.values())
   if broken:

@@ -50,12 +50,24 @@ def all_near(bits, is_flat):
   return found
 
 
-def near(bits, is_flat=None, waves=None):
+def near(bits, is_flat=None, waves=None, num_train=None):
   if is_flat is None:
     is_flat = np.zeros(bits.shape, bool)
   if waves is None:
     waves = np.ones((*bits.shape, 64), np.int8)
-  return near_duplicates.near_pairs(bits, waves, is_flat, lambda number: None)
+  is_val = np.arange(len(bits)) >= (
+    len(bits) if num_train is None else num_train
+  )
+  return near_duplicates.near_pairs(
+    bits, waves, is_flat, is_val, lambda number: None
+  )
+
+
+def leaning(degrees):
+  """Waves int8 [3, 64] at an angle to others."""
+  angle = np.radians(degrees)
+  pair = np.rint(100 * np.array([np.cos(angle), np.sin(angle)]))
+  return np.tile(pair.astype(np.int8), (3, 32))
 
 
 def as_dict(pairs):
@@ -140,12 +152,44 @@ def test_videos_of_other_pictures_are_no_pair_whatever_their_bits():
   waves = np.ones((3, 3, 64), np.int8)
   assert as_dict(near(bits, waves=waves)) == {(0, 1): 0, (0, 2): 1}
   waves[1:, :, ::4] = -1
+  assert as_dict(near(bits, waves=waves)) == {(1, 2): 1}
+  waves[2] = -1
   assert as_dict(near(bits, waves=waves)) == {}
   # A flat picture says nothing, for or against.
   waves[:, 1:] = 1
   is_flat = np.zeros((3, 3), bool)
   is_flat[:, 0] = True
   assert len(near(bits, is_flat, waves).rows) == 2
+
+
+def test_each_validation_copy_is_paired_with_the_video_of_train():
+  bits = np.random.default_rng(5).integers(0, 2**64, (1, 3), np.uint64)
+  bits = np.repeat(bits, 4, axis=0)
+  bits[0] = turned(bits[0], [7, 100])
+  within = {(1, 2): 0, (1, 3): 0}
+  across = {(0, 1): 2, (0, 2): 2, (0, 3): 2}
+  assert as_dict(near(bits, num_train=1)) == within | across
+  # The same bits in both splits.
+  bits[0] = bits[1]
+  across = dict.fromkeys(across, 0)
+  assert as_dict(near(bits, num_train=1)) == within | across
+
+
+def test_a_copy_of_other_pictures_than_the_first_is_compared_with_the_rest():
+  bits = np.random.default_rng(6).integers(0, 2**64, (4, 3), np.uint64)
+  bits[1:] = bits[0]
+  bits[3] = turned(bits[0], [7])
+  waves = np.stack([leaning(each) for each in (0, 90, 90, 90)])
+  assert as_dict(near(bits, waves=waves)) == {(1, 2): 0, (1, 3): 1}
+
+
+def test_a_copy_is_paired_with_train_only_where_it_looks_like_it():
+  bits = np.random.default_rng(7).integers(0, 2**64, (4, 3), np.uint64)
+  bits[3] = bits[2]
+  bits[0], bits[1] = turned(bits[2], [7]), turned(bits[2], [7, 100])
+  waves = np.stack([leaning(each) for each in (0, 40, 20, 40)])
+  across = {(0, 2): 1, (1, 2): 2, (1, 3): 2}
+  assert as_dict(near(bits, waves=waves, num_train=2)) == {(2, 3): 0} | across
 
 
 def test_many_equal_videos_make_one_pair_each():
@@ -177,6 +221,44 @@ def test_too_many_pairs_are_cut_to_the_nearest(monkeypatch):
   assert sorted(pairs.distance[is_different]) == nearest
 
 
+def test_a_validation_video_keeps_a_pair_where_pairs_are_cut(monkeypatch):
+  monkeypatch.setattr(near_duplicates, 'MAX_PAIRS', 10)
+  rng = np.random.default_rng(8)
+  bits = np.repeat(rng.integers(0, 2**64, (1, 3), np.uint64), 40, axis=0)
+  for row in range(1, 40):
+    bits[row] = turned(
+      bits[row], [row] if row < 37 else range(20 + row, 40 + row)
+    )
+  pairs = near(bits, num_train=37)
+  assert pairs.is_cut
+  across = pairs.rows[
+    (pairs.rows < 37).any(axis=1) & (pairs.rows > 36).any(axis=1)
+  ]
+  assert sorted(across[:, 1].tolist()) == [37, 38, 39]
+  assert 10 <= len(pairs.rows) <= 13
+
+
+def test_the_pictures_of_two_videos_are_compared_once(monkeypatch):
+  compared = []
+  similarity = near_duplicates._similarity
+
+  def counted(waves, is_flat, left, right):
+    compared.extend(zip(left.tolist(), right.tolist(), strict=True))
+    return similarity(waves, is_flat, left, right)
+
+  monkeypatch.setattr(near_duplicates, '_similarity', counted)
+  bits = np.unique(clustered(100), axis=0)
+  pairs = near(bits)
+  assert len(compared) == len({frozenset(pair) for pair in compared})
+  assert len(compared) == len(pairs.rows) > 20
+  # Where there are too many pairs, of far ones not even that.
+  compared.clear()
+  monkeypatch.setattr(near_duplicates, 'MAX_PAIRS', 10)
+  monkeypatch.setattr(near_duplicates, '_CHUNK', 10)
+  assert near(bits).is_cut
+  assert len(compared) < len(pairs.rows)
+
+
 def hashed(pictures):
   """(bits, waves) of videos of three pictures each."""
   hashes = [[near_duplicates.picture_hash(p) for p in row] for row in pictures]
@@ -191,12 +273,33 @@ def test_a_mirrored_copy_is_paired_as_such_and_only_once():
   mirrored = [[ImageOps.mirror(each) for each in row] for row in videos]
   is_flat = np.zeros((len(videos), 3), bool)
   pairs = near_duplicates.mirrored_pairs(
-    hashed(videos), hashed(mirrored), is_flat, lambda number: None
+    hashed(videos),
+    hashed(mirrored),
+    is_flat,
+    np.zeros(len(videos), bool),
+    lambda number: None,
   )
   assert as_dict(pairs) == {(1, 4): 0}
   # What is no mirrored copy is found without mirroring alone.
   bits, waves = hashed(videos)
   assert as_dict(near(bits, is_flat, waves)) == {(0, 5): 0}
+
+
+def test_each_validation_copy_is_paired_with_its_mirror_image_in_train():
+  original = [picture(place) for place in range(3)]
+  turned_over = [ImageOps.mirror(each) for each in original]
+  bits, waves = hashed([original, *[turned_over] * 3])
+  mirrored_bits, mirrored_waves = hashed([turned_over, *[original] * 3])
+  mirrored_bits[1:] = turned(mirrored_bits[1], [7])
+  pairs = near_duplicates.mirrored_pairs(
+    (bits, waves),
+    (mirrored_bits, mirrored_waves),
+    np.zeros((4, 3), bool),
+    np.arange(4) > 0,
+    lambda number: None,
+  )
+  assert pairs.rows[:, 0].tolist() == [0, 0, 0]
+  assert sorted(pairs.rows[:, 1].tolist()) == [1, 2, 3]
 
 
 def test_same_videos_are_paired_with_the_first_by_any_key():
