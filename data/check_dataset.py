@@ -10,10 +10,12 @@ from array_record.python import array_record_module
 from dataset.dataset_tables import read_videos
 from dataset.dataset_writer import (
   FORMAT_VERSION,
+  MANIFEST_DIGEST,
   SPLITS,
   file_digest,
   fingerprint,
   is_dataset_file,
+  manifest_digest,
 )
 from dataset.remote import RemoteFolder, local_file, place_of, read_json_at
 from dataset.staging import frames_digest
@@ -60,13 +62,15 @@ def check_dataset(directory, *, full):
     problems.extend(found)
 
   manifest, found = check_manifest(place)
+  if manifest is not None:
+    found = _check_digest(manifest)
   note('dataset.json', 1, found)
   if manifest is not None:
     rows, in_tables = _check_tables(place, manifest)
     content = _Content(rows, manifest, full=full)
     for name, entry in sorted(manifest['files'].items()):
       with local_file(place, name) as path:
-        content.check(name, entry, path)
+        content.check(name, entry, path, place / name)
     content.files += _not_listed(place, manifest)
     content.shards += content.missing_frames()
     note('files', len(manifest['files']), content.files)
@@ -154,6 +158,17 @@ def check_manifest(directory):
   return (None, [f'{path} garbles {garbled}']) if garbled else (manifest, [])
 
 
+def _check_digest(manifest):
+  """Compares dataset.json with its own digest, which older ones lack."""
+  expected = manifest.get(MANIFEST_DIGEST)
+  if expected in (None, manifest_digest(manifest)):
+    return []
+  return [
+    f'dataset.json is not what was written: {MANIFEST_DIGEST} in it is the '
+    'digest of another one'
+  ]
+
+
 def _garbled_entries(manifest):
   """Says which entry is none that this code writes, or None.
 
@@ -207,8 +222,15 @@ class _Content:
     self._start = dict.fromkeys(SPLITS, 0)
     self._full = full
 
-  def check(self, name, entry, path):
-    """Looks at the next file, sorted by name; `path` is where it is here."""
+  def check(self, name, entry, path, origin):
+    """Looks at the next file, sorted by name.
+
+    Args:
+      name: of the file.
+      entry: what dataset.json says of it.
+      path: where it is here, or a copy of it.
+      origin: path or URL of the file itself, for messages.
+    """
     self.files += _check_file(name, entry, path)
     if 'records' not in entry:
       return
@@ -216,7 +238,7 @@ class _Content:
     split = name.split('/')[0]
     start = self._start[split]
     self._start[split] += entry['records']
-    reader, found = _open_shard(name, entry, path)
+    reader, found = _open_shard(name, entry, path, origin)
     self.shards += found
     if reader is None:
       return
@@ -334,7 +356,7 @@ def _check_whole(rows, manifest):
   return problems
 
 
-def _open_shard(name, entry, path):
+def _open_shard(name, entry, path, origin):
   """Returns the reader of a sound shard, or None, and the problems."""
   try:
     # The reader takes a missing file for an empty one.
@@ -344,7 +366,8 @@ def _open_shard(name, entry, path):
     )
     found = reader.num_records()
   except (OSError, RuntimeError) as error:
-    return None, [f'{name} cannot be opened: {error}']
+    reason = str(error).replace(os.fspath(path), str(origin))
+    return None, [f'{name} cannot be opened: {reason}']
   if found != entry['records']:
     return None, [
       f'{name} has {found} frames by its index, not {entry["records"]}'

@@ -28,6 +28,8 @@ from dataset.staging import (
 )
 
 FORMAT_VERSION = 1
+# Where dataset.json has a digest of the rest of it. Older ones have none.
+MANIFEST_DIGEST = 'manifest_sha256'
 SPLITS = ('train', 'val')
 
 # Large enough for few open files, small enough to copy and to retry.
@@ -342,8 +344,20 @@ def fingerprint(rows, labels):
       for split in SPLITS
     },
   }
-  text = json.dumps(content, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
+  return _json_digest(content)
+
+
+def manifest_digest(manifest):
+  """Hashes what dataset.json says, but for this digest itself.
+
+  Args:
+    manifest: dict, its content.
+
+  Returns:
+    str, sha256 in hex.
+  """
+  rest = {key: manifest[key] for key in manifest if key != MANIFEST_DIGEST}
+  return _json_digest(rest)
 
 
 def file_digest(path):
@@ -460,7 +474,7 @@ def _entry_of(path):
 def _manifest(plan, files):
   rows = [row for split in SPLITS for row in plan['rows'][split]]
   expected = {'expected': plan['expected']} if 'expected' in plan else {}
-  return expected | {
+  manifest = expected | {
     'format_version': FORMAT_VERSION,
     'name': plan['name'],
     'created_with': plan['created_with'],
@@ -479,3 +493,9 @@ def _manifest(plan, files):
     'files': files,
     'fingerprint': fingerprint(plan['rows'], plan['labels']),
   }
+  return manifest | {MANIFEST_DIGEST: manifest_digest(manifest)}
+
+
+def _json_digest(value):
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

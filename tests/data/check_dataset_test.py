@@ -81,6 +81,14 @@ def _change_counts(dataset):
   _edit(dataset, lambda manifest: manifest['splits']['val'].update(videos=9))
 
 
+def _change_name(dataset):
+  _edit(dataset, lambda manifest: manifest.update(name='another'))
+
+
+def _change_rate(dataset):
+  _edit(dataset, lambda manifest: manifest['options'].update(fps=35))
+
+
 def _change_largest_side(dataset):
   _edit(dataset, lambda manifest: manifest.update(max_short_side=1))
 
@@ -122,6 +130,8 @@ def _edit(dataset, change):
     (_change_version, 'unknown format version 7'),
     (_change_fingerprint, 'fingerprint'),
     (_change_counts, 'dataset.json says 9'),
+    (_change_name, 'dataset.json is not what was written'),
+    (_change_rate, 'dataset.json is not what was written'),
     (_change_largest_side, 'max_short_side is 1'),
     (_remove_shard, 'No such file'),
     (_cut_shard, 'frames-00000-of-00001.array_record has'),
@@ -138,6 +148,23 @@ def test_damage_is_found_and_named(dataset, capsys, damage, message):
   # Nothing of a preparation that was stopped is to be thrown away.
   has_manifest = (dataset / 'dataset.json').exists()
   assert ('--restart' in said) == has_manifest
+
+
+def test_a_data_set_of_before_the_digest_is_checked_as_before(dataset, capsys):
+  _edit(dataset, lambda manifest: manifest.pop('manifest_sha256'))
+  assert _check(dataset, '--full') == 0
+  _change_fingerprint(dataset)
+  assert _check(dataset) == 1
+  assert 'not what was written' not in capsys.readouterr().out
+
+
+def test_a_missing_shard_behind_a_url_is_named_by_the_url(dataset, capsys):
+  name = _shard(dataset).name
+  _remove_shard(dataset)
+  assert prepare.main(['check', f'file://{dataset}']) == 1
+  said = capsys.readouterr().out
+  assert f'file://{dataset}/train/{name}' in said
+  assert 'copy' not in said
 
 
 def _replace_table(dataset, change):
