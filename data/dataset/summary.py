@@ -228,6 +228,25 @@ def skipped_files(place):
   return _sound(read_json_at(place, 'skipped.json'), 'reason')
 
 
+def missing_files(place):
+  """Reads what a list names and was not there.
+
+  Args:
+    place: as `skipped_files` takes it.
+
+  Returns:
+    list of dict with 'path' and 'split', '' where the list has none; without
+    what is damaged.
+  """
+  entries = read_json_at(place, 'missing.json')
+  named = [
+    entry | {'split': entry.get('split') or ''}
+    for entry in (entries if isinstance(entries, list) else [])
+    if isinstance(entry, dict)
+  ]
+  return _sound(named, 'split')
+
+
 def preparation_warnings(place, manifest):
   """Reads what the preparation of a data set warned about.
 

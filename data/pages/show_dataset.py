@@ -18,6 +18,7 @@ from dataset.remote import place_of
 from dataset.staging import output_errors
 from dataset.summary import (
   duration,
+  missing_files,
   preparation_warnings,
   skipped_files,
   without_videos,
@@ -145,6 +146,7 @@ def _page(request, directory):
     directory=directory,
     manifest=manifest,
     skipped=skipped_files(directory),
+    missing=missing_files(directory),
     preparation_warnings=preparation_warnings(directory, manifest),
     labels=labels,
     histograms=_histograms(tables, hashes),
@@ -369,6 +371,7 @@ def _render(**values):
   environment.filters['shown'] = urls.shown
   environment.filters['shown_field'] = _shown_field
   environment.filters['number'] = _number
+  environment.filters['counted'] = counted
   environment.filters['plain'] = _plain
   environment.filters['duration'] = duration
   now = datetime.datetime.now(datetime.UTC)

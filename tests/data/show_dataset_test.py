@@ -212,6 +212,49 @@ def test_facts_are_those_of_the_data_set(page, prepared):
   assert 'Skipped: 2' in text
 
 
+@pytest.fixture(scope='module')
+def page_of_a_list(tmp_path_factory):
+  """The page of three videos, one of 1,000 frames, and of a list of more."""
+  folder = tmp_path_factory.mktemp('list')
+  for seed, name in enumerate(('long', 'short', 'other')):
+    frames = sample_videos.moving(1000 if name == 'long' else 20, seed=seed)
+    sample_videos.write(folder / f'{name}.mp4', frames)
+  rows = ['long.mp4,a,train,x', 'short.mp4,a,train,x', 'other.mp4,a,val,x']
+  rows += ['gone <b>.mp4,a,train,x', 'gone of none.mp4,a,,x']
+  (folder / 'list.csv').write_text('\n'.join(['path,label,split,note', *rows]))
+  tiny_run.prepare(
+    'list', f'--list={folder / "list.csv"}', f'--out={folder / "out"}'
+  )
+  assert show(folder / 'out', folder / 'page.html') == 0
+  return (folder / 'page.html').read_text()
+
+
+def test_missing_files_are_named(page_of_a_list):
+  text = re.sub(r'\s+', ' ', page_of_a_list)
+  assert '<h3>Missing: 2</h3>' in text
+  assert '<bdi>gone &lt;b&gt;.mp4</bdi>: train</li>' in text
+  assert '<bdi>gone of none.mp4</bdi></li>' in text
+
+
+def test_one_is_one_and_nothing_is_left_out(page_of_a_list):
+  text = re.sub(r'\s+', ' ', re.sub(r'<[^>]*>', ' ', page_of_a_list))
+  assert '0 skipped, 2 missing, 1 warning ' in text
+  assert 'label (1 class)' in text
+  assert 'other kinds' not in text
+  assert not re.search(r' 1 (warnings|videos|classes)', text)
+
+
+def test_the_last_label_of_an_axis_has_room(page_of_a_list):
+  _, _, width, _ = re.search(r'viewBox="([^"]*)"', page_of_a_list)[1].split()
+  labels = re.findall(
+    r'<text x="([^"]*)" [^>]*"middle">([^<]*)<', page_of_a_list
+  )
+  assert '1,000' in [label for _, label in labels]
+  for x, label in labels:
+    # Digits of this font are about 7 wide.
+    assert float(x) + 7 * len(label) / 2 <= float(width)
+
+
 def shown_frames(text, part):
   """Pictures and numbers of the frames under a heading of each video."""
   found = []
