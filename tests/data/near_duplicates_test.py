@@ -223,12 +223,15 @@ def test_too_many_pairs_are_cut_to_the_nearest(monkeypatch):
 
 def test_a_validation_video_keeps_a_pair_where_pairs_are_cut(monkeypatch):
   monkeypatch.setattr(near_duplicates, 'MAX_PAIRS', 10)
+  monkeypatch.setattr(near_duplicates, '_CHUNK', 10)
   rng = np.random.default_rng(8)
   bits = np.repeat(rng.integers(0, 2**64, (1, 3), np.uint64), 40, axis=0)
-  for row in range(1, 40):
-    bits[row] = turned(
-      bits[row], [row] if row < 37 else range(20 + row, 40 + row)
-    )
+  for row in range(1, 36):
+    bits[row] = turned(bits[row], [row])
+  # One of train is far from the many, and those of val are far from it.
+  bits[36] = turned(bits[36], range(60, 90))
+  for row in range(37, 40):
+    bits[row] = turned(bits[36], range(row + 60, row + 80))
   pairs = near(bits, num_train=37)
   assert pairs.is_cut
   across = pairs.rows[
