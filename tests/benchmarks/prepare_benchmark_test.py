@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import os
 import pathlib
@@ -24,10 +23,10 @@ _KEYS = [
 @pytest.fixture
 def prepare(monkeypatch):
   """The script; `import prepare` is that of data/."""
-  benchmark_modules.load(monkeypatch, 'script')
-  spec = importlib.util.spec_from_file_location('prepare_benchmark', _SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  # What is there now, if anything, is there again afterwards.
+  monkeypatch.setitem(sys.modules, 'prepare', None)
+  del sys.modules['prepare']
+  (module,) = benchmark_modules.load(monkeypatch, 'prepare')
   return module
 
 
