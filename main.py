@@ -67,7 +67,7 @@ _TIMEOUTS = {
 
 def main(unused_argv):
   """Runs one mode, see `one_mode.run`."""
-  workdir = command_line.workdir(_WORKDIR.value, _MODE.value)
+  workdir = command_line.workdir(_WORKDIR.value)
   try:
     config_fields.check(_CONFIG.value, default.get_config())
     config_check.check(_CONFIG.value)
@@ -85,6 +85,7 @@ def main(unused_argv):
       _CONFIG.value,
       workdir,
       config_file=command_line.config_file(),
+      is_default_workdir=_WORKDIR.value is None,
       choice=_DISTRIBUTED.value,
       timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
     )

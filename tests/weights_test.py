@@ -470,6 +470,18 @@ def test_other_clips_than_those_of_the_training_are_mentioned(tmp_path, caplog):
   assert 'sampler was' not in caplog.text
 
 
+def test_each_stream_is_compared_with_its_own_training(tmp_path, caplog):
+  save(tmp_path / 'single')
+  clips = {'clip__sampler': 'slow', 'clip__num_frames': 4}
+  save(tmp_path / 'motion', 'vie_slow', **clips)
+  streams = f'{tmp_path / "single"},{tmp_path / "motion"}'
+  clips |= {'model__streams': streams, 'clip__frame_step': 7}
+  load(tiny('vie_twostream_s', **clips))
+  (warning,) = (line for line in caplog.messages if 'other clips' in line)
+  assert warning.startswith('vie_slow was trained on other clips than it sees')
+  assert 'config.clip.frame_step was 1, is 7.' in warning
+
+
 def test_a_network_of_single_frames_may_see_any_clips(tmp_path, caplog):
   save(tmp_path)
   load(tiny(clip__sampler='slow', clip__num_frames=4), tmp_path)

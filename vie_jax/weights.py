@@ -189,7 +189,7 @@ def load(
       logging.info('Weights: untrained.')
     else:
       logging.info('Weights: step %d of %s.', found.step, source)
-    _warn_of_other_clips(config, found)
+    _warn_of_other_clips(config, config.model.name, found)
     return found
   streams = network_names.STREAMS[config.model.name]
   found = {}
@@ -201,6 +201,7 @@ def load(
         f'The stream {stream!r} of config.model.streams, {source}, does not '
         f'give a {name}: {error}'
       ) from error
+    _warn_of_other_clips(config, name, found[stream])
   variables = {
     collection: {
       stream: weights.variables[collection] for stream, weights in found.items()
@@ -321,23 +322,24 @@ def _warn_of_own(config, workdir):
     )
 
 
-def _warn_of_other_clips(config, found):
-  """Says so if a network sees other clips than it was trained on."""
+def _warn_of_other_clips(config, name, found):
+  """Says so if the network `name` sees other clips than it was trained on."""
   now = {'crop.size': ('size', config.crop.size)}
   # VIE-Single sees each frame for itself, in clips of any kind.
-  if config.model.name != 'vie_single':
-    for name in ('sampler', 'num_frames', 'frame_step'):
-      now[f'clip.{name}'] = (name, config.clip[name])
+  if name != 'vie_single':
+    for field in ('sampler', 'num_frames', 'frame_step'):
+      now[f'clip.{field}'] = (field, config.clip[field])
   trained_on = found.trained_on or {}
   differing = [
-    f'config.{field} was {trained_on[name]!r}, is {value!r}'
-    for field, (name, value) in now.items()
-    if trained_on.get(name) not in (None, value)
+    f'config.{field} was {trained_on[fact]!r}, is {value!r}'
+    for field, (fact, value) in now.items()
+    if trained_on.get(fact) not in (None, value)
   ]
   if differing:
     logging.warning(
-      'This network was trained on other clips than it sees now: %s. Give every '
-      'mode the same --config.* as the training, unless that is meant.',
+      '%s was trained on other clips than it sees now: %s. Give every mode '
+      'the same --config.* as the training, unless that is meant.',
+      name,
       '; '.join(differing),
     )
 

@@ -29,8 +29,7 @@ _SPLIT_COLUMN = 'split'
 _REPLACEMENT = 'replacement'
 # Such as train_256 or videos_val; not 'training_dog', which is a class.
 _SPLIT_FOLDER = re.compile(
-  r'((videos|k400|kinetics[_-]?(400)?)[_-])?'
-  r'(?P<split>train|val|test)(ing|id|idate|idation)?(_\d+\w*)?'
+  r'((videos|k400|kinetics[_-]?(400)?)[_-])?(?P<split>[a-z]+)(_\d+\w*)?'
 )
 
 
@@ -275,7 +274,7 @@ def _by_folders(videos):
   chosen = []
   for video in videos:
     folder = posixpath.basename(posixpath.dirname(video.path))
-    if _is_replacement(video) or not folder or _SPLIT_FOLDER.fullmatch(folder):
+    if _is_replacement(video) or not folder or _split_named(folder):
       continue
     # One replacement stands in for one clip.
     used = replacements.pop(_stem(video), video)
@@ -314,9 +313,15 @@ def _folders(video):
 def _split_of(video):
   """Returns the split that a folder above a clip names, or None."""
   for folder in _folders(video):
-    if match := _SPLIT_FOLDER.fullmatch(folder):
-      return match['split']
+    if split := _split_named(folder):
+      return split
   return None
+
+
+def _split_named(folder):
+  """Returns the split that the name of a folder is of, or None."""
+  match = _SPLIT_FOLDER.fullmatch(folder.lower())
+  return SPLIT_NAMES.get(match['split']) if match else None
 
 
 def _is_replacement(video):

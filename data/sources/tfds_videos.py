@@ -123,11 +123,15 @@ def _others(name, data_dir):
 
 
 def _only(features, kind, name, option):
-  """Returns the path of the only feature of a kind; None if that is no error."""
+  """Returns the path of the only feature of a kind; None if that is no error.
+
+  Those inside of others count where there is none outside of them.
+  """
   leaves = dict(_leaves(features))
   found = [path for path, leaf in leaves.items() if isinstance(leaf, kind)]
-  if len(found) == 1:
-    return found[0]
+  outside = [path for path in found if path in features]
+  if len(outside or found) == 1:
+    return (outside or found)[0]
   if option:
     raise InputError(
       f'tfds {name} has {len(found)} video features; name one of '

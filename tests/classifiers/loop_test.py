@@ -64,7 +64,7 @@ def fake_data():
   )
 
 
-def test_a_signal_ends_it_at_once_until_its_first_step_is_done(events):
+def run_to_step_5(events, progress):
   loop = Loop(
     CountingTask(events),
     fake_data(),
@@ -76,10 +76,20 @@ def test_a_signal_ends_it_at_once_until_its_first_step_is_done(events):
     check_lock=lambda: None,
     fault=default.get_config().fault,
   )
-  loop.run(types.SimpleNamespace(step=3), Progress(evaluated_step=3))
+  loop.run(types.SimpleNamespace(step=3), progress)
+
+
+def test_a_signal_ends_it_at_once_until_its_first_step_is_done(events):
+  run_to_step_5(events, Progress(evaluated_step=3))
   assert events == [
     'leaving at once',
     'step 4',
     'leaving after the step',
     'step 5',
   ]
+
+
+def test_a_signal_waits_where_an_evaluation_would_be_lost(events):
+  # It was made up for, and is saved with the next step only.
+  run_to_step_5(events, Progress(evaluation_is_due=True))
+  assert events == ['step 4', 'step 5']

@@ -95,21 +95,25 @@ class OddVideos(tfds.core.GeneratorBasedBuilder):
 
 
 class DeepVideos(tfds.core.GeneratorBasedBuilder):
-  """Video and class lie inside of another feature; `two` has a second video."""
+  """Video and class lie inside of another feature.
+
+  `two` has two videos there, `outside` a second video and class outside.
+  """
 
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS = [  # noqa: RUF012
-    tfds.core.BuilderConfig(name=name) for name in ('one', 'two')
+    tfds.core.BuilderConfig(name=name) for name in ('one', 'two', 'outside')
   ]
 
   def _info(self):
-    clip = {
-      'frames': tfds.features.Video(shape=(None, 16, 16, 3)),
-      'way': tfds.features.ClassLabel(names=_NAMES),
-    }
+    video = tfds.features.Video(shape=(None, 16, 16, 3))
+    clip = {'frames': video, 'way': tfds.features.ClassLabel(names=_NAMES)}
     features = {'clip': clip}
     if self.builder_config.name == 'two':
-      features['other'] = tfds.features.Video(shape=(None, 16, 16, 3))
+      clip['other'] = video
+    if self.builder_config.name == 'outside':
+      kind = tfds.features.ClassLabel(names=['a', 'b'])
+      features |= {'film': video, 'kind': kind}
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features)
     )
@@ -125,7 +129,9 @@ class DeepVideos(tfds.core.GeneratorBasedBuilder):
     for number, way in enumerate(_NAMES):
       example = {'clip': {'frames': frames, 'way': way}}
       if self.builder_config.name == 'two':
-        example['other'] = frames
+        example['clip']['other'] = frames
+      if self.builder_config.name == 'outside':
+        example |= {'film': frames, 'kind': number}
       yield number, example
 
 
@@ -212,19 +218,19 @@ def test_each_config_is_a_data_set_of_its_own(tmp_path, config):
 
 def test_the_only_video_and_class_may_lie_inside_of_another_feature(tmp_path):
   sets = tmp_path / 'sets'
-  for config in ('one', 'two'):
+  for config in ('one', 'two', 'outside'):
     DeepVideos(config=config, data_dir=sets).download_and_prepare()
-  tfds_videos.write_tfds_videos(
-    'deep_videos/one', tmp_path / 'v', data_dir=sets
-  )
-  rows = (tmp_path / 'v' / 'list.jsonl').read_text().splitlines()
-  assert sorted(json.loads(row)['label'] for row in rows) == [*_NAMES]
+  for config, expected in (('one', [*_NAMES]), ('outside', ['a', 'b'])):
+    out = tmp_path / config
+    tfds_videos.write_tfds_videos(f'deep_videos/{config}', out, data_dir=sets)
+    rows = (out / 'list.jsonl').read_text().splitlines()
+    assert sorted(json.loads(row)['label'] for row in rows) == expected
   with pytest.raises(InputError) as caught:
     tfds_videos.write_tfds_videos(
       'deep_videos/two', tmp_path / 'w', data_dir=sets
     )
   assert 'has 2 video features' in str(caught.value)
-  assert 'name one of clip/frames, other with --video' in str(caught.value)
+  assert 'name one of clip/frames, clip/other with --video' in str(caught.value)
 
 
 def _videos(out, split):

@@ -190,6 +190,19 @@ def test_results_of_another_source_are_not_replaced(config, tmp_path, change):
     assert str(folder / 'result.json') in str(error.value)
 
 
+@pytest.mark.parametrize('group', ['clip', 'knn', 'retrieve'])
+def test_nor_where_they_say_less(config, tmp_path, group):
+  other, dataset = written(tmp_path, config, init_from='elsewhere/W')
+  path = tmp_path / 'result.json'
+  facts = json.loads(path.read_text())
+  for value in (None, 3):
+    facts['config'][group] = value
+    path.write_text(json.dumps(facts))
+    split_embeddings.check_source(tmp_path, other, dataset)
+    with pytest.raises(result.ResultError, match='elsewhere/W'):
+      split_embeddings.check_source(tmp_path, config, dataset)
+
+
 def test_results_of_another_data_set_of_the_name_are_not_replaced(
   config, tmp_path
 ):

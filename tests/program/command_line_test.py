@@ -377,10 +377,13 @@ def test_config_files_of_one_name_do_not_share_the_default_workdir(tmp_path):
   own = config_origin.of(tmp_path / 'a' / 'mine.py')
   config_origin.write(folder, own)
   other = tmp_path / 'b' / 'mine.py'
-  assert refused_in(tmp_path, 'b/mine.py') == (
-    f'Command line: workdir/mine holds the run of another config file, {own}, '
-    f'and this one is {other}: name a folder of its own with --workdir.'
-  )
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'mine.py').touch()
+  assert (
+    f'workdir/mine holds a training by another config file, {own}, and this one '
+    f'is {other}. Name a folder of its own with --workdir, or, to go on there '
+    'with this one, --workdir=workdir/mine.'
+  ) in refused_in(tmp_path, 'b/mine.py')
   for file, *words in (
     ('a/mine.py',),
     ('b/mine.py', '--workdir=workdir/mine'),

@@ -331,7 +331,6 @@ def check_source(
     old = json_text.read(path)
     differing = _differing_source(old['config'], config)
     differing = differing or _differing_data(old['dataset'], dataset)
-    settings = _differing_settings(old['config'], config)
   except (OSError, ValueError, LookupError, TypeError):
     return
   if differing:
@@ -340,18 +339,21 @@ def check_source(
       f'{differing[1]}; name another folder with --config.result_name=NAME, or '
       'remove this one.'
     )
-  if settings:
+  if settings := _differing_settings(old['config'], config):
     logging.info(
       'Replacing a result of other settings, %s: %s.', path, settings
     )
 
 
 def _differing_settings(old, new):
-  """The fields of an evaluation that have other values now, in words."""
+  """The fields of an evaluation that have other values now, in words.
+
+  Nothing is said of groups that the result does not have.
+  """
   now = json.loads(new.to_json_best_effort())
+  groups = [name for name in _SETTINGS if isinstance(old.get(name), dict)]
   fields = run_record.differing_fields(
-    {group: old[group] for group in _SETTINGS},
-    {group: now[group] for group in _SETTINGS},
+    {name: old[name] for name in groups}, {name: now[name] for name in groups}
   )
   return '; '.join(
     f'{name} was {before!r}, is {after!r}'

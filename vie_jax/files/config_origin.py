@@ -44,13 +44,20 @@ def write(folder: pathlib.Path, origin: str) -> None:
 def other_than(origin: str, folder: str | os.PathLike) -> str | None:
   """The config file whose run a folder holds, if it is another one.
 
+  One that is not there any more was moved, most likely, and is no other.
+
   Args:
     origin: from `of`.
     folder: that need not exist. Of runs of versions before nothing is known.
   """
+  note = pathlib.Path(folder) / FILE
+  # A pipe would be waited for.
+  if not note.is_file():
+    return None
   try:
-    with (pathlib.Path(folder) / FILE).open('rb') as file:
+    with note.open('rb') as file:
       found = os.fsdecode(file.read(_MOST_BYTES)).removesuffix('\n')
   except OSError:
     return None
-  return found if found != origin else None
+  is_other = found != origin and os.path.isfile(_REPOSITORY / found)
+  return found if is_other else None

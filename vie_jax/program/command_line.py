@@ -15,7 +15,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from vie_jax import code_version
-from vie_jax.files import config_origin
 from vie_jax.processes import exit_codes
 from vie_jax.untrusted import text, urls
 
@@ -215,15 +214,11 @@ def _config_and_variant():
   return config_file, variant
 
 
-def workdir(chosen: str | None, mode: str) -> str:
+def workdir(chosen: str | None) -> str:
   """The folder of the run: as chosen, or workdir/ and the config's name.
-
-  Config files of the same name share the latter: one that holds the run of
-  another file is refused.
 
   Args:
     chosen: `--workdir`.
-    mode: of `modes.MODES`.
   """
   config_file, variant = _config_and_variant()
   if not os.path.isfile(config_file):
@@ -235,19 +230,7 @@ def workdir(chosen: str | None, mode: str) -> str:
   problem = problem or workdir_problem(os.path.abspath(folder))
   if problem:
     refuse(f'--workdir: {problem}.')
-  if not chosen and mode != 'describe':
-    _check_origin(folder, config_origin.of(config_file))
   return folder
-
-
-def _check_origin(folder, own):
-  """Refuses a default workdir that holds the run of another config file."""
-  other = config_origin.other_than(own, folder)
-  if other is not None:
-    refuse(
-      f'{folder} holds the run of another config file, {other}, and this one is '
-      f'{own}: name a folder of its own with --workdir.'
-    )
 
 
 def workdir_problem(folder: str) -> str | None:

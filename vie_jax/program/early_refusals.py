@@ -4,12 +4,13 @@ Each mode looks again, and more closely, when it comes to it.
 """
 
 import pathlib
+import shlex
 
 import ml_collections
 
 from vie_jax import checkpoint, weights
 from vie_jax.config import config_check, modes
-from vie_jax.files import workdir_lock
+from vie_jax.files import config_origin, workdir_lock
 from vie_jax.input_pipeline import dataset_folder
 
 
@@ -41,6 +42,25 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
       weights.check_are_there(config, workdir)
   if modes.MODES[mode].reads_weights:
     weights.check_are_there(config, workdir)
+
+
+def check_origin(workdir: str, origin: str) -> None:
+  """Refuses a default workdir that holds a training by another config file.
+
+  Args:
+    workdir: with the name of a config file, which several files may have.
+    origin: of this one, see `config_origin`.
+
+  Raises:
+    config_check.ConfigError: with the remedy.
+  """
+  other = config_origin.other_than(origin, workdir)
+  if other is not None:
+    raise config_check.ConfigError(
+      f'{workdir} holds a training by another config file, {other}, and this one '
+      f'is {origin}. Name a folder of its own with --workdir, or, to go on there '
+      f'with this one, --workdir={shlex.quote(workdir)}.'
+    )
 
 
 def _check_batch(config):

@@ -31,6 +31,7 @@ def run(
   workdir: str,
   *,
   config_file: str,
+  is_default_workdir: bool,
   choice: str,
   timeouts: Mapping[str, int],
 ) -> None:
@@ -41,6 +42,7 @@ def run(
     config: see configs/default.py.
     workdir: folder of the run.
     config_file: path of the file that the config is from.
+    is_default_workdir: whether the workdir has its name from that file.
     choice: whether this is one of several processes, see
       `process_environment.find_start`.
     timeouts: seconds, see `distributed.Timeouts`.
@@ -50,11 +52,14 @@ def run(
   compilation_cache.use()
   try:
     # Of several processes, the others would wait for one that leaves here.
+    origin = config_origin.of(config_file)
     if process_environment.find_start(choice, os.environ) is None:
+      if is_default_workdir and mode != 'describe':
+        early_refusals.check_origin(workdir, origin)
       early_refusals.check(mode, config, workdir)
     start = modes.find(mode)
     if mode == 'train':
-      start = functools.partial(start, origin=config_origin.of(config_file))
+      start = functools.partial(start, origin=origin)
     with (
       preemption.SIGNALS.raising(),
       watchdog.Watchdog(fault.watchdog_seconds, fault.watchdog_slow_seconds),
