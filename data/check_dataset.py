@@ -160,8 +160,8 @@ def check_manifest(directory):
 
 def _check_digest(manifest):
   """Compares dataset.json with its own digest, which older ones lack."""
-  expected = manifest.get(MANIFEST_DIGEST)
-  if expected in (None, manifest_digest(manifest)):
+  digest = manifest_digest(manifest)
+  if manifest.get(MANIFEST_DIGEST, digest) == digest:
     return []
   return [
     f'dataset.json is not what was written: {MANIFEST_DIGEST} in it is the '

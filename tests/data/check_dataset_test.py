@@ -85,6 +85,10 @@ def _change_name(dataset):
   _edit(dataset, lambda manifest: manifest.update(name='another'))
 
 
+def _empty_digest(dataset):
+  _edit(dataset, lambda manifest: manifest.update(manifest_sha256=None))
+
+
 def _change_rate(dataset):
   _edit(dataset, lambda manifest: manifest['options'].update(fps=35))
 
@@ -132,6 +136,7 @@ def _edit(dataset, change):
     (_change_counts, 'dataset.json says 9'),
     (_change_name, 'dataset.json is not what was written'),
     (_change_rate, 'dataset.json is not what was written'),
+    (_empty_digest, 'dataset.json is not what was written'),
     (_change_largest_side, 'max_short_side is 1'),
     (_remove_shard, 'No such file'),
     (_cut_shard, 'frames-00000-of-00001.array_record has'),

@@ -225,7 +225,16 @@ def test_a_source_may_be_written_in_several_ways(config, tmp_path, monkeypatch):
     split_embeddings.check_source(tmp_path, other, dataset)
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"format_version": 1}'])
+@pytest.mark.parametrize(
+  'content',
+  [
+    '',
+    '[]',
+    '{"format_version": 1}',
+    '{"config": {"init_from": 3, "model": {"streams": ""}, "embeddings": ""}}',
+    '{"config": {"init_from": "", "model": {"streams": ""}, "embeddings": 3}}',
+  ],
+)
 def test_a_damaged_result_may_be_replaced(config, tmp_path, content):
   (tmp_path / 'result.json').write_text(content)
   dataset = {'path': 'data/demo', 'fingerprint': 'abc'}

@@ -10,6 +10,7 @@ import processes
 import pytest
 import tiny_run
 
+from vie_jax.files import config_origin
 from vie_jax.input_pipeline import frame_store
 from vie_jax.telemetry import metrics_file
 
@@ -92,6 +93,19 @@ def test_what_does_not_fit_several_processes(
   command = tiny_run.command(tmp_path / 'run', demo_dataset, **changes)
   for said in messages(command, tmp_path):
     assert message in said
+
+
+def test_a_default_workdir_of_another_config_file(demo_dataset, tmp_path):
+  """Process 0 looks, and both leave; each may have a path of its own."""
+  other = tmp_path / 'vie_single.py'
+  other.touch()
+  folder = tmp_path / 'workdir' / 'vie_single'
+  folder.mkdir(parents=True)
+  config_origin.write(folder, str(other))
+  command = tiny_run.command('', demo_dataset)
+  for said in messages(command, tmp_path, cwds=[tmp_path] * 2):
+    assert f'holds a training by another config file, {other}' in said
+  assert [path.name for path in folder.iterdir()] == [config_origin.FILE]
 
 
 @pytest.fixture(scope='module')

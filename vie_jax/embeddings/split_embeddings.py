@@ -331,7 +331,7 @@ def check_source(
     old = json_text.read(path)
     differing = _differing_source(old['config'], config)
     differing = differing or _differing_data(old['dataset'], dataset)
-  except (OSError, ValueError, LookupError, TypeError):
+  except (OSError, ValueError, LookupError, TypeError, AttributeError):
     return
   if differing:
     raise result.ResultError(

@@ -52,7 +52,7 @@ def other_than(origin: str, folder: str | os.PathLike) -> str | None:
   """
   note = pathlib.Path(folder) / FILE
   # A pipe would be waited for.
-  if not note.is_file():
+  if not os.path.isfile(note):
     return None
   try:
     with note.open('rb') as file:

@@ -12,6 +12,7 @@ from vie_jax import checkpoint, weights
 from vie_jax.config import config_check, modes
 from vie_jax.files import config_origin, workdir_lock
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import agreement
 
 
 def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -47,6 +48,8 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
 def check_origin(workdir: str, origin: str) -> None:
   """Refuses a default workdir that holds a training by another config file.
 
+  Of several processes, which all call this, the first one looks.
+
   Args:
     workdir: with the name of a config file, which several files may have.
     origin: of this one, see `config_origin`.
@@ -54,7 +57,9 @@ def check_origin(workdir: str, origin: str) -> None:
   Raises:
     config_check.ConfigError: with the remedy.
   """
-  other = config_origin.other_than(origin, workdir)
+  other = agreement.by_first(
+    'config file', lambda: config_origin.other_than(origin, workdir)
+  )
   if other is not None:
     raise config_check.ConfigError(
       f'{workdir} holds a training by another config file, {other}, and this one '

@@ -51,10 +51,12 @@ def run(
   fault = config.fault
   compilation_cache.use()
   try:
-    # Of several processes, the others would wait for one that leaves here.
     origin = config_origin.of(config_file)
-    if process_environment.find_start(choice, os.environ) is None:
-      if is_default_workdir and mode != 'describe':
+    is_alone = process_environment.find_start(choice, os.environ) is None
+    may_be_of_another = is_default_workdir and mode != 'describe'
+    # Of several processes, the others would wait for one that leaves here.
+    if is_alone:
+      if may_be_of_another:
         early_refusals.check_origin(workdir, origin)
       early_refusals.check(mode, config, workdir)
     start = modes.find(mode)
@@ -66,6 +68,8 @@ def run(
     ):
       distributed.initialize(choice, distributed.Timeouts(**timeouts))
       _agree(mode, config, workdir)
+      if may_be_of_another and not is_alone:
+        early_refusals.check_origin(workdir, origin)
       start(config, workdir)
   except (Exception, preemption.Stopped) as error:
     run_errors.leave(error, workdir)
