@@ -10,6 +10,8 @@ import stat
 from media.open_video import VIDEO_SUFFIXES
 from media.segments import Segment
 
+from sources.safe_paths import escaped
+
 _MAX_NAMED = 5
 # What stands for a suffix where a file has none that says what it is.
 _HIDDEN, _NO_SUFFIX = 'hidden', 'no suffix'
@@ -136,7 +138,7 @@ class _Search:
         self._skip(prefix, f'cannot be listed: {error.strerror}')
         continue
       for entry in entries:
-        path = prefix + _as_text(entry.name)
+        path = prefix + escaped(entry.name)
         if entry.name.startswith('.'):
           if entry.is_file(follow_symlinks=False):
             self._other_files[_HIDDEN] += 1
@@ -207,7 +209,3 @@ def _is_video_name(path):
 def _kind(path):
   suffix = os.path.splitext(path)[1].lower()
   return suffix if 1 < len(suffix) <= _LONGEST_SUFFIX else _NO_SUFFIX
-
-
-def _as_text(name):
-  return os.fsencode(name).decode('utf-8', 'backslashreplace')

@@ -61,9 +61,8 @@ class Loop:
     first_step = int(state.step)
     is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
     is_missing = is_complete and progress.evaluated_step != first_step
-    # What an evaluation before the first step finds is saved after it.
-    loses_nothing = not (progress.evaluation_is_due or is_missing)
-    if not loses_nothing:
+    evaluates_first = progress.evaluation_is_due or is_missing
+    if evaluates_first:
       counts = (
         progress.evaluation_is_due and not first_step % intervals.evaluate
       )
@@ -84,7 +83,8 @@ class Loop:
       for step in range(first_step, schedule.num_steps):
         rate = schedule.rate(step, progress.plateau.drops)
         is_first = step == first_step
-        with guarded_saves.leaving_at_once(is_first and loses_nothing):
+        # What an evaluation before the first step finds is saved after it.
+        with guarded_saves.leaving_at_once(is_first and not evaluates_first):
           with report.waiting():
             local = self._saves.next_batch(
               waiting, step, state, is_first=is_first, progress=progress
