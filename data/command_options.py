@@ -33,6 +33,7 @@ def prepare_and_print(source, options):
     max_memory_mib=options.max_memory,
     max_bad_percent=options.max_bad_percent,
     restart=options.restart,
+    reuse=options.reuse,
     frames=FrameOptions(
       short_side=options.short_side,
       jpeg_quality=options.jpeg_quality,
@@ -70,6 +71,12 @@ def add_common(parser):
   )
   add_processes(parser)
   add('--restart', action='store_true', help='throw away what is in OUT')
+  add(
+    '--reuse',
+    metavar='DIR',
+    help='a data set that was prepared before: of videos that are in it, too, '
+    'frames are copied, not decoded again; OUT is the same with it or without',
+  )
   for name, lowest, text in (
     ('short_side', 8, 'larger pictures are shrunk to this short side'),
     ('jpeg_quality', 1, 'of the stored frames'),

@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 
-from check_dataset import check_dataset, read_manifest
+from check_dataset import check_dataset
 from command_options import (
   add_common,
   add_follow_links,
@@ -31,6 +31,7 @@ from command_options import (
   num_cores,
   prepare_and_print,
 )
+from dataset.manifest import read_manifest
 from dataset.remote import is_remote, place_of
 from dataset.staging import OutputError, output_errors
 from definition_commands import add_definitions

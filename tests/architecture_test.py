@@ -201,12 +201,12 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'media': 'errors',
   'dataset': 'errors untrusted wording',
   'sources': 'dataset errors media progress untrusted wording',
-  'preparation': 'dataset errors interrupts media progress sources wording',
+  'preparation': (
+    'dataset errors interrupts media progress sources untrusted wording'
+  ),
   'demo_data': 'interrupts',
   'check_dataset': 'dataset errors sources untrusted wording',
-  'pages': (
-    'check_dataset dataset errors media progress untrusted vie_jax wording'
-  ),
+  'pages': ('dataset errors media progress untrusted vie_jax wording'),
   'command_options': 'dataset media preparation',
   'definition_commands': 'command_options dataset errors sources',
   'prepare': (

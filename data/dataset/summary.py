@@ -127,8 +127,8 @@ def _remedy(manifest):
     what = 'another --val-percent, or a list with the column split, gives'
   return (
     f'{what} the splits other videos: with another --out, which leaves this '
-    'data set as it is, or with --restart, which throws it away. Both decode '
-    'all videos again.'
+    'data set as it is and whose --reuse takes its frames, or with --restart, '
+    'which throws it away.'
   )
 
 

@@ -11,9 +11,9 @@ import tempfile
 
 import jinja2
 import numpy as np
-from check_dataset import read_manifest
 from dataset import dataset_facts
 from dataset.dataset_writer import SPLITS
+from dataset.manifest import read_manifest
 from dataset.remote import place_of
 from dataset.staging import output_errors
 from dataset.summary import (

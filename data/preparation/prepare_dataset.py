@@ -38,6 +38,7 @@ from wording import counted
 
 from preparation.bad_share import BadShare
 from preparation.dataset_plan import is_plan, make_plan
+from preparation.earlier_dataset import read_earlier
 from preparation.prepare_video import Task, is_current, prepare_video
 from preparation.resume import (
   changed_paths,
@@ -74,6 +75,8 @@ class Settings:
     max_bad_percent: share of videos that cannot be used past which the run
       stops, once as many as `bad_share.FIRST_LOOK` were tried.
     restart: whether to throw away what is in `out`.
+    reuse: path of an earlier data set; frames of the same files are copied
+      from there. None for none.
     shard_bytes: size at which a new shard is begun.
     frames: FrameOptions.
   """
@@ -86,6 +89,7 @@ class Settings:
   max_memory_mib: int = 2048
   max_bad_percent: int = 50
   restart: bool = False
+  reuse: str | None = None
   shard_bytes: int = SHARD_BYTES
   frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
 
@@ -265,10 +269,12 @@ def _setup(source, settings):
   return {
     'name': source.name,
     'options': dataclasses.asdict(settings.frames) | source.options,
-    'created_with': {
-      name: importlib.metadata.version(name) for name in _PACKAGES
-    },
+    'created_with': _versions(),
   }
+
+
+def _versions():
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def worker_pool(settings):
@@ -288,13 +294,14 @@ def _decode_all(source, settings, staging, pool):
   Returns:
     dict from path to record, one for each video of the two splits.
   """
-  records, tasks = {}, []
+  records, videos = {}, []
   for video in source.videos:
     record = staging.record(video.id)
     if is_current(record, video):
       records[video.path] = record
     else:
-      tasks.append(_task(video, source, settings))
+      videos.append(video)
+  tasks = _tasks(videos, source, settings)
   # By a digest of the path: those that are tried first speak for all.
   tasks.sort(key=lambda task: task.video.id)
   bad_share = BadShare(
@@ -319,13 +326,30 @@ def _decode_all(source, settings, staging, pool):
       bar.update()
       bad_share.add(outcome)
       bad_share.check()
+  if settings.reuse is not None:
+    copied = [record for record in records.values() if 'is_copied' in record]
+    print(
+      f'The frames of {len(copied)} of {counted(len(records), "video")} are '
+      f'from {settings.reuse}.',
+      file=sys.stderr,
+    )
   return records
 
 
-def _task(video, source, settings):
-  return Task(
-    folder=source.folder,
-    video=video,
-    out=os.path.abspath(settings.out),
-    options=settings.frames,
-  )
+def _tasks(videos, source, settings):
+  """Returns the Task of each of the videos that are still to be done."""
+  earlier = {}
+  if videos and settings.reuse is not None:
+    earlier = read_earlier(
+      settings.reuse, settings.out, settings.frames, _versions()
+    )
+  return [
+    Task(
+      folder=source.folder,
+      video=video,
+      out=os.path.abspath(settings.out),
+      options=settings.frames,
+      earlier=earlier.get(video.id),
+    )
+    for video in videos
+  ]

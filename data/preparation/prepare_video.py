@@ -10,6 +10,12 @@ from media.open_video import VideoError, require_regular_file
 from media.video_frames import FrameOptions, write_frames
 from sources.find_videos import VideoFile
 
+from preparation.earlier_dataset import (
+  EarlierVideo,
+  NotCopiedError,
+  copy_frames,
+)
+
 _RECORD_KEYS = {'path', 'size', 'mtime_ns', 'source_sha256'}
 # The columns of the table that a video has by itself, and what shards need.
 _ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
@@ -25,16 +31,19 @@ class Task:
     video: VideoFile, as listed.
     out: str, the output directory.
     options: FrameOptions.
+    earlier: EarlierVideo, whose frames are these if its file is the same; or
+      None.
   """
 
   folder: str
   video: VideoFile
   out: str
   options: FrameOptions
+  earlier: EarlierVideo | None = None
 
 
 def prepare_video(task, report_progress=lambda: None):
-  """Decodes one video into the staging directory.
+  """Puts the frames of one video into the staging directory.
 
   Args:
     task: Task.
@@ -42,8 +51,9 @@ def prepare_video(task, report_progress=lambda: None):
       each picture of the file and each frame that is kept.
 
   Returns:
-    dict, the record of the video: with 'row' and 'warnings', or with the
-    'reason' why it cannot be used. Or str, an error that concerns the
+    dict, the record of the video: with 'row' and 'warnings', and 'is_copied'
+    where its frames are the earlier data set's; or with the 'reason' why it
+    cannot be used. Or str, an error that concerns the
     output and must stop the run.
   """
   record = {
@@ -54,7 +64,7 @@ def prepare_video(task, report_progress=lambda: None):
   }
   staging = Staging(task.out)
   try:
-    record |= _decode(task, staging, report_progress)
+    record |= _prepared(task, staging, report_progress)
     path = staging.record_path(task.video.id)
     write_json(path, record, aside=staging.directory)
   except OutputError as error:
@@ -86,40 +96,68 @@ def _is_record(value):
   )
 
 
-def _decode(task, staging, report_progress):
-  video = task.video
-  source = os.path.join(task.folder, video.file)
+def _prepared(task, staging, report_progress):
+  """Returns what a record says of a video beside its path, size and time."""
+  source = os.path.join(task.folder, task.video.file)
   source_sha256 = ''
   try:
     _check_place(source, task.folder)
     source_sha256 = _digest(source)
-    with FramesFile(staging.frames_path(video.id)) as frames:
-
-      def write(jpeg):
-        frames.write(jpeg)
-        report_progress()
-
-      report_progress()
-      facts = write_frames(
-        source,
-        task.options,
-        write,
-        segment=video.segment,
-        on_picture=report_progress,
-      )
-      _check_unchanged(source, video)
+    report_progress()
+    made = None
+    if task.earlier and task.earlier.row['source_sha256'] == source_sha256:
+      made = _copied(task, source, staging, report_progress)
+    if made is None:
+      made = _decoded(task, source, staging, report_progress)
   except VideoError as error:
     return {'source_sha256': source_sha256, 'reason': error.reason}
+  made['row']['source_sha256'] = source_sha256
+  return made | {'source_sha256': source_sha256}
+
+
+def _copied(task, source, staging, report_progress):
+  """Takes the frames of the earlier data set; None where they are damaged."""
+
+  def copy(frames):
+    return copy_frames(task.earlier, frames, report_progress)
+
+  try:
+    return _staged(task, source, staging, copy) | {'is_copied': True}
+  except NotCopiedError:
+    return None
+
+
+def _decoded(task, source, staging, report_progress):
+  def decode(frames):
+    def write(jpeg):
+      frames.write(jpeg)
+      report_progress()
+
+    return write_frames(
+      source,
+      task.options,
+      write,
+      segment=task.video.segment,
+      on_picture=report_progress,
+    )
+
+  return _staged(task, source, staging, decode)
+
+
+def _staged(task, source, staging, write_to):
+  """Makes the file of frames by a function that returns VideoFacts."""
+  with FramesFile(staging.frames_path(task.video.id)) as frames:
+    facts = write_to(frames)
+    _check_unchanged(source, task.video)
   row = dataclasses.asdict(facts)
   warnings = row.pop('warnings')
   row |= {
-    'id': video.id,
-    'path': video.path,
-    'source_sha256': source_sha256,
+    'id': task.video.id,
+    'path': task.video.path,
     'frames_sha256': frames.digest.hexdigest(),
     'num_bytes': frames.num_bytes,
   }
-  return {'source_sha256': source_sha256, 'row': row, 'warnings': warnings}
+  return {'row': row, 'warnings': warnings}
 
 
 def _check_place(source, folder):

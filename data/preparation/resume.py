@@ -104,8 +104,8 @@ def open_staging(out, source, setup, *, restart):
     Staging.
 
   Raises:
-    InputError: if foreign files are there, a run with another setup, or one
-      whose setup cannot be told.
+    InputError: if foreign files are there, or videos decoded by a run with
+      another setup, or with one that cannot be told.
   """
   staging = Staging(out)
   is_ours = staging.exists() or (out / 'dataset.json').exists()
@@ -120,7 +120,7 @@ def open_staging(out, source, setup, *, restart):
       f'{staging.directory / "setup.json"} is damaged or gone, and '
       f'{staging.directory} holds decoded videos; {_RESTART}'
     )
-  if not is_known or restart:
+  if not is_known or restart or not staging.has_videos():
     with output_errors(out):
       # First the mark that these files are ours, so that a kill in between
       # leaves something this function recognises.

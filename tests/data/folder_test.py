@@ -257,8 +257,8 @@ def test_classes_without_a_training_video_are_named(tmp_path, capsys):
     "  Note: 1 of 3 classes of 'label' has no validation video ('ball'); "
     'evaluations tell nothing of it.',
     '  Note: other lists, or folders called train and val, give the splits '
-    'other videos: with another --out, which leaves this data set as it is, or '
-    'with --restart, which throws it away. Both decode all videos again.',
+    'other videos: with another --out, which leaves this data set as it is and '
+    'whose --reuse takes its frames, or with --restart, which throws it away.',
   ]
 
 
