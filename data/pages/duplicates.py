@@ -76,7 +76,7 @@ def find_duplicates(tables, hashes):
 
   Args:
     tables: split -> table, as dataset_facts.read_tables returns them.
-    hashes: split -> near_duplicates.Hashes.
+    hashes: split -> video_hashes.Hashes.
 
   Returns:
     Duplicates.
@@ -139,7 +139,7 @@ def _looking_alike(hashes, rows, is_val, known):
   """Compares some videos by their looks.
 
   Args:
-    hashes: split -> near_duplicates.Hashes.
+    hashes: split -> video_hashes.Hashes.
     rows: int64 [R], of the videos.
     is_val: bool [R], whether they are of validation.
     known: int64 [P, 2], pairs that are left out.

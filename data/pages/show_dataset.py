@@ -29,7 +29,7 @@ from progress import progress_bar
 from untrusted import urls
 from wording import chosen, counted, printable
 
-from pages import near_duplicates, network_clips
+from pages import near_duplicates, network_clips, video_hashes
 from pages.duplicates import KINDS, WHERE, find_duplicates
 from vie_jax.input_pipeline.frame_store import FrameStore
 
@@ -191,7 +191,7 @@ def _hashes(stores, num_threads):
   total = sum(store.num_videos for store in stores.values())
   with progress_bar('looking at frames', 'video', total) as bar:
     return {
-      split: near_duplicates.hash_videos(
+      split: video_hashes.hash_videos(
         store, num_threads=num_threads, progress=bar.update
       )
       for split, store in stores.items()
@@ -228,10 +228,10 @@ class _Videos:
     """Returns the middle frame as a data URI; None where it is damaged."""
     split, row = self.place(row)
     store = self._stores[split]
-    number = near_duplicates.frame_numbers(int(store.num_frames[row]))[1]
+    number = video_hashes.frame_numbers(int(store.num_frames[row]))[1]
     try:
       (jpeg,) = store.read_frames(row, [number])
-      image = near_duplicates.open_frame(jpeg, _PAIR_HEIGHT)
+      image = video_hashes.open_frame(jpeg, _PAIR_HEIGHT)
     except (OSError, ValueError, SyntaxError):
       return None
     width = max(1, round(image.width * _PAIR_HEIGHT / image.height))
@@ -381,7 +381,7 @@ def _render(**values):
     kinds=KINDS,
     where=WHERE,
     max_distance=near_duplicates.MAX_DISTANCE,
-    num_bits=near_duplicates.NUM_BITS,
+    num_bits=video_hashes.NUM_BITS,
     max_listed=_MAX_LISTED,
     frame_uri=frame_uri,
     split_files=_split_files,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow
-from pages import duplicates, near_duplicates
+from pages import duplicates, video_hashes
 
 
 def table(names):
@@ -20,7 +20,7 @@ def hashes(bits, mirrored_bits):
   """Hashes of videos with the same waves, mirrored or not."""
   waves = np.ones((*bits.shape, 64), np.int8)
   is_flat, sizes = np.zeros(bits.shape, bool), np.ones(len(bits))
-  return near_duplicates.Hashes(
+  return video_hashes.Hashes(
     bits, waves, mirrored_bits, waves, is_flat, sizes, {}
   )
 

@@ -1,23 +1,12 @@
-"""Hashes of pictures, and pairs of near ones against comparing all."""
-
-import io
+"""Pairs of near videos against comparing all."""
 
 import numpy as np
 import pytest
-from pages import near_duplicates
-from PIL import Image, ImageOps
+import sample_pictures
+from pages import near_duplicates, video_hashes
+from PIL import ImageOps
 
-NUM_BITS = near_duplicates.NUM_BITS
-
-
-def picture(seed, size=(96, 64)):
-  """A smooth random picture."""
-  coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-  return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-
-
-def differing(one, other):
-  return (one ^ other).bit_count()
+NUM_BITS = video_hashes.NUM_BITS
 
 
 def turned(bits, places):
@@ -74,37 +63,6 @@ def as_dict(pairs):
   return dict(
     zip(map(tuple, pairs.rows.tolist()), pairs.distance.tolist(), strict=True)
   )
-
-
-def test_a_copy_of_another_size_and_quality_has_nearly_the_same_hash():
-  original = picture(0)
-  data = io.BytesIO()
-  original.resize((60, 40)).save(data, 'JPEG', quality=40)
-  hashes = [near_duplicates.picture_hash(p)[0] for p in (original, picture(1))]
-  copy, waves, is_flat = near_duplicates.picture_hash(Image.open(data))
-  assert not is_flat
-  _, others, _ = near_duplicates.picture_hash(original)
-  assert np.abs(waves.astype(int) - others).max() <= 10
-  assert differing(copy, hashes[0]) <= 4
-  assert differing(copy, hashes[1]) > 16
-
-
-@pytest.mark.parametrize('noise', [0, 2])
-def test_black_and_nearly_even_pictures_are_flat(noise):
-  grey = np.random.default_rng(0).integers(0, noise + 1, (64, 96), np.uint8)
-  bits, waves, is_flat = near_duplicates.picture_hash(Image.fromarray(grey))
-  assert (bits, waves.any(), is_flat) == (0, False, True)
-
-
-@pytest.mark.parametrize('num_frames', [1, 2, 3, 250])
-def test_three_frames_spread_over_the_video_stand_for_it(num_frames):
-  numbers = near_duplicates.frame_numbers(num_frames)
-  assert len(numbers) == near_duplicates.NUM_PLACES
-  assert sorted(numbers) == numbers
-  assert numbers[0] >= 0
-  assert numbers[-1] < num_frames
-  if num_frames == 250:
-    assert numbers == [41, 125, 208]
 
 
 @pytest.mark.parametrize('chunk', [7, 1_000_000])
@@ -264,13 +222,16 @@ def test_the_pictures_of_two_videos_are_compared_once(monkeypatch):
 
 def hashed(pictures):
   """(bits, waves) of videos of three pictures each."""
-  hashes = [[near_duplicates.picture_hash(p) for p in row] for row in pictures]
+  hashes = [[video_hashes.picture_hash(p) for p in row] for row in pictures]
   bits = np.array([[h[0] for h in row] for row in hashes], np.uint64)
   return bits, np.array([[h[1] for h in row] for row in hashes])
 
 
 def test_a_mirrored_copy_is_paired_as_such_and_only_once():
-  videos = [[picture(3 * k + place) for place in range(3)] for k in range(4)]
+  videos = [
+    [sample_pictures.smooth(3 * k + place) for place in range(3)]
+    for k in range(4)
+  ]
   videos.append([ImageOps.mirror(each) for each in videos[1]])
   videos.append(videos[0])
   mirrored = [[ImageOps.mirror(each) for each in row] for row in videos]
@@ -289,7 +250,7 @@ def test_a_mirrored_copy_is_paired_as_such_and_only_once():
 
 
 def test_each_validation_copy_is_paired_with_its_mirror_image_in_train():
-  original = [picture(place) for place in range(3)]
+  original = [sample_pictures.smooth(place) for place in range(3)]
   turned_over = [ImageOps.mirror(each) for each in original]
   bits, waves = hashed([original, *[turned_over] * 3])
   mirrored_bits, mirrored_waves = hashed([turned_over, *[original] * 3])
