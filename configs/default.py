@@ -319,13 +319,14 @@ def get_config() -> ml_collections.ConfigDict:
   # Other workdirs, with commas between, whose --mode=retrieve on the same
   # videos is done: the page shows their neighbours beside this run's.
   config.retrieve.beside = ''
-  # A video file of your own: finds the training videos nearest to it. Each path
-  # has a folder of its own for the answer, beside result.json.
+  # A video file of your own, or a folder of them: finds the training videos
+  # nearest to each. Each path has a folder of its own for the answer, beside
+  # result.json.
   config.retrieve.query = ''
   # What the page calls this network; empty: the last part of the workdir.
   config.retrieve.name = ''
-  # Validation videos on the page, evenly spread over them, and neighbours of
-  # each; 3 (the paper's Figure 2).
+  # Validation videos, or those of `query`, on the page, evenly spread over them,
+  # and neighbours of each; 3 (the paper's Figure 2).
   config.retrieve.num_queries = 50
   config.retrieve.num_neighbors = 3
 

@@ -164,14 +164,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'weights',
     'jax flax optax ml_collections',
   ),
-  'retrieval_page': (
-    'evaluation input_pipeline.frame_store input_pipeline.sound_frames '
-    'results untrusted',
-    'numpy PIL',
+  'retrieval': (
+    'config embeddings evaluate evaluation experiment files input_pipeline '
+    'results retrieval telemetry untrusted weights',
+    'jax numpy PIL ml_collections',
   ),
   'retrieve': (
-    'config embeddings evaluate evaluation experiment files input_pipeline '
-    'results retrieval_page telemetry weights',
+    'embeddings evaluation experiment files input_pipeline results retrieval',
     'jax numpy ml_collections',
   ),
   'training': (

@@ -14,7 +14,6 @@ import prepare
 import pytest
 import tiny_run
 
-from vie_jax import retrieval_page
 from vie_jax.evaluation import (
   filled_tables,
   found_results,
@@ -25,6 +24,7 @@ from vie_jax.evaluation import (
 )
 from vie_jax.input_pipeline import frame_store
 from vie_jax.results import findings
+from vie_jax.retrieval import page as retrieval_page
 
 ATTACK = 'window.owned=document.title=1'
 PAYLOADS = (

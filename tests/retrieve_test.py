@@ -342,7 +342,7 @@ def test_without_validation_videos_only_a_file_can_be_asked_for(
   query = demo_dataset.parent / 'demo-videos' / 'video_0000.mp4'
   config.retrieve.query = str(query)
   answer = retrieve.retrieve(config, str(tmp_path / 'W'))
-  assert answer['neighbors'][0]['path'] == query.name
+  assert answer['answers'][0]['neighbors'][0]['path'] == query.name
 
 
 def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
@@ -354,7 +354,8 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
   config = tiny_run.config(
     demo_dataset, init_from='random', retrieve__query=str(tmp_path / name)
   )
-  answer = retrieve.retrieve(config, str(tmp_path / 'W'))
+  written = retrieve.retrieve(config, str(tmp_path / 'W'))
+  [answer] = written['answers']
   nearest = answer['neighbors'][0]
   assert nearest['path'] == path
   assert nearest['id'] == parts.train.store.ids[5]
@@ -376,7 +377,7 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
     'index.html',
     'result.json',
   ]
-  assert json.loads((folder / 'result.json').read_text()) == answer
+  assert json.loads((folder / 'result.json').read_text()) == written
   page = page_of(folder)
   assert page.count('<article class="query"') == 1
   assert '<title>Nearest training videos of my &#34;clip&#34; &lt;1&gt;' in page
@@ -404,6 +405,60 @@ def test_queries_of_the_same_name_have_an_answer_each(
   assert {answer['query']: answer for answer in found} == answers
 
 
+def test_a_folder_of_queries_has_one_answer(demo_dataset, parts, tmp_path):
+  videos = demo_dataset.parent / 'demo-videos'
+  queries = tmp_path / 'queries'
+  rows = {'b/last.mp4': 7, 'first.mp4': 4, 'x.mp4': 5}
+  for name, row in rows.items():
+    (queries / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(videos / parts.train.store.paths[row], queries / name)
+  (queries / '<broken>.mp4').write_bytes(b'this is no video')
+  config = tiny_run.config(
+    demo_dataset,
+    init_from='random',
+    retrieve__query=str(queries),
+    retrieve__num_queries=2,
+  )
+  written = retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert [each['path'] for each in written['answers']] == sorted(rows)
+  for each in written['answers']:
+    nearest = each['neighbors'][0]
+    assert nearest['path'] == parts.train.store.paths[rows[each['path']]]
+    assert nearest['similarity'] == pytest.approx(1, abs=1e-4)
+    assert each['predicted'].keys() == set(COLUMNS)
+  assert [each['path'] for each in written['skipped']] == ['<broken>.mp4']
+  [folder] = (tmp_path / 'W' / 'retrieve' / 'demo_random').glob(
+    'query-queries-*'
+  )
+  assert json.loads((folder / 'result.json').read_text()) == written
+  page = page_of(folder)
+  assert page.count('<article class="query"') == 2
+  assert '2 of 3 videos, evenly spread' in page
+  assert '&lt;broken&gt;.mp4: ' in page
+  assert '<broken>' not in page
+  # Alone, a video has the same answer.
+  config.retrieve.query = str(queries / 'x.mp4')
+  [alone] = retrieve.retrieve(config, str(tmp_path / 'W'))['answers']
+  for one, other in zip(
+    alone['neighbors'], written['answers'][2]['neighbors'], strict=True
+  ):
+    assert one['similarity'] == pytest.approx(other['similarity'], abs=1e-5)
+  assert alone['predicted'] == written['answers'][2]['predicted']
+
+
+def test_a_folder_without_videos_is_refused(demo_dataset, tmp_path):
+  (tmp_path / 'queries').mkdir()
+  config = tiny_run.config(
+    demo_dataset,
+    init_from='random',
+    retrieve__query=str(tmp_path / 'queries'),
+  )
+  with pytest.raises(dataset_folder.DatasetError, match='no video') as error:
+    retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert str(tmp_path / 'queries') in str(error.value)
+  assert 'scratch' not in str(error.value)
+
+
 def test_a_query_that_is_no_video_is_refused_in_one_line(
   demo_dataset, tmp_path
 ):
@@ -412,7 +467,7 @@ def test_a_query_that_is_no_video_is_refused_in_one_line(
   for name, words in {
     'broken.mp4': 'cannot be used: of 1 video file none could be used',
     'notes.txt': 'is not named like a video',
-    'missing.mp4': 'There is no video file',
+    'missing.mp4': 'There is no video file or folder',
   }.items():
     config = tiny_run.config(
       demo_dataset, init_from='random', retrieve__query=str(tmp_path / name)

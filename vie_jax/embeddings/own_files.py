@@ -208,14 +208,19 @@ def _pass_on(stream: TextIO) -> str:
   return message
 
 
+def skipped(prepared: pathlib.Path) -> list[dict]:
+  """Returns `path` and `reason` of each file that could not be used."""
+  return json.loads((prepared / 'skipped.json').read_text('utf-8'))
+
+
 def _name_skipped(prepared):
   """Logs the files that could not be used, and why."""
-  skipped = json.loads((prepared / 'skipped.json').read_text('utf-8'))
-  for entry in skipped[:_NAMED]:
+  entries = skipped(prepared)
+  for entry in entries[:_NAMED]:
     logging.warning('Skipped: %s: %s', entry['path'], entry['reason'])
-  if len(skipped) > _NAMED:
+  if len(entries) > _NAMED:
     logging.warning(
       '%d more were skipped, see %s.',
-      len(skipped) - _NAMED,
+      len(entries) - _NAMED,
       prepared / 'skipped.json',
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,11 @@ from vie_jax.input_pipeline.frame_store import FrameStore
 from vie_jax.results.findings import Findings, common_queries
 from vie_jax.untrusted import urls
 
+FILE = 'index.html'
+# A page of 50 queries and two networks stays below 8 MB.
+IMAGE_BUDGET = 7_000_000
 FRAMES_SHOWN = 8
+_NAMED = 10
 # Frames are shown from the middle of a video: spread over all of a long one,
 # they would not show how anything moves.
 MAX_SECONDS_BETWEEN_FRAMES = 0.25
@@ -151,42 +156,46 @@ def query_page(
   found: Findings,
   *,
   columns: Sequence[str],
-  name: str,
+  title: str,
+  names: Sequence[str],
+  num_queries: int,
   num_neighbors: int,
 ) -> gallery.Page:
-  """Shows a video of the user's own beside what the network places nearest.
+  """Shows videos of the user's own beside what the network places nearest.
 
   Args:
     train: the training videos.
-    own: holds the video alone, and no labels.
-    found: for it.
+    own: the videos, without labels.
+    found: for all of them.
     columns: the label columns of the training videos.
-    name: of the video.
-    num_neighbors: to show.
+    title: name of the file or folder that they are from.
+    names: of the videos.
+    num_queries: to show, evenly spread over the videos.
+    num_neighbors: of each.
   """
   columns = _with_labels((train,), columns)
-  strip = dataclasses.replace(film_strip(own, 0, ()), caption=name)
-  dataset = found.result['dataset']
+  rows = retrieval.evenly_spread(num_queries, own.num_videos)
+  strips = {
+    int(row): dataclasses.replace(film_strip(own, row, ()), caption=names[row])
+    for row in rows
+  }
   return gallery.Page(
-    title=f'Nearest training videos of {name}',
-    introduction=[
-      f'The most similar of {_num_compared(found):,} training videos of '
-      f'{dataset["name"]}, as {found.heading} places them. '
-      + (
-        'Its true label is not known here, so that nothing is right or wrong.'
-        if columns
-        else 'None of them has a label.'
-      )
-    ],
-    queries=_queries(train, {0: strip}, [found], columns, num_neighbors),
+    title=f'Nearest training videos of {title}',
+    introduction=_introduction_of_own(found, columns),
+    queries=_queries(train, strips, [found], columns, num_neighbors),
     label_columns=columns,
     facts=_facts([found]),
     query_caption=(
-      'Below the video are the training videos placed nearest, the nearest '
-      'first, with the cosine similarity of the two embeddings (1 is '
-      f'identical). {PICTURES}'
+      f'{_which_of_own(len(rows), own.num_videos)} the training videos placed '
+      'nearest, the nearest first, with the cosine similarity of the two '
+      f'embeddings (1 is identical). {PICTURES}'
     ),
   )
+
+
+def write(folder: pathlib.Path, page: gallery.Page) -> None:
+  """Writes a page to `index.html` of a folder."""
+  gallery.write_html(folder / FILE, page, image_budget=IMAGE_BUDGET)
 
 
 def _num_compared(found: Findings) -> int:
@@ -204,6 +213,35 @@ def _with_labels(
     for column in columns
     if all((store.label(column)[0] >= 0).any() for store in stores)
   ]
+
+
+def _introduction_of_own(found: Findings, columns: Sequence[str]) -> list[str]:
+  paragraphs = [
+    f'The most similar of {_num_compared(found):,} training videos of '
+    f'{found.result["dataset"]["name"]}, as {found.heading} places them. '
+    + (
+      'True labels are not known here, so that nothing is right or wrong.'
+      if columns
+      else 'None of them has a label.'
+    )
+  ]
+  if skipped := found.result['skipped']:
+    named = [f'{each["path"]}: {each["reason"]}' for each in skipped[:_NAMED]]
+    if len(skipped) > _NAMED:
+      named.append(f'and {len(skipped) - _NAMED:,} more, see result.json')
+    paragraphs.append(f'Left out, as they cannot be used: {"; ".join(named)}.')
+  return paragraphs
+
+
+def _which_of_own(num_shown, num_videos):
+  if num_videos == 1:
+    return 'Below the video are'
+  if num_shown == num_videos:
+    return f'All {num_videos:,} videos. Below each are'
+  return (
+    f'{num_shown} of {num_videos:,} videos, evenly spread over the list; those '
+    'of the others are in result.json. Below each are'
+  )
 
 
 def _which_are_shown(num_shown, num_videos):

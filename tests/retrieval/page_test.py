@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vie_jax import retrieval_page
 from vie_jax.results import findings
+from vie_jax.retrieval import page as retrieval_page
 
 SIZE = 40, 30
 
