@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 
 # TensorFlow only reads here, and need not talk about it.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -136,6 +137,12 @@ def _only(features, kind, name, option):
     raise InputError(
       f'tfds {name} has {len(found)} video features; name one of '
       f'{", ".join(found or leaves)} with {option}'
+    )
+  if found:
+    print(
+      f'Note: tfds {name} has the classes {", ".join(outside or found)}; none is '
+      'taken, name one with --label.',
+      file=sys.stderr,
     )
   return None
 

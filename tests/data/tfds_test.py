@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import sys
@@ -97,12 +98,14 @@ class OddVideos(tfds.core.GeneratorBasedBuilder):
 class DeepVideos(tfds.core.GeneratorBasedBuilder):
   """Video and class lie inside of another feature.
 
-  `two` has two videos there, `outside` a second video and class outside.
+  `two` has two videos there, `classes` two classes, and `outside` a second
+  video and class outside.
   """
 
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS = [  # noqa: RUF012
-    tfds.core.BuilderConfig(name=name) for name in ('one', 'two', 'outside')
+    tfds.core.BuilderConfig(name=name)
+    for name in ('one', 'two', 'classes', 'outside')
   ]
 
   def _info(self):
@@ -111,6 +114,8 @@ class DeepVideos(tfds.core.GeneratorBasedBuilder):
     features = {'clip': clip}
     if self.builder_config.name == 'two':
       clip['other'] = video
+    if self.builder_config.name == 'classes':
+      clip['again'] = tfds.features.ClassLabel(names=_NAMES)
     if self.builder_config.name == 'outside':
       kind = tfds.features.ClassLabel(names=['a', 'b'])
       features |= {'film': video, 'kind': kind}
@@ -130,6 +135,8 @@ class DeepVideos(tfds.core.GeneratorBasedBuilder):
       example = {'clip': {'frames': frames, 'way': way}}
       if self.builder_config.name == 'two':
         example['clip']['other'] = frames
+      if self.builder_config.name == 'classes':
+        example['clip']['again'] = way
       if self.builder_config.name == 'outside':
         example |= {'film': frames, 'kind': number}
       yield number, example
@@ -214,6 +221,24 @@ def test_each_config_is_a_data_set_of_its_own(tmp_path, config):
   manifest = json.loads((tmp_path / 'o' / 'dataset.json').read_text())
   assert manifest['name'] == f'tfds-split_videos-{config}'
   assert manifest['options']['data_set'] == f'split_videos/{config}/1.0.0'
+
+
+def test_of_several_classes_none_is_taken_and_all_are_named(tmp_path, capsys):
+  sets = tmp_path / 'sets'
+  DeepVideos(config='classes', data_dir=sets).download_and_prepare()
+  capsys.readouterr()
+  write = functools.partial(
+    tfds_videos.write_tfds_videos, 'deep_videos/classes', data_dir=sets
+  )
+  write(tmp_path / 'none')
+  assert (
+    'Note: tfds deep_videos/classes has the classes clip/way, clip/again; none '
+    'is taken, name one with --label.'
+  ) in capsys.readouterr().err
+  rows = (tmp_path / 'none' / 'list.jsonl').read_text().splitlines()
+  assert not any('label' in json.loads(row) for row in rows)
+  write(tmp_path / 'way', label='clip/way')
+  assert 'Note' not in capsys.readouterr().err
 
 
 def test_the_only_video_and_class_may_lie_inside_of_another_feature(tmp_path):
