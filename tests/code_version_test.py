@@ -92,3 +92,19 @@ def test_main_prints_the_versions():
   assert done.stdout.strip() == code_version.line()
   assert f'vie_jax {vie_jax.__version__}' in done.stdout
   assert f'jax {importlib.metadata.version("jax")}' in done.stdout
+
+
+def test_the_digest_is_of_names_and_content(tmp_path, monkeypatch):
+  monkeypatch.setattr(code_version, '_PACKAGE', tmp_path)
+  (tmp_path / 'part').mkdir()
+  (tmp_path / 'a.py').write_text('1')
+  digests = [code_version.digest()]
+  (tmp_path / 'part' / 'b.py').write_text('2')
+  digests.append(code_version.digest())
+  (tmp_path / 'part' / 'b.py').rename(tmp_path / 'b.py')
+  digests.append(code_version.digest())
+  (tmp_path / 'b.py').write_text('3')
+  digests.append(code_version.digest())
+  assert len(set(digests)) == 4
+  (tmp_path / 'b.pyc').write_text('no source')
+  assert code_version.digest() == digests[-1]

@@ -1,5 +1,6 @@
 """Which version of the code this is."""
 
+import hashlib
 import importlib.metadata
 import pathlib
 import platform
@@ -27,6 +28,17 @@ def line() -> str:
   """The versions, with the commit, in a line."""
   named = [f'{name} {version}' for name, version in versions().items()]
   return ', '.join([*named, f'commit {commit() or "unknown"}'])
+
+
+def digest() -> str:
+  """The content of this package's modules, as they lie on the disk, in hex."""
+  total = hashlib.sha256()
+  for path in sorted(_PACKAGE.rglob('*.py')):
+    content = path.read_bytes()
+    name = path.relative_to(_PACKAGE).as_posix()
+    total.update(f'{name} {len(content)}\n'.encode())
+    total.update(content)
+  return total.hexdigest()
 
 
 def commit() -> str | None:

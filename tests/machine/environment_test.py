@@ -44,6 +44,7 @@ def test_every_difference_is_named_in_one_line(name, caplog):
   [
     ('devices', 'numbers agree up to rounding'),
     ('jaxlib', 'to a tolerance only'),
+    ('jax_threefry_partitionable', 'what is drawn on the devices'),
     (
       'tensorflow-cpu',
       'the order of the videos, their crops and all numbers may',

@@ -81,6 +81,53 @@ def test_other_settings_on_one_machine(demo_dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
+  'name, value, message',
+  [
+    (
+      'JAX_THREEFRY_PARTITIONABLE',
+      '0',
+      'jax_threefry_partitionable is True in process 0 and False in process 1',
+    ),
+    (
+      'JAX_ENABLE_X64',
+      '1',
+      'jax_enable_x64 is False in process 0 and True in process 1',
+    ),
+  ],
+)
+def test_other_settings_of_jax_on_one_machine(
+  demo_dataset, tmp_path, name, value, message
+):
+  command = tiny_run.command(tmp_path / 'run', demo_dataset)
+  for said in messages(command, tmp_path, environs=[{}, {name: value}]):
+    assert message in said
+
+
+def test_other_code_on_one_machine(demo_dataset, tmp_path):
+  other = tmp_path / 'other'
+  for name in ('vie_jax', 'configs'):
+    shutil.copytree(tiny_run.REPOSITORY / name, other / name)
+  shutil.copy(tiny_run.REPOSITORY / 'main.py', other)
+  with (other / 'vie_jax/objective/memory_bank.py').open('a') as file:
+    file.write('# Another rule.\n')
+  command = tiny_run.command(tmp_path / 'run', demo_dataset)
+  commands = [
+    command,
+    [word.replace(str(tiny_run.REPOSITORY), str(other)) for word in command],
+  ]
+  commands[1][0] = command[0]
+  # Each takes the package beside its main.py.
+  environs = [{'PYTHONPATH': ''}] * 2
+  cwds = [tiny_run.REPOSITORY, other]
+  for said in messages(commands, tmp_path, environs=environs, cwds=cwds):
+    assert re.search(
+      r"the code of vie_jax, its SHA-256, is '[0-9a-f]{12}' in process 0 and "
+      r"'[0-9a-f]{12}' in process 1",
+      said,
+    )
+
+
+@pytest.mark.parametrize(
   'changes, message',
   [
     ({'batch_size': 6}, 'config.batch_size is 6, which does not split evenly'),

@@ -23,6 +23,19 @@ _PACKAGES = (
   'tensorflow',
   'tensorflow-cpu',
 )
+# Settings of JAX that decide numbers, or which programs there are. Each is also an
+# environment variable, in capitals.
+_SETTINGS = (
+  'jax_default_matmul_precision',
+  'jax_default_prng_impl',
+  'jax_threefry_partitionable',
+  'jax_random_seed_offset',
+  'jax_enable_x64',
+  'jax_numpy_dtype_promotion',
+  'jax_disable_jit',
+  'jax_debug_nans',
+  'jax_debug_infs',
+)
 # Of XLA's, those that name files tell nothing, and are nobody's business.
 _NO_NUMBERS = ('--xla_dump', '--xla_gpu_cuda_data_dir')
 _CPU_FEATURES = (
@@ -40,6 +53,33 @@ _CPU_FEATURES = (
 # The order of videos and what is drawn for them is TensorFlow's.
 _OF_THE_INPUT = ('tensorflow', 'tensorflow-cpu')
 _OF_THE_MESH = ('devices', 'processes')
+_OF_WHAT_IS_DRAWN = (
+  'jax_default_prng_impl',
+  'jax_threefry_partitionable',
+  'jax_random_seed_offset',
+)
+
+
+def settings() -> dict[str, str | int | None]:
+  """Versions and settings that all processes of a run have in common.
+
+  Returns:
+    name -> value, JSON-compatible; None for what is not there.
+  """
+  flags = os.environ.get('XLA_FLAGS', '').split()
+  numeric = [flag for flag in flags if not flag.startswith(_NO_NUMBERS)]
+  return {
+    **{name: _version(name) for name in _PACKAGES},
+    'XLA_FLAGS': ' '.join(sorted(numeric)),
+    **{name: _setting(name) for name in _SETTINGS},
+  }
+
+
+def _setting(name):
+  value = getattr(jax.config, name, None)
+  is_plain = value is None or isinstance(value, bool | int | str)
+  # Some are of kinds of their own.
+  return value if is_plain else str(getattr(value, 'value', value))
 
 
 def describe(mesh: Mesh) -> dict[str, str | int | None]:
@@ -53,14 +93,10 @@ def describe(mesh: Mesh) -> dict[str, str | int | None]:
     machines.
   """
   device = mesh.devices.flat[0]
-  flags = os.environ.get('XLA_FLAGS', '').split()
-  numeric = [flag for flag in flags if not flag.startswith(_NO_NUMBERS)]
   return {
     'python': platform.python_version(),
-    **{name: _version(name) for name in _PACKAGES},
-    'XLA_FLAGS': ' '.join(sorted(numeric)),
+    **settings(),
     'NPROC': os.environ.get('NPROC'),
-    'matmul precision': jax.config.jax_default_matmul_precision,
     'platform': device.platform,
     'device kind': device.device_kind,
     'devices': mesh.size,
@@ -144,6 +180,11 @@ def _promise(changed):
     return (
       'The restored state and the order of the videos are exact; numbers agree '
       'up to rounding, not to the bit.'
+    )
+  if any(name in changed for name in _OF_WHAT_IS_DRAWN):
+    return (
+      'The restored state and the order of the videos are exact; what is drawn '
+      'on the devices, such as colour noise, and all numbers may differ.'
     )
   return (
     'The restored state and the order of the videos are exact; numbers agree '

@@ -6,6 +6,7 @@ Each mode looks again, and more closely, when it comes to it.
 import pathlib
 import shlex
 
+import jax
 import ml_collections
 
 from vie_jax import checkpoint, weights
@@ -43,6 +44,19 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
       weights.check_are_there(config, workdir)
   if modes.MODES[mode].reads_weights:
     weights.check_are_there(config, workdir)
+
+
+def check_settings() -> None:
+  """Refuses settings of JAX that this code is not made for.
+
+  Raises:
+    config_check.ConfigError: with the remedy.
+  """
+  if jax.config.jax_enable_x64:
+    raise config_check.ConfigError(
+      'JAX_ENABLE_X64 is set, and networks, memory bank and checkpoints are '
+      'float32 or bfloat16; unset it.'
+    )
 
 
 def check_origin(workdir: str, origin: str) -> None:

@@ -10,9 +10,10 @@ import ml_collections
 from absl import logging
 from jax.experimental import multihost_utils
 
+from vie_jax import code_version
 from vie_jax.config import modes
 from vie_jax.files import config_origin
-from vie_jax.machine import compilation_cache
+from vie_jax.machine import compilation_cache, environment
 from vie_jax.processes import (
   agreement,
   distributed,
@@ -68,6 +69,7 @@ def run(
     ):
       distributed.initialize(choice, distributed.Timeouts(**timeouts))
       _agree(mode, config, workdir)
+      early_refusals.check_settings()
       if may_be_of_another and not is_alone:
         early_refusals.check_origin(workdir, origin)
       start(config, workdir)
@@ -87,7 +89,8 @@ def _agree(mode, config, workdir):
   logging.info('This is %s.', peers.describe())
   agreement.check_same(
     {
-      'JAX': jax.__version__,
+      'the code of vie_jax, its SHA-256,': code_version.digest()[:12],
+      **environment.settings(),
       '--mode': mode,
       '--workdir': workdir,
       'config': json.loads(config.to_json_best_effort()),
