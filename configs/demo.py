@@ -8,7 +8,9 @@ runs, among others,
   python main.py --config=configs/demo.py:slowfast --workdir=demo/slowfast
 
 All networks of the paper are here; `configs/reproduce.py` is these at one
-width, for the experiments that compare them.
+width, for the experiments that compare them. Two trained networks side by side
+(config.model.streams) are of one width, too: train `single` for that with
+--config.model.width=8.
 """
 
 import functools

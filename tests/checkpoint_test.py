@@ -503,6 +503,13 @@ def test_what_is_no_checkpoint_is_left_alone(tmp_path, caplog):
   save(tmp_path, [4])
   assert (folder / '4.damaged' / 'picture.png').exists()
   assert go_on(tmp_path)[0] == 4
+  # Be it a link to nothing, or a file.
+  (folder / '6').symlink_to(tmp_path / 'nothing')
+  (folder / '6.damaged').symlink_to(tmp_path / 'nothing')
+  save(tmp_path, [5, 6])
+  assert (folder / '5.damaged').read_text() == 'a file'
+  assert (folder / '6.damaged-2').is_symlink()
+  assert go_on(tmp_path)[0] == 6
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 import collections
 import json
 import re
+import types
 
 import fault_runs
 import jax
@@ -9,7 +10,7 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import blueprint, checkpoint, evaluate, finite, train
+from vie_jax import blueprint, checkpoint, evaluate, finetune, finite, train
 from vie_jax.files import config_origin
 from vie_jax.processes import preemption
 from vie_jax.telemetry import metrics_file
@@ -315,3 +316,22 @@ def test_a_finished_run_keeps_the_config_that_it_was_trained_with(
   assert start(1, 0.003) == trained
   assert json.loads(start(3, 0.001))['optimizer']['learning_rate'] == 0.001
   assert 'No step is left' not in caplog.text
+
+
+def test_a_training_on_labels_is_no_pretraining_to_go_on_with(
+  demo_dataset, tmp_path
+):
+  array = jax.numpy.zeros(2)
+  state = types.SimpleNamespace(
+    params={'kernel': array},
+    batch_stats={'mean': array},
+    step=jax.numpy.int32(4),
+    opt_state={'trace': array},
+    classifier={'kernel': array},
+  )
+  with checkpoint.Checkpoints(tmp_path, items=finetune.ITEMS) as checkpoints:
+    checkpoints.save(state, {})
+  with pytest.raises(checkpoint.CheckpointError) as caught:
+    train.train_and_evaluate(tiny_run.config(demo_dataset), tmp_path)
+  assert f'{tmp_path} holds a training on labels' in str(caught.value)
+  assert f'--config.init_from={tmp_path} it begins' in str(caught.value)

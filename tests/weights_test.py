@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import tiny_run
 from vie_jax import (
   blueprint,
   checkpoint,
+  linear_eval,
   run_weights,
   sharding,
   train_state,
@@ -187,6 +189,19 @@ def test_a_look_refuses_a_workdir_without_any_alike(tmp_path):
   # A damaged one is there, too; what it holds, only reading it tells.
   (other / 'checkpoints' / '7').rename(other / 'checkpoints' / '7.damaged')
   weights.check_are_there(tiny(init_from=str(other)), tmp_path)
+
+
+def test_readouts_are_no_network(tmp_path):
+  readouts = {'params': {'conv5': np.zeros(3, np.float32)}}
+  readouts |= {'opt_state': np.zeros(2), 'step': np.int32(4)}
+  with checkpoint.Checkpoints(tmp_path, items=linear_eval.ITEMS) as checkpoints:
+    state = types.SimpleNamespace(**jax.tree.map(jax.numpy.asarray, readouts))
+    checkpoints.save(state, {'config': {}})
+  message = refusal(tiny(init_from=str(tmp_path)))
+  assert (
+    f'The checkpoints of {tmp_path} hold readouts and no network' in message
+  )
+  assert 'name the workdir of the network' in message
 
 
 def test_a_workdir_without_any_names_its_trainings_on_labels(tmp_path):

@@ -246,8 +246,9 @@ class Checkpoints:
         f'{self._failure} Make room, or mend what the reason says, and run the '
         'same command again.'
       )
-    outlook = '' if is_last else ' The next one is tried as usual.'
-    logging.error('%s%s', self._failure, outlook)
+    # What `wait` raises is logged by whoever ends the run.
+    if not is_last:
+      logging.error('%s The next one is tried as usual.', self._failure)
 
   def record(self, step: int) -> dict:
     """What the run said of itself when it saved a step.

@@ -267,17 +267,29 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
         'seconds': round(time.monotonic() - started, 1),
       },
     )
-  for column, figures in accuracy.items():
+  _log_figures(written)
+  logging.info('Written: %s', folder / result.FILE)
+  return written
+
+
+def _log_figures(written: dict) -> None:
+  for column, figures in written['accuracy'].items():
     logging.info(
       'kNN on %s, %d videos: top-1 %.1f %%, of clips %.1f %% (chance %.1f %%).',
       column,
-      figures['judged'],
-      100 * figures['top1'],
-      100 * figures['clip_top1'],
+      figures['knn']['judged'],
+      100 * figures['knn']['top1'],
+      100 * figures['knn']['clip_top1'],
       100 * written['chance'][column],
     )
-  logging.info('Written: %s', folder / result.FILE)
-  return written
+  if not written['accuracy']:
+    logging.info('No labels, so that there is no accuracy of kNN.')
+  if same := written['same_video']:
+    logging.info(
+      'The nearest other clip is of the same video in %.1f %% (chance %.1f %%).',
+      100 * same['top1'],
+      100 * same['chance'],
+    )
 
 
 def _open(

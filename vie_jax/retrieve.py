@@ -144,6 +144,8 @@ def _figures(
 
 
 def _log_figures(written: dict) -> None:
+  if not written['recall']:
+    logging.info('No labels, so that nothing is right or wrong.')
   for column, recall in written['recall'].items():
     logging.info(
       'Recall on %s, %d videos: %s; kNN top-1 %.1f %% (chance %.1f %%).',

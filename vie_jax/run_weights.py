@@ -80,7 +80,13 @@ def load_network(
 
   def read(checkpoints, step):
     record = {**checkpoints.record(step), 'step': step}
-    check(record, checkpoints.saved_shapes(step, 'model'))
+    shapes = checkpoints.saved_shapes(step, 'model')
+    if not shapes:
+      raise checkpoint.CheckpointError(
+        f'The checkpoints of {folder} hold readouts and no network, as those of '
+        '--mode=linear_eval do; name the workdir of the network.'
+      )
+    check(record, shapes)
     if with_bank and checkpoints.saved_shapes(step, 'memory_bank'):
       _read_bank(checkpoints, step, mesh)
     variables = checkpoints.restore_as_saved(
@@ -168,8 +174,21 @@ def network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
   return {'name': name, **{field: config.model[field] for field in fields}}
 
 
-def check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
-  """Refuses a checkpoint of another network than these fields describe."""
+def check_network(
+  record: dict,
+  folder: pathlib.Path,
+  fields: dict,
+  *,
+  field: str = 'init_from',
+) -> None:
+  """Refuses a checkpoint of another network than these fields describe.
+
+  Args:
+    record: of the checkpoint.
+    folder: its workdir.
+    fields: of `config.model`, see `network_fields`.
+    field: of the config, which names the workdir.
+  """
   differing = run_record.differing_model(record, fields)
   if differing:
     listing = '; '.join(
@@ -178,7 +197,7 @@ def check_network(record: dict, folder: pathlib.Path, fields: dict) -> None:
     )
     raise checkpoint.CheckpointError(
       f'{folder} holds the weights of another network: {listing}. Use its '
-      'config, or other weights (config.init_from).'
+      f'config, or other weights (config.{field}).'
     )
 
 

@@ -184,11 +184,7 @@ def load(
   _warn_of_own(config, pathlib.Path(workdir))
   if not sources:
     found = loader.load(config.init_from, config.model.name, model)
-    source = found.workdir or config.init_from
-    if source == 'random':
-      logging.info('Weights: untrained.')
-    else:
-      logging.info('Weights: step %d of %s.', found.step, source)
+    _log_source(found, config.init_from)
     _warn_of_other_clips(config, config.model.name, found)
     return found
   streams = network_names.STREAMS[config.model.name]
@@ -199,8 +195,10 @@ def load(
     except ValueError as error:
       raise checkpoint.CheckpointError(
         f'The stream {stream!r} of config.model.streams, {source}, does not '
-        f'give a {name}: {error}'
+        f'give a {name}: {error} The streams of a network have config.model in '
+        'common: where these two differ in it, train one of them again.'
       ) from error
+    _log_source(found[stream], source, f' of the stream {stream!r}')
     _warn_of_other_clips(config, name, found[stream])
   variables = {
     collection: {
@@ -304,6 +302,15 @@ def warm_start(
   return _merge(variables, found, place, anew=anew), record['step']
 
 
+def _log_source(found: Weights, source: str, whose: str = '') -> None:
+  """Says where weights are from."""
+  source = found.workdir or source
+  if source == 'random':
+    logging.info('Weights%s: untrained.', whose)
+  else:
+    logging.info('Weights%s: step %d of %s.', whose, found.step, source)
+
+
 def _warn_of_own(config, workdir):
   """Says so if a workdir's own checkpoints are not what is loaded."""
   source = run_weights.place_of(config.init_from)[0]
@@ -366,8 +373,12 @@ class _Loader:
       folder, step = run_weights.place_of(source)
 
     def check(record, saved):
+      is_stream = name != self._config.model.name
       run_weights.check_network(
-        record, folder, run_weights.network_fields(self._config, name)
+        record,
+        folder,
+        run_weights.network_fields(self._config, name),
+        field='model.streams' if is_stream else 'init_from',
       )
       run_weights.refuse(
         run_weights.differing_arrays(saved, shapes),

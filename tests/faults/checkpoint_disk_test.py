@@ -93,7 +93,9 @@ def test_a_full_disk_is_noticed_and_left_as_it_was(tmp_path, caplog):
     assert checkpoints.latest_step == 4
 
 
-def test_a_save_that_could_not_write_a_byte_does_not_fail_the_next(tmp_path):
+def test_a_save_that_could_not_write_a_byte_does_not_fail_the_next(
+  tmp_path, caplog
+):
   with (
     fault_runs.small_disk(tmp_path / 'disk', '4m') as disk,
     checkpoint.Checkpoints(disk, keep=3) as checkpoints,
@@ -104,10 +106,16 @@ def test_a_save_that_could_not_write_a_byte_does_not_fail_the_next(tmp_path):
     checkpoints.save(state_of(2), {})
     poll_until_told(checkpoints)
     assert checkpoints.latest_step == 1
-    (disk / 'other').unlink()
+    caplog.clear()
     checkpoints.save(state_of(3), {})
+    with pytest.raises(checkpoint.SaveFailedError, match='could not be saved'):
+      checkpoints.wait()
+    # Whoever ends the run logs what was raised.
+    assert not caplog.messages
+    (disk / 'other').unlink()
+    checkpoints.save(state_of(4), {})
     checkpoints.wait()
-    assert checkpoints.latest_step == 3
+    assert checkpoints.latest_step == 4
 
 
 def test_a_last_save_without_room_is_said_to_have_failed(tmp_path, caplog):

@@ -174,3 +174,31 @@ logging.info('The end.')
   assert first.endswith(' Config:')
   assert rest == ['  {', '    "share": "100 %s"', '  }']
   assert last.endswith(' The end.')
+
+
+def test_the_first_file_has_what_was_said_before_it(tmp_path):
+  program = """
+import pathlib
+import sys
+from absl import logging
+from vie_jax.telemetry import run_log
+
+logging.use_absl_handler()
+run_log.to_terminal()
+logging.info('Before, %d.', 1)
+run_log.to_terminal('[0] ')
+logging.info('Before, %d.', 2)
+for name in ('one', 'two'):
+  folder = pathlib.Path(sys.argv[1], name)
+  folder.mkdir()
+  run_log.to_file(folder)
+  logging.info('Of %s.', name)
+"""
+  said = tiny_run.run([sys.executable, '-c', program, str(tmp_path)])
+  assert [said.count(f'Before, {number}.') for number in (1, 2)] == [1, 1]
+  one, two = (
+    [line.split(' ', 2)[2] for line in lines(tmp_path / name)]
+    for name in ('one', 'two')
+  )
+  assert one == ['Before, 1.', 'Before, 2.', 'Of one.']
+  assert two == ['Of two.']

@@ -57,7 +57,8 @@ def write(
     _write_parquet(fresh, array, items, label_columns, num_clips)
   projector = folder / PROJECTOR_FOLDER
   projector.mkdir(exist_ok=True)
-  _write_projector(projector, array, items, label_columns, num_clips, picture)
+  with disk.naming(projector):
+    _write_projector(projector, array, items, label_columns, num_clips, picture)
 
 
 def _write_ids(path, items, num_clips):

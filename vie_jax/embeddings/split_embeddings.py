@@ -339,7 +339,9 @@ def check_source(
       f'{differing[1]}; name another folder with --config.result_name=NAME, or '
       'remove this one.'
     )
-  if settings := _differing_settings(old['config'], config):
+  settings = _differing_settings(old['config'], config)
+  # The answer to a query has a folder of its own.
+  if settings and not config.retrieve.query:
     logging.info(
       'Replacing a result of other settings, %s: %s.', path, settings
     )

@@ -171,6 +171,9 @@ class Listener:
     self._note(number)
     self._num_interrupts += number == signal.SIGINT
     if self._num_interrupts == 2:
+      logging.warning(
+        'Ended at once; the same command goes on from the last save.'
+      )
       self._leave(exit_codes.INTERRUPTED)
     if not is_first:
       return
@@ -179,9 +182,10 @@ class Listener:
     if self._mode == _LEAVING:
       self._leave_at_once(number)
     logging.warning(
-      '%s: stopping, as soon as what is begun can be kept. Ctrl-C, twice, ends '
-      'it at once.',
+      '%s: stopping, as soon as what is begun can be kept. Ctrl-C%s ends it at '
+      'once.',
       number.name,
+      ' once more' if number == signal.SIGINT else ', twice,',
     )
     if self._agree is not None:
       os.kill(os.getpid(), signal.SIGTERM)

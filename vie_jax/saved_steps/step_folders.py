@@ -72,7 +72,8 @@ class StepFolders:
     Raises:
       OSError: if the disk does not take it.
     """
-    if self.of(step).exists():
+    # A dangling link is in the way, too.
+    if os.path.lexists(self.of(step)):
       self.move_aside(step)
     os.rename(self.while_saving(step), self.of(step))
     disk.sync(self.directory)
@@ -86,9 +87,9 @@ class StepFolders:
     shutil.rmtree(leaving)
 
   def move_aside(self, step: int) -> pathlib.Path:
-    """Renames a folder that stands where a step is to be, and keeps it."""
+    """Renames what stands where a step is to be, and keeps it."""
     number, target = 1, self.directory / f'{step}.damaged'
-    while target.exists():
+    while os.path.lexists(target):
       number += 1
       target = self.directory / f'{step}.damaged-{number}'
     os.rename(self.of(step), target)

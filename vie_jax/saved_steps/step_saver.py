@@ -1,7 +1,9 @@
 """Saving a step in the background: arrays, then the record, then its name."""
 
 import concurrent.futures
+import errno
 import importlib.metadata
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -179,6 +181,8 @@ class StepSaver:
       reason = array_files.short_reason(error)
     if agreement.is_first():
       self._folders.remove_unfinished(self._step)
+    if reason == os.strerror(errno.EFBIG):
+      return f'{reason} for the limit of files (ulimit -f) or a quota'
     free = _free_bytes(self._folders.directory)
     needed = f'{self._needed / 1e6:,.1f} MB'
     return f'{reason} ({free} free, about {needed} needed)'

@@ -1,5 +1,6 @@
 """The plain log of a run, on the terminal and in its workdir."""
 
+import collections
 import contextlib
 import logging as python_logging
 import os
@@ -16,6 +17,7 @@ from vie_jax.untrusted import text
 FILE_NAME = 'train.log'
 # That wait for room in memory.
 _MOST_BYTES = 2**20
+_MOST_EARLIER = 1000
 _IS_LONG = 'is_long'
 _NOISY = (
   f'{os.sep}orbax{os.sep}',
@@ -95,6 +97,23 @@ class _FileHandler(python_logging.Handler):
     super().close()
 
 
+class _Earlier(python_logging.Handler):
+  """Keeps the lines of a run that has no file yet."""
+
+  def __init__(self):
+    super().__init__()
+    self.addFilter(_is_for_terminal)
+    self._records = collections.deque(maxlen=_MOST_EARLIER)
+
+  def emit(self, record):
+    self._records.append(record)
+
+  def pass_on(self, handler: python_logging.Handler) -> None:
+    """Has another handler take them, once."""
+    while self._records:
+      handler.handle(self._records.popleft())
+
+
 def _formatter(mark=''):
   return _Formatter(f'%(asctime)s {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
 
@@ -114,7 +133,7 @@ def path(workdir: str | os.PathLike, process: int = 0) -> pathlib.Path:
 
 
 def to_terminal(mark: str = '') -> None:
-  """Sends log lines to standard error.
+  """Sends log lines to standard error, and keeps them for the first file.
 
   Args:
     mark: in front of each message: which of several processes says it.
@@ -124,6 +143,7 @@ def to_terminal(mark: str = '') -> None:
   handler.setFormatter(_formatter(mark))
   if _is_for_terminal not in handler.filters:
     handler.addFilter(_is_for_terminal)
+    logging.get_absl_logger().addHandler(_Earlier())
   sys.unraisablehook = _say_unraisable
 
 
@@ -139,6 +159,8 @@ def to_file_alone(message: str) -> None:
 def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
   """Appends log lines to a file in a workdir, too, see `file_name`.
 
+  The first file gets what was said before it, too.
+
   While the disk is full, lines are kept in memory, up to a bound. From here on
   to this one only: a process that runs one training after the other writes
   each to its own file. The stacks of a run that hangs go there, too.
@@ -148,12 +170,14 @@ def to_file(workdir: str | os.PathLike, process: int = 0) -> None:
     process: number of this process in its run.
   """
   logger = logging.get_absl_logger()
-  for old in list(logger.handlers):
-    if isinstance(old, _FileHandler):
-      logger.removeHandler(old)
-      old.close()
   handler = _FileHandler(path(workdir, process))
   handler.setFormatter(_formatter())
   handler.addFilter(_is_ours)
+  for old in list(logger.handlers):
+    if isinstance(old, _Earlier):
+      old.pass_on(handler)
+    if isinstance(old, _Earlier | _FileHandler):
+      logger.removeHandler(old)
+      old.close()
   logger.addHandler(handler)
   watchdog.also_write_to(path(workdir, process))

@@ -1,6 +1,7 @@
 """What a training starts from: the newest checkpoint, or weights and a bank."""
 
 import pathlib
+import shlex
 from collections.abc import Callable
 
 import jax
@@ -43,6 +44,12 @@ def start(
     record = checkpoints.record(step)
     if step == 0 and 'converted_from' in record:
       return record, None
+    if not checkpoints.saved_shapes(step, 'memory_bank'):
+      raise checkpoint.CheckpointError(
+        f'{workdir} holds a training on labels, which has no memory bank. Give '
+        'the pretraining another --workdir; with --config.init_from='
+        f'{shlex.quote(str(workdir))} it begins with the weights of this one.'
+      )
     own = experiment.record(parts)
     changed = run_record.check_record(
       record, config=own['config'], fingerprint=own['fingerprint']
