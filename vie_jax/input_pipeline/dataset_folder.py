@@ -12,7 +12,11 @@ from typing import Any
 
 import pyarrow
 
-from vie_jax.input_pipeline import dataset_manifest, remote_shards
+from vie_jax.input_pipeline import (
+  dataset_manifest,
+  remote_shards,
+  unanswered,
+)
 from vie_jax.untrusted import json_text, tables
 
 FORMAT_VERSION = 1
@@ -49,6 +53,14 @@ class DatasetError(ValueError):
 class UnreachableError(DatasetError):
   """What a data set lies on cannot be reached now, but may be later."""
 
+  @classmethod
+  def of(cls, place: object, reason: object) -> 'UnreachableError':
+    """One of a place and a reason, both without a full stop."""
+    return cls(
+      f'{place} cannot be reached: {reason}. When it can be, the same command '
+      'goes on.'
+    )
+
 
 class UnreadableError(DatasetError):
   """Records of a prepared data set that is open cannot be read.
@@ -62,6 +74,21 @@ class UnreadableError(DatasetError):
     self.reason = reason
 
 
+def check_answers(place: object, error: BaseException) -> None:
+  """Tells a file that is damaged from a file system that does not answer.
+
+  Args:
+    place: that could not be read.
+    error: of that.
+
+  Raises:
+    UnreachableError: if the error says so.
+  """
+  reason = unanswered.reason(error)
+  if reason:
+    raise UnreachableError.of(place, reason) from error
+
+
 def check_is_there(directory: str) -> None:
   """Refuses a folder that is none, or holds no complete data set, at once.
 
@@ -70,12 +97,13 @@ def check_is_there(directory: str) -> None:
 
   Raises:
     DatasetError: with the remedy.
+    UnreachableError: if its file system does not answer.
   """
   place = find(directory)
   if _is_remote(place):
     return
   _check_folder(place)
-  if not (place / 'dataset.json').exists():
+  if not _asked(place / 'dataset.json', pathlib.Path.exists):
     raise _incomplete(place)
 
 
@@ -91,6 +119,7 @@ def num_videos_of(directory: str, split: str) -> int | None:
 
   Raises:
     DatasetError: if there is no such data set, or dataset.json is damaged.
+    UnreachableError: if its file system does not answer.
   """
   place = find(directory)
   if _is_remote(place):
@@ -118,6 +147,7 @@ def read_manifest(directory: Folder) -> dict[str, Any]:
 
   Raises:
     DatasetError: if there is no such data set, or dataset.json is damaged.
+    UnreachableError: if its file system does not answer.
     remote_shards.RemoteError: if a URL does not give it.
   """
   is_remote = _is_remote(directory)
@@ -134,6 +164,7 @@ def read_manifest(directory: Folder) -> dict[str, Any]:
   except FileNotFoundError:
     raise _incomplete(directory) from None
   except (OSError, ValueError) as error:
+    check_answers(path, error)
     raise DatasetError(f'{path} cannot be read: {error}.') from error
   if not isinstance(manifest, dict):
     manifest = {}
@@ -174,6 +205,7 @@ def check_sizes(
 
   Raises:
     DatasetError: if a file is missing or of another size.
+    UnreachableError: if its file system does not answer.
     remote_shards.RemoteError: if a URL does not answer.
   """
   listed = directory.sizes(split) if _is_remote(directory) else None
@@ -183,6 +215,7 @@ def check_sizes(
     try:
       size = _size(directory / name) if listed is None else listed[name]
     except (OSError, KeyError) as error:
+      check_answers(directory / name, error)
       reason = getattr(error, 'strerror', 'it is not there')
       raise DatasetError(
         f'{directory / name} is missing or unreadable ({reason}). {REMEDY}'
@@ -206,6 +239,7 @@ def read_table(
 
   Raises:
     DatasetError: if it cannot be read, or is garbled.
+    UnreachableError: if its file system does not answer.
     remote_shards.RemoteError: if a URL does not give it.
   """
   path = directory / name
@@ -213,6 +247,7 @@ def read_table(
     file = io.BytesIO(directory.read(name)) if _is_remote(directory) else path
     return dataset_manifest.read_table(file, manifest)
   except (OSError, tables.TableError) as error:
+    check_answers(path, error)
     raise DatasetError(f'{path} cannot be read: {error}. {REMEDY}') from error
 
 
@@ -237,12 +272,21 @@ def shards_of(
 
 def _check_folder(directory):
   # An object store has no folders: none is the same as an empty one.
-  if not directory.is_dir():
+  if not _asked(directory, pathlib.Path.is_dir):
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
       f'data/prepare.py {_preparation(str(directory))}", or name yours, as in '
       '--config.dataset.dir=PREPARED.'
     )
+
+
+def _asked(path, question):
+  """Asks something of a local path that its file system may not answer."""
+  try:
+    return question(path)
+  except OSError as error:
+    check_answers(path, error)
+    raise
 
 
 def _incomplete(directory):

@@ -41,6 +41,8 @@ DONE = b'.'
 NO_DATASET = 3
 """Exit code if the data set is not found, as one in memory is not, or if another
 one is in its place."""
+UNREACHABLE = 4
+"""Exit code if what it lies on does not answer, but may later."""
 
 
 def table_layout(num_videos):
@@ -83,8 +85,10 @@ def main():
   ):
     try:
       worker = _Worker(**json.loads(requests.readline()))
+    except (dataset_folder.UnreachableError, remote_shards.AwayError):
+      os._exit(UNREACHABLE)
     except (dataset_folder.DatasetError, remote_shards.RemoteError):
-      sys.exit(NO_DATASET)
+      os._exit(NO_DATASET)
     answers.sendall(DONE)
     while request := requests.read(REQUEST.size):
       worker.make(*REQUEST.unpack(request))
@@ -126,7 +130,7 @@ class _Worker:
     folder = dataset_folder.find(directory)
     manifest = dataset_folder.read_manifest(folder)
     if manifest['fingerprint'] != fingerprint:
-      sys.exit(NO_DATASET)
+      os._exit(NO_DATASET)
     shards = dataset_folder.shards_of(folder, split, manifest)
     self._records = _Records(
       folder,

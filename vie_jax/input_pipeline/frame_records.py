@@ -16,6 +16,7 @@ from vie_jax.input_pipeline import (
   dataset_folder,
   remote_shards,
   scanned_shard,
+  unanswered,
 )
 
 # One frame is one small record: reading ahead would fetch frames nobody
@@ -88,7 +89,8 @@ class FrameRecords:
     Raises:
       IndexError: if the video or one of the frames does not exist.
       dataset_folder.UnreadableError: if one of the records cannot be read.
-      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.UnreachableError: if a URL cannot be reached, or the file
+        system does not answer.
       dataset_folder.DatasetError: if the store is closed, the index of a
         shard behind a URL is damaged, or a shard has another number of
         records than dataset.json says.
@@ -141,7 +143,7 @@ class FrameRecords:
 
     Raises:
       IndexError: as read_frames.
-      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.UnreachableError: as read_frames.
       dataset_folder.DatasetError: as read_frames.
     """
     shard, records = self._records(instance_index, frame_numbers)
@@ -203,6 +205,10 @@ class FrameRecords:
       return self._unreachable(shard, error)
     if self._is_closed:
       return dataset_folder.DatasetError(f'{self.directory} was closed.')
+    if not self.is_remote:
+      away = unanswered.reason_of_record(error, self._shards[shard][0])
+      if away:
+        return self._unreachable(shard, away)
     try:
       self._check_same()
     except remote_shards.RemoteError as away:
@@ -214,10 +220,7 @@ class FrameRecords:
     return found
 
   def _unreachable(self, shard, reason):
-    return dataset_folder.UnreachableError(
-      f'{self._shards[shard][0]} cannot be reached: {reason}. When it can be, '
-      'the same command goes on.'
-    )
+    return dataset_folder.UnreachableError.of(self._shards[shard][0], reason)
 
   def _unreadable(self, shard, reason):
     return dataset_folder.UnreadableError(
@@ -251,9 +254,12 @@ class FrameRecords:
       file_reader_buffer_size=_READER_BUFFER_BYTES,
     )
     found = reader.num_records()
-    # `array_record` takes a missing file, and one whose index is damaged, for
-    # an empty one; `_reader_without_index` does not.
+    # `array_record` takes a missing file, one whose index is damaged, and one
+    # that it cannot read, for an empty one; `_reader_without_index` does not.
     if not found:
+      away = unanswered.reason_of_empty(reader, shard)
+      if away:
+        raise dataset_folder.UnreachableError.of(shard, away)
       return self._reader_without_index(shard, num_records)
     if found != num_records:
       raise array_record_format.DamagedIndexError(

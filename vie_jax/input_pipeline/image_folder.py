@@ -65,6 +65,7 @@ class FolderImages(image_source.ImageSource):
     try:
       encoded = pathlib.Path(path).read_bytes()
     except OSError as error:
+      dataset_folder.check_answers(path, error)
       raise dataset_folder.DatasetError(
         f'{path} cannot be read: {error.strerror}. {self.remedy}'
       ) from error
@@ -313,7 +314,8 @@ def _status(entry):
   """What lies behind an entry, or None."""
   try:
     return entry.stat()
-  except OSError:
+  except OSError as error:
+    dataset_folder.check_answers(entry.path, error)
     return None
 
 
@@ -331,6 +333,7 @@ def _entries(folder):
     with os.scandir(folder) as entries:
       entries = [entry for entry in entries if not entry.name.startswith('.')]
   except OSError as error:
+    dataset_folder.check_answers(folder, error)
     raise dataset_folder.DatasetError(
       f'{folder} cannot be listed: {error.strerror}.'
     ) from error

@@ -93,7 +93,8 @@ def train_batches(
         cannot be read or decoded, or has more than MAX_PIXELS. A JPEG that is
         damaged outside of its crop is not noticed.
     It raises dataset_folder.DatasetError when too many images are damaged, see
-    BadFrames.check, or all.
+    BadFrames.check, or all, and its UnreachableError when the file system does
+    not answer.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -175,7 +176,7 @@ def eval_batches(
         last batch, and for images that are left out; another one is in their
         place.
     It raises dataset_folder.DatasetError, naming the image, when one is damaged
-    and not left out.
+    and not left out, and its UnreachableError as train_batches.
 
   Raises:
     ValueError: if a number does not fit the others.
@@ -245,6 +246,7 @@ class _Images:
     self._damage = counted.damage
     self.count = counted.count
     self._suspects = set()
+    self._away = None
 
   def make(self, position):
     """Gives one row of the batch, in a graph.
@@ -284,7 +286,11 @@ class _Images:
 
     Raises:
       dataset_folder.DatasetError: if it never can be.
+      dataset_folder.UnreachableError: if one could not be reached, even if it
+        can be by now.
     """
+    if self._away is not None:
+      raise dataset_folder.UnreachableError(self._away)
     index, seed, _ = self._choose(position)
     index = int(index)
     *image, _, _ = self._read_sound(index, seed)
@@ -310,6 +316,9 @@ class _Images:
         *image, label = self._read(candidate)
         if candidate != index or self._is_suspect(index):
           self._check_crop(candidate, seed, image)
+      except dataset_folder.UnreachableError as away:
+        self._away = str(away)
+        raise
       except dataset_folder.DatasetError as found:
         if not self._replaces:
           raise

@@ -65,7 +65,8 @@ class ImageSource:
 
     Raises:
       IndexError: if there is no such image.
-      DatasetError: if it cannot be read.
+      DatasetError: if it cannot be read; UnreachableError, if its file system
+        does not answer.
     """
     raise NotImplementedError
 

@@ -8,12 +8,13 @@ bytes a record.
 import concurrent.futures
 import functools
 import os
+import stat
 
 import numpy as np
 import tensorflow as tf
 from array_record.python import array_record_module
 
-from vie_jax.input_pipeline import dataset_folder
+from vie_jax.input_pipeline import dataset_folder, unanswered
 
 # A TFRecord is its length, 8 bytes, and a checksum of that, 4; its bytes; and
 # a checksum of them, 4.
@@ -142,7 +143,7 @@ class ArrayRecordShards(_Shards):
     """
     super().__init__(shards)
     for path in self._paths:
-      if not os.path.isfile(path):
+      if not _is_file(path):
         raise dataset_folder.DatasetError(
           f'{path} is missing, or not on this machine. {_REMEDY}'
         )
@@ -156,7 +157,11 @@ class ArrayRecordShards(_Shards):
     try:
       return self._reader(shard).read([record])[0]
     except (RuntimeError, IndexError) as error:
-      raise _unreadable(self._paths[shard], error) from error
+      path = self._paths[shard]
+      away = unanswered.reason_of_record(error, path)
+      if away:
+        raise dataset_folder.UnreachableError.of(path, away) from error
+      raise _unreadable(path, error) from error
 
   def _open_reader(self, shard):
     path = self._paths[shard]
@@ -166,6 +171,9 @@ class ArrayRecordShards(_Shards):
       file_reader_buffer_size=_READER_BUFFER_BYTES,
     )
     found = reader.num_records()
+    away = '' if found else unanswered.reason_of_empty(reader, path)
+    if away:
+      raise dataset_folder.UnreachableError.of(path, away)
     if found != self._counts[shard]:
       raise dataset_folder.DatasetError(
         f'{path} holds {found} records instead of {self._counts[shard]}. '
@@ -207,6 +215,14 @@ def _framed_size(framed):
   return _HEADER_BYTES + length + _FOOTER_BYTES
 
 
+def _is_file(path):
+  try:
+    return stat.S_ISREG(os.stat(path).st_mode)
+  except OSError as error:
+    dataset_folder.check_answers(path, error)
+    return False
+
+
 def _is_local(path):
   return '://' not in path
 
@@ -225,6 +241,8 @@ def _open(path):
 
 
 def _unreadable(path, error):
+  """The DatasetError for an error of reading a file."""
+  dataset_folder.check_answers(path, error)
   reason = getattr(error, 'message', str(error)).strip().split('\n')[0]
   return dataset_folder.DatasetError(
     f'{path} cannot be read: {reason.rstrip(".")}. {_REMEDY}'

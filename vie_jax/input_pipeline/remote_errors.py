@@ -1,4 +1,4 @@
-"""Which errors of object stores may pass by themselves.
+"""Which errors of object stores and file systems may pass by themselves.
 
 Each backend of fsspec has its own errors, and those of extras cannot be
 imported where these are not installed: so their classes are known by name.
@@ -29,7 +29,7 @@ def may_pass(error: BaseException | None) -> bool:
   """Whether a store did not answer, or could not; not whether it refused.
 
   Args:
-    error: of a backend, after its own retries. What it was raised from counts,
+    error: of a backend, after its own retries, or of the system. What it was raised from counts,
       too, but for a file that is not there and access that is refused.
   """
   while error is not None:

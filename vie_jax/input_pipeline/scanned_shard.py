@@ -22,9 +22,8 @@ class ScannedShard:
       num_records: that it should hold.
 
     Raises:
-      array_record_format.DamagedError: if it cannot be opened, or all of its
+      array_record_format.DamagedError: if it cannot be read, or all of its
         records are found and are not so many.
-      OSError: if it cannot be read.
     """
     self._path = path
     with self._open() as file:
@@ -44,7 +43,7 @@ class ScannedShard:
       Their bytes.
 
     Raises:
-      array_record_format.DamagedError: if one is not found.
+      array_record_format.DamagedError: if one is not found, or cannot be read.
     """
     return [self._record(record) for record in records]
 
@@ -69,4 +68,7 @@ class ScannedShard:
 
 
 def _at(file, begin, end):
-  return os.pread(file.fileno(), end - begin, begin)
+  try:
+    return os.pread(file.fileno(), end - begin, begin)
+  except OSError as error:
+    raise array_record_format.DamagedError(error.strerror) from error

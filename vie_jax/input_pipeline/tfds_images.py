@@ -175,6 +175,7 @@ def _builder(spec, data_dir):
   try:
     return tfds.builder(spec, data_dir=data_dir or None)
   except Exception as error:  # TFDS raises whatever it comes across
+    dataset_folder.check_answers(f'{TFDS_PREFIX}{spec}', error)
     reason = str(error).strip().split('\n')[0].rstrip('.')
     raise dataset_folder.DatasetError(
       f'{TFDS_PREFIX}{spec} cannot be opened: {reason}. Data sets are listed at '

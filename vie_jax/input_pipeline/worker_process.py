@@ -150,7 +150,8 @@ class WorkerProcess:
     code = self._end()
     reason = _reason(code)
     # What it does not find once, it does not find again.
-    if code >= 0 and not self._is_ready:
+    may_pass = code < 0 or code == decode_worker.UNREACHABLE
+    if not (may_pass or self._is_ready):
       self._give_up(reason)
       return
     is_last = self._num_starts == _MAX_STARTS
@@ -207,6 +208,8 @@ def close_all(workers):
 def _reason(code):
   if code == decode_worker.NO_DATASET:
     return 'it does not find the data set'
+  if code == decode_worker.UNREACHABLE:
+    return 'the data set does not answer'
   if code >= 0:
     return f'exit code {code}'
   with contextlib.suppress(ValueError):
