@@ -29,8 +29,9 @@ def may_pass(error: BaseException | None) -> bool:
   """Whether a store did not answer, or could not; not whether it refused.
 
   Args:
-    error: of a backend, after its own retries, or of the system. What it was raised from counts,
-      too, but for a file that is not there and access that is refused.
+    error: of a backend, after its own retries, or of the system. What it was
+      raised from counts, too, but for a file that is not there and access that
+      is refused.
   """
   while error is not None:
     if isinstance(error, (FileNotFoundError, PermissionError)):
