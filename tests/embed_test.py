@@ -125,7 +125,10 @@ def refusal(config, tmp_path):
 
 def test_no_file_is_refused_by_the_field_that_names_it(tmp_path):
   config = config_of('vie_single', tmp_path, embed__clips='')
-  assert 'There is no file or folder nowhere.' in refusal(config, tmp_path)
+  message = 'There is no file or folder nowhere (config.dataset.dir).'
+  assert message in refusal(config, tmp_path)
+  config.embed.source = str(tmp_path / 'gone')
+  assert '/gone (config.embed.source).' in refusal(config, tmp_path)
   message = refusal(config_of('vie_single', tmp_path), tmp_path)
   assert f'There is no file {tmp_path / "clips.npz"}' in message
 
@@ -503,7 +506,7 @@ def test_what_cannot_be_embedded_is_said_in_one_line(demo_dataset, tmp_path):
   for source, words in (
     (tmp_path / 'none', 'There is no file or folder'),
     (tmp_path / 'empty', 'no video files'),
-    (tmp_path / 'notes.txt', 'no video files'),
+    (tmp_path / 'notes.txt', 'is named neither like an image nor like a'),
     (tmp_path / 'damaged', 'missing'),
   ):
     with pytest.raises(dataset_folder.DatasetError, match=words) as error:

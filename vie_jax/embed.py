@@ -177,6 +177,9 @@ def _embed_source(config, workdir):
   """Embeds videos or images."""
   started = time.monotonic()
   name = config.embed.source or config.dataset.dir
+  embed_sources.check_is_there(
+    name, 'config.embed.source' if config.embed.source else 'config.dataset.dir'
+  )
   mesh, model, found = _network(config, workdir)
   folder = _folder(config, workdir, name)
   with (

@@ -18,6 +18,7 @@ from vie_jax.models import network_names
 
 # Rows that a memory bank may have besides those of its videos.
 _MOST_PADDING = 2**20
+REMEDY = 'Use its config, or other weights (config.init_from).'
 T = TypeVar('T')
 
 
@@ -179,7 +180,7 @@ def check_network(
   folder: pathlib.Path,
   fields: dict,
   *,
-  field: str = 'init_from',
+  remedy: str = REMEDY,
 ) -> None:
   """Refuses a checkpoint of another network than these fields describe.
 
@@ -187,7 +188,7 @@ def check_network(
     record: of the checkpoint.
     folder: its workdir.
     fields: of `config.model`, see `network_fields`.
-    field: of the config, which names the workdir.
+    remedy: a sentence.
   """
   differing = run_record.differing_model(record, fields)
   if differing:
@@ -196,8 +197,7 @@ def check_network(
       for name, (old, new) in differing.items()
     )
     raise checkpoint.CheckpointError(
-      f'{folder} holds the weights of another network: {listing}. Use its '
-      f'config, or other weights (config.{field}).'
+      f'{folder} holds the weights of another network: {listing}. {remedy}'
     )
 
 

@@ -35,6 +35,10 @@ OFFICIAL_PREFIX = 'official:'
 _TRN_KERNEL = 'params/projection/kernel'
 # Of another run's clips: more would be read into memory for nothing.
 _MOST_TRN_FRAMES = 256
+_REMEDY_OF_STREAM = (
+  'All streams have the same config.model: train one of them again, or name '
+  'other runs in config.model.streams.'
+)
 Variables = dict
 
 
@@ -144,7 +148,15 @@ def check_are_there(
   if config.embeddings or stream_sources(config):
     return
   if source == 'workdir':
-    run_weights.check_are_there(pathlib.Path(workdir))
+    try:
+      run_weights.check_are_there(pathlib.Path(workdir))
+    except checkpoint.CheckpointError as error:
+      if config.model.name not in network_names.STREAMS:
+        raise
+      raise checkpoint.CheckpointError(
+        f'{error} Two trained networks side by side are named by '
+        '--config.model.streams=W_SINGLE,W_OTHER.'
+      ) from error
   elif is_run(source):
     run_weights.check_are_there(run_weights.place_of(source)[0])
 
@@ -195,8 +207,7 @@ def load(
     except ValueError as error:
       raise checkpoint.CheckpointError(
         f'The stream {stream!r} of config.model.streams, {source}, does not '
-        f'give a {name}: {error} The streams of a network have config.model in '
-        'common: where these two differ in it, train one of them again.'
+        f'give a {name}: {error}'
       ) from error
     _log_source(found[stream], source, f' of the stream {stream!r}')
     _warn_of_other_clips(config, name, found[stream])
@@ -378,7 +389,7 @@ class _Loader:
         record,
         folder,
         run_weights.network_fields(self._config, name),
-        field='model.streams' if is_stream else 'init_from',
+        remedy=_REMEDY_OF_STREAM if is_stream else run_weights.REMEDY,
       )
       run_weights.refuse(
         run_weights.differing_arrays(saved, shapes),

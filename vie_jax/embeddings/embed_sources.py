@@ -124,6 +124,32 @@ def _place(name: str) -> pathlib.Path | str:
   return pathlib.Path(os.path.expanduser(name))
 
 
+def check_is_there(name: str, field: str) -> None:
+  """Refuses what is not there, or is no file that can be embedded.
+
+  Args:
+    name: as for `open_source`; a URL is not looked for.
+    field: of the config, that it is from.
+
+  Raises:
+    dataset_folder.DatasetError: with the field.
+  """
+  path = _place(name)
+  if isinstance(path, str) or path.is_dir():
+    return
+  if not path.is_file():
+    raise dataset_folder.DatasetError(
+      f'There is no file or folder {path} ({field}).'
+    )
+  images = image_folder.IMAGE_SUFFIXES
+  videos = own_files.VIDEO_SUFFIXES
+  if path.suffix.lower() not in {*images, *videos.split()}:
+    raise dataset_folder.DatasetError(
+      f'{path} ({field}) is named neither like an image nor like a video. Known '
+      f'suffixes: {" ".join(images)}, and of videos {videos}.'
+    )
+
+
 def _is_prepared(place: pathlib.Path | str) -> bool:
   """Videos and images are on this machine: a URL is that of a data set."""
   return isinstance(place, str) or (place / 'dataset.json').exists()

@@ -130,9 +130,19 @@ def num_videos_of(directory: str, split: str) -> int | None:
 
 
 def find(directory: str | pathlib.Path) -> Folder:
-  """What `/` finds files in: a folder here, or one behind a URL."""
+  """What `/` finds files in: a folder here, or one behind a URL.
+
+  Raises:
+    DatasetError: if nothing is named.
+    remote_shards.RemoteError: if there is no backend for the URL.
+  """
   if remote_shards.is_remote(directory):
     return remote_shards.RemoteFolder(directory)
+  if not os.fspath(directory):
+    raise DatasetError(
+      'No data set is named: config.dataset.dir is empty. Name a prepared one, '
+      'as in --config.dataset.dir=PREPARED.'
+    )
   return pathlib.Path(os.path.expanduser(directory))
 
 
@@ -275,8 +285,8 @@ def _check_folder(directory):
   if not _asked(directory, pathlib.Path.is_dir):
     raise DatasetError(
       f'There is no prepared data set at {directory}. Make one with "python '
-      f'data/prepare.py {_preparation(str(directory))}", or name yours, as in '
-      '--config.dataset.dir=PREPARED.'
+      f'data/prepare.py {_preparation(str(directory))}", or name yours in its '
+      'place, as the training does with --config.dataset.dir=PREPARED.'
     )
 
 
