@@ -78,7 +78,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'telemetry': (
     'files input_pipeline processes telemetry untrusted',
-    'clu jax ml_collections numpy tensorflow',
+    'clu google jax ml_collections numpy tensorboard tensorflow',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
   'train_step': ('finite sharding train_state objective', 'jax flax optax'),

@@ -386,8 +386,11 @@ def test_tensorboard_has_the_curves_of_the_log(trained):
   assert '"batch_size": 16' in str(curves['config'])
 
 
-def test_tensorboard_misses_nothing_after_a_kill(runs):
+def test_tensorboard_has_every_figure_once_after_a_kill(runs):
   curves = tensorboard_of(runs.killed)
+  for name in ('train/loss', 'same_video/top1', 'config'):
+    steps = [step for step, _ in curves[name]]
+    assert steps == sorted({*steps}), name
   for step, name in fault_runs.figures(runs.killed):
     assert step in [point[0] for point in curves[name]]
 

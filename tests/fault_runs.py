@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from tensorboard.backend.event_processing import event_accumulator
 
 from vie_jax import blueprint, checkpoint, experiment
 from vie_jax.saved_steps import commit_record
@@ -126,6 +127,15 @@ def figures(workdir):
         assert (line['step'], name) not in result
         result[line['step'], name] = value
   return result
+
+
+def tensorboard_steps(workdir, name='loss'):
+  """The steps at which TensorBoard shows a figure or a text, in order."""
+  accumulator = event_accumulator.EventAccumulator(
+    str(workdir), size_guidance={event_accumulator.TENSORS: 0}
+  )
+  accumulator.Reload()
+  return [event.step for event in accumulator.Tensors(name)]
 
 
 def assert_same_end(one, other, config):

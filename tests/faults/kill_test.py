@@ -115,6 +115,13 @@ class Kills:
     return f'{", ".join(counts)}; saved by then: step {self._newest}'
 
 
+def assert_same_tensorboard(one, other):
+  """TensorBoard shows the same steps of both, each once."""
+  for name in {name for _, name in fault_runs.figures(one)}:
+    steps = [fault_runs.tensorboard_steps(path, name) for path in (one, other)]
+    assert steps[0] == steps[1], name
+
+
 @pytest.mark.slow
 def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
@@ -128,6 +135,7 @@ def test_a_training_that_is_killed_often_ends_bit_equal(demo_dataset, tmp_path):
   config = tiny_run.config(demo_dataset, **LONG)
   fault_runs.assert_same_end(whole, killed, config)
   assert fault_runs.figures(killed) == fault_runs.figures(whole)
+  assert_same_tensorboard(killed, whole)
   print(
     f'{NUM_KILLS} kills ({kills.report()}), 0 lost checkpoints, final state '
     'bit-identical'
@@ -153,6 +161,7 @@ def test_a_training_on_labels_that_is_killed_often_ends_bit_equal(
   assert found == expected
   figures = [fault_runs.figures(folder) for folder in folders]
   assert figures[0] == figures[1]
+  assert_same_tensorboard(*folders)
   results = [
     json.loads((folder / result.FILE).read_text()) for folder in folders
   ]

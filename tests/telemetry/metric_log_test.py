@@ -1,12 +1,15 @@
 import contextlib
 import errno
 import json
+import os
+import pathlib
+import time
 
 import fault_runs
 import numpy as np
 import pytest
 from clu import metric_writers
-from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from vie_jax import finite
 from vie_jax.files import patient_file
@@ -122,14 +125,6 @@ def test_other_kinds_of_records_pass_through_a_set_of_writers(tmp_path):
   assert steps_of(tmp_path) == [1]
 
 
-def tensorboard_steps(workdir):
-  accumulator = event_accumulator.EventAccumulator(
-    str(workdir), size_guidance={event_accumulator.TENSORS: 0}
-  )
-  accumulator.Reload()
-  return {event.step for event in accumulator.Tensors('loss')}
-
-
 def write_losses(writer, steps):
   for step in steps:
     writer.write_scalars(step, {'loss': step / 2})
@@ -154,11 +149,97 @@ def test_figures_wait_for_room_and_all_are_written(tmp_path, caplog):
       steps,
       [s / 2 for s in steps],
     )
-    assert tensorboard_steps(workdir) == {*steps}
+    assert fault_runs.tensorboard_steps(workdir) == steps
   said = [line for line in caplog.messages if 'room for the figures' in line]
   assert len(said) == 2
   assert 'There is no room' in said[0]
   assert said[1].endswith('those that waited are written.')
+
+
+def leave(workdir, steps, *, from_step=None, again=None):
+  """Writes as a training does that begins or goes on, and is then killed."""
+  writer = metric_log.open_writers(
+    workdir, from_step=from_step, again=again, is_main=True
+  )
+  writer.write_texts(from_step or 0, {'config': 'text'})
+  write_losses(writer, steps)
+  return writer
+
+
+def test_tensorboard_drops_what_a_kill_has_lost(tmp_path):
+  leave(tmp_path, range(1, 6))
+  leave(tmp_path, range(1, 50))
+  leave(tmp_path, range(41, 53), from_step=40)
+  leave(tmp_path, [41], from_step=40)
+  leave(tmp_path, range(42, 45), from_step=41)
+  assert fault_runs.tensorboard_steps(tmp_path) == [*range(1, 45)]
+  assert fault_runs.tensorboard_steps(tmp_path, 'config') == [0, 40, 41]
+
+
+def test_a_tensorboard_that_is_open_drops_what_a_kill_has_lost(tmp_path):
+  leave(tmp_path, range(1, 50))
+  opened = plugin_event_accumulator.EventAccumulator(str(tmp_path))
+  opened.Reload()
+  for last in (45, 43):
+    leave(tmp_path, range(41, last), from_step=40)
+    opened.Reload()
+    steps = [event.step for event in opened.Tensors('loss')]
+    assert steps == [*range(1, last)]
+
+
+@pytest.mark.parametrize('torn', [b'', b'abc', bytes(11), b'x' * 40])
+def test_a_file_for_tensorboard_that_a_kill_cut_short(tmp_path, torn):
+  leave(tmp_path, range(1, 4))
+  (path,) = tmp_path.glob('events.*')
+  path.write_bytes(path.read_bytes() + torn)
+  leave(tmp_path, range(4, 6), from_step=3)
+  assert fault_runs.tensorboard_steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_tensorboard_has_an_evaluation_that_is_made_again_once(tmp_path):
+  writer = leave(tmp_path, range(1, 5))
+  writer.write_scalars(4, {'knn': 0.5, 'seconds': 2.0})
+  writer.write_scalars(4, {'rate': np.nan})
+  writer = leave(tmp_path, [], from_step=4, again='seconds')
+  writer.write_scalars(4, {'knn': 0.5, 'seconds': 1.0})
+  write_losses(writer, [5])
+  assert fault_runs.tensorboard_steps(tmp_path) == [1, 2, 3, 4, 5]
+  for name in ('knn', 'seconds', 'rate'):
+    assert fault_runs.tensorboard_steps(tmp_path, name) == [4]
+
+
+@pytest.fixture
+def set_clock(monkeypatch):
+  """Function that stops the clock at some seconds, for names of files."""
+
+  def to(seconds):
+    monkeypatch.setattr(time, 'time', lambda: seconds)
+
+  return to
+
+
+def test_a_clock_that_is_set_back_hides_no_restart(tmp_path, set_clock):
+  for seconds, first in ((2e9, 1), (1e9, 4), (1e9, 6), (1.5e9, 3)):
+    set_clock(seconds)
+    leave(tmp_path, range(first, 10), from_step=first - 1)
+  assert fault_runs.tensorboard_steps(tmp_path) == [*range(1, 10)]
+
+
+def test_the_files_that_are_written_are_brought_to_the_disk(
+  tmp_path, monkeypatch
+):
+  leave(tmp_path, [1])
+  (old,) = tmp_path.glob('events.*')
+  later = time.time_ns() + 10**12
+  os.utime(old, ns=(later, later))
+  writer = leave(tmp_path, [2], from_step=1)
+  (new,) = {*tmp_path.glob('events.*')} - {old}
+  synced = []
+  monkeypatch.setattr(
+    metric_log.disk, 'sync', lambda path: synced.append(pathlib.Path(path))
+  )
+  assert metric_log.make_safe(writer)
+  assert {*synced} == {new, tmp_path, tmp_path / metrics_file.NAME}
 
 
 def test_by_choice_figures_do_not_wait_for_room(tmp_path):
@@ -199,7 +280,7 @@ def test_figures_that_are_safe_outlive_the_disk(tmp_path):
     disk.repair()
     steps, _ = metrics_file.curve(workdir, 'loss')
     assert steps == [1, 2, 3]
-    assert tensorboard_steps(workdir) >= {1, 2, 3}
+    assert fault_runs.tensorboard_steps(workdir)[:3] == [1, 2, 3]
 
 
 def test_a_process_that_writes_no_figures_is_never_behind(tmp_path):

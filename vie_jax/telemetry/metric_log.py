@@ -46,6 +46,9 @@ def closing(writer: metric_writers.MetricWriter) -> Callable[..., None]:
 class JsonLinesWriter(ScalarWriter):
   """Appends scalars to `metrics.jsonl`.
 
+  Attributes:
+    kept: lines of `from_step` that are not dropped.
+
   Args:
     workdir: the run's folder.
     from_step: of the checkpoint that the run goes on from; lines of later
@@ -65,17 +68,15 @@ class JsonLinesWriter(ScalarWriter):
     again: str | None = None,
     waits_for_room: bool = False,
   ):
-    kept = [
-      line
-      for line in metrics_file.read(workdir)
-      if from_step is not None
-      and line['step'] <= from_step
-      and not (line['step'] == from_step and again in line)
-    ]
     path = pathlib.Path(workdir) / metrics_file.NAME
     path.parent.mkdir(parents=True, exist_ok=True)
+    self.kept = []
     fresh = path.with_suffix('.tmp')
-    fresh.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    with fresh.open('w', encoding='utf-8') as file:
+      for line in _lines_up_to(from_step, workdir, again):
+        file.write(json.dumps(line) + '\n')
+        if line['step'] == from_step:
+          self.kept.append(line)
     disk.sync(fresh)
     fresh.replace(path)
     disk.sync(path.parent)
@@ -112,6 +113,16 @@ class JsonLinesWriter(ScalarWriter):
   def close(self):
     """Closes the file; raises OSError if there is no room for all lines."""
     self._file.close()
+
+
+def _lines_up_to(step, workdir, again):
+  """Lines of a run that goes on from a step: those that still hold."""
+  if step is None:
+    return
+  for line in metrics_file.read(workdir):
+    is_again = line['step'] == step and again in line
+    if line['step'] <= step and not is_again:
+      yield line
 
 
 class Writers(metric_writers.MultiWriter):
@@ -225,17 +236,31 @@ def open_writers(
 
   Args:
     workdir: receives TensorBoard files and `metrics.jsonl`.
-    from_step: see `JsonLinesWriter`.
+    from_step: see `JsonLinesWriter`; TensorBoard is told to drop what is lost.
     again: likewise.
     is_main: whether this process writes files, or only its log.
     waits_for_room: see `JsonLinesWriter`; of TensorBoard, too.
   """
   if not is_main:
     return Writers()
-  # Not asynchronous: a thread that writes while the process is killed
-  # leaves a torn file, and a few scalars cost nothing.
-  summaries = SummaryWriter(str(workdir), waits=waits_for_room)
   lines = JsonLinesWriter(
     workdir, from_step=from_step, again=again, waits_for_room=waits_for_room
   )
+  # Not asynchronous: a thread that writes while the process is killed
+  # leaves a torn file, and a few scalars cost nothing.
+  summaries = SummaryWriter(
+    workdir,
+    waits=waits_for_room,
+    from_step=from_step or 0,
+    kept=[_figures(line) for line in lines.kept],
+  )
   return Writers(lines, summaries)
+
+
+def _figures(line):
+  """Of a line of `metrics.jsonl`, as they were written."""
+  return {
+    name: math.nan if value is None else value
+    for name, value in line.items()
+    if name != 'step' and isinstance(value, int | float | None)
+  }
