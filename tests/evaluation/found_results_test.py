@@ -112,6 +112,10 @@ def test_an_evaluation_that_is_not_finished_is_named(tmp_path):
   assert [skipped.name for skipped in found.skipped] == ['run/finetune/x']
 
 
+def as_lists(curves):
+  return {name: tuple(map(list, curve)) for name, curve in curves.items()}
+
+
 def test_curves_are_read_with_what_they_belong_to(tmp_path):
   facts = write(tmp_path / 'run' / 'linear_eval' / 'x', curve=200)
   (tmp_path / 'run' / 'metrics.jsonl').write_text(
@@ -124,6 +128,11 @@ def test_curves_are_read_with_what_they_belong_to(tmp_path):
   pretraining, readout = found_results.collect([tmp_path]).runs
   assert pretraining.name == 'run'
   assert pretraining.result is None
-  assert pretraining.curves == {'train/loss': ([10, 20], [3.0, 2.0])}
+  assert as_lists(pretraining.curves) == {'train/loss': ([10, 20], [3.0, 2.0])}
   assert readout.result.facts == facts
-  assert readout.curves['val/label_conv4_top1'][0] == [0, 50, 100, 150]
+  assert as_lists(readout.curves)['val/label_conv4_top1'][0] == [
+    0,
+    50,
+    100,
+    150,
+  ]

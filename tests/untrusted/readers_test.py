@@ -290,6 +290,74 @@ def test_results(tmp_path):
     assert list(metrics_file.read(path.parent)) == []
 
 
+FIGURES = {  # kind -> (repeated line, how often, what is said of it)
+  'no figures': ('{"step":1}', 2_000_000, 'no figures'),
+  'blank lines': ('', 2_000_000, 'no figures'),
+  'broken lines': ('{', 2_000_000, 'no figures'),
+  'nested': (
+    '{"step":1,"loss":1,"x":[' + '[],' * 600_000 + '0]}',
+    20,
+    'no figures',
+  ),
+  'many names': (
+    '{"step":1,' + ','.join(f'"{n}":1' for n in range(100_000)) + '}',
+    40,
+    'no figures',
+  ),
+  'a long name': (f'{{"step":1,"{"x" * 10**6}":1}}', 40, 'no figures'),
+  'long line': ('\0' * 2**26, 1, 'no figures'),
+}
+
+
+@pytest.mark.parametrize('kind', FIGURES)
+def test_figures_that_are_none(tmp_path, kind):
+  line, count, reason = FIGURES[kind]
+  path = tmp_path / 'run' / metrics_file.NAME
+  path.parent.mkdir()
+  path.write_text(f'{line}\n' * count)
+  check_refused(
+    lambda: metrics_file.curves(path.parent), metrics_file.MetricsError, reason
+  )
+  found = found_results.collect([path.parent])
+  assert not found.runs
+  assert found.skipped[0].name == f'run/{metrics_file.NAME}'
+  assert reason in found.skipped[0].reason
+
+
+def test_figures_in_a_file_that_is_larger_than_any_disk(tmp_path):
+  with (tmp_path / metrics_file.NAME).open('wb') as file:
+    file.truncate(10**12)
+  check_refused(
+    lambda: metrics_file.curves(tmp_path), metrics_file.MetricsError, 'bytes'
+  )
+
+
+def test_figures_of_too_many_lines(tmp_path, monkeypatch):
+  monkeypatch.setattr(metrics_file, 'MAX_LINES', 1000)
+  path = tmp_path / metrics_file.NAME
+  path.write_text('{"step":1,"a":1}\n' * 1000)
+  assert len(metrics_file.curves(tmp_path)['a'][0]) == 1000
+  path.write_text('{"step":1,"a":1}\n' * 1001)
+  with pytest.raises(metrics_file.MetricsError, match='more than 1000 lines'):
+    metrics_file.curves(tmp_path)
+
+
+def test_figures_in_a_pipe_are_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / metrics_file.NAME)
+  found = found_results.collect([tmp_path])
+  assert 'no regular file' in found.skipped[0].reason
+  with pytest.raises(OSError, match='no regular file'):
+    list(metrics_file.read(tmp_path))
+
+
+def test_figures_behind_a_line_that_is_too_long(tmp_path):
+  line = json.dumps({'step': 1, 'loss': 0.5})
+  long = ' ' * (metrics_file.MAX_LINE_BYTES + 5)
+  (tmp_path / metrics_file.NAME).write_text(f'{line}\n{long}{line}\n{line}')
+  steps, values = metrics_file.curves(tmp_path)['loss']
+  assert (list(steps), list(values)) == ([1, 1], [0.5, 0.5])
+
+
 ODD = (
   None,
   True,

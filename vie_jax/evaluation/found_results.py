@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vie_jax.results import result_file
@@ -52,7 +52,7 @@ class Run:
   """
 
   name: str
-  curves: Mapping[str, tuple[list[int], list[float]]]
+  curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
   result: Result | None
 
 
@@ -111,6 +111,16 @@ def read_result(path: pathlib.Path) -> tuple[dict | None, str]:
     return None, str(error)
   reason = _reason_against(facts)
   return (None, reason) if reason else (facts, '')
+
+
+def _read_curves(folder: pathlib.Path) -> tuple[metrics_file.Curves, str]:
+  """Curves, or {} and why there are none."""
+  try:
+    return metrics_file.curves(folder), ''
+  except OSError as error:
+    return {}, f'cannot be read: {error.strerror}'
+  except metrics_file.MetricsError as error:
+    return {}, f'has curves that are not shown: {error}'
 
 
 def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -173,7 +183,9 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
           results.append(result)
         finished |= {folder, *folder.parents}
       if metrics_file.NAME in inside:
-        curves = metrics_file.curves(folder)
+        curves, reason = _read_curves(folder)
+        if reason:
+          skipped.append(Skipped(f'{name}/{metrics_file.NAME}', reason))
         if curves:
           runs.append(Run(name, curves, result))
       if {metrics_file.NAME, CHECKPOINTS} & inside:
