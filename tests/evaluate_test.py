@@ -210,6 +210,19 @@ def test_a_result_says_how_many_neighbors_voted(demo_dataset, tmp_path, caplog):
     evaluate.knn_eval(config, str(tmp_path))
   assert 'other settings' in caplog.text
   assert 'knn.num_neighbors was 1000, is 3' in caplog.text
+  same = written['same_video']
+  assert (
+    f'is of the same video in {100 * same["top1"]:.1f} % (chance '
+    f'{100 * same["chance"]:.1f} %).'
+  ) in caplog.text
+  assert 'No labels' not in caplog.text
+
+
+def test_without_labels_that_is_said(untrained, caplog):
+  _, written = untrained
+  with caplog.at_level('INFO'):
+    evaluate._log_figures({**written, 'accuracy': {}, 'same_video': {}})
+  assert caplog.messages == ['No labels, so that there is no accuracy of kNN.']
 
 
 def test_curves_leave_columns_without_labels_out(parts, state, monkeypatch):

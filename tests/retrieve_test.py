@@ -386,7 +386,7 @@ def test_a_video_of_one_s_own_finds_itself_among_the_training_videos(
 
 
 def test_queries_of_the_same_name_have_an_answer_each(
-  demo_dataset, parts, tmp_path
+  demo_dataset, parts, tmp_path, caplog
 ):
   videos = demo_dataset.parent / 'demo-videos'
   answers = {}
@@ -402,6 +402,13 @@ def test_queries_of_the_same_name_have_an_answer_each(
     json.loads(path.read_text())
     for path in tmp_path.glob('W/retrieve/*/query-x-*/result.json')
   ]
+  # An answer does not replace the result of the validation videos.
+  config.retrieve.query = ''
+  retrieve.retrieve(config, str(tmp_path / 'W'))
+  config.retrieve.query = str(path)
+  with caplog.at_level('INFO'):
+    retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert 'Replacing' not in caplog.text
   assert {answer['query']: answer for answer in found} == answers
 
 

@@ -283,6 +283,35 @@ def test_of_two_streams(tmp_path):
   assert slow_facts == {'training': 'official', 'step': 0, 'trained_on': None}
 
 
+def test_streams_of_another_width_are_told_what_helps(tmp_path, caplog):
+  save(tmp_path / 'narrow', 'vie_single')
+  width = tiny().model.width
+  config = tiny(
+    'vie_twostream_s',
+    model__streams=f'{tmp_path / "narrow"},random',
+    model__width=2 * width,
+  )
+  message = refusal(config)
+  assert f'config.model.width was {width}, is {2 * width}.' in message
+  assert 'All streams have the same config.model: train one of them' in message
+  assert 'init_from' not in message
+  config.model.width = width
+  with caplog.at_level('INFO'):
+    load(config)
+  said = [line for line in caplog.messages if line.startswith('Weights of')]
+  assert said == [
+    f"Weights of the stream 'single': step 7 of {tmp_path / 'narrow'}.",
+    "Weights of the stream 'motion': untrained.",
+  ]
+
+
+def test_a_two_stream_run_without_weights_names_streams(tmp_path):
+  config = tiny('vie_twostream_s')
+  with pytest.raises(checkpoint.CheckpointError) as caught:
+    weights.check_are_there(config, tmp_path / 'none')
+  assert '--config.model.streams=W_SINGLE,W_OTHER' in str(caught.value)
+
+
 @pytest.mark.slow
 def test_two_streams_that_were_never_trained_say_so():
   found = load(tiny('vie_twostream_s', model__streams='random,random'))
