@@ -98,7 +98,7 @@ def test_folders_without_results_are_named(tmp_path):
   assert reasons == {
     'empty': 'has no result.json in it',
     'run': 'has no result: not evaluated yet, or not finished',
-    'nowhere': 'there is no such folder',
+    'nowhere': 'has no result.json in it',
   }
 
 

@@ -493,6 +493,19 @@ def test_a_mistake_on_the_command_line_is_named(arguments, words, capsys):
   assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_folders_that_do_not_exist_are_named_and_no_page_is_written(
+  tmp_path, capsys
+):
+  write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  (tmp_path / 'file').write_text('')
+  names = [str(tmp_path / name) for name in ('runs', 'nope', 'file')]
+  out = tmp_path / 'report.html'
+  assert report.main([*names, f'--out={out}']) == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == [f'{name}: there is no such folder.' for name in names[1:]]
+  assert not out.exists()
+
+
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert report.main([str(tmp_path), f'--out={tmp_path}/file/r.html']) == 2

@@ -160,9 +160,6 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
   names = _names(roots)
   results, runs, skipped, seen = [], [], [], set()
   for root in roots:
-    if not root.is_dir():
-      skipped.append(Skipped(urls.shown(root), 'there is no such folder'))
-      continue
     before = len(results) + len(skipped)
     begun: dict[pathlib.Path, str] = {}
     finished = set()

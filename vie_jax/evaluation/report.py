@@ -15,6 +15,7 @@ column if there are several, and the frames of a bin:
 import argparse
 import datetime
 import importlib.resources
+import os
 import pathlib
 import re
 import sys
@@ -37,6 +38,7 @@ from vie_jax.evaluation import (
 from vie_jax.evaluation.filled_tables import FilledTables, Filling
 from vie_jax.evaluation.paper_tables import Cell
 from vie_jax.evaluation.result_words import percent, signed
+from vie_jax.untrusted import urls
 from vie_jax.untrusted.text import printable
 
 # What a reader sees of a figure.
@@ -226,6 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bins = dict(map(paper_roles.parse_bins, options.bins))
   except ValueError as error:
     parser.error(str(error))
+  missing = [path for path in options.workdirs if not os.path.isdir(path)]
+  for path in missing:
+    print(
+      f'{printable(urls.redacted(path))}: there is no such folder.',
+      file=sys.stderr,
+    )
+  if missing:
+    return 2
   found = found_results.collect(options.workdirs)
   filled = filled_tables.fill(
     found,
