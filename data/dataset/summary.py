@@ -19,6 +19,10 @@ _WITHOUT = {
     'evaluations tell nothing of them',
   ),
 }
+_LABELS_REMEDY = (
+  'see whether the table of labels names all videos, by the paths that they '
+  'have, or whether they lie in the folders of their classes'
+)
 _UNITS = (('hours', 3600), ('minutes', 60), ('seconds', 1))
 
 
@@ -32,17 +36,13 @@ def print_summary(out, manifest):
   print(f'Data set {printable(manifest["name"])!r} in {out}:')
   print(table(_split_rows(manifest)))
   _print_split_folders(manifest)
-  for column in sorted(manifest['labels']):
-    names = manifest['labels'][column]
-    print(
-      f'  labels {quoted(column)}: '
-      f'{counted(len(names), "class", "classes")} '
-      f'({named(names, _MAX_CLASSES)})'
-    )
+  labels = _labels(out, manifest)
+  for each in labels:
+    _print_labels(each, manifest)
   _print_expected(manifest)
   _print_rest(out, manifest)
   sizes = list(_about_sizes(manifest))
-  notes = sizes + list(_about_absent(out, manifest))
+  notes = sizes + list(_about_labels(labels, manifest))
   if sizes or (notes and _is_by_hash(manifest)):
     notes.append(_remedy(manifest))
   for note in notes:
@@ -81,15 +81,52 @@ def _about_sizes(manifest):
   )
 
 
-def _about_absent(out, manifest):
-  """Says which classes a split has no video of, where it has others."""
-  splits = [s for s in SPLITS if manifest['splits'][s]['videos']]
+def _labels(out, manifest):
+  """Counts the videos of each class: list of Labels, by name of the column."""
   if not manifest['labels']:
-    return
+    return []
   tables = dataset_facts.read_tables(place_of(out), manifest)
-  for labels in dataset_facts.count_labels(tables, manifest['labels']):
+  return dataset_facts.count_labels(tables, manifest['labels'])
+
+
+def _print_labels(labels, manifest):
+  names = manifest['labels'][labels.column]
+  unknown = sum(labels.unknown.values())
+  print(
+    f'  labels {quoted(labels.column)}: '
+    f'{counted(len(names), "class", "classes")} '
+    f'({named(names, _MAX_CLASSES)})'
+    + (f'; {_of_videos(unknown, manifest)} without a label' if unknown else '')
+  )
+
+
+def _of_videos(number, manifest):
+  """A number of videos, out of all of both splits."""
+  return f'{number:,} of {counted(_num_videos(manifest), "video")}'
+
+
+def _num_videos(manifest):
+  return sum(manifest['splits'][split]['videos'] for split in SPLITS)
+
+
+def _about_labels(labels, manifest):
+  """Says what evaluations will miss: labels, and classes of a split."""
+  splits = [s for s in SPLITS if manifest['splits'][s]['videos']]
+  for each in labels:
+    column, unknown = quoted(each.column), sum(each.unknown.values())
+    if len(each.classes) == 1:
+      yield (
+        f'{column} has one class only, which every answer is right about: '
+        'evaluations tell nothing of it.'
+      )
+    if 2 * unknown > _num_videos(manifest):
+      yield (
+        f'{_of_videos(unknown, manifest)} {chosen(unknown, "has", "have")} no '
+        f'label {column}, and evaluations leave '
+        f'{chosen(unknown, "it", "them")} out; {_LABELS_REMEDY}.'
+      )
     for split in splits:
-      if text := without_videos(labels, split):
+      if text := without_videos(each, split):
         yield text
 
 

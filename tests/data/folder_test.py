@@ -373,6 +373,34 @@ def test_files_at_the_top_of_class_folders_have_no_label(videos, tmp_path):
   assert labels['cup/01.mkv'] == 1
 
 
+def test_videos_without_a_label_are_counted(videos, tmp_path, capsys):
+  shutil.copy(videos / 'cup' / '01.mkv', videos / 'loose.mkv')
+  assert _prepare(videos, tmp_path / 'o') == 0
+  printed = capsys.readouterr().out
+  assert "('ball', 'cup', 'dog'); 1 of 13 videos without a label" in printed
+  assert 'has no label' not in printed
+
+
+def test_a_table_that_names_few_videos_is_noted(videos, tmp_path, capsys):
+  table = tmp_path / 'lab.csv'
+  table.write_text('path,kind\ncup/01.mkv,x\n')
+  options = (f'--labels={table}', '--val-percent=0')
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  printed = capsys.readouterr().out
+  kind = "labels 'kind': 1 class ('x'); 11 of 12 videos without a label\n"
+  assert kind in printed
+  assert "Note: 'kind' has one class only" in printed
+  assert "Note: 11 of 12 videos have no label 'kind'" in printed
+
+
+def test_labels_of_all_videos_are_not_noted(videos, tmp_path, capsys):
+  assert _prepare(videos, tmp_path / 'o') == 0
+  printed = capsys.readouterr().out
+  assert "labels 'label': 3 classes ('ball', 'cup', 'dog')\n" in printed
+  assert 'one class only' not in printed
+  assert 'no label' not in printed
+
+
 def test_a_table_of_labels_gives_several_columns(videos, tmp_path, capsys):
   with open(videos / 'labels.csv', 'w', newline='') as file:
     writer = csv.writer(file)
