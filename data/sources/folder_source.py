@@ -5,7 +5,7 @@ import os
 from dataset.dataset_writer import file_digest
 from errors import InputError
 from media.open_video import VIDEO_SUFFIXES
-from wording import counted, named
+from wording import counted, named, quoted
 
 from sources.find_videos import find_videos, named_suffixes
 from sources.labels_and_splits import (
@@ -72,7 +72,7 @@ def read_folder(
     # Versions before took the folders at the top for classes.
     options |= {'class_depth': 1}
   warnings = _without_columns_of_lists(class_of_path, labels_file)
-  warnings += _rows_without_file(class_of_path, paths, labels_file)
+  warnings += _rows_without_video(folder, class_of_path, paths, labels_file)
   for file, names in zip(lists, listed, strict=True):
     warnings += [
       warning(path, f'in {os.path.basename(file)}, but not in the folder')
@@ -242,11 +242,27 @@ def _without_columns_of_lists(labels, file):
   ]
 
 
-def _rows_without_file(labels, paths, labels_file):
+def _rows_without_video(folder, labels, paths, labels_file):
   if labels_file is None:
     return []
   named = set().union(*(set(labels[column]) for column in labels))
+  file, alike = os.path.basename(labels_file), _by_small_letters(paths)
   return [
-    warning(path, f'in {os.path.basename(labels_file)}, but not a video')
+    warning(path, f'in {file}, but {_what_is_there(folder, path, alike)}')
     for path in sorted(named.difference(paths))
   ]
+
+
+def _by_small_letters(paths):
+  """Paths by how they read where upper and lower case are one."""
+  return {path.casefold(): path for path in paths}
+
+
+def _what_is_there(folder, path, alike):
+  """What stands where a row names a video and there is none."""
+  if os.path.lexists(os.path.join(folder, path)):
+    return 'not a video'
+  near = alike.get(path.casefold())
+  return 'there is no such file' + (
+    f'; did you mean {quoted(near)}?' if near else ''
+  )

@@ -416,7 +416,27 @@ def test_a_table_of_labels_gives_several_columns(videos, tmp_path, capsys):
   assert (what['cup/01.mkv'], what['dog/02.avi']) == (0, 1)
   assert (how['cup/01.mkv'], how['dog/02.avi']) == (0, -1)
   assert what['ball/00.mp4'] == -1
-  assert 'gone.mp4: in labels.csv, but not a video' in capsys.readouterr().out
+  assert _gone('gone.mp4') in capsys.readouterr().out
+
+
+def _gone(path):
+  return f'{path}: in labels.csv, but there is no such file'
+
+
+def test_rows_of_a_table_of_labels_say_what_is_wrong_with_them(
+  videos, tmp_path, capsys
+):
+  (videos / 'notes.txt').write_text('x')
+  rows = ('cup/01.mkv', 'cup/04.MP4', 'Dog/02.avi', 'notes.txt', 'x\\0.mp4')
+  (videos / 'labels.csv').write_text(
+    ''.join(f'{row}\n' for row in ('path,kind', *(f'{r},a' for r in rows)))
+  )
+  assert _prepare(videos, tmp_path / 'o') == 0
+  printed = capsys.readouterr().out
+  assert f"{_gone('cup/04.MP4')}; did you mean 'cup/04.mp4'?\n" in printed
+  assert f"{_gone('Dog/02.avi')}; did you mean 'dog/02.avi'?\n" in printed
+  assert f'{_gone(rows[-1])}\n' in printed.replace('\\\\', '\\')
+  assert 'notes.txt: in labels.csv, but not a video\n' in printed
 
 
 def test_lists_decide_the_split(videos, tmp_path, capsys):
