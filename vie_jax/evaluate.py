@@ -245,6 +245,7 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
           column: {'knn': figures} for column, figures in accuracy.items()
         },
         'chance': experiment.chance(run, reference.rows, val.videos),
+        'classes': experiment.num_classes(run),
         'same_video': monitors.same_video_retrieval(val.clips),
         'reference': reference.kind,
         'dataset': experiment.dataset_facts(run),

@@ -235,6 +235,13 @@ def chance(
   return found
 
 
+def num_classes(parts: Experiment) -> dict[str, int]:
+  """Label column -> how many classes it has."""
+  return {
+    column: len(parts.train.label(column)[1]) for column in parts.label_columns
+  }
+
+
 def chance_of_labels(known: np.ndarray, truth: np.ndarray) -> float:
   """Accuracy without looking: of always naming one class, or of guessing.
 

@@ -112,6 +112,7 @@ def _figures(
     'chance_recall': {},
     'accuracy': {},
     'chance': experiment.chance(run, index.videos, queries.videos),
+    'classes': experiment.num_classes(run),
   }
   for column in run.label_columns:
     train = index.videos.label(column)[0]

@@ -91,3 +91,31 @@ def refusal_of_newer_step(training, source):
   with pytest.raises(result.ResultError) as error:
     fit._check(saved, record, pathlib.Path('/W/linear_eval/demo'))
   return str(error.value)
+
+
+@pytest.mark.parametrize(
+  'kind, num_classes, told',
+  [
+    ('video', 6, 'video top-1 30.0 %, top-5 90.0 %, clip top-1 20.0 %'),
+    ('video', 5, 'video top-1 30.0 %, clip top-1 20.0 %'),
+    ('image', 6, 'top-1 30.0 %, top-5 90.0 %'),
+    ('image', None, 'top-1 30.0 %, top-5 90.0 %'),
+  ],
+)
+def test_the_log_has_the_figures_that_mean_something(
+  kind, num_classes, told, caplog
+):
+  figures = {'top1': 0.3, 'top5': 0.9, 'clip_top1': 0.2}
+  written = {
+    'mode': 'linear_eval',
+    'accuracy': {'label': {'conv5': figures}},
+    'chance': {'label': 0.25},
+    'dataset': {'kind': kind},
+  }
+  # Results of before do not say it.
+  if num_classes:
+    written['classes'] = {'label': num_classes}
+  with caplog.at_level('INFO', logger='absl'):
+    fit._log(written, pathlib.Path('W'))
+  line = f'linear_eval of label, conv5: {told} (chance 25.0 %).'
+  assert caplog.messages[0] == line

@@ -3,8 +3,9 @@
 import json
 
 import fake_results
+import pytest
 
-from vie_jax.evaluation import curve_plots, found_results
+from vie_jax.evaluation import curve_plots, found_results, gallery_plot
 
 
 def test_plots_of_a_kind_have_one_axis(tmp_path):
@@ -52,3 +53,11 @@ def test_figures_of_pretraining_are_plotted(tmp_path):
   assert set(plots) == {'training loss, nats', 'kNN accuracy, %'}
   (knn,) = plots['kNN accuracy, %']
   assert knn.series == {'motion': ([0, 10], [50.0, 50.0])}
+
+
+@pytest.mark.parametrize(
+  'steps, texts', [([20], ['20', '21']), ([0, 3], ['0', '1', '2', '3'])]
+)
+def test_ticks_are_whole_steps(steps, texts):
+  view = gallery_plot.layout({'loss': (steps, [1.0] * len(steps))}, {})
+  assert [text for _, text in view['x_ticks']] == texts

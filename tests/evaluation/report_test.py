@@ -230,6 +230,65 @@ def test_results_that_are_in_no_table_are_listed(tmp_path):
   assert any(e.get('aria-label') == 'Other evaluations' for e in page.elements)
 
 
+def test_all_evaluations_that_are_in_no_table_are_counted_and_listed(tmp_path):
+  runs = tmp_path / 'runs' / 'slow'
+  write_slow(runs / 'linear_eval' / 'k')
+  write_slow(runs / 'knn_eval' / 'k', mode='knn_eval')
+  facts = fake_results.facts_of(SLOW[0], {}, mode='embed') | {'accuracy': {}}
+  fake_results.write(runs / 'embed' / 'k', facts)
+  page, plain = written(tmp_path)
+  assert '2 evaluations are\n[in no table]' in plain
+  told = '2 are in none.'
+  assert f'\n{told}\n' in plain
+  assert any(e['text'].startswith(told) for e in page.elements)
+  listed = plain.partition('## Evaluations that are in no table')[2]
+  found = rows(listed.partition('\n## ')[0])[2:]
+  assert {cells[0] for cells in found} == {'[1]', '[2]'}
+  assert found[0][1:] == ['slow/embed/k', 'embed, no accuracy', '', '', '']
+  # One of its figures is in no cell.
+  facts = write_slow(runs / 'linear_eval' / 'k')
+  facts['accuracy']['label']['conv1'] = {'top1': 0.1}
+  fake_results.write(runs / 'linear_eval' / 'k', facts)
+  _, plain = written(tmp_path)
+  told = '2 are in none; of 1 more, which is in one, the figures listed here'
+  assert told in plain
+
+
+def test_recall_is_shown_where_there_is_some(tmp_path):
+  write_slow(tmp_path / 'runs' / 'slow' / 'knn_eval' / 'k', mode='knn_eval')
+  _, plain = written(tmp_path)
+  assert 'recall' not in plain
+  recall = {'1': 0.2, '5': 0.5, '10': 0.75, '50': 1.0}
+  facts = fake_results.facts_of(SLOW[0], {}, recall={'label': recall})
+  facts |= {'mode': 'retrieve', 'accuracy': {'label': {'knn': {'top1': 0.4}}}}
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'retrieve' / 'k', facts)
+  page, plain = written(tmp_path)
+  (found,) = (cells for cells in rows(plain) if 'label, knn' in cells)
+  assert found[3:] == ['40.0', '', '', '@1 20.0, @5 50.0, @10 75.0']
+  (table,) = (
+    e for e in page.elements if e.get('aria-label') == 'Other evaluations'
+  )
+  assert '@1 20.0, @5 50.0, @10 75.0' in table['text']
+
+
+@pytest.mark.parametrize('num_classes, shown', [(5, '–'), (6, '70.0')])
+def test_top5_of_few_classes_is_a_dash(tmp_path, num_classes, shown):
+  classes = {'label': num_classes}
+  runs = tmp_path / 'runs' / 'slow'
+  write_slow(runs / 'linear_eval' / 'k', classes=classes)
+  write_slow(runs / 'knn_eval' / 'k', classes=classes, mode='knn_eval')
+  _, plain = written(tmp_path)
+  assert row(plain, f'`{SLOW[2].name}`')[5] == shown
+  assert [r[4] for r in rows(plain) if 'label, conv5' in r] == [shown]
+
+
+def test_without_a_filled_cell_there_is_no_table_of_them(tmp_path):
+  (tmp_path / 'runs').mkdir()
+  page, plain = written(tmp_path)
+  assert '## All figures\n\nNone has a result yet.' in plain
+  assert not [e for e in page.elements if e.get('aria-label') == 'All figures']
+
+
 def test_files_that_nothing_was_taken_from_are_named(tmp_path):
   (tmp_path / 'runs' / 'bad').mkdir(parents=True)
   (tmp_path / 'runs' / 'bad' / 'result.json').write_text('{')

@@ -21,6 +21,7 @@ from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
 from vie_jax.config import config_check, config_roles
+from vie_jax.evaluation import result_words
 from vie_jax.files import workdir_lock
 from vie_jax.machine import environment
 from vie_jax.processes import agreement, preemption, watchdog
@@ -115,6 +116,7 @@ def fit_and_write(
         'accuracy': outcome.accuracy,
         'best': outcome.best,
         'chance': data.chance,
+        'classes': {c: len(names) for c, names in data.classes.items()},
         'dataset': data.facts,
         'bad_frames': outcome.bad_frames,
         'left_out': {'val': outcome.left_out},
@@ -160,17 +162,27 @@ def _log(written: dict, folder: pathlib.Path) -> None:
   for column, by_name in written['accuracy'].items():
     for name, accuracy in by_name.items():
       logging.info(
-        '%s of %s, %s: video top-1 %.1f %%, top-5 %.1f %%, clip top-1 %.1f %% '
-        '(chance %.1f %%).',
+        '%s of %s, %s: %s (chance %.1f %%).',
         written['mode'],
         column,
         name,
-        100 * accuracy['top1'],
-        100 * accuracy['top5'],
-        100 * accuracy['clip_top1'],
+        _in_words(accuracy, written, column),
         100 * written['chance'][column],
       )
   logging.info('Written: %s', folder / result.FILE)
+
+
+def _in_words(accuracy, written, column):
+  """The figures of a readout that mean something of its data set."""
+  is_image = written['dataset']['kind'] == 'image'
+  figures = {'top-1' if is_image else 'video top-1': 'top1', 'top-5': 'top5'}
+  if not result_words.has_top5(written, column):
+    del figures['top-5']
+  if not is_image:
+    figures['clip top-1'] = 'clip_top1'
+  return ', '.join(
+    f'{words} {100 * accuracy[name]:.1f} %' for words, name in figures.items()
+  )
 
 
 def fit(

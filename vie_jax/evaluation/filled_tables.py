@@ -50,16 +50,23 @@ class Filling:
     result: that it is from.
     accuracy: `top1` and others, as fractions, and how many were `judged`.
     chance: accuracy without looking, as a fraction; None if not known.
+    column: of the labels.
   """
 
   result: Result
   accuracy: Mapping[str, float]
   chance: float | None
+  column: str = ''
 
   @property
   def top1(self) -> float:
     """Of videos, in percent."""
     return 100 * self.accuracy['top1']
+
+  @property
+  def top5(self) -> str:
+    """Of videos, in words, as `result_words.top5`."""
+    return result_words.top5(self.result.facts, self.column, self.accuracy)
 
   @property
   def error(self) -> float | None:
@@ -118,16 +125,17 @@ def fill(found: Found, options: Options) -> FilledTables:
         cell, result.facts, roles=options.roles, bins=options.bins
       )
       if accuracy is not None:
-        inside.append(Filling(result, accuracy, _chance(cell, result, options)))
+        role = options.roles[cell.wanted.role]
+        column = paper_roles.column_of(role, result.facts['accuracy'])
+        chance = _chance(result, column)
+        inside.append(Filling(result, accuracy, chance, column))
     if inside:
       inside.sort(key=lambda filling: _date(filling.result), reverse=True)
       fillings[cell.name] = inside
   return FilledTables(options, fillings, found)
 
 
-def _chance(cell: Cell, result: Result, options: Options) -> float | None:
-  role = options.roles[cell.wanted.role]
-  column = paper_roles.column_of(role, result.facts['accuracy'])
+def _chance(result: Result, column: str) -> float | None:
   chance = part(result.facts, 'chance').get(column)
   return chance if isinstance(chance, int | float) else None
 
@@ -164,7 +172,8 @@ def unused_figures(filled: FilledTables) -> list[tuple[Result, list]]:
   """Figures that stand in no cell, as `result_words.figures_of`, by result.
 
   Of a result that stands in some, those of the same label column: other
-  columns are none of the paper's.
+  columns are none of the paper's. One that has no accuracy, such as embeddings,
+  has a row that names its mode.
   """
   used = {id(filling.accuracy) for filling in _all_fillings(filled)}
   found = []
@@ -180,6 +189,8 @@ def unused_figures(filled: FilledTables) -> list[tuple[Result, list]]:
         id(figure) not in used and (not columns or column in columns)
       ),
     )
+    if not rows and not columns:
+      rows = [(f'{result.facts["mode"]}, no accuracy', '', '', '', '')]
     if rows:
       found.append((result, rows))
   return found

@@ -81,7 +81,9 @@ def layout(
   first, last = min(steps), max(steps)
   last = last if last > first else first + 1
   low, high = y_range or value_range(points, references)
-  x_texts = {tick: f'{tick:,.10g}' for tick in ticks(first, last)}
+  # There is no half a step.
+  x_ticks = [tick for tick in ticks(first, last) if tick.is_integer()]
+  x_texts = {tick: f'{tick:,.10g}' for tick in x_ticks}
   y_texts = {tick: f'{tick:,.10g}' for tick in ticks(low, high)}
   left = 14 + _DIGIT_WIDTH * max(map(len, y_texts.values()))
 

@@ -114,6 +114,7 @@ def render(filled: FilledTables, template: str) -> str:
     id(result): number
     for number, result in enumerate(filled.found.results, start=1)
   }
+  unused_figures = filled_tables.unused_figures(filled)
   now = datetime.datetime.now(datetime.UTC)
   return environment.from_string(source.read_text('utf-8')).render(
     filled=filled,
@@ -127,7 +128,8 @@ def render(filled: FilledTables, template: str) -> str:
     has_data=lambda cell: filled_tables.has_data(cell, filled.options),
     missing=filled_tables.missing(filled),
     unused=filled_tables.unused(filled),
-    unused_figures=filled_tables.unused_figures(filled),
+    unused_figures=unused_figures,
+    has_recall=any(row[-1] for _, rows in unused_figures for row in rows),
     orderings=[
       (ordering, [comparisons.compare(filled, pair) for pair in ordering.pairs])
       for ordering in paper_orderings.ORDERINGS

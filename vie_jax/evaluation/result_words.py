@@ -10,6 +10,8 @@ from typing import Any
 from vie_jax.evaluation.found_results import Result, part
 from vie_jax.untrusted import urls
 
+NO_FIGURE = '\N{EN DASH}'
+_RECALL_AT = ('1', '5', '10')
 _MINUS = '\N{MINUS SIGN}'
 
 
@@ -95,25 +97,48 @@ def result_facts(result: Result) -> dict[str, str]:
   }
 
 
+def has_top5(facts: Mapping, column: str) -> bool:
+  """Whether top-5 tells anything: of five classes or fewer, all are in it.
+
+  Results of before do not say how many classes a column has.
+  """
+  num_classes = part(facts, 'classes').get(column)
+  return not isinstance(num_classes, int) or num_classes > 5
+
+
+def top5(facts: Mapping, column: str, figures: Mapping) -> str:
+  """Top-5 in percent, a dash where it tells nothing, '' if there is none."""
+  return percent(figures.get('top5')) if has_top5(facts, column) else NO_FIGURE
+
+
 def figures_of(
   result: Result, is_wanted: Callable[[str, Mapping], bool]
-) -> list[tuple[str, str, str, str]]:
-  """(what, top-1, top-5, clip top-1) of the figures of a result.
+) -> list[tuple[str, str, str, str, str]]:
+  """(what, top-1, top-5, clip top-1, recall) of the figures of a result.
 
   Args:
     result: whose.
     is_wanted: (column, figure) -> whether it is one of them.
   """
-  averaged = part(result.facts, 'settings').get('averaged_layers')
+  facts = result.facts
+  averaged = part(facts, 'settings').get('averaged_layers')
   averaged = averaged if isinstance(averaged, list) else []
   return [
     (
       f'{column}, {name}{" averaged" if name in averaged else ""}',
       percent(figures['top1']),
-      percent(figures.get('top5')),
+      top5(facts, column, figures),
       percent(figures.get('clip_top1')),
+      _recall(facts, column),
     )
-    for column, by_name in result.facts['accuracy'].items()
+    for column, by_name in facts['accuracy'].items()
     for name, figures in by_name.items()
     if is_wanted(column, figures)
   ]
+
+
+def _recall(facts, column):
+  """Recall among the nearest neighbours, which `retrieve` has."""
+  found = part(part(facts, 'recall'), column)
+  shares = {k: percent(found.get(k)) for k in _RECALL_AT}
+  return ', '.join(f'@{k} {share}' for k, share in shares.items() if share)
