@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 import script
 from result_lines import Report
 
-from vie_jax import checkpoint, sharding, train_state
+from vie_jax import checkpoint, option_parser, sharding, train_state
 from vie_jax.objective import memory_bank
 
 KINETICS_VIDEOS = 239_888
@@ -172,7 +172,7 @@ def take_turns(ways, state, rounds):
 
 def main():
   """Measures all ways in turn."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   argument_types.add_rounds(parser, 7)

@@ -36,6 +36,8 @@ import matplotlib as mpl
 import numpy as np
 import script
 
+from vie_jax import option_parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import bank_programs
@@ -428,7 +430,7 @@ def draw(curves, path):
 
 def main():
   """Prints the figures and draws them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -28,6 +28,8 @@ import sys
 import tempfile
 import time
 
+from vie_jax import option_parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # The first six are beside this file, the others on the path from here on.
@@ -96,7 +98,7 @@ def prepare_batches(network, data, place, num_workers, num_batches):
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -29,6 +29,8 @@ import numpy as np
 import program_runs
 import script
 
+from vie_jax import option_parser
+
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_REPOSITORY))
 
@@ -59,7 +61,7 @@ _PACKAGES = ('flax', 'jax', 'jaxlib', 'numpy', 'optax')
 
 def main():
   """Measures the share for each config and prints it."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -47,6 +47,8 @@ import subprocess
 import sys
 import tempfile
 
+from vie_jax import option_parser
+
 # Before TensorFlow, after which the import of some versions crashes.
 with contextlib.suppress(ImportError):
   import torchcodec  # noqa: F401
@@ -94,7 +96,7 @@ _PACKAGES = (
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

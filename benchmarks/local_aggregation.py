@@ -35,6 +35,8 @@ import result_lines
 import script
 import turns
 
+from vie_jax import option_parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
@@ -272,7 +274,7 @@ SEARCHES = {
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -18,6 +18,8 @@ import sys
 import result_lines
 import script
 
+from vie_jax import option_parser
+
 _HERE = pathlib.Path(__file__).resolve().parent
 _CUT_OFF = """**This run was cut off before its end.** What its last case lacks was not
 measured.
@@ -131,7 +133,7 @@ def _escaped(text):
 
 def main():
   """Writes the page."""
-  argparse.ArgumentParser(
+  option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   ).parse_args()
   try:

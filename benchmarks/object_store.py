@@ -21,6 +21,8 @@ import urllib.parse
 import argument_types
 import script
 
+from vie_jax import option_parser
+
 BUCKET = 'data'
 _RANGE = re.compile(
   rb'^range: bytes=(\d+)-(\d+)\r$', re.IGNORECASE | re.MULTILINE
@@ -137,7 +139,7 @@ def _response(status, body, more='', size=None):
 
 def main():
   """Serves until it is ended."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('folder', type=argument_types.folder, help='to serve')

@@ -44,6 +44,8 @@ import numpy as np
 import script
 from PIL import Image
 
+from vie_jax import option_parser
+
 _DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
 sys.path.insert(0, str(_DATA))
 
@@ -67,7 +69,7 @@ _MOST_DIFFERENT = 3.0
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -22,6 +22,8 @@ import statistics
 import sys
 import time
 
+from vie_jax import option_parser
+
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
   (
@@ -257,7 +259,7 @@ def draw(curves, path):
 
 def main():
   """Prints the figures and draws them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

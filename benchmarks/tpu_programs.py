@@ -19,6 +19,8 @@ import pathlib
 import sys
 import time
 
+from vie_jax import option_parser
+
 # No TPU is looked for, neither here nor at Google's metadata server.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
@@ -64,7 +66,7 @@ _MIB = 2**20
 
 def main():
   """Compiles all steps and prints what they take."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

@@ -43,6 +43,8 @@ import sys
 import tempfile
 import time
 
+from vie_jax import option_parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # The first five are beside this file, the others on the path from here on.
@@ -154,7 +156,7 @@ def prepare_step(case):
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(

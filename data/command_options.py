@@ -8,6 +8,7 @@ from dataset.summary import print_summary
 from media.video_frames import FrameOptions
 from preparation.bad_share import FIRST_LOOK
 from preparation.prepare_dataset import Settings, prepare_dataset
+from sources.folder_source import VAL_PERCENT
 
 
 def prepare_and_print(source, options):
@@ -121,15 +122,21 @@ def add_common(parser):
   )
 
 
-def add_val_percent(parser, condition=''):
-  """Adds the share of videos that are held out, under some condition."""
+def add_val_percent(parser, condition='', *, default=VAL_PERCENT):
+  """Adds the share of videos that are held out, under some condition.
+
+  Args:
+    parser: of the command.
+    condition: text, where it holds under some only.
+    default: None where the command decides, on VAL_PERCENT or folders.
+  """
   parser.add_argument(
     '--val-percent',
     type=int_from(0, 100),
-    default=10,
+    default=default,
     metavar='N',
     help=f'{condition}share of videos held out, chosen by a hash of the path '
-    '(%(default)s)',
+    f'({VAL_PERCENT})',
   )
 
 

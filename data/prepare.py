@@ -36,6 +36,7 @@ from dataset.remote import is_remote, place_of
 from dataset.staging import OutputError, output_errors
 from definition_commands import add_definitions
 from errors import InputError
+from option_parser import OptionParser
 from preparation.worker_pool import WorkerStartError
 from progress import progress_bar
 from sources.folder_source import read_folder
@@ -214,7 +215,7 @@ def _run_show(options):
 
 
 def _parser():
-  parser = argparse.ArgumentParser(
+  parser = OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -244,9 +245,10 @@ def _add_folder(commands):
   parser.add_argument(
     '--val-list', metavar='FILE', help='paths of the val split, by line'
   )
-  add_val_percent(parser, 'also in place of folders named train and val: ')
   # Where it is not given, such folders decide.
-  parser.set_defaults(val_percent=None)
+  add_val_percent(
+    parser, 'also in place of folders named train and val: ', default=None
+  )
   add_follow_links(parser)
   add_common(parser)
 

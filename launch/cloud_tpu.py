@@ -22,6 +22,7 @@ import queued_resource
 import tpu_launch
 import training_command
 
+from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
 _NAME = r'[a-z]([a-z0-9-]{0,48}[a-z0-9])?'
@@ -76,8 +77,8 @@ def _other(options, runner) -> int:
   return exit_codes.DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   verbs = parser.add_subparsers(dest='verb', required=True)

@@ -88,7 +88,7 @@ class Work:
 
 
 def parse_machine(text: str) -> Machine:
-  """Reads NAME:TFLOPS:UTILISATION:DOLLARS:CORES:FRAMES_PER_CORE.
+  """Reads NAME:TFLOPS:UTILISATION:DOLLARS_PER_HOUR:CORES:FRAMES_PER_CORE.
 
   Raises:
     MachineError: naming what is wrong.
@@ -98,8 +98,8 @@ def parse_machine(text: str) -> Machine:
     tera, utilisation, price, cores, frames = map(float, numbers)
   except ValueError:
     raise MachineError(
-      f'{text!r} is no machine; write NAME:TFLOPS:UTILISATION:DOLLARS:CORES:'
-      'FRAMES_PER_CORE, such as H100:989:0.2:3.00:16:1900'
+      f'{text!r} is no machine; write NAME:TFLOPS:UTILISATION:'
+      'DOLLARS_PER_HOUR:CORES:FRAMES_PER_CORE, such as H100:989:0.2:3.00:16:1900'
     ) from None
   if not (tera > 0 and 0 < utilisation <= 1 and price >= 0):
     raise MachineError(

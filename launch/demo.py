@@ -8,7 +8,6 @@ evaluates and writes the page anew.
 The result is demo/index.html, and the same as a picture, demo/demo.png.
 """
 
-import argparse
 import io
 import os
 import pathlib
@@ -18,6 +17,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from vie_jax import option_parser
 
 # TensorFlow, which clu brings in, need not talk about itself.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -297,7 +298,7 @@ def print_table(table: gallery.Table) -> None:
 
 def main() -> None:
   """Runs the demo."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__.splitlines()[0],
     epilog='Further arguments go to main.py: --config.num_steps=100',
   )

@@ -23,6 +23,7 @@ import rendering
 import tpu_slices
 import training_command
 
+from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
 # Of the images in launch/docker/.
@@ -164,8 +165,8 @@ def _other(options, runner, place) -> None:
     runner.follow('kubectl', 'delete', 'jobset', options.name, *place)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   verbs = parser.add_subparsers(dest='verb', required=True)

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 import command_runner
 import training_command
 
+from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
@@ -197,8 +198,8 @@ def dry_run(options: argparse.Namespace, words: Sequence[str]) -> None:
     command_runner.say(f'$ {shlex.join([*prefix, sys.executable, *words])}')
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     usage='%(prog)s [options] -- ARGUMENTS OF main.py',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

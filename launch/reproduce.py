@@ -33,6 +33,7 @@ import data_sets
 import plans
 import training_command
 
+from vie_jax import option_parser
 from vie_jax.config import config_check
 from vie_jax.evaluation import (
   filled_tables,
@@ -407,8 +408,8 @@ def shown(path: pathlib.Path) -> str:
   return str(full)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
@@ -547,7 +548,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training_command.refuse_secrets(
       sys.argv[1:] if arguments is None else arguments
     )
-    plan = make_plan(options, training_command.parse_fields(rest))
+    plan = make_plan(options, training_command.parse_fields(rest, parser))
     command = own_command(options, rest)
     if options.list:
       for name in plan.step_of:

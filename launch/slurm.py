@@ -20,6 +20,7 @@ import command_runner
 import rendering
 import training_command
 
+from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
 REPOSITORY = training_command.REPOSITORY
@@ -170,8 +171,8 @@ def _check(options):
       )
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     usage='%(prog)s [options] -- ARGUMENTS OF main.py',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

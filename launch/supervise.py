@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 
+from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
 LONG_ENOUGH_SECONDS = 600
@@ -164,7 +165,7 @@ def _mistake(options: argparse.Namespace) -> str | None:
 
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line and runs what is behind `--`."""
-  parser = argparse.ArgumentParser(
+  parser = option_parser.OptionParser(
     description=__doc__.split('\n\n')[0],
     usage='%(prog)s [options] -- COMMAND ...',
   )

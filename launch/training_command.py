@@ -16,6 +16,7 @@ import plans
 from absl import flags
 from ml_collections import config_flags
 
+from vie_jax import option_parser
 from vie_jax.config import config_check, modes
 from vie_jax.processes import exit_codes, process_environment
 from vie_jax.program import command_line
@@ -113,8 +114,14 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
   return own[:at], own[at + 1 :]
 
 
-def parse_fields(arguments: Sequence[str]) -> dict:
+def parse_fields(
+  arguments: Sequence[str], parser: option_parser.OptionParser
+) -> dict:
   """Reads --config.FIELD=VALUE.
+
+  Args:
+    arguments: that the parser does not know.
+    parser: of the options that they may be meant for.
 
   Raises:
     LaunchError: naming an argument that is nothing of the kind.
@@ -123,7 +130,9 @@ def parse_fields(arguments: Sequence[str]) -> dict:
   for argument in arguments:
     name, is_there, value = argument.partition('=')
     if not name.startswith('--config.') or not is_there:
-      raise LaunchError(f'{argument} is not understood; see --help.')
+      raise LaunchError(
+        f'{argument} is not understood{parser.hint([argument])}; see --help.'
+      )
     try:
       parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -70,6 +70,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'processes': ('processes sharding', 'jax numpy'),
   'files': ('files processes', ''),
   'code_version': ('__version__', ''),
+  'option_parser': ('', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'input_pipeline': (
     'files.disk input_pipeline untrusted',
@@ -106,7 +107,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'evaluation': (
     'evaluation files.disk objective results.result_file sharding '
-    'telemetry.metrics_file training_data untrusted',
+    'telemetry.metrics_file training_data untrusted option_parser',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -196,6 +197,7 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'wording': '',
   'progress': '',
   'interrupts': '',
+  'option_parser': 'vie_jax',
   'untrusted': 'vie_jax',
   'media': 'errors',
   'dataset': 'errors untrusted wording',
@@ -206,11 +208,11 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'demo_data': 'interrupts',
   'check_dataset': 'dataset errors sources untrusted wording',
   'pages': ('dataset errors media progress untrusted vie_jax wording'),
-  'command_options': 'dataset media preparation',
+  'command_options': 'dataset media preparation sources',
   'definition_commands': 'command_options dataset errors sources',
   'prepare': (
     'check_dataset command_options dataset definition_commands demo_data errors '
-    'pages preparation progress sources untrusted wording'
+    'option_parser pages preparation progress sources untrusted wording'
   ),
   'prepare_beam': 'preparation prepare',
 }
@@ -378,7 +380,7 @@ def test_the_table_names_every_folder_of_the_data_tools():
   assert {name.removesuffix('.py') for name in folders} == DATA_ALLOWED.keys()
 
 
-def test_of_the_data_tools_only_show_and_untrusted_use_the_package():
+def test_of_the_data_tools_only_show_untrusted_and_the_parser_use_the_package():
   def users(*packages):
     return {
       path.name
@@ -389,6 +391,7 @@ def test_of_the_data_tools_only_show_and_untrusted_use_the_package():
 
   assert users('vie_jax', 'jax') == {
     'network_clips.py',
+    'option_parser.py',
     'show_dataset.py',
     'untrusted.py',
   }
@@ -402,7 +405,7 @@ for name in ('jax', 'tensorflow', 'ml_collections'):
   sys.modules[name] = None  # importing it now fails
 import prepare
 used = {name for name in sys.modules if name.startswith('vie_jax')}
-assert used == {'vie_jax', 'vie_jax.untrusted'} | {
+assert used == {'vie_jax', 'vie_jax.option_parser', 'vie_jax.untrusted'} | {
   f'vie_jax.untrusted.{name}' for name in ('tables', 'tar_stream', 'urls')
 }, used
 """

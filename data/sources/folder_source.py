@@ -22,7 +22,7 @@ from sources.labels_and_splits import (
 )
 from sources.source import Source, warning
 
-_VAL_PERCENT = 10
+VAL_PERCENT = 10
 _MAX_CLASSES = 6
 
 
@@ -175,7 +175,7 @@ def _splits(videos, listed, val_percent, split_of_folder):
   if split_of_folder and val_percent is None:
     splits = split_by_folders(videos, split_of_folder)
     return splits, {'val_percent': None, 'split_folders': split_of_folder}
-  percent = _VAL_PERCENT if val_percent is None else val_percent
+  percent = VAL_PERCENT if val_percent is None else val_percent
   return split_by_hash(videos, val_percent=percent), {'val_percent': percent}
 
 

@@ -348,10 +348,11 @@ def test_a_table_a_row_and_all_can_be_asked_for():
     (['table1', '--config.model.width=wide'], 'model.width=wide'),
     (['table1', '--config.seed=-3'], 'config.seed is -3; it must'),
     (['table1', '--kinetics=s3://me:S3cr3t@b/k'], 's3://***@b/k carries'),
-    (['table1', '--speed=3'], '--speed=3 is not understood'),
+    (['table1', '--speed=3'], '--speed=3 is not understood; see --help'),
+    (['table1', '--kinetic=/k'], 'did you mean --kinetics?; see --help'),
     (['table1', '--label=motion'], 'ROLE=COLUMN'),
     (['table1.random', '--kinetics=/nowhere'], 'no data set /nowhere'),
-    (['table1', '--cost=H100'], 'is no machine'),
+    (['table1', '--cost=H100'], 'UTILISATION:DOLLARS_PER_HOUR:CORES:'),
     (['--plan=demo', '--all', '--cost=H:1:0.1:1:1:1'], 'only'),
   ],
 )

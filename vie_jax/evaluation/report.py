@@ -24,6 +24,7 @@ from typing import Any
 
 import jinja2
 
+from vie_jax import option_parser
 from vie_jax.evaluation import (
   comparisons,
   curve_plots,
@@ -172,8 +173,8 @@ def write(
 # The command line.
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> option_parser.OptionParser:
+  parser = option_parser.OptionParser(
     prog='python -m vie_jax.evaluation.report',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

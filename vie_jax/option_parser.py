@@ -1,0 +1,53 @@
+"""Reads the options of a command, in full, and says which may be meant."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class OptionParser(argparse.ArgumentParser):
+  """An argparse parser of whole options; its subparsers are such, too.
+
+  A mistake in the command line names the options that are like those that
+  there are not.
+  """
+
+  def __init__(self, **settings):
+    super().__init__(**{'allow_abbrev': False} | settings)
+    self._words = []
+
+  def parse_known_args(self, args=None, namespace=None):
+    """As that of argparse."""
+    self._words = list(sys.argv[1:] if args is None else args)
+    return super().parse_known_args(args, namespace)
+
+  def error(self, message: str) -> NoReturn:
+    """Ends the process with the message and what may be meant."""
+    super().error(message + self.hint(self._words))
+
+  def hint(self, words: Sequence[str]) -> str:
+    """Names options like those that there are not; '' if there are none.
+
+    Args:
+      words: of a command line; what follows `--` is that of another command.
+    """
+    own = words[: words.index('--')] if '--' in words else words
+    known = self._options(own)
+    text = ''
+    for option in dict.fromkeys(word.partition('=')[0] for word in own):
+      near = difflib.get_close_matches(option, known, 1)
+      if option.startswith('--') and option not in known and near:
+        text += f'; there is no {option}: did you mean {near[0]}?'
+    return text
+
+  def _options(self, words):
+    """Names of options, with those of the commands among the words."""
+    names = []
+    for action in self._actions:
+      names += action.option_strings
+      if isinstance(action, argparse._SubParsersAction):
+        for word in set(words) & set(action.choices):
+          names += action.choices[word]._options(words)
+    return names
