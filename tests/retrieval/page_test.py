@@ -94,8 +94,8 @@ def make_result(**changes):
     },
     'settings': {'num_voters': 10, 'temperature': 0.07},
     'views': {'clips': 5},
-    'recall': {'kind': {'1': 0.5, '5': 1.0}},
-    'chance_recall': {'kind': {'1': 0.25, '5': 0.75}},
+    'recall': {'kind': {'1': 0.5, '2': 1.0, '3': 1.0, '5': 1.0}},
+    'chance_recall': {'kind': {'1': 0.25, '2': 0.75, '3': 1.0, '5': 1.0}},
     'accuracy': {'kind': {'knn': {'top1': 0.5}}},
     'chance': {'kind': 0.5},
     'hardware': {'devices': '1 x cpu', 'cores': 2},
@@ -165,12 +165,19 @@ def test_table_has_a_row_for_each_network_and_one_for_chance():
   lacking = make_findings('b', [0, 0], recall={}, accuracy={})
   page = make_page(make_findings('a', [0, 0]), lacking)
   (table,) = page.tables
-  assert table.header == ['network', 'recall@1', 'recall@5', 'kNN top-1']
+  # Of three training videos, three are all.
+  assert table.header == ['network', 'recall@1', 'recall@2', 'kNN top-1']
   assert table.rows == [
     ['a', 50.0, 100.0, 50.0],
     ['b', 'not run', 'not run', 'not run'],
     ['chance', '25.0', '75.0', '50.0'],
   ]
+
+
+def test_recall_is_shown_of_one_training_video():
+  found = make_findings('a', [0, 0], left_out={'train': 2, 'val': 0})
+  (table,) = make_page(found).tables
+  assert table.header == ['network', 'recall@1', 'kNN top-1']
 
 
 def test_facts_tell_the_networks_apart():

@@ -298,7 +298,7 @@ def _table_caption(settings: dict) -> str:
 def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
   """Recall and kNN accuracy of all networks on a column, beside chance."""
   own = findings[0].result
-  places = list(own['recall'][column])
+  places = _telling(list(own['recall'][column]), findings)
   rows = []
   for found in findings:
     recall = found.result['recall'].get(column, {})
@@ -307,7 +307,8 @@ def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
     accuracy = found.result['accuracy'].get(column, {}).get('knn', {})
     figures = [*(recall.get(k) for k in places), accuracy.get('top1')]
     rows.append([found.heading, *map(_percent, figures)])
-  chance = [*own['chance_recall'][column].values(), own['chance'][column]]
+  chance = [own['chance_recall'][column][k] for k in places]
+  chance.append(own['chance'][column])
   rows.append(['chance', *(f'{100 * share:.1f}' for share in chance)])
   return gallery.Table(
     title=f'{column}, in %',
@@ -315,6 +316,12 @@ def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
     rows=rows,
     bar_maximum=100.0,
   )
+
+
+def _telling(places, findings):
+  """The k for which recall tells something: there are more training videos."""
+  fewest = min(map(_num_compared, findings))
+  return [k for k in places if int(k) < fewest] or places[:1]
 
 
 def _percent(share: float | str | None) -> float | str:
