@@ -463,6 +463,12 @@ def test_classes_that_cannot_be_learnt_are_warned_about(tmp_path, capsys):
   assert '<dog>' not in text
 
 
+def test_the_page_says_what_the_length_of_a_bar_of_labels_is(page):
+  part = page[1].partition('<h2 id="labels">')[2].partition('<h2')[0]
+  words = 'length of a bar is relative to the largest class of its split'
+  assert words in part
+
+
 def test_a_data_set_without_training_videos_has_a_page(tmp_path):
   (tmp_path / 'v').mkdir()
   sample_videos.write(tmp_path / 'v' / 'one.mp4', sample_videos.moving(5))
@@ -481,7 +487,9 @@ def test_a_data_set_without_training_videos_has_a_page(tmp_path):
   [
     ({'directory': 'nothing'}, 'there is no directory'),
     ({'directory': 'empty'}, 'dataset.json is missing'),
-    ({'--config': 'configs/none.py'}, 'there is no config configs/none.py'),
+    ({'--config': 'configs/none.py'}, 'there is no config configs/none.py.'),
+    ({'--config': 'vie_single'}, 'there is no config vie_single (did you mean'),
+    ({'--config': 'demo.py:single'}, '/configs/demo.py?).'),
     ({'--config': f'{CONFIG}:none'}, 'configs/demo.py:none does not exist'),
     ({'--config.nothing': '3'}, "the config has no field 'nothing'"),
     ({'--config.batch_size': 'many'}, 'batch_size'),

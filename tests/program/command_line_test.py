@@ -399,3 +399,14 @@ def test_a_workdir_may_lie_in_the_home_directory(
     '~/w', '--mode=knn_eval', f'--config.dataset.dir={demo_dataset}'
   )
   assert f'There is no workdir {tmp_path}/w to take weights from' in said
+
+
+def test_help_is_no_mistake():
+  done = subprocess.run(
+    [sys.executable, str(MAIN), '--help'],
+    cwd=tiny_run.REPOSITORY,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert '--workdir' in done.stdout

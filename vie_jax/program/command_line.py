@@ -106,7 +106,8 @@ def parse(argv: Sequence[str]) -> list[str]:
   except (Exception, SystemExit) as error:
     reason = _reason_in_file(error)
     if reason is None and isinstance(error, SystemExit):
-      raise  # --help
+      # --help, which absl ends with 1.
+      sys.exit(exit_codes.DONE)
     refuse(reason or reason_of(error))
   if words:
     refuse(f'{words[0]!r} belongs to no flag; write --FLAG=VALUE.')
