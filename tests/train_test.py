@@ -243,8 +243,9 @@ def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
     local_aggregation__kmeans_warm_iterations=2,
     eval_every_steps=50,
     checkpoint_every_steps=50,
+    log_every_steps=10,
   )
-  with jax.log_compiles():
+  with jax.log_compiles(), caplog.at_level('INFO'):
     train.train_and_evaluate(config, tmp_path)
   compiled = collections.Counter(
     re.findall(r'Compiling jit\((\w+)\)', caplog.text)
@@ -259,6 +260,10 @@ def test_each_program_is_compiled_once_from_the_first_step_to_the_last(
     if 'health/cluster_change' in line
   ]
   assert len(changes) == 3
+  # The log has the first one, and those that come as seldom as its lines.
+  said = [line for line in caplog.messages if 'health/cluster_change' in line]
+  assert len(said) == 1
+  assert said[0].startswith('[5]')
 
 
 def test_a_signal_at_the_last_step_leaves_one_evaluation_to_make_up_for(

@@ -10,7 +10,7 @@ there is room.
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from absl import logging
 from clu import metric_writers
@@ -151,6 +151,12 @@ class Writers(metric_writers.MultiWriter):
   def write_scalars(self, step, scalars):
     """Writes figures of a step."""
     super().write_scalars(step, scalars)
+    self._tell()
+
+  def write_to_files(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes figures of a step that would drown others in the log."""
+    for file in self._files:
+      file.write_scalars(step, scalars)
     self._tell()
 
   def flush(self):

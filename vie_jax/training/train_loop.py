@@ -177,10 +177,14 @@ class Loop:
       step, first_step=first_clustering, every_steps=every_steps
     ):
       return state
+    is_first = step == first_clustering
+    # Of a small data set clusters are made every few steps; the log has the
+    # first ones of as many as it has lines.
+    is_logged = is_first or step % config.log_every_steps < every_steps
     with step_trace.phase('k-means'):
-      return self._recluster(state, is_first=step == first_clustering)
+      return self._recluster(state, is_first=is_first, is_logged=is_logged)
 
-  def _recluster(self, state, *, is_first):
+  def _recluster(self, state, *, is_first, is_logged):
     """Runs k-means and writes what became of the clusters."""
     self.reporter.skipped.settle()
     watchdog.expect('k-means', is_slow=True)
@@ -197,7 +201,11 @@ class Loop:
       state
     )
     change = monitors.cluster_change(before, sample(state.cluster_labels))
-    self.reporter.scalars(step, {**metrics, 'health/cluster_change': change})
+    self.reporter.scalars(
+      step,
+      {**metrics, 'health/cluster_change': change},
+      is_logged=is_logged,
+    )
     return state
 
   def _report(self, step, metrics):

@@ -101,14 +101,19 @@ class Reporter:
       check_lock=check_lock,
     )
 
-  def scalars(self, step: int, metrics: dict) -> None:
-    """Writes figures of a step.
+  def scalars(
+    self, step: int, metrics: dict, *, is_logged: bool = True
+  ) -> None:
+    """Writes figures of a step, to the log, too, if they are to be there.
 
     What has become of the last save is noticed here, too.
     """
     self._checkpoints.poll()
     values = {name: float(value) for name, value in metrics.items()}
-    self.writer.write_scalars(step, values)
+    if is_logged:
+      self.writer.write_scalars(step, values)
+    else:
+      self.writer.write_to_files(step, values)
 
   def evaluate(self, state: train_state.TrainState) -> None:
     """Writes kNN accuracy and health; stops if the state is not finite."""
