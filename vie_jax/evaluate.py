@@ -274,11 +274,14 @@ def knn_eval(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
 
 def _log_figures(written: dict) -> None:
+  is_bank = written['reference'] == 'bank'
   for column, figures in written['accuracy'].items():
     logging.info(
-      'kNN on %s, %d videos: top-1 %.1f %%, of clips %.1f %% (chance %.1f %%).',
+      'kNN on %s, %d videos against %s: top-1 %.1f %%, of clips %.1f %% (chance '
+      '%.1f %%).',
       column,
       figures['knn']['judged'],
+      'the memory bank' if is_bank else 'clips of the training videos',
       100 * figures['knn']['top1'],
       100 * figures['knn']['clip_top1'],
       100 * written['chance'][column],
