@@ -64,7 +64,10 @@ def check_manifest(directory):
     return None, [
       f'{path} is missing: not a data set, or one whose preparation was stopped'
     ]
-  manifest = read_json_at(directory, 'dataset.json')
+  try:
+    manifest = read_json_at(directory, 'dataset.json')
+  except OSError as error:
+    return None, [f'{path} cannot be read: {error.strerror}']
   if not isinstance(manifest, dict):
     return None, [f'{path} is damaged']
   version = manifest.get('format_version')

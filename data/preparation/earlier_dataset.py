@@ -1,10 +1,13 @@
 """Frames that an earlier data set has already: copied, not decoded again.
 
 What comes of it is the same to the byte as if all were decoded: only frames of
-the same file, made with the same options by the same versions, are taken.
+the same file, made with the same options by the same versions, are taken. What
+is odd about an earlier data set costs its frames, and no video.
 """
 
 import dataclasses
+import io
+import math
 import os
 import pathlib
 
@@ -15,11 +18,12 @@ from dataset.manifest import read_manifest
 from dataset.remote import is_remote
 from dataset.staging import read_json
 from errors import InputError
-from media.video_frames import VideoFacts
+from media.video_frames import FRAMES, VideoFacts
+from PIL import Image
 from untrusted import tables
 
 # Of `created_with`, those that decide the bytes of a frame.
-_DECODERS = ('av', 'numpy', 'pillow')
+_DECODERS = ('av', 'numpy', 'pillow', FRAMES)
 _FACTS = {field.name for field in dataclasses.fields(VideoFacts)} - {'warnings'}
 # Frames that are in memory at once.
 _CHUNK = 128
@@ -30,11 +34,13 @@ class EarlierVideo:
   """Where an earlier data set has the frames of a video.
 
   Attributes:
+    directory: str, as it was named.
     shard: str, path of the file.
     first: record of the first frame in it.
     row: dict, what its table says of the video.
   """
 
+  directory: str
   shard: str
   first: int
   row: dict
@@ -54,7 +60,8 @@ def read_earlier(directory, out, frames, created_with):
     directory: str, path of the earlier data set.
     out: path of the new one.
     frames: FrameOptions of the new one.
-    created_with: dict from package to version, of this run.
+    created_with: dict from what frames are made with to its version, of this
+      run.
 
   Returns:
     dict from id of a video to EarlierVideo.
@@ -76,10 +83,10 @@ def read_earlier(directory, out, frames, created_with):
   _check_same(folder, 'created_with', manifest.get('created_with'), versions)
   warned_of = _warned_of(folder)
   return {
-    video.row['id']: video
+    row['id']: EarlierVideo(directory, shard, first, row)
     for split in SPLITS
-    for video in _videos(folder, manifest, split)
-    if video.row['path'] not in warned_of
+    for shard, first, row in _rows(folder, manifest, split)
+    if row['path'] not in warned_of and _is_sound(row)
   }
 
 
@@ -95,8 +102,9 @@ def copy_frames(video, frames, report_progress):
     VideoFacts, without warnings.
 
   Raises:
-    NotCopiedError: if they are not those that its table tells of.
+    NotCopiedError: if they are not those that its table tells of; one line.
   """
+  size = video.row['width'], video.row['height']
   try:
     # The reader takes a missing file for an empty one.
     reader = array_record_module.ArrayRecordReader(
@@ -105,13 +113,25 @@ def copy_frames(video, frames, report_progress):
     last = video.first + video.row['num_frames']
     for start in range(video.first, last, _CHUNK):
       for frame in reader.read([*range(start, min(start + _CHUNK, last))]):
+        _check_frame(frame, size)
         frames.write(frame)
         report_progress()
   except (RuntimeError, IndexError) as error:
-    raise NotCopiedError(str(error)) from error
+    raise NotCopiedError(' '.join(str(error).split())) from error
   if frames.digest.hexdigest() != video.row['frames_sha256']:
-    raise NotCopiedError('other frames than in its table')
+    raise NotCopiedError('other frames than its table tells of')
   return VideoFacts(**{name: video.row[name] for name in _FACTS})
+
+
+def _check_frame(frame, size):
+  """Looks at the header of a frame."""
+  try:
+    with Image.open(io.BytesIO(frame), formats=['JPEG']) as image:
+      found = image.size
+  except (OSError, ValueError, SyntaxError) as error:
+    raise NotCopiedError(' '.join(str(error).split())) from error
+  if found != size:
+    raise NotCopiedError(f'a frame of {found} pixels, not {size}')
 
 
 def _check_same(folder, key, old, new):
@@ -131,15 +151,27 @@ def _check_same(folder, key, old, new):
 
 def _warned_of(folder):
   """Returns the paths of which warnings.json says something."""
-  warnings = read_json(folder / 'warnings.json')
-  is_list = isinstance(warnings, list)
-  if not is_list or not all(isinstance(each, dict) for each in warnings):
-    raise InputError(f'--reuse: {folder / "warnings.json"} is damaged or gone')
-  return {each.get('path') for each in warnings}
+  path = folder / 'warnings.json'
+  try:
+    warnings = read_json(path)
+    return {warning['path'] for warning in warnings}
+  except OSError as error:
+    raise InputError(
+      f'--reuse: {path} cannot be read: {error.strerror}'
+    ) from error
+  except (TypeError, KeyError) as error:
+    raise InputError(f'--reuse: {path} is damaged or gone') from error
 
 
-def _videos(folder, manifest, split):
-  """Yields the EarlierVideo of each row of a split whose shard is known."""
+def _is_sound(row):
+  """Tells whether the facts of a row can be those of a video."""
+  return all(
+    row[name] is not None and 0 < row[name] < math.inf for name in _FACTS
+  )
+
+
+def _rows(folder, manifest, split):
+  """Yields (shard, first record, row) of each row whose shard is known."""
   name = f'{split}/videos.parquet'
   try:
     rows = read_videos(folder, name, manifest['labels']).to_pylist()
@@ -153,15 +185,14 @@ def _videos(folder, manifest, split):
       shards.pop(0)
     if shards and row['first_frame'] >= shards[0][1]:
       shard, first, _ = shards[0]
-      path = os.path.abspath(folder / shard)
-      yield EarlierVideo(path, row['first_frame'] - first, row)
+      yield os.path.abspath(folder / shard), row['first_frame'] - first, row
 
 
 def _shards(manifest, split):
   """Returns (name, first frame, last + 1) of each shard of a split."""
   shards, first = [], 0
   for name, entry in sorted(manifest['files'].items()):
-    if name.startswith(f'{split}/') and 'records' in entry:
+    if name.startswith(f'{split}/frames-'):
       shards.append((name, first, first + entry['records']))
       first += entry['records']
   return shards

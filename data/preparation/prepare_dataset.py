@@ -32,8 +32,9 @@ from dataset.staging import (
   write_json,
 )
 from errors import InputError
-from media.video_frames import FrameOptions
+from media.video_frames import FRAMES, FRAMES_VERSION, FrameOptions
 from progress import progress_bar
+from sources.source import Source
 from wording import counted
 
 from preparation.bad_share import BadShare
@@ -94,6 +95,21 @@ class Settings:
   frames: FrameOptions = dataclasses.field(default_factory=FrameOptions)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+  """What a preparation works with.
+
+  Attributes:
+    source: Source.
+    earlier: dict from id to EarlierVideo, of the data set to reuse.
+    cluster: as for `prepare_dataset`.
+  """
+
+  source: Source
+  earlier: dict
+  cluster: object
+
+
 def prepare_dataset(source, settings, *, cluster=None):
   """Prepares a data set, or goes on where a killed run stopped.
 
@@ -126,8 +142,10 @@ def prepare_dataset(source, settings, *, cluster=None):
     if not settings.restart and is_complete(out, source, setup):
       Staging(out).remove()
       return read_json(out / 'dataset.json'), False
+    # Before anything is thrown away.
+    earlier = _earlier(settings)
     staging = open_staging(out, source, setup, restart=settings.restart)
-    _prepare(source, settings, staging, None, cluster)
+    _prepare(_Inputs(source, earlier, cluster), settings, staging, None)
   return read_json(out / 'dataset.json'), True
 
 
@@ -154,11 +172,12 @@ def _prepare_remote(source, settings, cluster):
     target.check_folder()
     is_new = settings.restart or 'dataset.json' not in place.sizes()
     if is_new:
+      earlier = _earlier(settings)
       print(f'Staging in {out}.', file=sys.stderr)
       staging = open_staging(out, source, setup, restart=settings.restart)
       target.begin(restart=settings.restart)
       local = dataclasses.replace(settings, out=str(out))
-      _prepare(source, local, staging, target, cluster)
+      _prepare(_Inputs(source, earlier, None), local, staging, target)
     manifest = place.read_json('dataset.json')
     if not is_new:
       finished_ns = place.modified_ns('dataset.json')
@@ -167,9 +186,10 @@ def _prepare_remote(source, settings, cluster):
   return manifest, is_new
 
 
-def _prepare(source, settings, staging, target, cluster):
+def _prepare(inputs, settings, staging, target):
   """Goes on from what is staged, to the end."""
-  plan = _complete_plan(source, settings, staging, cluster)
+  cluster = inputs.cluster
+  plan = _complete_plan(inputs, settings, staging)
   if cluster:
     shards = plan_shards(plan, shard_bytes=settings.shard_bytes)
     cluster.write_shards(settings.out, shards)
@@ -177,7 +197,7 @@ def _prepare(source, settings, staging, target, cluster):
     row['num_frames'] for split in SPLITS for row in plan['rows'][split]
   )
   share = functools.partial(_in_advance, settings)
-  check = functools.partial(_check_unchanged, source, staging, plan)
+  check = functools.partial(_check_unchanged, inputs.source, staging, plan)
   check()
   with progress_bar('writing', 'frame', total) as bar:
     write_dataset(
@@ -191,13 +211,14 @@ def _prepare(source, settings, staging, target, cluster):
     )
 
 
-def _complete_plan(source, settings, staging, cluster):
+def _complete_plan(inputs, settings, staging):
   """Returns the plan, when all frames are staged that are still needed."""
+  source = inputs.source
   plan = read_json(_plan_path(staging))
   if is_plan(plan):
     check_same_inputs(settings.out, plan['inputs'], source)
   if not is_plan(plan) or plan.get(_TIMES) != times_digest(source.videos):
-    plan = _make_plan(source, settings, staging, cluster)
+    plan = _make_plan(inputs, settings, staging)
   rows = unstaged_rows(settings.out, plan, shard_bytes=settings.shard_bytes)
   if not rows:
     return plan
@@ -208,13 +229,14 @@ def _complete_plan(source, settings, staging, cluster):
     f'{staging.directory} are damaged or gone; decoding again.',
     file=sys.stderr,
   )
-  return _make_plan(source, settings, staging, cluster)
+  return _make_plan(inputs, settings, staging)
 
 
-def _make_plan(source, settings, staging, cluster):
+def _make_plan(inputs, settings, staging):
   """Decodes what is not staged, and notes what the data set is to be."""
+  source, cluster = inputs.source, inputs.cluster
   pool = cluster.pool(settings) if cluster else worker_pool(settings)
-  records = _decode_all(source, settings, staging, pool)
+  records = _decode_all(inputs, settings, staging, pool)
   plan = make_plan(source, setup=staging.setup(), records=records)
   plan[_TIMES] = times_digest(source.videos)
   write_json(_plan_path(staging), plan, aside=staging.directory)
@@ -274,7 +296,8 @@ def _setup(source, settings):
 
 
 def _versions():
-  return {name: importlib.metadata.version(name) for name in _PACKAGES}
+  packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return packages | {FRAMES: FRAMES_VERSION}
 
 
 def worker_pool(settings):
@@ -288,20 +311,29 @@ def worker_pool(settings):
   )
 
 
-def _decode_all(source, settings, staging, pool):
+def _earlier(settings):
+  """Looks up the data set to reuse: dict from id to EarlierVideo."""
+  if settings.reuse is None:
+    return {}
+  return read_earlier(
+    settings.reuse, settings.out, settings.frames, _versions()
+  )
+
+
+def _decode_all(inputs, settings, staging, pool):
   """Decodes what is not yet in the staging directory.
 
   Returns:
     dict from path to record, one for each video of the two splits.
   """
-  records, videos = {}, []
+  source = inputs.source
+  records, tasks = {}, []
   for video in source.videos:
     record = staging.record(video.id)
     if is_current(record, video):
       records[video.path] = record
     else:
-      videos.append(video)
-  tasks = _tasks(videos, source, settings)
+      tasks.append(_task(video, inputs, settings))
   # By a digest of the path: those that are tried first speak for all.
   tasks.sort(key=lambda task: task.video.id)
   bad_share = BadShare(
@@ -316,7 +348,7 @@ def _decode_all(source, settings, staging, pool):
     at_the_end.callback(staging.remove_leftovers)
     at_the_end.enter_context(pool)
     at_the_end.enter_context(bar)
-    for task, outcome in pool.run(tasks):
+    for task, outcome in _outcomes(pool, tasks):
       if isinstance(outcome, str):
         raise OutputError(outcome)
       if isinstance(outcome, Failure):
@@ -327,29 +359,49 @@ def _decode_all(source, settings, staging, pool):
       bad_share.add(outcome)
       bad_share.check()
   if settings.reuse is not None:
-    copied = [record for record in records.values() if 'is_copied' in record]
-    print(
-      f'The frames of {len(copied)} of {counted(len(records), "video")} are '
-      f'from {settings.reuse}.',
-      file=sys.stderr,
-    )
+    _print_copied(records, settings.reuse)
   return records
 
 
-def _tasks(videos, source, settings):
-  """Returns the Task of each of the videos that are still to be done."""
-  earlier = {}
-  if videos and settings.reuse is not None:
-    earlier = read_earlier(
-      settings.reuse, settings.out, settings.frames, _versions()
-    )
-  return [
-    Task(
-      folder=source.folder,
-      video=video,
-      out=os.path.abspath(settings.out),
-      options=settings.frames,
-      earlier=earlier.get(video.id),
-    )
-    for video in videos
+def _task(video, inputs, settings):
+  return Task(
+    folder=inputs.source.folder,
+    video=video,
+    out=os.path.abspath(settings.out),
+    options=settings.frames,
+    earlier=inputs.earlier.get(video.id),
+  )
+
+
+def _outcomes(pool, tasks):
+  """Yields (task, outcome); no video is lost to an earlier data set."""
+  again = []
+  for task, outcome in pool.run(tasks):
+    if task.earlier and isinstance(outcome, Failure):
+      again.append(dataclasses.replace(task, earlier=None))
+    else:
+      yield task, outcome
+  if again:
+    yield from pool.run(again)
+
+
+def _print_copied(records, directory):
+  """Says how many frames are from an earlier data set, and which could not be."""
+  copied = [
+    path
+    for path, record in records.items()
+    if record.get('copied_from') == directory
   ]
+  print(
+    f'The frames of {len(copied)} of {counted(len(records), "video")} are '
+    f'from {directory}.',
+    file=sys.stderr,
+  )
+  damaged = [path for path in sorted(records) if 'not_copied' in records[path]]
+  if damaged:
+    print(
+      f'Note: those of {counted(len(damaged), "video")} there could not be used, '
+      f'and were decoded again; the first is {damaged[0]!r}: '
+      f'{records[damaged[0]]["not_copied"]}.',
+      file=sys.stderr,
+    )

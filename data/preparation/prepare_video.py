@@ -1,6 +1,7 @@
 """What a worker process does with one video file."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 
@@ -20,6 +21,33 @@ _RECORD_KEYS = {'path', 'size', 'mtime_ns', 'source_sha256'}
 # The columns of the table that a video has by itself, and what shards need.
 _ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
 _ROW_KEYS |= {'num_bytes'}
+# What a network file system says that does not answer, but may later.
+_AWAY = {
+  errno.ECONNABORTED,
+  errno.ECONNREFUSED,
+  errno.ECONNRESET,
+  errno.EHOSTDOWN,
+  errno.EHOSTUNREACH,
+  errno.ENETDOWN,
+  errno.ENETUNREACH,
+  errno.ENOTCONN,
+  errno.ESHUTDOWN,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+}
+
+
+class _UnreadError(VideoError):
+  """The system does not let a video be read, now at least.
+
+  Args:
+    path: of the file.
+    error: OSError.
+  """
+
+  def __init__(self, path, error):
+    super().__init__(path, f'cannot be read: {error.strerror}')
+    self.is_away = error.errno in _AWAY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +79,10 @@ def prepare_video(task, report_progress=lambda: None):
       each picture of the file and each frame that is kept.
 
   Returns:
-    dict, the record of the video: with 'row' and 'warnings', and 'is_copied'
-    where its frames are the earlier data set's; or with the 'reason' why it
-    cannot be used. Or str, an error that concerns the
-    output and must stop the run.
+    dict, the record of the video: with 'row' and 'warnings', and 'copied_from'
+    where its frames are those of an earlier data set, or 'not_copied', why they
+    are not; or with the 'reason' why it cannot be used. Or str, an error that
+    must stop the run.
   """
   record = {
     'path': task.video.path,
@@ -69,6 +97,11 @@ def prepare_video(task, report_progress=lambda: None):
     write_json(path, record, aside=staging.directory)
   except OutputError as error:
     return str(error)
+  except _UnreadError as error:
+    # Not kept: the next run looks again.
+    if error.is_away:
+      return f'{error}; run the same command again when it can be'
+    return record | {'reason': error.reason}
   return record
 
 
@@ -100,31 +133,34 @@ def _prepared(task, staging, report_progress):
   """Returns what a record says of a video beside its path, size and time."""
   source = os.path.join(task.folder, task.video.file)
   source_sha256 = ''
+  made, not_copied = None, {}
   try:
     _check_place(source, task.folder)
     source_sha256 = _digest(source)
     report_progress()
-    made = None
     if task.earlier and task.earlier.row['source_sha256'] == source_sha256:
-      made = _copied(task, source, staging, report_progress)
+      try:
+        made = _copied(task, source, staging, report_progress)
+      except NotCopiedError as error:
+        not_copied = {'not_copied': str(error)}
     if made is None:
       made = _decoded(task, source, staging, report_progress)
+  except _UnreadError:
+    raise
   except VideoError as error:
     return {'source_sha256': source_sha256, 'reason': error.reason}
   made['row']['source_sha256'] = source_sha256
-  return made | {'source_sha256': source_sha256}
+  return made | not_copied | {'source_sha256': source_sha256}
 
 
 def _copied(task, source, staging, report_progress):
-  """Takes the frames of the earlier data set; None where they are damaged."""
+  """Takes the frames of the earlier data set."""
 
   def copy(frames):
     return copy_frames(task.earlier, frames, report_progress)
 
-  try:
-    return _staged(task, source, staging, copy) | {'is_copied': True}
-  except NotCopiedError:
-    return None
+  made = _staged(task, source, staging, copy)
+  return made | {'copied_from': task.earlier.directory}
 
 
 def _decoded(task, source, staging, report_progress):
@@ -177,7 +213,7 @@ def _digest(source):
   try:
     return file_digest(source)
   except OSError as error:
-    raise VideoError(source, f'cannot be read: {error.strerror}') from error
+    raise _UnreadError(source, error) from error
 
 
 def _check_unchanged(source, video):
