@@ -107,4 +107,12 @@ def test_the_digest_is_of_names_and_content(tmp_path, monkeypatch):
   digests.append(code_version.digest())
   assert len(set(digests)) == 4
   (tmp_path / 'b.pyc').write_text('no source')
+  (tmp_path / '.#b.py').symlink_to('user@host.1')
+  (tmp_path / 'folder.py').mkdir()
+  (tmp_path / '.ipynb_checkpoints').mkdir()
+  (tmp_path / '.ipynb_checkpoints' / 'b-checkpoint.py').write_text('3')
+  (tmp_path / 'a.py').write_bytes(b'1')
   assert code_version.digest() == digests[-1]
+  for name in ('a.py', 'b.py'):
+    (tmp_path / name).unlink()
+  assert code_version.digest() is None

@@ -127,6 +127,8 @@ def test_no_file_is_refused_by_the_field_that_names_it(tmp_path):
   config = config_of('vie_single', tmp_path, embed__clips='')
   message = 'There is no file or folder nowhere (config.dataset.dir).'
   assert message in refusal(config, tmp_path)
+  config.dataset.dir = ''
+  assert 'Nothing is named to embed' in refusal(config, tmp_path)
   config.embed.source = str(tmp_path / 'gone')
   assert '/gone (config.embed.source).' in refusal(config, tmp_path)
   message = refusal(config_of('vie_single', tmp_path), tmp_path)

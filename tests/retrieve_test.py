@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import experiment, retrieve
+from vie_jax import experiment, retrieve, weights
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import preemption
+from vie_jax.retrieval import page
 
 COLUMNS = ('appearance', 'motion')
 
@@ -451,6 +453,50 @@ def test_a_folder_of_queries_has_one_answer(demo_dataset, parts, tmp_path):
   ):
     assert one['similarity'] == pytest.approx(other['similarity'], abs=1e-5)
   assert alone['predicted'] == written['answers'][2]['predicted']
+
+
+def test_a_folder_of_queries_goes_on_after_a_stop(
+  demo_dataset, parts, tmp_path, monkeypatch
+):
+  queries = tmp_path / 'queries'
+  queries.mkdir()
+  path = demo_dataset.parent / 'demo-videos' / parts.train.store.paths[4]
+  shutil.copy(path, queries)
+  config = tiny_run.config(
+    demo_dataset, init_from='random', retrieve__query='.'
+  )
+  monkeypatch.chdir(queries)
+
+  def stop(*unused_arguments, **unused_options):
+    raise preemption.Stopped
+
+  with monkeypatch.context() as patch:
+    patch.setattr(weights, 'load', stop)
+    with pytest.raises(preemption.Stopped):
+      retrieve.retrieve(config, str(tmp_path / 'W'))
+  [kept] = (tmp_path / 'W').glob('retrieve/*/query-*.videos')
+  made = (kept / 'prepared' / 'dataset.json').stat().st_mtime_ns
+  seen = []
+  write = page.write
+
+  def look(*arguments):
+    seen.append((kept / 'prepared' / 'dataset.json').stat().st_mtime_ns)
+    write(*arguments)
+
+  monkeypatch.setattr(page, 'write', look)
+  retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert seen == [made]
+  assert not kept.exists()
+  [folder] = (tmp_path / 'W').glob('retrieve/*/query-queries-*')
+  assert 'Nearest training videos of queries' in page_of(folder)
+
+
+def test_a_prepared_data_set_is_no_query(demo_dataset, tmp_path):
+  config = tiny_run.config(
+    demo_dataset, init_from='random', retrieve__query=str(demo_dataset)
+  )
+  with pytest.raises(dataset_folder.DatasetError, match='a prepared data set'):
+    retrieve.retrieve(config, str(tmp_path / 'W'))
 
 
 def test_a_folder_without_videos_is_refused(demo_dataset, tmp_path):

@@ -10,7 +10,15 @@ import pytest
 import tiny_run
 
 from configs import default
-from vie_jax import blueprint, checkpoint, evaluate, finetune, finite, train
+from vie_jax import (
+  blueprint,
+  checkpoint,
+  evaluate,
+  finetune,
+  finite,
+  linear_eval,
+  train,
+)
 from vie_jax.files import config_origin
 from vie_jax.processes import preemption
 from vie_jax.telemetry import metrics_file
@@ -340,3 +348,11 @@ def test_a_training_on_labels_is_no_pretraining_to_go_on_with(
     train.train_and_evaluate(tiny_run.config(demo_dataset), tmp_path)
   assert f'{tmp_path} holds a training on labels' in str(caught.value)
   assert f'--config.init_from={tmp_path} it begins' in str(caught.value)
+  # Readouts have no weights to begin with.
+  readouts = tmp_path / 'readouts'
+  with checkpoint.Checkpoints(readouts, items=linear_eval.ITEMS) as checkpoints:
+    checkpoints.save(state, {})
+  with pytest.raises(checkpoint.CheckpointError) as caught:
+    train.train_and_evaluate(tiny_run.config(demo_dataset), readouts)
+  assert f'{readouts} holds a training on labels' in str(caught.value)
+  assert 'init_from' not in str(caught.value)

@@ -30,15 +30,26 @@ def line() -> str:
   return ', '.join([*named, f'commit {commit() or "unknown"}'])
 
 
-def digest() -> str:
-  """The content of this package's modules, as they lie on the disk, in hex."""
-  total = hashlib.sha256()
+def digest() -> str | None:
+  """The content of this package's modules, as they lie on the disk, in hex.
+
+  Returns:
+    None if they do not lie there as source, as those of an archive.
+  """
+  total, has_any = hashlib.sha256(), False
   for path in sorted(_PACKAGE.rglob('*.py')):
-    content = path.read_bytes()
-    name = path.relative_to(_PACKAGE).as_posix()
-    total.update(f'{name} {len(content)}\n'.encode())
+    name = path.relative_to(_PACKAGE)
+    # Editors leave hidden files and copies, and take them away again.
+    if not all(part.isidentifier() for part in name.with_suffix('').parts):
+      continue
+    try:
+      content = path.read_bytes().replace(b'\r\n', b'\n')
+    except OSError:
+      continue
+    total.update(f'{name.as_posix()} {len(content)}\n'.encode())
     total.update(content)
-  return total.hexdigest()
+    has_any = True
+  return total.hexdigest() if has_any else None
 
 
 def commit() -> str | None:

@@ -121,6 +121,13 @@ def test_clips_that_do_not_fit_together_are_refused(tmp_path, kind, clips):
     assert 'the same clips' in message
 
 
+@pytest.mark.parametrize('clips', [[0.6, 1.6], [float('inf'), 0.0]])
+def test_clips_are_whole_numbers(tmp_path, clips):
+  names = [VIDEOS[0][0]] * 2
+  path = write(tmp_path, 'parquet', names, VECTORS[:2], clips=clips)
+  assert 'column clip has no whole numbers' in error_of(path, VIDEOS[:1])
+
+
 @pytest.mark.parametrize('kind', FORMATS)
 def test_missing_videos_are_named(tmp_path, kind):
   message = error_of(write(tmp_path, kind, ids()[:13], VECTORS[:13]))

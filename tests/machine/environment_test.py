@@ -46,7 +46,7 @@ def test_every_difference_is_named_in_one_line(name, caplog):
     ('jaxlib', 'to a tolerance only'),
     ('jax_threefry_partitionable', 'what is drawn on the devices'),
     (
-      'tensorflow-cpu',
+      'TensorFlow',
       'the order of the videos, their crops and all numbers may',
     ),
   ],

@@ -121,8 +121,8 @@ def test_other_code_on_one_machine(demo_dataset, tmp_path):
   cwds = [tiny_run.REPOSITORY, other]
   for said in messages(commands, tmp_path, environs=environs, cwds=cwds):
     assert re.search(
-      r"the code of vie_jax, its SHA-256, is '[0-9a-f]{12}' in process 0 and "
-      r"'[0-9a-f]{12}' in process 1",
+      r"the code of vie_jax, its SHA-256, is '[0-9a-f]{64}' in process 0 and "
+      r"'[0-9a-f]{64}' in process 1",
       said,
     )
 

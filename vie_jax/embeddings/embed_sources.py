@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -134,13 +135,23 @@ def check_is_there(name: str, field: str) -> None:
   Raises:
     dataset_folder.DatasetError: with the field.
   """
+  if not name:
+    raise dataset_folder.DatasetError(
+      'Nothing is named to embed: config.embed.source and config.dataset.dir are '
+      'empty.'
+    )
   path = _place(name)
-  if isinstance(path, str) or path.is_dir():
+  if isinstance(path, str):
     return
-  if not path.is_file():
+  try:
+    mode = path.stat().st_mode
+  except OSError as error:
+    dataset_folder.check_answers(path, error)
     raise dataset_folder.DatasetError(
       f'There is no file or folder {path} ({field}).'
-    )
+    ) from error
+  if stat.S_ISDIR(mode):
+    return
   images = image_folder.IMAGE_SUFFIXES
   videos = own_files.VIDEO_SUFFIXES
   if path.suffix.lower() not in {*images, *videos.split()}:

@@ -141,6 +141,13 @@ def _unit(vectors):
   return vectors.astype(np.float32)
 
 
+def _whole(number):
+  """A number, or a text of one, as int; ValueError if it is no whole one."""
+  if isinstance(number, float) and not number.is_integer():
+    raise ValueError(f'{number} is no whole number')
+  return int(number)
+
+
 def _error(path, words):
   return EmbeddingsError(f'{path} (config.embeddings): {words}.')
 
@@ -185,7 +192,7 @@ class _ParquetFile:
       numbers = batch['clip'].to_pylist() if self._has_clips else []
       clips += numbers or [None] * len(batch)
     try:
-      numbers = [_NO_CLIP if clip is None else int(clip) for clip in clips]
+      numbers = [_NO_CLIP if clip is None else _whole(clip) for clip in clips]
       return names, np.array(numbers, np.int64).tolist()
     except (TypeError, ValueError, OverflowError):
       raise _error(self._path, 'its column clip has no whole numbers') from None

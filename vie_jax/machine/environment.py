@@ -20,24 +20,34 @@ _PACKAGES = (
   'optax',
   'orbax-checkpoint',
   'numpy',
-  'tensorflow',
-  'tensorflow-cpu',
 )
-# Settings of JAX that decide numbers, or which programs there are. Each is also an
-# environment variable, in capitals.
-_SETTINGS = (
-  'jax_default_matmul_precision',
-  'jax_default_prng_impl',
-  'jax_threefry_partitionable',
-  'jax_random_seed_offset',
-  'jax_enable_x64',
-  'jax_numpy_dtype_promotion',
-  'jax_disable_jit',
-  'jax_debug_nans',
-  'jax_debug_infs',
-)
+# One of them is installed.
+_TENSORFLOW = ('tensorflow', 'tensorflow-cpu')
+# Settings of JAX that decide numbers, or which programs there are, by the name
+# that checkpoints have them under. Each is also an environment variable, in
+# capitals.
+_SETTINGS = {'matmul precision': 'jax_default_matmul_precision'} | {
+  name: name
+  for name in (
+    'jax_default_prng_impl',
+    'jax_threefry_partitionable',
+    'jax_random_seed_offset',
+    'jax_enable_x64',
+    'jax_numpy_dtype_promotion',
+    'jax_disable_jit',
+    'jax_debug_nans',
+    'jax_debug_infs',
+  )
+}
 # Of XLA's, those that name files tell nothing, and are nobody's business.
-_NO_NUMBERS = ('--xla_dump', '--xla_gpu_cuda_data_dir')
+_NO_NUMBERS = (
+  '--xla_dump',
+  '--xla_gpu_cuda_data_dir',
+  '--xla_gpu_dump_autotune',
+  '--xla_gpu_load_autotune',
+  '--xla_gpu_per_fusion_autotune_cache_dir',
+  '--xla_gpu_kernel_cache_file',
+)
 _CPU_FEATURES = (
   'sse4_2',
   'avx',
@@ -51,7 +61,7 @@ _CPU_FEATURES = (
   'sve',
 )
 # The order of videos and what is drawn for them is TensorFlow's.
-_OF_THE_INPUT = ('tensorflow', 'tensorflow-cpu')
+_OF_THE_INPUT = ('TensorFlow',)
 _OF_THE_MESH = ('devices', 'processes')
 _OF_WHAT_IS_DRAWN = (
   'jax_default_prng_impl',
@@ -70,8 +80,9 @@ def settings() -> dict[str, str | int | None]:
   numeric = [flag for flag in flags if not flag.startswith(_NO_NUMBERS)]
   return {
     **{name: _version(name) for name in _PACKAGES},
+    'TensorFlow': next(filter(None, map(_version, _TENSORFLOW)), None),
     'XLA_FLAGS': ' '.join(sorted(numeric)),
-    **{name: _setting(name) for name in _SETTINGS},
+    **{name: _setting(field) for name, field in _SETTINGS.items()},
   }
 
 

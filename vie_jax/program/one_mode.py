@@ -89,7 +89,7 @@ def _agree(mode, config, workdir):
   logging.info('This is %s.', peers.describe())
   agreement.check_same(
     {
-      'the code of vie_jax, its SHA-256,': code_version.digest()[:12],
+      'the code of vie_jax, its SHA-256,': code_version.digest(),
       **environment.settings(),
       '--mode': mode,
       '--workdir': workdir,

@@ -48,6 +48,7 @@ def answer_queries(config: ml_collections.ConfigDict, workdir: str) -> dict:
   """
   started = time.monotonic()
   path = pathlib.Path(os.path.expanduser(config.retrieve.query))
+  name = _folder_name(path)
   _check(config, path)
   with experiment.open_experiment(config, MODE) as run:
     folder = result.folder(
@@ -55,11 +56,11 @@ def answer_queries(config: ml_collections.ConfigDict, workdir: str) -> dict:
     )
     with (
       workdir_lock.hold(folder),
-      _prepared(path, folder / 'query-scratch') as (store, skipped),
+      _prepared(path, folder / f'{name}.videos') as (store, skipped),
     ):
       own = _find(run, workdir, folder, store)
       names = store.paths if path.is_dir() else [path.name]
-      folder = folder / _folder_name(path)
+      folder = folder / name
       written = result.write(
         folder,
         {
@@ -75,7 +76,7 @@ def answer_queries(config: ml_collections.ConfigDict, workdir: str) -> dict:
         store,
         dataclasses.replace(own, result=written),
         columns=run.label_columns,
-        title=path.name,
+        title=path.resolve().name,
         names=names,
         num_queries=config.retrieve.num_queries,
         num_neighbors=config.retrieve.num_neighbors,
@@ -101,6 +102,11 @@ def _check(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
     raise dataset_folder.DatasetError(
       f'There is no video file or folder {path} (config.retrieve.query).'
     )
+  if (path / 'dataset.json').is_file():
+    raise dataset_folder.DatasetError(
+      f'{path} (config.retrieve.query) is a prepared data set; name a video file '
+      'or a folder of them.'
+    )
   suffixes = own_files.VIDEO_SUFFIXES
   if path.is_file() and path.suffix.lower() not in suffixes.split():
     raise dataset_folder.DatasetError(
@@ -120,12 +126,12 @@ def _prepared(
 ) -> Iterator[tuple[frame_store.FrameStore, list[dict]]]:
   """Prepares a video file or a folder, for as long as the context lasts.
 
+  What a call that is stopped has decoded is kept for the next one.
+
   Yields:
     The videos, all in train, and `path` and `reason` of those that cannot be
     used.
   """
-  # A killed call may have left something.
-  shutil.rmtree(scratch, ignore_errors=True)
   try:
     files = own_files.folder_of(path, scratch)
     try:
@@ -137,13 +143,15 @@ def _prepared(
       ) from error
     with frame_store.FrameStore.open(prepared, 'train') as store:
       yield store, own_files.skipped(prepared)
-  finally:
+  except Exception:
     shutil.rmtree(scratch, ignore_errors=True)
+    raise
+  shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _folder_name(path: pathlib.Path) -> str:
   """A name that any file system takes, different for other paths."""
-  stem = path.name if path.is_dir() else path.stem
+  stem = path.resolve().name if path.is_dir() else path.stem
   kept = ''.join(
     c if c.isascii() and (c.isalnum() or c in '._-') else '-' for c in stem
   )[:80]

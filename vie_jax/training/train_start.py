@@ -45,11 +45,7 @@ def start(
     if step == 0 and 'converted_from' in record:
       return record, None
     if not checkpoints.saved_shapes(step, 'memory_bank'):
-      raise checkpoint.CheckpointError(
-        f'{workdir} holds a training on labels, which has no memory bank. Give '
-        'the pretraining another --workdir; with --config.init_from='
-        f'{shlex.quote(str(workdir))} it begins with the weights of this one.'
-      )
+      raise _of_labels(workdir, checkpoints.saved_shapes(step, 'model'))
     own = experiment.record(parts)
     changed = run_record.check_record(
       record, config=own['config'], fingerprint=own['fingerprint']
@@ -74,6 +70,19 @@ def start(
     'Going on from the checkpoint of step %d.', checkpoints.latest_step
   )
   return state, record
+
+
+def _of_labels(workdir, network):
+  message = (
+    f'{workdir} holds a training on labels, which has no memory bank. Give the '
+    'pretraining another --workdir.'
+  )
+  if network:
+    message += (
+      f' With --config.init_from={shlex.quote(str(workdir))} it begins with the '
+      'weights of this one.'
+    )
+  return checkpoint.CheckpointError(message)
 
 
 def _first_state(
