@@ -1,11 +1,13 @@
 """Frames of an earlier data set: copied, and the same as if decoded again."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 
 import command_options
 import prepare
@@ -13,9 +15,38 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import sample_videos
-from preparation import prepare_dataset
+from preparation import prepare_dataset, prepare_video
 
 NUM_VIDEOS = 8
+SMALL = ('--short-side', '48')
+
+
+# In worker processes.
+
+
+def dies_of_earlier_frames(task, report_progress):
+  if task.earlier:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return prepare_video.prepare_video(task, report_progress)
+
+
+def _failing(number):
+  def digest(path):
+    raise OSError(number, os.strerror(number), path)
+
+  def prepare_one(task, report_progress):
+    prepare_video.file_digest = digest
+    return prepare_video.prepare_video(task, report_progress)
+
+  return prepare_one
+
+
+def without_an_answer(task, report_progress):
+  return _failing(errno.ESTALE)(task, report_progress)
+
+
+def with_bad_sectors(task, report_progress):
+  return _failing(errno.EIO)(task, report_progress)
 
 
 @pytest.fixture(scope='module')
@@ -187,12 +218,103 @@ def test_other_versions_are_refused(place, capsys):
   path = place / 'old' / 'dataset.json'
   manifest = json.loads(path.read_text())
   manifest['created_with'] |= {'av': '1.0', 'pyarrow': '1.0'}
+  # That of the code is not known of data sets of before.
+  assert manifest['created_with'].pop('vie_jax frames') == '1'
   path.write_text(json.dumps(manifest))
   reuse = ('--reuse', str(place / 'old'))
   assert _prepare(place / 'videos', place / 'new', *reuse) == 2
   said = capsys.readouterr().err
   assert "created_with: av '1.0', and here" in said
+  assert "vie_jax frames None, and here '1'" in said
   assert 'pyarrow' not in said
+
+
+@pytest.mark.parametrize(
+  'options',
+  [['--reuse', 'nothing'], ['--reuse', 'new'], ['--reuse', 'old', *SMALL]],
+)
+def test_a_mistake_throws_nothing_away(place, monkeypatch, options):
+  monkeypatch.chdir(place)
+  assert _prepare('videos', 'new') == 0
+  before = _content(place / 'new')
+  assert _prepare('videos', 'new', '--restart', *options) == 2
+  assert _content(place / 'new') == before
+
+
+@pytest.mark.parametrize('name', ['dataset.json', 'warnings.json'])
+@pytest.mark.parametrize('kind', ['folder', 'other'])
+def test_files_of_the_old_data_set_that_are_none_are_named(
+  place, capsys, name, kind
+):
+  path = place / 'old' / name
+  path.unlink()
+  if kind == 'folder':
+    path.mkdir()
+  else:
+    path.write_text('[{"path": ["a"]}]')
+  reuse = ('--reuse', str(place / 'old'))
+  assert _prepare(place / 'videos', place / 'new', *reuse) == 2
+  said = capsys.readouterr().err
+  assert said.count('Error: ') == 1
+  assert str(path) in said
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'num_frames': -5, 'frames_sha256': hashlib.sha256().hexdigest()},
+    {'num_frames': 0, 'frames_sha256': hashlib.sha256().hexdigest()},
+    {'height': 4000},
+    {'width': -3},
+    {'duration_seconds': float('nan')},
+    {'duration_seconds': None},
+    {'source_fps': float('inf')},
+    {'source_height': -1},
+  ],
+)
+def test_facts_that_cannot_be_are_not_taken(place, capsys, changes):
+  path = place / 'old' / 'train' / 'videos.parquet'
+  table = pyarrow.parquet.read_table(path)
+  rows = table.to_pylist()
+  rows[0] |= changes
+  pyarrow.parquet.write_table(
+    pyarrow.Table.from_pylist(rows, schema=table.schema), path
+  )
+  assert _num_copied(place, capsys) == NUM_VIDEOS - 1
+
+
+def test_a_video_is_not_lost_to_frames_that_end_its_process(
+  place, capsys, monkeypatch
+):
+  monkeypatch.setattr(prepare_dataset, 'prepare_video', dies_of_earlier_frames)
+  assert _num_copied(place, capsys) == 0
+
+
+def test_videos_on_a_file_system_that_is_away_stop_a_preparation(
+  place, capsys, monkeypatch
+):
+  monkeypatch.setattr(prepare_dataset, 'prepare_video', without_an_answer)
+  assert _prepare(place / 'videos', place / 'new') == 2
+  said = capsys.readouterr().err
+  assert 'cannot be read: Stale file handle; run the same command again' in said
+  monkeypatch.undo()
+  assert _prepare(place / 'videos', place / 'new') == 0
+  assert not json.loads((place / 'new' / 'skipped.json').read_text())
+
+
+def test_a_video_with_a_bad_sector_is_looked_at_again(
+  place, capsys, monkeypatch
+):
+  def stop(*unused_arguments, **unused_options):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare_dataset, 'prepare_video', with_bad_sectors)
+    patch.setattr(prepare_dataset, 'write_dataset', stop)
+    assert _prepare(place / 'videos', place / 'new') == 2
+  assert 'cannot be read: Input/output error' in capsys.readouterr().err
+  assert _prepare(place / 'videos', place / 'new') == 0
+  assert not json.loads((place / 'new' / 'skipped.json').read_text())
 
 
 def test_a_table_that_tells_other_places_costs_only_the_copies(place, capsys):
