@@ -202,3 +202,26 @@ for name in ('one', 'two'):
   )
   assert one == ['Before, 1.', 'Before, 2.', 'Of one.']
   assert two == ['Of two.']
+
+
+def test_what_was_said_before_a_file_is_what_it_was_then(tmp_path):
+  program = """
+import sys
+from absl import logging
+from vie_jax.telemetry import run_log
+
+logging.use_absl_handler()
+run_log.to_terminal()
+numbers = [1]
+logging.info('Early %s, 100%%.', numbers)
+numbers.append(2)
+logging.info('Of %s.', 'a\\nb')
+logging.info('A listing:\\n%s', '100%')
+run_log.to_file(sys.argv[1])
+"""
+  tiny_run.run([sys.executable, '-c', program, str(tmp_path)])
+  early, of, listing, last = lines(tmp_path)
+  assert early.endswith(' Early [1], 100%.')
+  assert of.endswith(r' Of a\nb.')
+  assert listing.endswith(' A listing:')
+  assert last == '  100%'

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import copy
 import logging as python_logging
 import os
 import pathlib
@@ -19,6 +20,7 @@ FILE_NAME = 'train.log'
 _MOST_BYTES = 2**20
 _MOST_EARLIER = 1000
 _IS_LONG = 'is_long'
+_IS_LISTING = 'is_listing'
 _NOISY = (
   f'{os.sep}orbax{os.sep}',
   f'{os.sep}etils{os.sep}',
@@ -54,6 +56,11 @@ def _say_unraisable(unraisable) -> None:
     sys.__unraisablehook__(unraisable)
 
 
+def _is_listing(record: python_logging.LogRecord) -> bool:
+  """Whether the wording of a message has several lines."""
+  return getattr(record, _IS_LISTING, '\n' in str(record.msg))
+
+
 class _Formatter(python_logging.Formatter):
   """Time and message, in words that a reader of the log knows.
 
@@ -63,7 +70,7 @@ class _Formatter(python_logging.Formatter):
 
   def format(self, record):
     line = super().format(record)
-    is_listing = '\n' in str(record.msg) or record.exc_info
+    is_listing = _is_listing(record) or record.exc_info
     lines = line.split('\n') if is_listing else [line]
     return '\n  '.join(map(text.printable, lines))
 
@@ -98,7 +105,7 @@ class _FileHandler(python_logging.Handler):
 
 
 class _Earlier(python_logging.Handler):
-  """Keeps the lines of a run that has no file yet."""
+  """Keeps the lines of a run that has no file yet, as they are said."""
 
   def __init__(self):
     super().__init__()
@@ -106,7 +113,13 @@ class _Earlier(python_logging.Handler):
     self._records = collections.deque(maxlen=_MOST_EARLIER)
 
   def emit(self, record):
-    self._records.append(record)
+    try:
+      said = copy.copy(record)
+      setattr(said, _IS_LISTING, _is_listing(record))
+      said.msg, said.args = record.getMessage(), None
+      self._records.append(said)
+    except Exception:  # as all handlers: a log ends nothing
+      self.handleError(record)
 
   def pass_on(self, handler: python_logging.Handler) -> None:
     """Has another handler take them, once."""
