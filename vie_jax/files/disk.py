@@ -56,16 +56,22 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(
+  path: str | os.PathLike, *, aside: pathlib.Path | None = None
+) -> Iterator[pathlib.Path]:
   """Gives a name to write a file by that becomes `path` when it is whole.
 
   What is there by that name stays until then, and for good if that fails.
+
+  Args:
+    path: of the file.
+    aside: that name, in the same folder; None has it end with `.tmp`.
 
   Raises:
     OSError: naming `path`, whichever of the two could not be written.
   """
   path = pathlib.Path(path)
-  fresh = path.with_name(f'{path.name}.tmp')
+  fresh = aside or path.with_name(f'{path.name}.tmp')
   try:
     yield fresh
     sync(fresh)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
+from absl import logging
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.scalar import summary_v2 as scalar_summary
 from tensorboard.plugins.text import summary_v2 as text_summary
@@ -66,6 +67,7 @@ class _EventFile:
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     for _ in range(2):
       self._write(step=first_step, session_log=start)
+    self.flush()
 
   def write(self, step: int, summary: summary_pb2.Summary) -> None:
     """Writes a figure or a text."""
@@ -90,7 +92,8 @@ class SummaryWriter(ScalarWriter):
   What a file that met a full disk holds beyond its last whole record is not
   known: so another one begins with the newest step that was surely written, and
   so does the file of a run that goes on. Older files, and a TensorBoard that is
-  open, drop what they have of that step and of later ones.
+  open, drop what they have of that step and of later ones. Files that somebody
+  removes, or that may not be replaced, keep no step from being saved.
 
   Args:
     workdir: receives them.
@@ -148,9 +151,16 @@ class SummaryWriter(ScalarWriter):
         raise
 
   def sync(self):
-    """Brings what is written to the disk; raises OSError if it cannot."""
+    """Brings what is written to the disk; raises OSError if it cannot.
+
+    A file that was removed is begun anew first.
+    """
+    if self._file is not None and not self._file.path.exists():
+      self._file = None
+      self.flush()
     for path in self._paths:
-      disk.sync(path)
+      with contextlib.suppress(FileNotFoundError):
+        disk.sync(path)
     disk.sync(self._workdir)
     # Nothing more is written to the others.
     del self._paths[:-1]
@@ -160,9 +170,10 @@ class SummaryWriter(ScalarWriter):
       free = shutil.disk_usage(self._workdir).free
       if self._waits and free < _ENOUGH_BYTES:
         return
-      event_files.drop(self._workdir, self._newest_step)
+      problems = event_files.drop(self._workdir, self._newest_step)
       self._file = _EventFile(self._workdir, self._newest_step)
       self._paths.append(self._file.path)
+      self._tell(problems)
       self._write(self._newest)
     self._write(self._calls)
     self._file.flush()
@@ -171,6 +182,14 @@ class SummaryWriter(ScalarWriter):
       self._newest_step = self._calls[-1][0]
       self._newest = [call for call in done if call[0] == self._newest_step]
       self._calls.clear()
+
+  def _tell(self, problems):
+    if problems:
+      logging.warning(
+        'TensorBoard may show steps from %d on twice: %s',
+        self._newest_step,
+        '; '.join(map(str, problems)),
+      )
 
   def _write(self, calls):
     for step, summaries in calls:
