@@ -25,29 +25,23 @@ the logarithms: 1 for what grows in proportion.
 import argparse
 import dataclasses
 import functools
-import pathlib
 import statistics
-import sys
 
 import argument_types
+import bank_programs
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
-import script
-
-from vie_jax import option_parser
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import bank_programs
 import result_lines
+import script
 
 from configs import vie_slow
 from vie_jax import (
   blueprint,
   describe,
   device_augment,
+  option_parser,
   sharding,
   train_state,
   train_step,

@@ -28,11 +28,6 @@ import sys
 import tempfile
 import time
 
-from vie_jax import option_parser
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-# The first six are beside this file, the others on the path from here on.
 import argument_types
 import benchmark_videos
 import object_store
@@ -41,7 +36,8 @@ import result_lines
 import script
 import turns
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from vie_jax import option_parser
+
 _NETWORKS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
 _PLACES = ('threads', 'processes')
 # The video is so many instances: a batch holds none twice.
@@ -145,7 +141,11 @@ def _prepare(scratch):
   benchmark_videos.write_videos(scratch / 'videos', sizes=[_VIDEO])
   subprocess.run(
     [
-      *(sys.executable, str(_REPOSITORY / 'data' / 'prepare.py'), 'folder'),
+      *(
+        sys.executable,
+        str(script.REPOSITORY / 'data' / 'prepare.py'),
+        'folder',
+      ),
       f'--videos={scratch / "videos"}',
       *('--val-percent=0', f'--out={scratch / "data"}'),
     ],

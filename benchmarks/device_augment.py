@@ -18,34 +18,26 @@ and --crop-size make them small enough for a processor.
 
 import argparse
 import functools
-import pathlib
 import statistics
-import sys
 import time
 
 import argument_types
 import jax
 import numpy as np
 import program_runs
+import result_lines
 import script
 
-from vie_jax import option_parser
-
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_REPOSITORY))
-
-# The first one is beside this file, the others on the path from here on.
-import result_lines  # noqa: E402
-
-from vie_jax import (  # noqa: E402
+from vie_jax import (
   device_augment,
   optimizer,
+  option_parser,
   sharding,
   train_state,
   train_step,
 )
-from vie_jax.input_pipeline import augmentation  # noqa: E402
-from vie_jax.models import networks  # noqa: E402
+from vie_jax.input_pipeline import augmentation
+from vie_jax.models import networks
 
 _CONFIGS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
 # Sides of stored frames of 16:9.

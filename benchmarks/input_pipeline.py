@@ -47,34 +47,28 @@ import subprocess
 import sys
 import tempfile
 
-from vie_jax import option_parser
-
 # Before TensorFlow, after which the import of some versions crashes.
 with contextlib.suppress(ImportError):
   import torchcodec  # noqa: F401
 import argument_types
+import frame_decoders
 import numpy as np
+import official_way
+import result_lines
+import sample_clips
 import script
+import stored_frames
+import video_decoders
 from PIL import Image
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_REPOSITORY))
-
-# The first two are beside this file, the others on the path from here on.
-import frame_decoders  # noqa: E402
-import official_way  # noqa: E402
-import result_lines  # noqa: E402
-import sample_clips  # noqa: E402
-import stored_frames  # noqa: E402
-import video_decoders  # noqa: E402
-
-from vie_jax.input_pipeline import (  # noqa: E402
+from vie_jax import option_parser
+from vie_jax.input_pipeline import (
   augmentation,
   frame_store,
   instances,
   pipeline,
 )
-from vie_jax.pixels import antialiased_resize  # noqa: E402
+from vie_jax.pixels import antialiased_resize
 
 _SEED = 7
 _OURS = 'vie_jax'
@@ -485,7 +479,11 @@ def _copy_videos(given, folder, copies):
 
 def _prepare(folder, out, side, quality):
   """Prepares the videos as a user does; returns the store."""
-  command = [sys.executable, _REPOSITORY / 'data' / 'prepare.py', 'folder']
+  command = [
+    sys.executable,
+    script.REPOSITORY / 'data' / 'prepare.py',
+    'folder',
+  ]
   command += ['--videos', folder, '--out', out, '--val-percent', '0']
   command += ['--short-side', str(side), '--jpeg-quality', str(quality)]
   subprocess.run(command, check=True, stdout=sys.stderr)

@@ -26,7 +26,6 @@ import argparse
 import functools
 import importlib.util
 import os
-import pathlib
 import sys
 
 import argument_types
@@ -36,8 +35,6 @@ import script
 import turns
 
 from vie_jax import option_parser
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _TEMPERATURE = 0.07

@@ -46,7 +46,7 @@ from PIL import Image
 
 from vie_jax import option_parser
 
-_DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
+_DATA = script.REPOSITORY / 'data'
 sys.path.insert(0, str(_DATA))
 
 # The modules below are on the path from here on.

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from script import REPOSITORY
+
 NEVER = 10**9
 """Steps between things that are not to happen in a run."""
 

@@ -17,12 +17,8 @@ device, and is as it would be on eight machines.
 import argparse
 import dataclasses
 import os
-import pathlib
 import statistics
-import sys
 import time
-
-from vie_jax import option_parser
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
@@ -38,14 +34,11 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
-import script
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
 import result_lines
+import script
 from bank_programs import CLIP, DIM, NETWORK, Projection, measured_machine
 
-from vie_jax import optimizer, sharding, train_state, train_step
+from vie_jax import optimizer, option_parser, sharding, train_state, train_step
 from vie_jax.planning import scaling
 
 mpl.use('Agg')

@@ -1,12 +1,18 @@
-"""How the scripts of this folder end where they cannot go on."""
+"""What the scripts of this folder start with, and how they end.
+
+Once this is imported, `vie_jax` and `configs` are those beside this folder,
+whichever is installed.
+"""
 
 import importlib.util
 import pathlib
 import sys
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / 'data'))
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+sys.path.append(str(REPOSITORY / 'data'))
 
-import interrupts
+import interrupts  # noqa: E402
 
 held_back = interrupts.held_back
 _INTERRUPTED = 130

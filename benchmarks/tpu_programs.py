@@ -15,11 +15,7 @@ Nothing is run.
 import argparse
 import functools
 import os
-import pathlib
-import sys
 import time
-
-from vie_jax import option_parser
 
 # No TPU is looked for, neither here nor at Google's metadata server.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -34,13 +30,12 @@ import result_lines
 import script
 from jax.experimental import topologies
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
 from vie_jax import (
   blueprint,
   describe,
   device_augment,
   optimizer,
+  option_parser,
   sharding,
   train_state,
   train_step,

@@ -29,7 +29,6 @@ The default sizes are for a small machine. On a GPU:
 import argparse
 import functools
 import os
-import pathlib
 import sys
 import time
 import zlib
@@ -41,8 +40,6 @@ import script
 import turns
 
 from vie_jax import option_parser
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch')
 _FRAMES = {

@@ -39,20 +39,16 @@ import argparse
 import contextlib
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
-from vie_jax import option_parser
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-# The first five are beside this file, the others on the path from here on.
 import argument_types
 import program_runs
 import result_lines
 import script
 import turns
+
+from vie_jax import option_parser
 
 _CONFIGS = ('configs/demo.py:single', 'configs/demo.py:slowfast')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow', 'tensorflow-cpu')

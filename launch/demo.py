@@ -18,8 +18,6 @@ import subprocess
 import sys
 import time
 
-from vie_jax import option_parser
-
 # TensorFlow, which clu brings in, need not talk about itself.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -27,14 +25,14 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 import jax
 import numpy as np
 from PIL import Image
+from repository import REPOSITORY
 
-from vie_jax import code_version
+from vie_jax import code_version, option_parser
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
 from vie_jax.results import result
 from vie_jax.telemetry import metrics_file
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 MODELS = {'single': 'VIE-Single', 'slowfast': 'VIE-SlowFast'}
 LABELS = ('appearance', 'motion')
 # Folders of results: of what data set, compared with what, of whose weights.

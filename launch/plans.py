@@ -11,19 +11,18 @@ import importlib
 import inspect
 import json
 import pathlib
-import sys
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from repository import REPOSITORY
 
 from vie_jax.config import config_check, config_roles
 from vie_jax.evaluation import paper_roles, paper_tables
 from vie_jax.evaluation.paper_roles import Role
 from vie_jax.evaluation.paper_tables import Wanted
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 _NO_MATTER = (config_roles.Role.PLACE, config_roles.Role.COURSE)
 
 
@@ -156,9 +155,6 @@ class Plan:
 
 
 def _config_module(file: str) -> types.ModuleType:
-  # Configs are files of the repository, not of the installed package.
-  if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
   return importlib.import_module(file.removesuffix('.py').replace('/', '.'))
 
 

@@ -24,6 +24,8 @@ import subprocess
 import sys
 import time
 
+import repository  # noqa: F401 (vie_jax is the one beside it)
+
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
