@@ -10,17 +10,18 @@ from typing import NoReturn
 class OptionParser(argparse.ArgumentParser):
   """An argparse parser of whole options; its subparsers are such, too.
 
-  A mistake in the command line names the options that are like those that
-  there are not.
+  A mistake in the command line names the options, commands and other choices
+  that are like those that there are not.
   """
 
   def __init__(self, **settings):
     super().__init__(**{'allow_abbrev': False} | settings)
-    self._words = []
+    self._words, self._command = [], None
 
   def parse_known_args(self, args=None, namespace=None):
     """As that of argparse."""
     self._words = list(sys.argv[1:] if args is None else args)
+    self._command = None
     return super().parse_known_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
@@ -34,7 +35,7 @@ class OptionParser(argparse.ArgumentParser):
       words: of a command line; what follows `--` is that of another command.
     """
     own = words[: words.index('--')] if '--' in words else words
-    known = self._options(own)
+    known = self._options()
     text = ''
     for option in dict.fromkeys(word.partition('=')[0] for word in own):
       near = difflib.get_close_matches(option, known, 1)
@@ -42,12 +43,19 @@ class OptionParser(argparse.ArgumentParser):
         text += f'; there is no {option}: did you mean {near[0]}?'
     return text
 
-  def _options(self, words):
-    """Names of options, with those of the commands among the words."""
-    names = []
-    for action in self._actions:
-      names += action.option_strings
-      if isinstance(action, argparse._SubParsersAction):
-        for word in set(words) & set(action.choices):
-          names += action.choices[word]._options(words)
-    return names
+  def _options(self):
+    """Names of options, with those of the command that was parsed."""
+    own = [name for action in self._actions for name in action.option_strings]
+    return own + (self._command._options() if self._command else [])
+
+  def _check_value(self, action, value):
+    """As that of argparse, with a hint; notes which command is parsed."""
+    try:
+      super()._check_value(action, value)
+    except argparse.ArgumentError as error:
+      names = [name for name in action.choices if isinstance(name, str)]
+      near = difflib.get_close_matches(str(value), names, 1)
+      error.message += ''.join(f'; did you mean {name}?' for name in near)
+      raise
+    if isinstance(action, argparse._SubParsersAction):
+      self._command = action.choices[value]
