@@ -244,7 +244,7 @@ def test_again_it_embeds_nothing_and_makes_the_page_anew(
 
 
 def test_fewer_training_videos_than_neighbours_are_all_found(
-  demo_dataset, tmp_path
+  demo_dataset, tmp_path, caplog
 ):
   config = tiny_run.config(
     demo_dataset,
@@ -253,7 +253,8 @@ def test_fewer_training_videos_than_neighbours_are_all_found(
     knn__num_neighbors=50,
     retrieve__num_neighbors=9,
   )
-  written = retrieve.retrieve(config, str(tmp_path))
+  with caplog.at_level('INFO'):
+    written = retrieve.retrieve(config, str(tmp_path))
   folder = tmp_path / 'retrieve' / 'demo_random'
   kept = np.load(folder / 'neighbors.npz')
   assert kept['index'].shape == (12, 7)
@@ -263,6 +264,9 @@ def test_fewer_training_videos_than_neighbours_are_all_found(
   assert kept['index'].max() > 7
   recall = written['recall']['motion']
   assert recall['10'] == recall['20']
+  # Of seven, ten are all.
+  (line,) = (x for x in caplog.messages if x.startswith('Recall on motion'))
+  assert re.findall('@[0-9]+', line) == ['@1', '@5']
   assert page_of(folder).count('<li class="neighbor') == 12 * 7
 
 

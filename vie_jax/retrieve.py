@@ -10,7 +10,7 @@ from absl import logging
 
 from vie_jax import experiment
 from vie_jax.embeddings import split_embeddings
-from vie_jax.evaluation import features, knn, retrieval
+from vie_jax.evaluation import features, knn, recall_figures, retrieval
 from vie_jax.experiment import Experiment
 from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder
@@ -147,12 +147,14 @@ def _figures(
 def _log_figures(written: dict) -> None:
   if not written['recall']:
     logging.info('No labels, so that nothing is right or wrong.')
+  num_videos = recall_figures.num_compared(written)
   for column, recall in written['recall'].items():
+    places = recall_figures.telling(list(recall), num_videos)
     logging.info(
       'Recall on %s, %d videos: %s; kNN top-1 %.1f %% (chance %.1f %%).',
       column,
       written['accuracy'][column]['knn']['judged'],
-      ', '.join(f'@{k} {100 * share:.1f} %' for k, share in recall.items()),
+      ', '.join(f'@{k} {100 * recall[k]:.1f} %' for k in places),
       100 * written['accuracy'][column]['knn']['top1'],
       100 * written['chance'][column],
     )

@@ -271,6 +271,30 @@ def test_recall_is_shown_where_there_is_some(tmp_path):
   assert '@1 20.0, @5 50.0, @10 75.0' in table['text']
 
 
+@pytest.mark.parametrize(
+  'train, left_out, shown',
+  [
+    (11, 0, '@1 20.0, @5 50.0, @10 75.0'),
+    (11, 1, '@1 20.0, @5 50.0'),
+    (1, 0, '@1 20.0'),
+    ('many', 0, '@1 20.0, @5 50.0, @10 75.0'),
+    (10, None, '@1 20.0, @5 50.0, @10 75.0'),
+  ],
+)
+def test_recall_among_all_training_videos_is_left_out(
+  tmp_path, train, left_out, shown
+):
+  recall = {'1': 0.2, '5': 0.5, '10': 0.75}
+  facts = fake_results.facts_of(SLOW[0], {}, recall={'label': recall})
+  facts |= {'mode': 'retrieve', 'accuracy': {'label': {'knn': {'top1': 0.4}}}}
+  facts['dataset']['train'] = train
+  facts['left_out'] = {'train': left_out, 'val': 0}
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'retrieve' / 'k', facts)
+  _, plain = written(tmp_path)
+  (found,) = (cells for cells in rows(plain) if 'label, knn' in cells)
+  assert found[6] == shown
+
+
 @pytest.mark.parametrize('num_classes, shown', [(5, '–'), (6, '70.0')])
 def test_top5_of_few_classes_is_a_dash(tmp_path, num_classes, shown):
   classes = {'label': num_classes}

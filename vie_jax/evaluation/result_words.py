@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vie_jax.evaluation import recall_figures
 from vie_jax.evaluation.found_results import Result, part
 from vie_jax.untrusted import urls
 
 NO_FIGURE = '\N{EN DASH}'
+# As many as a cell of a table has room for.
 _RECALL_AT = ('1', '5', '10')
 _MINUS = '\N{MINUS SIGN}'
 
@@ -140,5 +142,8 @@ def figures_of(
 def _recall(facts, column):
   """Recall among the nearest neighbours, which `retrieve` has."""
   found = part(part(facts, 'recall'), column)
-  shares = {k: percent(found.get(k)) for k in _RECALL_AT}
+  places = recall_figures.telling(
+    [k for k in _RECALL_AT if k in found], recall_figures.num_compared(facts)
+  )
+  shares = {k: percent(found[k]) for k in places}
   return ', '.join(f'@{k} {share}' for k, share in shares.items() if share)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vie_jax.evaluation import gallery, retrieval
+from vie_jax.evaluation import gallery, recall_figures, retrieval
 from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
 from vie_jax.results.findings import Findings, common_queries
@@ -198,12 +198,6 @@ def write(folder: pathlib.Path, page: gallery.Page) -> None:
   gallery.write_html(folder / FILE, page, image_budget=IMAGE_BUDGET)
 
 
-def _num_compared(found: Findings) -> int:
-  """How many training videos queries were compared with."""
-  left_out = found.result.get('left_out', {}).get('train', 0)
-  return found.result['dataset']['train'] - left_out
-
-
 def _with_labels(
   stores: Sequence[FrameStore], columns: Sequence[str]
 ) -> list[str]:
@@ -216,8 +210,9 @@ def _with_labels(
 
 
 def _introduction_of_own(found: Findings, columns: Sequence[str]) -> list[str]:
+  num_videos = recall_figures.num_compared(found.result)
   paragraphs = [
-    f'The most similar of {_num_compared(found):,} training videos of '
+    f'The most similar of {num_videos:,} training videos of '
     f'{found.result["dataset"]["name"]}, as {found.heading} places them. '
     + (
       'True labels are not known here, so that nothing is right or wrong.'
@@ -256,7 +251,7 @@ def _which_are_shown(num_shown, num_videos):
 def _introduction(num_queries, findings, columns) -> list[str]:
   own = findings[0].result
   dataset, left_out = own['dataset'], own.get('left_out', {})
-  counts = {_num_compared(found) for found in findings}
+  counts = {recall_figures.num_compared(found.result) for found in findings}
   count = f'{max(counts):,}' if len(counts) == 1 else 'the'
   clips = findings[0].result['views']['clips']
   embedding = (
@@ -298,7 +293,8 @@ def _table_caption(settings: dict) -> str:
 def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
   """Recall and kNN accuracy of all networks on a column, beside chance."""
   own = findings[0].result
-  places = _telling(list(own['recall'][column]), findings)
+  fewest = min(recall_figures.num_compared(it.result) for it in findings)
+  places = recall_figures.telling(list(own['recall'][column]), fewest)
   rows = []
   for found in findings:
     recall = found.result['recall'].get(column, {})
@@ -316,12 +312,6 @@ def _table(findings: Sequence[Findings], column: str) -> gallery.Table:
     rows=rows,
     bar_maximum=100.0,
   )
-
-
-def _telling(places, findings):
-  """The k for which recall tells something: there are more training videos."""
-  fewest = min(map(_num_compared, findings))
-  return [k for k in places if int(k) < fewest] or places[:1]
 
 
 def _percent(share: float | str | None) -> float | str:
