@@ -243,8 +243,11 @@ def test_all_evaluations_that_are_in_no_table_are_counted_and_listed(tmp_path):
   assert any(e['text'].startswith(told) for e in page.elements)
   listed = plain.partition('## Evaluations that are in no table')[2]
   found = rows(listed.partition('\n## ')[0])[2:]
-  assert {cells[0] for cells in found} == {'[1]', '[2]'}
-  assert found[0][1:] == ['slow/embed/k', 'embed, no accuracy', '', '', '']
+  # In the table are figures, and none is without.
+  assert [cells[0] for cells in found] == ['[2]'] * 3
+  told = '1 has no accuracy: [1] slow/embed/k.'
+  assert f'\n{told}\n' in listed
+  assert any(e['text'] == told for e in page.elements if e['tag'] == 'p')
   # One of its figures is in no cell.
   facts = write_slow(runs / 'linear_eval' / 'k')
   facts['accuracy']['label']['conv1'] = {'top1': 0.1}
@@ -252,6 +255,26 @@ def test_all_evaluations_that_are_in_no_table_are_counted_and_listed(tmp_path):
   _, plain = written(tmp_path)
   told = '2 are in none; of 1 more, which is in one, the figures listed here'
   assert told in plain
+
+
+def test_embeddings_alone_are_named_without_a_table(tmp_path):
+  facts = fake_results.facts_of(SLOW[0], {}, mode='embed')
+  for name, accuracy in (('a|b', {}), ('<b>_c', {'label': {}})):
+    folder = tmp_path / 'runs' / 'slow' / name
+    fake_results.write(folder, facts | {'accuracy': accuracy})
+  page, plain = written(tmp_path)
+  listed = plain.partition('## Evaluations that are in no table')[2]
+  listed = listed.partition('\n## ')[0]
+  assert listed.endswith(
+    '\n2 are in none.\n\n2 have no accuracy: [1] slow/\\<b\\>\\_c, '
+    '[2] slow/a\\|b.\n'
+  )
+  told = '2 have no accuracy: [1] slow/<b>_c, [2] slow/a|b.'
+  assert any(e['text'] == told for e in page.elements if e['tag'] == 'p')
+  assert not [
+    e for e in page.elements if e.get('aria-label') == 'Other evaluations'
+  ]
+  assert {'#others', '#r-1', '#r-2'} <= {e.get('href') for e in page.elements}
 
 
 def test_recall_is_shown_where_there_is_some(tmp_path):

@@ -172,8 +172,7 @@ def unused_figures(filled: FilledTables) -> list[tuple[Result, list]]:
   """Figures that stand in no cell, as `result_words.figures_of`, by result.
 
   Of a result that stands in some, those of the same label column: other
-  columns are none of the paper's. One that has no accuracy, such as embeddings,
-  has a row that names its mode.
+  columns are none of the paper's.
   """
   used = {id(filling.accuracy) for filling in _all_fillings(filled)}
   found = []
@@ -189,11 +188,14 @@ def unused_figures(filled: FilledTables) -> list[tuple[Result, list]]:
         id(figure) not in used and (not columns or column in columns)
       ),
     )
-    if not rows and not columns:
-      rows = [(f'{result.facts["mode"]}, no accuracy', '', '', '', '')]
     if rows:
       found.append((result, rows))
   return found
+
+
+def without_figures(filled: FilledTables) -> list[Result]:
+  """Results that stand in no cell, as they have no accuracy: embeddings."""
+  return [r for r in unused(filled) if not any(r.facts['accuracy'].values())]
 
 
 def _all_fillings(filled):

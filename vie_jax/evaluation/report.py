@@ -130,6 +130,7 @@ def render(filled: FilledTables, template: str) -> str:
     missing=filled_tables.missing(filled),
     unused=filled_tables.unused(filled),
     unused_figures=unused_figures,
+    without_figures=filled_tables.without_figures(filled),
     has_recall=any(row[-1] for _, rows in unused_figures for row in rows),
     orderings=[
       (ordering, [comparisons.compare(filled, pair) for pair in ordering.pairs])
