@@ -406,7 +406,9 @@ def test_knn_evaluates_the_checkpoint(trained, later):
   # What training measured at its end.
   log = fault_runs.figures(trained)
   for column, accuracy in result['accuracy'].items():
-    for name, value in accuracy['knn'].items():
+    figures = dict(accuracy['knn'])
+    assert figures.pop('judged') == 12
+    for name, value in figures.items():
       assert value == log[24, f'knn/{column}_{name}']
   assert result['same_video']['top1'] == log[24, 'same_video/top1']
   neighbors = np.load(folder / 'neighbors.npz')
