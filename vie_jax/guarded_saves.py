@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from absl import logging
+
 from vie_jax import checkpoint, skipped_steps
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import agreement, peers, preemption, watchdog
@@ -135,5 +137,7 @@ class GuardedSaves:
 
   def end(self) -> None:
     """Returns when nothing is being saved any more, even if that fails."""
-    with contextlib.suppress(checkpoint.SaveFailedError):
+    try:
       self._checkpoints.wait()
+    except checkpoint.SaveFailedError as error:
+      logging.error('%s', error)

@@ -7,6 +7,9 @@ from errors import InputError
 from dataset.dataset_writer import FORMAT_VERSION, SPLITS, is_dataset_file
 from dataset.remote import RemoteFolder, read_json_at
 
+# What `created_with` calls the code that makes frames. Older data sets have none.
+FRAMES = 'vie_jax frames'
+
 _MANIFEST_TYPES = {
   'name': str,
   'options': dict,

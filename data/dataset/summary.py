@@ -4,6 +4,7 @@ from wording import chosen, counted, named, printable, quoted
 
 from dataset import dataset_facts
 from dataset.dataset_writer import SPLITS
+from dataset.manifest import FRAMES
 from dataset.remote import place_of, read_json_at
 
 _MAX_LISTED = 20
@@ -162,10 +163,12 @@ def _remedy(manifest):
   what = 'other lists, or folders called train and val, give'
   if _is_by_hash(manifest):
     what = 'another --val-percent, or a list with the column split, gives'
+  reuse = ''
+  if FRAMES in manifest.get('created_with', {}):
+    reuse = ' and whose --reuse takes its frames'
   return (
     f'{what} the splits other videos: with another --out, which leaves this '
-    'data set as it is and whose --reuse takes its frames, or with --restart, '
-    'which throws it away.'
+    f'data set as it is{reuse}, or with --restart, which throws it away.'
   )
 
 

@@ -24,9 +24,9 @@ _LONGEST_JPEG_SIDE = 65_500
 _MAX_RESTART_INTERVAL = 3
 
 
-# What `created_with` calls the code of this folder, and its version: another one
-# where the frames of some video come out otherwise than before.
-FRAMES, FRAMES_VERSION = 'vie_jax frames', '1'
+# Of the code of this folder: another one where the frames of some video come out
+# otherwise than before.
+FRAMES_VERSION = '1'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,11 @@ import pathlib
 from array_record.python import array_record_module
 from dataset.dataset_tables import read_videos
 from dataset.dataset_writer import SPLITS
-from dataset.manifest import read_manifest
+from dataset.manifest import FRAMES, read_manifest
 from dataset.remote import is_remote
 from dataset.staging import read_json
 from errors import InputError
-from media.video_frames import FRAMES, VideoFacts
+from media.video_frames import VideoFacts
 from PIL import Image
 from untrusted import tables
 
@@ -34,7 +34,7 @@ class EarlierVideo:
   """Where an earlier data set has the frames of a video.
 
   Attributes:
-    directory: str, as it was named.
+    directory: str, the real path.
     shard: str, path of the file.
     first: record of the first frame in it.
     row: dict, what its table says of the video.
@@ -79,11 +79,18 @@ def read_earlier(directory, out, frames, created_with):
   manifest = read_manifest(folder)
   wanted = dataclasses.asdict(frames)
   _check_same(folder, 'options', manifest['options'], wanted)
+  made_with = manifest.get('created_with')
+  if not isinstance(made_with, dict) or FRAMES not in made_with:
+    raise InputError(
+      f'--reuse {folder} is of an earlier version of this code, whose frames may '
+      'be others; leave --reuse out'
+    )
   versions = {name: created_with[name] for name in _DECODERS}
-  _check_same(folder, 'created_with', manifest.get('created_with'), versions)
+  _check_same(folder, 'created_with', made_with, versions)
   warned_of = _warned_of(folder)
+  real = os.path.realpath(folder)
   return {
-    row['id']: EarlierVideo(directory, shard, first, row)
+    row['id']: EarlierVideo(real, shard, first, row)
     for split in SPLITS
     for shard, first, row in _rows(folder, manifest, split)
     if row['path'] not in warned_of and _is_sound(row)
@@ -136,7 +143,6 @@ def _check_frame(frame, size):
 
 def _check_same(folder, key, old, new):
   """Refuses frames that were made in another way."""
-  old = old if isinstance(old, dict) else {}
   changed = [
     f'{name} {old.get(name)!r}, and here {new[name]!r}'
     for name in new

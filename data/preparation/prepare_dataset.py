@@ -22,6 +22,7 @@ from dataset.dataset_writer import (
   write_dataset,
 )
 from dataset.folder_lock import locked
+from dataset.manifest import FRAMES
 from dataset.remote import RemoteFolder, is_remote
 from dataset.remote_target import RemoteTarget, default_staging
 from dataset.staging import (
@@ -32,7 +33,7 @@ from dataset.staging import (
   write_json,
 )
 from errors import InputError
-from media.video_frames import FRAMES, FRAMES_VERSION, FrameOptions
+from media.video_frames import FRAMES_VERSION, FrameOptions
 from progress import progress_bar
 from sources.source import Source
 from wording import counted
@@ -387,21 +388,22 @@ def _outcomes(pool, tasks):
 
 def _print_copied(records, directory):
   """Says how many frames are from an earlier data set, and which could not be."""
-  copied = [
-    path
-    for path, record in records.items()
-    if record.get('copied_from') == directory
-  ]
+  real = os.path.realpath(directory)
+  copied = [r for r in records.values() if r.get('copied_from') == real]
   print(
     f'The frames of {len(copied)} of {counted(len(records), "video")} are '
     f'from {directory}.',
     file=sys.stderr,
   )
-  damaged = [path for path in sorted(records) if 'not_copied' in records[path]]
+  damaged = {
+    path: record['not_copied']['reason']
+    for path, record in sorted(records.items())
+    if record.get('not_copied', {}).get('from') == real
+  }
   if damaged:
+    first, reason = next(iter(damaged.items()))
     print(
       f'Note: those of {counted(len(damaged), "video")} there could not be used, '
-      f'and were decoded again; the first is {damaged[0]!r}: '
-      f'{records[damaged[0]]["not_copied"]}.',
+      f'and were decoded again; the first is {first!r}: {reason}.',
       file=sys.stderr,
     )

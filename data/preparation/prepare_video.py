@@ -37,19 +37,6 @@ _AWAY = {
 }
 
 
-class _UnreadError(VideoError):
-  """The system does not let a video be read, now at least.
-
-  Args:
-    path: of the file.
-    error: OSError.
-  """
-
-  def __init__(self, path, error):
-    super().__init__(path, f'cannot be read: {error.strerror}')
-    self.is_away = error.errno in _AWAY
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
   """One video to prepare.
@@ -97,11 +84,9 @@ def prepare_video(task, report_progress=lambda: None):
     write_json(path, record, aside=staging.directory)
   except OutputError as error:
     return str(error)
-  except _UnreadError as error:
-    # Not kept: the next run looks again.
-    if error.is_away:
-      return f'{error}; run the same command again when it can be'
-    return record | {'reason': error.reason}
+  except VideoError as error:
+    # Of a file system that does not answer; all else is in the record.
+    return f'{error}; run the same command again when it can be read'
   return record
 
 
@@ -142,15 +127,25 @@ def _prepared(task, staging, report_progress):
       try:
         made = _copied(task, source, staging, report_progress)
       except NotCopiedError as error:
-        not_copied = {'not_copied': str(error)}
+        earlier = task.earlier.directory
+        not_copied = {'not_copied': {'from': earlier, 'reason': str(error)}}
     if made is None:
       made = _decoded(task, source, staging, report_progress)
-  except _UnreadError:
-    raise
   except VideoError as error:
+    if _is_away(error):
+      raise
     return {'source_sha256': source_sha256, 'reason': error.reason}
   made['row']['source_sha256'] = source_sha256
   return made | not_copied | {'source_sha256': source_sha256}
+
+
+def _is_away(error):
+  """Tells whether an error comes of a file system that does not answer."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _AWAY:
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def _copied(task, source, staging, report_progress):
@@ -213,7 +208,7 @@ def _digest(source):
   try:
     return file_digest(source)
   except OSError as error:
-    raise _UnreadError(source, error) from error
+    raise VideoError(source, f'cannot be read: {error.strerror}') from error
 
 
 def _check_unchanged(source, video):

@@ -9,6 +9,7 @@ import math
 import os
 
 from dataset.dataset_writer import file_digest, remove_dataset
+from dataset.manifest import FRAMES
 from dataset.staging import Staging, output_errors, read_json
 from errors import InputError
 from progress import progress_bar
@@ -129,6 +130,9 @@ def open_staging(out, source, setup, *, restart):
       staging.clear()
     staging.start(setup)
   else:
+    # Versions before name no code, and their frames are those of the first.
+    if isinstance(old['created_with'], dict):
+      old['created_with'].setdefault(FRAMES, '1')
     for key in ('name', 'options', 'created_with'):
       _check_same(out, key, old[key], setup[key], source)
   staging.remove_leftovers()

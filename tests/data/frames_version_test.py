@@ -18,7 +18,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '1': '0ecf7ccebc85fc141484ce0b3c4bf017f6e00215cf0a60a90532352ed355a970'
+  '1': '7fa81e6ff058fe1645d1ffda02b4f1ab519e410998e38b1b186cca4372a89706'
 }
 
 

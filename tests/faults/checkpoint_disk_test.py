@@ -30,13 +30,15 @@ def run_out_of_room(workdir, tries):
 def check_room(tmp_path, tries):
   output = run_out_of_room(str(tmp_path), tries)
   lines = [line for line in output.split('\n') if 'could not be saved' in line]
-  # Twice each: in the log, and what `wait` raises.
-  assert len(lines) == 2 * tries
+  # Once each: what `wait` raises.
+  assert len(lines) == tries
   folder = tmp_path / 'checkpoints'
   for step in range(2, 2 * tries + 1, 2):
-    (line, *_) = [line for line in lines if f'checkpoints/{step} ' in line]
+    (line,) = [line for line in lines if f'checkpoints/{step} ' in line]
     assert f'The checkpoint {folder / str(step)} could not be saved: ' in line
-    assert re.search(r'\([\d,.]+ MB free, about [\d,.]+ MB needed\)', line)
+    assert (
+      'File too large for the limit of files (ulimit -f) or a quota' in line
+    )
     assert f'that of step {step - 1} is kept' in line
   kept = sorted(int(path.name) for path in folder.iterdir())
   assert kept == [2 * tries - 1, 2 * tries + 1]
@@ -111,7 +113,7 @@ def test_a_save_that_could_not_write_a_byte_does_not_fail_the_next(
     with pytest.raises(checkpoint.SaveFailedError, match='could not be saved'):
       checkpoints.wait()
     # Whoever ends the run logs what was raised.
-    assert not caplog.messages
+    assert not [m for m in caplog.messages if 'could not be saved' in m]
     (disk / 'other').unlink()
     checkpoints.save(state_of(4), {})
     checkpoints.wait()
@@ -131,8 +133,12 @@ def test_a_last_save_without_room_is_said_to_have_failed(tmp_path, caplog):
     pytest.raises(checkpoint.SaveFailedError, match='No space left') as error,
   ):
     save_twice(disk)
-  # There is no next one.
-  assert caplog.messages[-1] == str(error.value)
+  assert re.search(
+    r'\([\d,.]+ MB free, about [\d,.]+ MB needed\); that of step 1 is kept\.$',
+    str(error.value),
+  )
+  # Whoever ends the run logs what was raised.
+  assert not [line for line in caplog.messages if 'could not be saved' in line]
 
 
 def test_by_config_a_failed_save_ends_the_training(tmp_path):

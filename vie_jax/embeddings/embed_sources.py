@@ -147,11 +147,16 @@ def check_is_there(name: str, field: str) -> None:
     mode = path.stat().st_mode
   except OSError as error:
     dataset_folder.check_answers(path, error)
+    reason = (
+      '' if isinstance(error, FileNotFoundError) else f': {error.strerror}'
+    )
     raise dataset_folder.DatasetError(
-      f'There is no file or folder {path} ({field}).'
+      f'There is no file or folder {path} ({field}){reason}.'
     ) from error
   if stat.S_ISDIR(mode):
     return
+  if not stat.S_ISREG(mode):
+    raise dataset_folder.DatasetError(f'{path} ({field}) is no regular file.')
   images = image_folder.IMAGE_SUFFIXES
   videos = own_files.VIDEO_SUFFIXES
   if path.suffix.lower() not in {*images, *videos.split()}:

@@ -143,9 +143,10 @@ def _unit(vectors):
 
 def _whole(number):
   """A number, or a text of one, as int; ValueError if it is no whole one."""
-  if isinstance(number, float) and not number.is_integer():
+  whole = int(number)
+  if not isinstance(number, str) and whole != number:
     raise ValueError(f'{number} is no whole number')
-  return int(number)
+  return whole
 
 
 def _error(path, words):

@@ -21,11 +21,10 @@ _PACKAGES = (
   'orbax-checkpoint',
   'numpy',
 )
-# One of them is installed.
+# One of them is installed. Older checkpoints have both.
 _TENSORFLOW = ('tensorflow', 'tensorflow-cpu')
-# Settings of JAX that decide numbers, or which programs there are, by the name
-# that checkpoints have them under. Each is also an environment variable, in
-# capitals.
+# Settings of JAX that decide numbers, or which programs there are, by the names
+# that they have in checkpoints. Each is also an environment variable, in capitals.
 _SETTINGS = {'matmul precision': 'jax_default_matmul_precision'} | {
   name: name
   for name in (
@@ -150,6 +149,8 @@ def differences(old: dict, new: dict) -> dict[str, tuple]:
 
   The number of cores counts only on a CPU whose threads `NPROC` does not pin.
   """
+  tensorflow = next(filter(None, map(old.get, _TENSORFLOW)), None)
+  old = {'TensorFlow': tensorflow, **old} if tensorflow else old
   found = {
     name: (old[name], value)
     for name, value in new.items()

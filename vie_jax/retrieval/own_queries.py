@@ -48,8 +48,8 @@ def answer_queries(config: ml_collections.ConfigDict, workdir: str) -> dict:
   """
   started = time.monotonic()
   path = pathlib.Path(os.path.expanduser(config.retrieve.query))
-  name = _folder_name(path)
   _check(config, path)
+  name = _folder_name(path)
   with experiment.open_experiment(config, MODE) as run:
     folder = result.folder(
       config, workdir, MODE, run.train.store.name, *run.chosen_columns
@@ -76,7 +76,7 @@ def answer_queries(config: ml_collections.ConfigDict, workdir: str) -> dict:
         store,
         dataclasses.replace(own, result=written),
         columns=run.label_columns,
-        title=path.resolve().name,
+        title=path.name or path.resolve().name,
         names=names,
         num_queries=config.retrieve.num_queries,
         num_neighbors=config.retrieve.num_neighbors,
@@ -144,14 +144,16 @@ def _prepared(
     with frame_store.FrameStore.open(prepared, 'train') as store:
       yield store, own_files.skipped(prepared)
   except Exception:
-    shutil.rmtree(scratch, ignore_errors=True)
+    # What is decoded already may be of use to the next call.
+    if not any(scratch.glob('prepared/**/*.frames')):
+      shutil.rmtree(scratch, ignore_errors=True)
     raise
   shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _folder_name(path: pathlib.Path) -> str:
   """A name that any file system takes, different for other paths."""
-  stem = path.resolve().name if path.is_dir() else path.stem
+  stem = path.name or path.resolve().name if path.is_dir() else path.stem
   kept = ''.join(
     c if c.isascii() and (c.isalnum() or c in '._-') else '-' for c in stem
   )[:80]

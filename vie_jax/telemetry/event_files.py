@@ -53,13 +53,20 @@ def drop(folder: pathlib.Path, first_step: int) -> list[OSError]:
 
   Returns:
     What kept files from being read or replaced.
+
+  Raises:
+    OSError: if there is no room to replace one.
   """
+  # Of a kill in the middle of this.
+  (folder / _ASIDE).unlink(missing_ok=True)
   problems = []
   for _, path in _found(folder):
     if path.suffix == _SUFFIX and path.is_file() and not path.is_symlink():
       try:
         _cut(path, first_step)
       except OSError as error:
+        if disk.is_no_room(error):
+          raise
         problems.append(error)
   return problems
 
