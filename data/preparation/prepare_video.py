@@ -21,6 +21,8 @@ _RECORD_KEYS = {'path', 'size', 'mtime_ns', 'source_sha256'}
 # The columns of the table that a video has by itself, and what shards need.
 _ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
 _ROW_KEYS |= {'num_bytes'}
+# vie_jax/embeddings/own_files.py looks for it at the end of an error.
+_WHEN_IT_ANSWERS = 'run the same command again when it can be read'
 # What a network file system says that does not answer, but may later.
 _AWAY = {
   errno.ECONNABORTED,
@@ -86,7 +88,7 @@ def prepare_video(task, report_progress=lambda: None):
     return str(error)
   except VideoError as error:
     # Of a file system that does not answer; all else is in the record.
-    return f'{error}; run the same command again when it can be read'
+    return f'{error}; {_WHEN_IT_ANSWERS}'
   return record
 
 

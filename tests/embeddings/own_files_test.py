@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from media import open_video
-from preparation import resume
+from preparation import prepare_video, resume
 
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import dataset_folder, frame_store
@@ -86,6 +86,19 @@ def test_the_end_of_an_error_says_what_helps_and_not_a_name(videos, tmp_path):
   assert error.value.reason.startswith(f'no video files in {empty} ')
   assert error.value.remedy == f'To start anew, remove {out / "prepared"}.'
   assert contents(out / 'prepared') == before
+
+
+def test_videos_that_may_be_read_later_are_no_mistake(
+  videos, tmp_path, monkeypatch
+):
+  assert own_files._WHEN_IT_ANSWERS == prepare_video._WHEN_IT_ANSWERS
+  error = f'a.mp4: Stale file handle; {prepare_video._WHEN_IT_ANSWERS}.'
+  command = tmp_path / 'prepare.py'
+  command.write_text(f'import sys\nsys.exit({"Error: " + error!r})\n')
+  monkeypatch.setattr(own_files, 'PREPARE', command)
+  with pytest.raises(dataset_folder.UnreachableError) as caught:
+    own_files.prepare(videos, tmp_path / 'out', 'mine')
+  assert str(caught.value) == error
 
 
 def test_what_is_of_others_is_not_thrown_away(videos, tmp_path):

@@ -15,7 +15,10 @@ from typing import TextIO
 
 from absl import logging
 
-from vie_jax.input_pipeline.dataset_folder import DatasetError
+from vie_jax.input_pipeline.dataset_folder import (
+  DatasetError,
+  UnreachableError,
+)
 from vie_jax.processes import watchdog
 
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
@@ -28,6 +31,7 @@ VIDEO_SUFFIXES = (
 )
 # How the command's error ends where that is what helps.
 _RESTART = 'add --restart to throw it away and start again'
+_WHEN_IT_ANSWERS = 'run the same command again when it can be read'
 _NAMED = 20
 
 
@@ -144,6 +148,7 @@ def prepare(
 
   Raises:
     PreparationError: in one line, if it cannot be made.
+    UnreachableError: if a video's file system does not answer.
   """
   prepared, source = out / 'prepared', source or folder
   if not PREPARE.is_file():
@@ -162,6 +167,8 @@ def prepare(
     check_owner()
     logging.info('All is made anew: %s.', message.rpartition(';')[0])
     message = _run(folder, prepared, name, '--restart')
+  if message.rstrip('.').endswith(_WHEN_IT_ANSWERS):
+    raise UnreachableError(message)
   if message:
     raise PreparationError(
       source,
