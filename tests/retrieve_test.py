@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import experiment, retrieve, weights
+from vie_jax import checkpoint, experiment, retrieve, weights
 from vie_jax.config import config_check
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import preemption
@@ -459,8 +459,11 @@ def test_a_folder_of_queries_has_one_answer(demo_dataset, parts, tmp_path):
   assert alone['predicted'] == written['answers'][2]['predicted']
 
 
+@pytest.mark.parametrize(
+  'error', [preemption.Stopped, checkpoint.CheckpointError]
+)
 def test_a_folder_of_queries_goes_on_after_a_stop(
-  demo_dataset, parts, tmp_path, monkeypatch
+  demo_dataset, parts, tmp_path, monkeypatch, error
 ):
   queries = tmp_path / 'queries'
   queries.mkdir()
@@ -472,11 +475,11 @@ def test_a_folder_of_queries_goes_on_after_a_stop(
   monkeypatch.chdir(queries)
 
   def stop(*unused_arguments, **unused_options):
-    raise preemption.Stopped
+    raise error
 
   with monkeypatch.context() as patch:
     patch.setattr(weights, 'load', stop)
-    with pytest.raises(preemption.Stopped):
+    with pytest.raises(error):
       retrieve.retrieve(config, str(tmp_path / 'W'))
   [kept] = (tmp_path / 'W').glob('retrieve/*/query-*.videos')
   made = (kept / 'prepared' / 'dataset.json').stat().st_mtime_ns

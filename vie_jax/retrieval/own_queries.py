@@ -126,7 +126,7 @@ def _prepared(
 ) -> Iterator[tuple[frame_store.FrameStore, list[dict]]]:
   """Prepares a video file or a folder, for as long as the context lasts.
 
-  What a call that is stopped has decoded is kept for the next one.
+  What a call that does not come to its end has decoded is kept for the next.
 
   Yields:
     The videos, all in train, and `path` and `reason` of those that cannot be
@@ -137,18 +137,23 @@ def _prepared(
     try:
       prepared = own_files.prepare(files, scratch, 'query', source=path)
     except own_files.PreparationError as error:
-      # Its remedy is of no use: the folder is removed.
+      # Its remedy names a folder that is not the user's.
       raise dataset_folder.DatasetError(
         f'{path} (config.retrieve.query) cannot be used: {error.reason}'
       ) from error
     with frame_store.FrameStore.open(prepared, 'train') as store:
       yield store, own_files.skipped(prepared)
   except Exception:
-    # What is decoded already may be of use to the next call.
-    if not any(scratch.glob('prepared/**/*.frames')):
+    if not _has_frames(scratch / 'prepared'):
       shutil.rmtree(scratch, ignore_errors=True)
     raise
   shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _has_frames(prepared: pathlib.Path) -> bool:
+  """Whether videos are decoded in a folder of `own_files.prepare`."""
+  is_complete = (prepared / 'dataset.json').exists()
+  return is_complete or any(prepared.glob('.staging/*.frames'))
 
 
 def _folder_name(path: pathlib.Path) -> str:
