@@ -23,7 +23,8 @@ _ROW_KEYS = {name for name, _ in table_schema({})} - {'first_frame'}
 _ROW_KEYS |= {'num_bytes'}
 # vie_jax/embeddings/own_files.py looks for it at the end of an error.
 _WHEN_IT_ANSWERS = 'run the same command again when it can be read'
-# What a network file system says that does not answer, but may later.
+# What a network file system says that does not answer, but may later: those of
+# vie_jax/files/disk.py, which this does not import, that FFmpeg has no use for.
 _AWAY = {
   errno.ECONNABORTED,
   errno.ECONNREFUSED,

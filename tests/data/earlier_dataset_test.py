@@ -11,12 +11,15 @@ import signal
 from unittest import mock
 
 import command_options
+import folder_content
 import prepare
 import pyarrow
 import pyarrow.parquet
 import pytest
 import sample_videos
 from preparation import prepare_dataset, prepare_video
+
+from vie_jax.files import disk
 
 NUM_VIDEOS = 8
 SMALL = ('--short-side', '48')
@@ -78,16 +81,6 @@ def _prepare(videos, out, *options):
   )
 
 
-def _content(directory):
-  return {
-    str(path.relative_to(directory)): hashlib.sha256(
-      path.read_bytes()
-    ).hexdigest()
-    for path in directory.rglob('*')
-    if path.is_file()
-  }
-
-
 def _num_copied(place, capsys, *options):
   """Prepares with the old data set and without; returns how many it had."""
   capsys.readouterr()
@@ -103,7 +96,9 @@ def _num_copied(place, capsys, *options):
   )
   said = capsys.readouterr().err
   assert _prepare(place / 'videos', place / 'plain', *options) == 0
-  assert _content(place / 'new') == _content(place / 'plain')
+  assert folder_content.digests(place / 'new') == folder_content.digests(
+    place / 'plain'
+  )
   assert prepare.main(['check', str(place / 'new'), '--full']) == 0
   [line] = [line for line in said.splitlines() if 'The frames of' in line]
   assert line.endswith(f'from {place / "old"}.')
@@ -255,9 +250,9 @@ def test_a_stopped_preparation_of_a_version_before_goes_on(
 def test_a_mistake_throws_nothing_away(place, monkeypatch, options):
   monkeypatch.chdir(place)
   assert _prepare('videos', 'new') == 0
-  before = _content(place / 'new')
+  before = folder_content.digests(place / 'new')
   assert _prepare('videos', 'new', '--restart', *options) == 2
-  assert _content(place / 'new') == before
+  assert folder_content.digests(place / 'new') == before
 
 
 @pytest.mark.parametrize('name', ['dataset.json', 'warnings.json'])
@@ -307,6 +302,16 @@ def test_a_video_is_not_lost_to_frames_that_end_its_process(
 ):
   monkeypatch.setattr(prepare_dataset, 'prepare_video', dies_of_earlier_frames)
   assert _num_copied(place, capsys) == 0
+
+
+def test_what_is_away_is_what_the_package_calls_so():
+  # FFmpeg has its own use for these.
+  assert {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EREMOTEIO,
+  } == disk.AWAY - prepare_video._AWAY
+  assert prepare_video._AWAY < disk.AWAY
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import sys
 import time
 
 import command_options
+import folder_content
 import numpy as np
 import prepare
 import pyarrow.parquet
@@ -63,17 +64,6 @@ def _prepare(videos, out, *options):
 
 def _command(*arguments):
   return [sys.executable, str(_SCRIPT), *map(str, arguments)]
-
-
-def _content(directory):
-  """Relative path and digest of every file below a directory."""
-  return {
-    str(path.relative_to(directory)): hashlib.sha256(
-      path.read_bytes()
-    ).hexdigest()
-    for path in sorted(pathlib.Path(directory).rglob('*'))
-    if path.is_file()
-  }
 
 
 def _rows(out, split='train'):
@@ -134,7 +124,7 @@ def test_rows_tell_about_the_source(class_folder, prepared):
 
 
 def test_the_layout_is_the_documented_one(prepared):
-  assert sorted(_content(prepared)) == [
+  assert sorted(folder_content.digests(prepared)) == [
     'dataset.json',
     'skipped.json',
     'train/frames-00000-of-00001.array_record',
@@ -151,7 +141,7 @@ def test_the_layout_is_the_documented_one(prepared):
   assert manifest['max_short_side'] == 64
   assert manifest['max_long_side'] == 96
   for name, entry in manifest['files'].items():
-    assert _content(prepared)[name] == entry['sha256']
+    assert folder_content.digests(prepared)[name] == entry['sha256']
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_processes(
@@ -159,7 +149,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
 ):
   options = ('--val-percent', '30', '--processes', '3')
   assert _prepare(class_folder, tmp_path / 'out', *options) == 0
-  assert _content(tmp_path / 'out') == _content(prepared)
+  assert folder_content.digests(tmp_path / 'out') == folder_content.digests(
+    prepared
+  )
 
 
 def test_a_flat_folder_has_no_labels_and_val_may_be_empty(tmp_path, capsys):
@@ -313,10 +305,10 @@ def test_a_small_data_set_of_a_version_before_is_complete_as_it_is(
   assert _prepare(videos, out) == 0
   assert ('is already complete' in capsys.readouterr().out) != is_planned
   assert (len(_rows(out)), _rows(out, 'val')) == (12, [])
-  before = _content(out)
+  before = folder_content.digests(out)
   assert _prepare(videos, out) == 0
   assert 'Note: the val split is empty.' in capsys.readouterr().out
-  assert _content(out) == before
+  assert folder_content.digests(out) == before
 
 
 def test_fewer_than_half_of_the_share_are_named(tmp_path, capsys, monkeypatch):
@@ -779,20 +771,20 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
   assert 'Traceback' not in result.stderr
   assert not (out / 'dataset.json').exists()
   assert subprocess.run(_command(*arguments), timeout=60).returncode == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 # Resuming.
 
 
 def test_a_complete_data_set_is_left_alone(class_folder, prepared, capsys):
-  before = _content(prepared)
+  before = folder_content.digests(prepared)
   times = {path: path.stat().st_mtime_ns for path in prepared.rglob('*')}
   start = time.monotonic()
   assert _prepare(class_folder, prepared, '--val-percent', '30') == 0
   assert time.monotonic() - start < 2
   assert 'already complete' in capsys.readouterr().out
-  assert _content(prepared) == before
+  assert folder_content.digests(prepared) == before
   for path, mtime_ns in times.items():
     assert path.stat().st_mtime_ns == mtime_ns
 
@@ -800,7 +792,7 @@ def test_a_complete_data_set_is_left_alone(class_folder, prepared, capsys):
 def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   out = tmp_path / 'o'
   assert _prepare(videos, out) == 0
-  before = _content(out)
+  before = folder_content.digests(out)
   assert _prepare(videos, out, '--short-side', '32') == 2
   either = 'name another --out, which leaves it as it is, or add --restart'
   message = _error(capsys)
@@ -820,7 +812,7 @@ def test_other_options_or_videos_ask_for_a_restart(videos, tmp_path, capsys):
   (videos / 'cup' / '01.mkv').unlink()
   assert _prepare(videos, out) == 2
   assert f'12 files then, 11 now); {either}' in _error(capsys)
-  assert _content(out) == before
+  assert folder_content.digests(out) == before
   assert _prepare(videos, out, '--restart') == 0
   assert sum(s['videos'] for s in _manifest(out)['splits'].values()) == 11
 
@@ -831,7 +823,7 @@ def test_a_video_of_the_same_size_and_an_older_time_is_noticed(
   """As `cp -p` and `rsync -t` put it there."""
   out, video = tmp_path / 'o', videos / 'cup' / '01.mkv'
   assert _prepare(videos, out) == 0
-  before = _content(out)
+  before = folder_content.digests(out)
   status = video.stat()
   other = tmp_path / 'other.mkv'
   content = bytearray(video.read_bytes())
@@ -846,7 +838,7 @@ def test_a_video_of_the_same_size_and_an_older_time_is_noticed(
   assert video.stat().st_size == status.st_size
   assert _prepare(videos, out) == 2
   assert 'videos have changed since' in _error(capsys)
-  assert _content(out) == before
+  assert folder_content.digests(out) == before
 
 
 def test_changed_labels_and_lists_are_named(videos, tmp_path, capsys):
@@ -931,7 +923,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert all(now.get(name, made) == made for name, made in before.items())
     time.sleep(0.01)
   assert process.returncode == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 def test_a_kill_while_shards_are_written_does_not_matter(
@@ -956,7 +948,7 @@ def test_a_kill_while_shards_are_written_does_not_matter(
       assert _prepare(class_folder, out, '--val-percent', '30') == 130
     assert not (out / 'dataset.json').exists()
     assert _prepare(class_folder, out, '--val-percent', '30') == 0
-    assert _content(out) == _content(prepared)
+    assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 @pytest.fixture
@@ -980,7 +972,7 @@ def test_processes_write_shards_with_the_same_bytes(
   options = ('--val-percent', '30', '--processes', '2')
   assert _prepare(class_folder, out, *options) == 0
   assert not made_here
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 _SHARE_ALL = """
@@ -1027,7 +1019,7 @@ def test_a_kill_of_processes_that_write_shards_does_not_matter(
     path.unlink()
     (tmp_path / path.name).rename(path)
   assert _prepare(class_folder, out, *options) == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 def _stopped_before_shards(class_folder, out, *options):
@@ -1072,7 +1064,7 @@ def test_frames_that_were_damaged_are_no_part_of_a_data_set(
     name: made for name, made in kept.items() if name != f'{row["id"]}.json'
   }
   assert _prepare(class_folder, out, *options) == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 def test_frames_that_cannot_be_read_for_a_while_are_kept(
@@ -1097,7 +1089,7 @@ def test_frames_that_cannot_be_read_for_a_while_are_kept(
   assert 'or remove it to have its video decoded again' in message
   assert _finished(out) == kept
   assert _prepare(class_folder, out, *options) == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 @pytest.mark.parametrize('size', [None, 0, 2, 500])
@@ -1113,7 +1105,7 @@ def test_frames_that_are_cut_short_or_gone_are_decoded_again(
     os.truncate(frames, size)
   assert _prepare(class_folder, out, '--val-percent', '30') == 0
   assert 'the frames of 1 video in' in capsys.readouterr().err
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 @pytest.mark.parametrize('text', ['', '{}', '[]', '3', '{"path": 1}'])
@@ -1130,7 +1122,7 @@ def test_damaged_notes_of_a_stopped_run_cost_only_what_they_are_of(
   _stopped_before_shards(class_folder, out, '--val-percent', '30')
   assert all(_finished(out)[name] == before[name] for name in kept)
   assert _prepare(class_folder, out, '--val-percent', '30') == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 @pytest.mark.parametrize('text', [None, '', '[]', '{"name": "toys"}'])
@@ -1143,12 +1135,12 @@ def test_decoded_videos_whose_options_are_not_known_are_kept(
   setup.unlink()
   if text is not None:
     setup.write_text(text)
-  before = _content(out)
+  before = folder_content.digests(out)
   assert _prepare(class_folder, out) == 2
   message = _error(capsys)
   assert f'{setup} is damaged or gone' in message
   assert '--restart' in message
-  assert _content(out) == before
+  assert folder_content.digests(out) == before
   assert _prepare(class_folder, out, '--restart') == 0
 
 
@@ -1225,7 +1217,7 @@ def test_a_finished_shard_that_is_gone_is_made_again(
   assert _prepare(class_folder, out, *options) == 2
   assert 'run the same command again' in _error(capsys)
   assert _prepare(class_folder, out, *options) == 0
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 def test_a_shard_of_other_frames_than_planned_is_written_again(
@@ -1253,7 +1245,7 @@ def test_a_shard_of_other_frames_than_planned_is_written_again(
   (videos / 'cup' / '01.mkv').write_bytes(b'no video any more')
   assert _prepare(videos, out, *options) == 0
   assert _prepare(videos, expected, *options) == 0
-  assert _content(out) == _content(expected)
+  assert folder_content.digests(out) == folder_content.digests(expected)
 
 
 def test_other_options_for_a_stopped_run_ask_for_a_restart(

@@ -4,7 +4,6 @@ Names that environment's Python in VIE_JAX_BEAM_PYTHON, or builds one, which
 needs a package index.
 """
 
-import hashlib
 import os
 import pathlib
 import signal
@@ -12,6 +11,7 @@ import subprocess
 import time
 import venv
 
+import folder_content
 import pytest
 import sample_videos
 
@@ -67,16 +67,6 @@ def _run(command):
   return done
 
 
-def _content(directory):
-  return {
-    str(path.relative_to(directory)): hashlib.sha256(
-      path.read_bytes()
-    ).hexdigest()
-    for path in directory.rglob('*')
-    if path.is_file()
-  }
-
-
 @pytest.mark.parametrize(
   'options',
   [
@@ -90,7 +80,7 @@ def test_beam_prepares_the_same_bytes(
   out = tmp_path / 'out'
   pipeline = ('--', '--runner=DirectRunner', *options)
   done = _run(_command(python, 'prepare_beam.py', videos, out, *pipeline))
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
   counters = done.stderr.splitlines()
   assert 'videos_decoded: 16' in counters
   assert 'videos_skipped: 3' in counters
@@ -113,7 +103,7 @@ def test_a_killed_pipeline_goes_on_and_ends_with_the_same_bytes(
   process.wait()
   assert not (out / 'dataset.json').exists()
   _run(command)
-  assert _content(out) == _content(prepared)
+  assert folder_content.digests(out) == folder_content.digests(prepared)
 
 
 def test_an_option_that_does_not_fit_is_one_line(python, videos, tmp_path):
