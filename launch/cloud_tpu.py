@@ -17,10 +17,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import command_runner
-import queued_resource
-import tpu_launch
-import training_command
+from job import command_runner, training_command
+from tpu import queued_resource, tpu_launch
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes

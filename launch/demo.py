@@ -24,8 +24,8 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import jax
 import numpy as np
+from job.repository import REPOSITORY
 from PIL import Image
-from repository import REPOSITORY
 
 from vie_jax import code_version, option_parser
 from vie_jax.evaluation import gallery, gallery_png

@@ -18,10 +18,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import command_runner
-import rendering
-import tpu_slices
-import training_command
+from job import command_runner, rendering, training_command
+from job.repository import REPOSITORY
+from tpu import tpu_slices
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
@@ -32,7 +31,7 @@ COMMAND = ('python', 'main.py')
 # Where pod 0 listens; JAX's own choice on TPUs.
 PORT = 8476
 # Where `run` leaves what it applies.
-MANIFESTS = training_command.REPOSITORY / '.launch'
+MANIFESTS = REPOSITORY / '.launch'
 _SELECTOR = 'jobset.sigs.k8s.io/jobset-name'
 _INDEX = 'batch.kubernetes.io/job-completion-index'
 # Names of pods have at most 63 letters: NAME-worker-0-1234-abcde.

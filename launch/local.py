@@ -21,13 +21,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-import command_runner
-import training_command
+from job import command_runner, training_command
+from job.repository import REPOSITORY
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
-REPOSITORY = training_command.REPOSITORY
 _GPUS = 'CUDA_VISIBLE_DEVICES'
 _CPUS = 'JAX_NUM_CPU_DEVICES'
 # Of XLA_FLAGS, an older way to say the same.

@@ -16,14 +16,12 @@ import re
 import sys
 from collections.abc import Sequence
 
-import command_runner
-import rendering
-import training_command
+from job import command_runner, rendering, training_command
+from job.repository import REPOSITORY
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
 
-REPOSITORY = training_command.REPOSITORY
 # What tasks have to end once the first has: a save, and what is lost is found.
 WAIT_SECONDS = 180
 _NAME = r'[A-Za-z0-9][A-Za-z0-9_.-]{0,62}'

@@ -7,9 +7,10 @@
 Ctrl-C: they end it. Every other code, 75 above all, and death by a signal mean
 "again": at once after a try with progress, and otherwise after a wait, which
 doubles from --first-wait to --longest-wait seconds; --max-restarts tries
-without progress are the last ones. Progress is a step that is saved, in WORKDIR/checkpoints or, of other
-modes, in WORKDIR/MODE/NAME/checkpoints; without --progress, and without a
---workdir in the command, it is a try of 10 minutes.
+without progress are the last ones. Progress is a step that is saved, in
+WORKDIR/checkpoints or, of other modes, in WORKDIR/MODE/NAME/checkpoints;
+without --progress, and without a --workdir in the command, it is a try of 10
+minutes.
 
 SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the command, which is not
 started again after the first three: whoever sends them wants the machine back,
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import time
 
-import repository  # noqa: F401 (vie_jax is the one beside it)
+import job.repository  # noqa: F401 (vie_jax is the one beside it)
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
@@ -34,6 +35,7 @@ LONG_ENOUGH_SECONDS = 600
 CHECKPOINTS = ('checkpoints', '*/*/checkpoints')
 # After which no wait is shorter than its limit; more do not fit into a float.
 _MOST_DOUBLINGS = 60
+_LONGEST_DEAFNESS_SECONDS = 1.0
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -103,7 +105,16 @@ class Supervisor:
     # A signal that came meanwhile has found nobody to be passed on to.
     if self._is_ending:
       self._process.terminate()
-    return self._process.wait(), time.monotonic() - started
+    return self._code(), time.monotonic() - started
+
+  def _code(self):
+    """The exit code of the command, which it waits for."""
+    while True:
+      try:
+        # Python handles a signal that comes right before a wait only behind it.
+        return self._process.wait(timeout=_LONGEST_DEAFNESS_SECONDS)
+      except subprocess.TimeoutExpired:
+        continue
 
   def _wait_seconds(self, num_useless):
     if not num_useless:

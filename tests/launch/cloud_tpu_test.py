@@ -4,8 +4,7 @@ import shlex
 
 import cloud_tpu
 import pytest
-import queued_resource
-import tpu_launch
+from tpu import queued_resource, tpu_launch
 
 from vie_jax.processes import exit_codes
 

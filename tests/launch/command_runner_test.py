@@ -3,8 +3,8 @@
 import pathlib
 import time
 
-import command_runner
 import pytest
+from job import command_runner
 
 
 @pytest.fixture

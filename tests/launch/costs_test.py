@@ -2,9 +2,8 @@
 
 import importlib
 
-import costs
-import plans
 import pytest
+from reproduction import costs, paper_plan
 
 from vie_jax import describe
 
@@ -13,7 +12,7 @@ MACHINE = costs.parse_machine('H100:1000:0.1:3.50:16:1000')
 
 @pytest.fixture(scope='module')
 def plan():
-  return plans.paper(out='R', paths={}, labels={}, extra={})
+  return paper_plan.make(out='R', paths={}, labels={}, extra={})
 
 
 @pytest.mark.slow
@@ -41,7 +40,7 @@ def test_pretraining_is_three_passes_a_clip_and_one_an_evaluation_clip(plan):
 def test_pretraining_that_looks_at_all_validation_videos_has_no_more(
   eval_videos,
 ):
-  plan = plans.paper(
+  plan = paper_plan.make(
     out='R', paths={}, labels={}, extra={'eval_videos': eval_videos}
   )
   found = costs.work(plan.steps['vie_slow'], plan.data)

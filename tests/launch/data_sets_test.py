@@ -4,10 +4,10 @@ import json
 import pathlib
 import shutil
 
-import data_sets
-import plans
 import pytest
 from input_pipeline import image_dataset
+from reproduction import data_sets, demo_plan
+from reproduction.plan import name_of
 
 from vie_jax.input_pipeline import labelled_images
 from vie_jax.saved_steps import commit_record
@@ -49,7 +49,9 @@ def other(tmp_path):
 def plan_of(tmp_path):
   """Makes a plan of data sets: role -> path."""
   out = str(tmp_path / 'R')
-  return lambda **paths: plans.demo(out=out, paths=paths, labels={}, extra={})
+  return lambda **paths: demo_plan.make(
+    out=out, paths=paths, labels={}, extra={}
+  )
 
 
 def facts_of(path):
@@ -231,7 +233,7 @@ def test_images_are_compared_file_by_file_wherever_they_lie(plan_of, tmp_path):
 )
 def test_tfds_is_known_by_name_and_version(plan_of, found, asked, is_same):
   facts = {
-    'name': plans._name_of(found),
+    'name': name_of(found),
     'path': found,
     'fingerprint': OLD * 2,
   }

@@ -12,9 +12,9 @@ import gke
 import jsonschema
 import kubernetes_validate
 import pytest
-import training_command
 import yaml
-from training_command import LaunchError
+from job import training_command
+from job.training_command import LaunchError
 
 OPTIONS = ('--name=vie', '--image=registry.example/vie_jax:tpu')
 TPU = ('--tpu=v5litepod', '--topology=4x4', '--bucket=my-bucket')

@@ -3,8 +3,9 @@
 import json
 import pathlib
 
-import plans
 import pytest
+from reproduction import deciding_fields, demo_plan, paper_plan
+from reproduction.plan import name_of
 
 from vie_jax.config import config_check
 from vie_jax.evaluation import cell_results, paper_roles
@@ -13,12 +14,12 @@ from vie_jax.evaluation.paper_tables import CELLS
 
 def paper(**options):
   given = {'out': 'R', 'paths': {}, 'labels': {}, 'extra': {}} | options
-  return plans.paper(**given)
+  return paper_plan.make(**given)
 
 
 def demo(**options):
   given = {'out': 'R', 'paths': {}, 'labels': {}, 'extra': {}} | options
-  return plans.demo(**given)
+  return demo_plan.make(**given)
 
 
 each_plan = pytest.mark.parametrize('make', [paper, demo])
@@ -189,7 +190,7 @@ def test_readouts_of_rows_of_their_own_have_their_own_drops():
   fields = steps['random/linear_eval/imagenet'].fields
   assert fields['linear_eval.static_drop_steps'] == (370_011, 524_998)
   assert fields['linear_eval.static_num_steps'] == 625_000
-  for drops in plans.READOUT_DROPS.values():
+  for drops in paper_plan.READOUT_DROPS.values():
     assert all(first < second for first, second in drops)
   # The others are as in their config files.
   for name in ('vie_single', 'vie_slow', 'input_single_trn'):
@@ -242,7 +243,7 @@ def test_other_data_can_take_a_role(tmp_path):
   ],
 )
 def test_data_sets_are_called_what_results_call_them(path, name):
-  assert plans._name_of(path) == name
+  assert name_of(path) == name
 
 
 def test_extra_fields_are_in_every_command_of_main():
@@ -268,7 +269,7 @@ def test_a_result_of_the_same_settings_differs_in_nothing():
   for step in demo().steps.values():
     if step.mode != 'data':
       found = config_of(step)
-      assert plans.differing_fields(step.config(), found, step.mode) == []
+      assert deciding_fields.differing(step.config(), found, step.mode) == []
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_settings_that_change_the_result_are_told_from_others(
   other.update_from_flattened_dict({field: value})
   found = json.loads(other.to_json_best_effort())
   expected = [field] if differs else []
-  assert plans.differing_fields(step.config(), found, mode) == expected
+  assert deciding_fields.differing(step.config(), found, mode) == expected
 
 
 def test_a_field_that_an_old_result_lacks_counts_as_its_default():
@@ -315,7 +316,7 @@ def test_a_field_that_an_old_result_lacks_counts_as_its_default():
   found = config_of(step)
   # The demo's is another than the default, and so are the steps.
   del found['model']['width'], found['model']['dtype'], found['fault']
-  assert plans.differing_fields(step.config(), found, 'train') == [
+  assert deciding_fields.differing(step.config(), found, 'train') == [
     'model.width'
   ]
 
@@ -323,9 +324,11 @@ def test_a_field_that_an_old_result_lacks_counts_as_its_default():
 def test_what_is_no_config_differs():
   step = demo().steps['vie_slow']
   for found in (None, {}, {'clip': {}}, config_of(step) | {'model': 3}):
-    assert plans.differing_fields(step.config(), found, 'train') == ['config']
+    assert deciding_fields.differing(step.config(), found, 'train') == [
+      'config'
+    ]
   found = config_of(step) | {'optimizer': 3}
-  assert 'optimizer' in plans.differing_fields(step.config(), found, 'train')
+  assert 'optimizer' in deciding_fields.differing(step.config(), found, 'train')
 
 
 def test_how_multiscale_crops_are_evaluated_differs_only_where_it_is_done():
@@ -334,7 +337,7 @@ def test_how_multiscale_crops_are_evaluated_differs_only_where_it_is_done():
     name
     for name, step in steps.items()
     if step.mode != 'data'
-    and plans.differing_fields(step.config(), without(step), step.mode)
+    and deciding_fields.differing(step.config(), without(step), step.mode)
   }
   assert differing == {
     name

@@ -2,10 +2,9 @@
 
 import re
 
-import costs
-import plans
 import pytest
 import tiny_run
+from reproduction import costs, demo_plan, paper_plan
 
 from vie_jax.evaluation import paper_tables, report
 
@@ -24,7 +23,7 @@ def tables():
 
 @pytest.fixture(scope='module')
 def plan():
-  return plans.paper(out='R', paths={}, labels={}, extra={})
+  return paper_plan.make(out='R', paths={}, labels={}, extra={})
 
 
 def cost_rows(plan, machine):
@@ -71,7 +70,7 @@ def test_the_papers_figures_are_those_of_the_tables(table):
 
 
 def test_the_data_of_the_demo_are_as_the_plan_makes_them():
-  plan = plans.demo(out='R', paths={}, labels={}, extra={})
+  plan = demo_plan.make(out='R', paths={}, labels={}, extra={})
   for data in plan.data.values():
     assert f'`{" ".join(data.prepared_by)}`' in PAGE
 

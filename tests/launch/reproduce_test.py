@@ -9,10 +9,17 @@ import sys
 import time
 from unittest import mock
 
-import plans
 import pytest
 import reproduce
 import tiny_run
+from reproduction import (
+  demo_plan,
+  expected_times,
+  finished_steps,
+  paper_plan,
+  step_runner,
+)
+from reproduction.plan import Step
 
 from vie_jax.evaluation import cell_results, paper_roles
 from vie_jax.evaluation.paper_tables import CELLS
@@ -46,7 +53,7 @@ def command(out, dataset, *arguments):
 
 def step(name, *arguments, needs=()):
   """A step that is over at once: data/prepare.py says what is wrong."""
-  return plans.Step(name, needs, 'data', 'nowhere', arguments=arguments)
+  return Step(name, needs, 'data', 'nowhere', arguments=arguments)
 
 
 def good(name, **options):
@@ -59,7 +66,7 @@ def bad(name, **options):
 
 def run(tmp_path, steps, *, jobs=1, is_verbose=False):
   lines = []
-  runner = reproduce.Runner(
+  runner = step_runner.Runner(
     steps,
     {step.name: 1.0 for step in steps},
     logs=tmp_path / 'logs',
@@ -76,13 +83,13 @@ def run(tmp_path, steps, *, jobs=1, is_verbose=False):
 @pytest.fixture
 def slow():
   """The steps of a readout of VIE-Slow in the demo plan."""
-  plan = plans.demo(out='R', paths={}, labels={}, extra={})
+  plan = demo_plan.make(out='R', paths={}, labels={}, extra={})
   return plan.needed(['table1.vie_slow.kinetics.conv5'])
 
 
 def finish(step, config=None, dataset=None):
   """Leaves what a finished step leaves."""
-  folder = reproduce.REPOSITORY / step.folder
+  folder = finished_steps.REPOSITORY / step.folder
   folder.mkdir(parents=True, exist_ok=True)
   config = config or step.config()
   text = config.to_json_best_effort()
@@ -103,7 +110,8 @@ def finish(step, config=None, dataset=None):
 
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
-  monkeypatch.setattr(reproduce, 'REPOSITORY', tmp_path)
+  for module in (finished_steps, step_runner):
+    monkeypatch.setattr(module, 'REPOSITORY', tmp_path)
 
 
 def names(steps):
@@ -111,25 +119,25 @@ def names(steps):
 
 
 def test_at_first_everything_is_to_be_done(slow, in_tmp):
-  assert reproduce.unfinished(slow) == slow
+  assert finished_steps.unfinished(slow) == slow
 
 
 def test_a_finished_training_is_not_run_again(slow, in_tmp):
   finish(slow[1])
-  assert names(reproduce.unfinished(slow)) == names([slow[0], slow[2]])
+  assert names(finished_steps.unfinished(slow)) == names([slow[0], slow[2]])
 
 
 def test_when_all_is_finished_no_data_is_prepared_either(slow, in_tmp):
   finish(slow[1])
   finish(slow[2])
-  assert reproduce.unfinished(slow) == []
+  assert finished_steps.unfinished(slow) == []
 
 
 def test_a_training_that_is_not_at_its_end_is_run(slow, in_tmp, tmp_path):
   finish(slow[1])
   checkpoints = tmp_path / slow[1].folder / 'checkpoints'
   (checkpoints / str(slow[1].config().num_steps)).rename(checkpoints / '7')
-  assert slow[1] in reproduce.unfinished(slow)
+  assert slow[1] in finished_steps.unfinished(slow)
 
 
 @pytest.mark.parametrize('number', [1, 2])
@@ -139,7 +147,7 @@ def test_a_step_of_other_settings_is_run(slow, in_tmp, number):
     if each == slow[number]:
       config.model.width += 1
     finish(each, config)
-  assert slow[number] in reproduce.unfinished(slow)
+  assert slow[number] in finished_steps.unfinished(slow)
 
 
 @pytest.mark.parametrize('text', ['', '{"format_version": 1}', '[]'])
@@ -147,9 +155,9 @@ def test_a_step_with_a_broken_result_is_run(slow, in_tmp, tmp_path, text):
   finish(slow[1])
   finish(slow[2])
   (tmp_path / slow[2].folder / 'result.json').write_text(text)
-  assert slow[2] in reproduce.unfinished(slow)
+  assert slow[2] in finished_steps.unfinished(slow)
   (tmp_path / slow[1].folder / 'config.json').write_text(text)
-  assert slow[1] in reproduce.unfinished(slow)
+  assert slow[1] in finished_steps.unfinished(slow)
 
 
 def prepared(folder, fingerprint):
@@ -172,7 +180,7 @@ def test_what_is_of_another_data_set_is_refused_and_not_taken_for_finished(
     arguments = ('--plan=demo', f'--out={tmp_path / "R"}', cell, *more)
     return reproduce.main([*arguments, f'--kinetics={tmp_path / name}'])
 
-  plan = plans.demo(
+  plan = demo_plan.make(
     out=str(tmp_path / 'R'),
     paths={'kinetics': one['path']},
     labels={},
@@ -266,7 +274,7 @@ def test_output_is_shown_when_asked_for(tmp_path):
 
 
 def test_times_are_expected_from_what_was_needed_so_far():
-  progress = reproduce.Progress({'a': 1.0, 'b': 3.0}, started=100.0)
+  progress = step_runner.Progress({'a': 1.0, 'b': 3.0}, started=100.0)
   assert progress.left(110.0) is None
   progress.done.add('a')
   assert progress.left(110.0) == 30.0
@@ -284,14 +292,14 @@ def test_times_are_expected_from_what_was_needed_so_far():
   ],
 )
 def test_times_are_said_in_words(seconds, words):
-  assert reproduce.in_words(seconds) == words
+  assert step_runner.in_words(seconds) == words
 
 
-@pytest.mark.parametrize('make', [plans.paper, plans.demo])
+@pytest.mark.parametrize('make', [paper_plan.make, demo_plan.make])
 def test_every_step_but_the_data_is_expected_to_take_some_time(make):
   plan = make(out='R', paths={}, labels={}, extra={})
   for each in plan.steps.values():
-    is_timed = reproduce.expected_time(plan, each) > 0
+    is_timed = expected_times.of_step(plan, each) > 0
     assert is_timed == (each.mode != 'data')
 
 
@@ -327,7 +335,7 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(capsys, tmp_path):
 
 
 def test_a_table_a_row_and_all_can_be_asked_for():
-  plan = plans.demo(out='R', paths={}, labels={}, extra={})
+  plan = demo_plan.make(out='R', paths={}, labels={}, extra={})
   row = reproduce.chosen_cells(plan, ['table1.vie_slow'], [], all_=False)
   assert len(row) == 7
   table = reproduce.chosen_cells(plan, [], ['table2'], all_=False)

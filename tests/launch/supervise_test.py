@@ -28,8 +28,11 @@ if what == 'abort':
 if what == 'wait':
   for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda *_: sys.exit(75))
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
   (folder / 'waiting').touch()
-  time.sleep(60)
+  # Not one sleep: a signal right before it would be handled behind it.
+  for _ in range(600):
+    time.sleep(0.1)
 if what == 'count':
   def interrupt(*_):
     (folder / f'interrupt-{time.monotonic_ns()}').touch()
@@ -150,6 +153,34 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path, number):
   os.kill(process.pid, number)
   assert process.wait(timeout=60) == 75
   assert len(list(tmp_path.glob('try-*'))) == 1
+
+
+def test_a_signal_that_interrupts_no_wait_is_passed_on(tmp_path):
+  """As one that comes right before the wait for the command begins.
+
+  Here another thread has it, so that the wait of the first goes on.
+  """
+  code = """
+import signal, sys, threading, time
+import supervise
+threading.Thread(target=time.sleep, args=(90,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+sys.exit(supervise.main(sys.argv[1:]))
+"""
+  arguments = command(tmp_path, 'wait')[len(SUPERVISE) :]
+  process = subprocess.Popen(
+    [sys.executable, '-c', code, *arguments],
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY / 'launch')},
+  )
+  deadline = time.monotonic() + 60
+  while not (tmp_path / 'waiting').exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  os.kill(process.pid, signal.SIGTERM)
+  try:
+    assert process.wait(timeout=30) == 75
+  finally:
+    process.kill()
 
 
 def test_a_terminals_ctrl_c_reaches_the_command_once(tmp_path):

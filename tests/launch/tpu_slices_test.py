@@ -1,8 +1,8 @@
 """Types and topologies of TPUs: chips and machines."""
 
 import pytest
-import tpu_slices
-from training_command import LaunchError
+from job.training_command import LaunchError
+from tpu import tpu_slices
 
 from vie_jax.planning import accelerators
 

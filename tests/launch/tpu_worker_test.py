@@ -1,4 +1,4 @@
-"""launch/tpu_worker.sh, run here: only the cloud's own tools are stand-ins."""
+"""launch/tpu/tpu_worker.sh, run here: only the cloud's own tools are stand-ins."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import linters
 import pytest
 import tiny_run
 
-SCRIPT = tiny_run.REPOSITORY / 'launch' / 'tpu_worker.sh'
+SCRIPT = tiny_run.REPOSITORY / 'launch' / 'tpu' / 'tpu_worker.sh'
 COMMIT = 'c0ffee'
 BOOTSTRAP = ('bootstrap', COMMIT, 'my-bucket')
 # In place of main.py: says what it was given, and does what it is told.

@@ -12,9 +12,9 @@ import gke
 import local
 import pytest
 import slurm
-import training_command
 from absl import flags
-from training_command import LaunchError
+from job import training_command
+from job.training_command import LaunchError
 
 from configs import vie_slowfast
 from vie_jax.config import config_check
@@ -183,6 +183,7 @@ def test_fields_are_read_as_main_reads_them(field, value, expected):
 
 @pytest.mark.parametrize('name', training_command.TIMEOUTS)
 def test_timeouts_are_those_of_main(name):
+  importlib.import_module('main')
   assert flags.FLAGS[name].parser.lower_bound == 1
 
 

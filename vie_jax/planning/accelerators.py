@@ -71,7 +71,7 @@ def _tpu(bfloat16, memory, bandwidth, links, per_host, source):
   """A TPU chip whose links have `links` gigabytes a second, both directions.
 
   A slice of one machine has up to `per_host` chips; machines of larger ones have
-  four, as `launch/tpu_slices.py` has it, which a test compares.
+  four, as `launch/tpu/tpu_slices.py` has it, which a test compares.
   """
   return Accelerator(
     platform='tpu',

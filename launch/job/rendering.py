@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-_FOLDER = pathlib.Path(__file__).parent / 'templates'
+_FOLDER = pathlib.Path(__file__).parents[1] / 'templates'
 
 
 def _quoted(value: Any) -> str:

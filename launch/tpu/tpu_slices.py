@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 
-import training_command
+from job import training_command
 
 # Digits are those of ASCII, and so few that they are no other error of Python's.
 _NUMBER = r'[1-9][0-9]{0,5}'

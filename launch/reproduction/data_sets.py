@@ -10,8 +10,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import plans
+from job.repository import REPOSITORY
 
+from reproduction.plan import Plan, Step, role_of
 from vie_jax import training_data
 from vie_jax.evaluation import found_results
 from vie_jax.evaluation.found_results import part
@@ -34,11 +35,11 @@ class DataSets:
     plan: to be run.
   """
 
-  def __init__(self, plan: plans.Plan):
+  def __init__(self, plan: Plan):
     self._roles = {role.path: role for role in plan.roles().values()}
     self._is_looked_at: set[str] = set()
 
-  def check(self, step: plans.Step, folder: pathlib.Path) -> None:
+  def check(self, step: Step, folder: pathlib.Path) -> None:
     """Refuses what is in a step's folder if it is of another data set.
 
     Args:
@@ -58,7 +59,7 @@ class DataSets:
           'Name another --out, or move that folder away.'
         )
 
-  def roles(self, plan: plans.Plan) -> dict[str, Role]:
+  def roles(self, plan: Plan) -> dict[str, Role]:
     """`plan.roles()`, with what was found out of them."""
     return {
       name: dataclasses.replace(
@@ -68,7 +69,7 @@ class DataSets:
     }
 
   def _role(self, path: str) -> Role:
-    role = self._roles.get(path) or plans.role_of(path)
+    role = self._roles.get(path) or role_of(path)
     # Only now, as it takes long where there are many files; and only once.
     if not role.fingerprint and path not in self._is_looked_at:
       role = dataclasses.replace(role, fingerprint=_of_images(path))
@@ -78,7 +79,7 @@ class DataSets:
 
 
 def _found(
-  step: plans.Step, folder: pathlib.Path
+  step: Step, folder: pathlib.Path
 ) -> Iterator[tuple[str, Mapping[str, Any], str]]:
   """(what it is, facts of its data set, path of that to be) of all inside."""
   config = step.config()
@@ -113,7 +114,7 @@ def _of_training(workdir: pathlib.Path) -> Mapping[str, Any]:
 
 def _of_images(path: str) -> str:
   """The fingerprint of a folder of images, as results have it; or ''."""
-  folder = str(plans.REPOSITORY / path)
+  folder = str(REPOSITORY / path)
   if not image_folder.has_splits(folder):
     return ''
   try:

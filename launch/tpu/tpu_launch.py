@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import command_runner
-import queued_resource
-import tpu_slices
-import training_command
+from job import command_runner, training_command
+from job.repository import REPOSITORY
 
+from tpu import queued_resource, tpu_slices
 from vie_jax.processes import exit_codes
 
-REPOSITORY = training_command.REPOSITORY
 # Archives of the code, kept out of git.
 ARCHIVES = REPOSITORY / '.launch'
 # Set-up and start are tried again, because machines that were just made do

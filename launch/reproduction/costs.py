@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import ml_collections
-import plans
+
+from reproduction.plan import Data, Plan, Step
 
 # Operations of one forward pass of a clip, of the networks as in configs/: what
 # main.py --mode=describe prints. A test holds them.
@@ -122,7 +123,7 @@ def _forward(config: ml_collections.ConfigDict, *, is_static: bool) -> float:
   return FORWARD[name]
 
 
-def work(step: plans.Step, data: Mapping[str, plans.Data]) -> Work:
+def work(step: Step, data: Mapping[str, Data]) -> Work:
   """What a step of the paper's plan has to do.
 
   Args:
@@ -155,20 +156,20 @@ def work(step: plans.Step, data: Mapping[str, plans.Data]) -> Work:
   )
 
 
-def _num_tested(step: plans.Step, val: int) -> int:
+def _num_tested(step: Step, val: int) -> int:
   """Videos or images that an evaluation looks at: in pretraining, a part."""
   wanted = step.config().eval_videos if step.mode == 'train' else 0
   return min(wanted, val) if wanted else val
 
 
-def _role(step: plans.Step) -> str:
+def _role(step: Step) -> str:
   if step.mode in ('train', 'supervised'):
     return 'kinetics'
   return step.fields['result_name'].split('_')[0]
 
 
 def table(
-  plan: plans.Plan, steps: Sequence[plans.Step], machine: Machine
+  plan: Plan, steps: Sequence[Step], machine: Machine
 ) -> list[list[str]]:
   """Rows of a table: what each step costs, each kind of step, and all of them.
 
@@ -209,7 +210,7 @@ def _sum(members: Sequence[Sequence[float]]) -> list[float]:
   return [sum(column) for column in zip(*members, strict=True)]
 
 
-def _kind(step: plans.Step) -> str:
+def _kind(step: Step) -> str:
   if step.mode == 'train':
     return 'pretraining'
   return f'{step.mode} on {_role(step)}'

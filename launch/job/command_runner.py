@@ -10,8 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-import training_command
-
+from job import training_command
 from vie_jax.processes import exit_codes
 
 # What passes by itself: servers and networks that do not answer for a while.

@@ -1,10 +1,10 @@
 """The repository, whose vie_jax the scripts of this folder take.
 
-It is the one beside this folder, whichever is installed.
+It is the one around this folder, whichever is installed.
 """
 
 import pathlib
 import sys
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))

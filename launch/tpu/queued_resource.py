@@ -10,8 +10,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-import command_runner
-import training_command
+from job import command_runner, training_command
 
 # On its way to ACTIVE.
 WAITING = ('CREATING', 'ACCEPTED', 'WAITING_FOR_RESOURCES', 'PROVISIONING')
@@ -173,7 +172,7 @@ class QueuedResource:
   def on_workers(
     self, *words: str, is_shown: bool = True, seconds: float | None = None
   ) -> str:
-    """Runs launch/tpu_worker.sh with some arguments on every worker.
+    """Runs launch/tpu/tpu_worker.sh with some arguments on every worker.
 
     Args:
       *words: the arguments.

@@ -12,17 +12,17 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-import plans
 from absl import flags
 from ml_collections import config_flags
 
+from job import config_files
+from job.repository import REPOSITORY
 from vie_jax import option_parser
 from vie_jax.config import config_check, modes
 from vie_jax.processes import exit_codes, process_environment
 from vie_jax.program import command_line
 from vie_jax.untrusted import urls
 
-REPOSITORY = plans.REPOSITORY
 # What Google Cloud allows as the name of a bucket, and a folder to mount it at.
 BUCKET = r'[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
 FOLDER = r'/[\w.-]+(/[\w.-]+)*'
@@ -249,7 +249,7 @@ def _config(name, flags_given, mode):
       'named from the repository: configs/vie_slowfast.py'
     )
   try:
-    config = plans.Step('launch', (), mode, '', name).config()
+    config = config_files.read(name)
     _override(config, flags_given)
     config_check.check(config)
   except (ValueError, TypeError) as error:

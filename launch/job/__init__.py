@@ -1,0 +1,1 @@
+"""A training elsewhere: its command, its config, and programs that start it."""

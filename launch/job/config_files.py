@@ -1,0 +1,21 @@
+"""Config files of `configs/`, as `--config` names them."""
+
+import importlib
+import inspect
+
+import ml_collections
+
+from job import repository  # noqa: F401
+
+
+def read(name: str) -> ml_collections.ConfigDict:
+  """The config of a file, such as 'configs/vie_single.py:ir'.
+
+  Raises:
+    ValueError: if a variant is named of a file that has none.
+  """
+  file, _, variant = name.partition(':')
+  module = importlib.import_module(file.removesuffix('.py').replace('/', '.'))
+  if variant and not inspect.signature(module.get_config).parameters:
+    raise ValueError(f'{file} has no variants; leave ":{variant}" out.')
+  return module.get_config(*([variant] if variant else []))

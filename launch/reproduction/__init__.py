@@ -1,0 +1,1 @@
+"""The paper's tables: what has to be run for them, and running it."""

@@ -1,0 +1,1 @@
+"""Cloud TPUs: queued resources, slices, and what runs on their hosts."""
