@@ -21,6 +21,7 @@ from vie_jax import (
   weights,
 )
 from vie_jax.models import official_checkpoint
+from vie_jax.training.warm_start import first_weights
 
 NUM_VIDEOS = 20
 FINGERPRINT = 'f' * 64
@@ -370,7 +371,7 @@ def test_trn_of_another_number_of_frames_is_refused(tmp_path):
 
 
 def warm_start(config, variables, workdir='nowhere'):
-  found, _ = weights.warm_start(
+  found, _ = first_weights(
     config,
     workdir,
     blueprint.build_model(config),
@@ -575,7 +576,7 @@ def test_a_refused_network_is_named_with_its_step(tmp_path):
   save(tmp_path, step=8)
   other = {**variables, 'params': {'scale': np.zeros(3)}}
   with pytest.raises(checkpoint.CheckpointError) as error:
-    weights.warm_start(
+    first_weights(
       tiny(init_from=f'{tmp_path}/checkpoints/7'),
       'nowhere',
       blueprint.build_model(tiny()),
@@ -617,7 +618,7 @@ def test_network_and_bank_of_another_run_are_of_one_step(tmp_path):
   steps = {}
   for init in ('uniform', 'init_from'):
     config = tiny(init_from=str(tmp_path), memory_bank__init=init)
-    _, steps[init] = weights.warm_start(
+    _, steps[init] = first_weights(
       config,
       'nowhere',
       blueprint.build_model(config),

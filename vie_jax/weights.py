@@ -31,10 +31,6 @@ from vie_jax import (
 from vie_jax.models import network_names, official_checkpoint, official_files
 
 OFFICIAL_PREFIX = 'official:'
-# What of VIE-TRN depends on the number of frames: [T * C, D].
-_TRN_KERNEL = 'params/projection/kernel'
-# Of another run's clips: more would be read into memory for nothing.
-_MOST_TRN_FRAMES = 256
 _REMEDY_OF_STREAM = (
   'All streams have the same config.model: train one of them again, or name '
   'other runs in config.model.streams.'
@@ -244,75 +240,6 @@ def draw(
   return _Loader(config, pathlib.Path(), clip_shape, mesh).draw(model)
 
 
-def warm_start(
-  config: ml_collections.ConfigDict,
-  workdir: str | pathlib.Path,
-  model: nn.Module,
-  variables: Variables,
-  *,
-  clip_shape: tuple[int, int, int, int],
-  mesh: Mesh,
-) -> tuple[Variables, int | None]:
-  """Gives a training that begins the weights that the config asks for.
-
-  The network must be the same, but for one case: VIE-TRN can start from
-  VIE-Single, or from a VIE-TRN of another number of frames. The kernel of its
-  projection, which has another shape, then starts anew (official).
-
-  Args:
-    config: checked.
-    workdir: of this run.
-    model: built from the config.
-    variables: the weights as they were drawn.
-    clip_shape: (T, H, W, 3).
-    mesh: the mesh of the run.
-
-  Returns:
-    `params` and `batch_stats`; those given, where nothing else is asked for.
-    And the step of the checkpoint that they are of, if it is another run's;
-    its memory bank is not damaged either if `memory_bank.init` asks for it.
-
-  Raises:
-    As `load`.
-  """
-  source = config.init_from
-  if stream_sources(config) or source.startswith(OFFICIAL_PREFIX):
-    found = load(config, workdir, model, clip_shape=clip_shape, mesh=mesh)
-    logging.info(
-      'Starting from the weights of %s.', config.model.streams or source
-    )
-    return found.variables, None
-  if not is_run(source):
-    return variables, None
-  folder, step = run_weights.place_of(source)
-  is_trn = config.model.name == 'vie_trn'
-  anew = frozenset({_TRN_KERNEL} if is_trn else {})
-
-  def check(record, shapes):
-    fields = run_weights.network_fields(config, config.model.name)
-    if is_trn and record['config']['model'].get('name') == 'vie_single':
-      fields['name'] = 'vie_single'
-    run_weights.check_network(record, folder, fields)
-    place = f'Step {record["step"]} of {folder}'
-    differing = run_weights.differing_arrays(shapes, variables)
-    if anew & differing.keys():
-      _check_trn_kernel(shapes, variables, config.clip.num_frames, place)
-    run_weights.refuse(
-      {name: differing[name] for name in sorted(differing.keys() - anew)},
-      place,
-    )
-
-  found, record = run_weights.load_network(
-    folder,
-    mesh,
-    check,
-    step=step,
-    with_bank=config.memory_bank.init == 'init_from',
-  )
-  place = f'{folder}, step {record["step"]}'
-  return _merge(variables, found, place, anew=anew), record['step']
-
-
 def _log_source(found: Weights, source: str, whose: str = '') -> None:
   """Says where weights are from."""
   source = found.workdir or source
@@ -437,43 +364,3 @@ class _Loader:
     return train_state.network_initializer(
       model, clip_shape=self._clip_shape, mesh=self._mesh
     )
-
-
-def _check_trn_kernel(found, expected, num_frames, place) -> None:
-  """Refuses a projection that no number of frames explains.
-
-  Args:
-    found: arrays of the checkpoint, as it claims.
-    expected: those of the network.
-    num_frames: that the network sees.
-    place: the checkpoint, for the message.
-  """
-  kernel = run_weights.by_name(found).get(_TRN_KERNEL)
-  rows, size = run_weights.by_name(expected)[_TRN_KERNEL].shape
-  features = rows // num_frames
-  allowed = [(features * n, size) for n in range(1, _MOST_TRN_FRAMES + 1)]
-  shape = None if kernel is None else kernel.shape
-  if shape not in allowed:
-    raise checkpoint.CheckpointError(
-      f'{place} holds another network: '
-      f'{_TRN_KERNEL} is {shape}, not ({features} * number of frames, {size}), '
-      f'of at most {_MOST_TRN_FRAMES} frames. Use other weights '
-      '(config.init_from).'
-    )
-
-
-def _merge(variables, found, place, *, anew):
-  """Takes what was found, but for what may start anew if it does not fit."""
-  fresh = sorted(run_weights.differing_arrays(found, variables).keys() & anew)
-  logging.info(
-    'Starting from the weights of %s%s.',
-    place,
-    f'; anew: {", ".join(fresh)}' if fresh else '',
-  )
-  by_name = run_weights.by_name(found)
-
-  def pick(path, leaf):
-    name = run_weights.name_of(path)
-    return leaf if name in fresh else by_name[name]
-
-  return jax.tree.map_with_path(pick, variables)

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 from job import config_files
 
-from vie_jax.config import config_check, config_roles
+from vie_jax.config import config_roles
 
 _NO_MATTER = (config_roles.Role.PLACE, config_roles.Role.COURSE)
 
@@ -52,7 +52,7 @@ def _deciding(fields: dict[str, Any], mode: str) -> dict[str, Any]:
   groups = {'linear_eval', 'finetune', 'supervised', 'retrieve', 'embed', 'knn'}
   others = tuple(f'{group}.' for group in groups - {mode})
   choice = fields.get(f'{mode}.augmentation')
-  fields = config_check.crop_in_effect(fields, choice, 'crop.')
+  fields = config_roles.crop_in_effect(fields, choice, 'crop.')
   return {
     name: value
     for name, value in fields.items()

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from vie_jax.classifiers import fit
-from vie_jax.config import config_check
+from vie_jax.config import config_roles
 from vie_jax.results import result
 
 RECORD = {
@@ -47,7 +47,7 @@ def test_the_evaluation_of_multiscale_crops_matters_where_it_is_another(
   method, choice, evaluation, is_kept
 ):
   crop = {'method': method, 'size': 112, 'multiscale_eval': evaluation}
-  kept = config_check.crop_in_effect(crop, choice)
+  kept = config_roles.crop_in_effect(crop, choice)
   # As trainings of before say it.
   old = {'method': method, 'size': 112}
   assert kept == (crop if is_kept else old)

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from configs import default, vie_single, vie_slowfast
-from vie_jax.config import config_check
+from vie_jax.config import config_check, field_bounds
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -215,10 +215,10 @@ def fields_of(config):
 def test_every_bound_and_choice_is_of_a_field_that_exists():
   known = {name for name, _ in fields_of(default.get_config())}
   checked = {
-    *config_check._AT_LEAST_ONE,
-    *config_check._NOT_NEGATIVE,
-    *config_check._SHARES,
-    *config_check._CHOICES,
+    *field_bounds._AT_LEAST_ONE,
+    *field_bounds._NOT_NEGATIVE,
+    *field_bounds._SHARES,
+    *field_bounds._CHOICES,
   }
   assert checked <= known
 

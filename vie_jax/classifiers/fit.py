@@ -20,7 +20,7 @@ from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
 from vie_jax.classifiers.task import Intervals, Outcome, Schedule, Task
-from vie_jax.config import config_check, config_roles
+from vie_jax.config import config_roles
 from vie_jax.evaluation import result_words
 from vie_jax.files import workdir_lock
 from vie_jax.machine import environment
@@ -81,7 +81,7 @@ def fit_and_write(
     'input': {
       'label_columns': list(data.classes),
       **{name: whole[name] for name in ('seed', 'clip', 'augmentation')},
-      'crop': config_check.crop_in_effect(
+      'crop': config_roles.crop_in_effect(
         whole['crop'], whole[mode].get('augmentation')
       ),
     },

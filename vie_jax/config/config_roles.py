@@ -41,3 +41,19 @@ def role_of(name: str) -> Role:
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns.split()):
       return role
   return Role.RESULT
+
+
+def crop_in_effect(crop: dict, choice: str | None, prefix: str = '') -> dict:
+  """Fields of `config.crop`, without `multiscale_eval` where it changes nothing.
+
+  Args:
+    crop: the fields; others may be among them. None of `multiscale_eval` stands
+      for 'largest_square'.
+    choice: of the mode's own `augmentation`, which may be 'multiscale', too.
+    prefix: of the names of the fields.
+  """
+  is_multiscale = 'multiscale' in (choice, crop.get(f'{prefix}method'))
+  name = f'{prefix}multiscale_eval'
+  if is_multiscale and crop.get(name) == 'short_side':
+    return crop
+  return {field: crop[field] for field in crop if field != name}

@@ -25,6 +25,7 @@ from vie_jax.experiment import Experiment
 from vie_jax.machine import environment
 from vie_jax.processes import watchdog
 from vie_jax.telemetry import damage_counts
+from vie_jax.training import warm_start
 
 _OBJECTIVES = ('Instance Recognition', 'Local Aggregation')
 
@@ -104,7 +105,7 @@ def _first_state(
     logging.info('Steps, learning rate and memory bank start anew.')
     return state.replace(**found.variables), None
   drawn = {'params': state.params, 'batch_stats': state.batch_stats}
-  variables, source_step = weights.warm_start(
+  variables, source_step = warm_start.first_weights(
     parts.config, workdir, parts.model, drawn, **where
   )
   return state.replace(**variables), source_step
