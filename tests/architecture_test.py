@@ -178,7 +178,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'blueprint checkpoint config evaluate evaluation.monitors experiment '
     'finite guarded_saves machine processes run_record run_weights sharding '
     'skipped_steps telemetry train_state train_step training weights',
-    'flax.linen jax ml_collections',
+    'flax jax ml_collections',
   ),
   'train': (
     'blueprint checkpoint experiment files processes run_record telemetry '
