@@ -6,14 +6,14 @@ import os
 
 import numpy as np
 from array_record.python import array_record_module
-from dataset.dataset_tables import read_videos
-from dataset.dataset_writer import (
+from dataset.dataset_layout import (
   MANIFEST_DIGEST,
   SPLITS,
   file_digest,
   fingerprint,
   manifest_digest,
 )
+from dataset.dataset_tables import read_videos
 from dataset.manifest import check_manifest, has_manifest
 from dataset.remote import RemoteFolder, local_file, place_of
 from dataset.staging import frames_digest

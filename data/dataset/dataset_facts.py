@@ -7,8 +7,8 @@ import numpy as np
 from errors import InputError
 from untrusted import tables as untrusted_tables
 
+from dataset.dataset_layout import SPLITS
 from dataset.dataset_tables import read_videos
-from dataset.dataset_writer import SPLITS
 
 _NUM_BINS = 24
 _NUM_TICKS = 5

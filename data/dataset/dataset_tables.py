@@ -3,7 +3,7 @@
 import pyarrow
 from untrusted import tables
 
-from dataset.dataset_writer import table_schema
+from dataset.dataset_layout import table_schema
 from dataset.remote import file_at
 
 _MAY_BE_EMPTY = {'source_fps', 'duration_seconds'}

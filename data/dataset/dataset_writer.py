@@ -6,16 +6,25 @@ the options only: not on the number of processes, the time or a restart.
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
-import re
 
 import pyarrow
 import pyarrow.parquet
 from array_record.python import array_record_module
 from wording import counted
 
+from dataset.dataset_layout import (
+  FORMAT_VERSION,
+  LISTS,
+  MANIFEST_DIGEST,
+  SPLITS,
+  file_digest,
+  fingerprint,
+  is_dataset_file,
+  manifest_digest,
+  table_schema,
+)
 from dataset.staging import (
   OutputError,
   Staging,
@@ -27,42 +36,11 @@ from dataset.staging import (
   write_json,
 )
 
-FORMAT_VERSION = 1
-# Where dataset.json has a digest of the rest of it. Older ones have none.
-MANIFEST_DIGEST = 'manifest_sha256'
-SPLITS = ('train', 'val')
-
 # Large enough for few open files, small enough to copy and to retry.
 SHARD_BYTES = 2**30
 MAX_SHARDS = 256
 
-# Lists of a plan that can be as long as the data set.
-_LISTS = ('skipped', 'missing', 'warnings')
-_OWN_FILES = {
-  'dataset.json',
-  *(f'{key}.json' for key in _LISTS),
-  *(f'{split}/videos.parquet' for split in SPLITS),
-}
-_SHARD_NAME = re.compile(
-  rf'({"|".join(SPLITS)})/frames-\d+-of-\d+\.array_record'
-)
-
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
-
-_SCHEMA = (
-  ('id', pyarrow.string()),
-  ('path', pyarrow.string()),
-  ('num_frames', pyarrow.int32()),
-  ('first_frame', pyarrow.int64()),
-  ('height', pyarrow.int32()),
-  ('width', pyarrow.int32()),
-  ('source_fps', pyarrow.float64()),
-  ('source_height', pyarrow.int32()),
-  ('source_width', pyarrow.int32()),
-  ('duration_seconds', pyarrow.float64()),
-  ('source_sha256', pyarrow.string()),
-  ('frames_sha256', pyarrow.string()),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +120,7 @@ def write_dataset(
     with output_errors(out / split):
       sync(out / split)
   aside = Staging(out).directory
-  for key in _LISTS:
+  for key in LISTS:
     if key in plan:
       write_json(out / f'{key}.json', plan[key], aside=aside)
       files |= _finished(out, f'{key}.json', target)
@@ -326,61 +304,12 @@ def shard_plan(num_bytes, *, shard_bytes):
   return bounds
 
 
-def fingerprint(rows, labels):
-  """Hashes the content of a data set.
-
-  Args:
-    rows: for each split the rows, with the columns of the table.
-    labels: for each label column the class names.
-
-  Returns:
-    str, sha256 in hex.
-  """
-  columns = [name for name, _ in table_schema(labels)]
-  content = {
-    'labels': labels,
-    'rows': {
-      split: [[row[name] for name in columns] for row in rows[split]]
-      for split in SPLITS
-    },
-  }
-  return _json_digest(content)
-
-
-def manifest_digest(manifest):
-  """Hashes what dataset.json says, but for this digest itself.
-
-  Args:
-    manifest: dict, its content.
-
-  Returns:
-    str, sha256 in hex.
-  """
-  rest = {key: manifest[key] for key in manifest if key != MANIFEST_DIGEST}
-  return _json_digest(rest)
-
-
-def file_digest(path):
-  """Returns the sha256 of a file in hex; does not wait at a named pipe."""
-
-  def opener(path, flags):
-    return os.open(path, flags | os.O_NONBLOCK)
-
-  with open(path, 'rb', buffering=0, opener=opener) as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def is_dataset_file(name):
-  """Tells whether a name, relative to a data set, is that of its own files."""
-  return name in _OWN_FILES or _SHARD_NAME.fullmatch(name) is not None
-
-
 def remove_dataset(out):
   """Removes the files of a data set; dataset.json goes first."""
   out = pathlib.Path(out)
   with output_errors(out):
     (out / 'dataset.json').unlink(missing_ok=True)
-    for key in _LISTS:
+    for key in LISTS:
       (out / f'{key}.json').unlink(missing_ok=True)
     for split in SPLITS:
       (out / split / 'videos.parquet').unlink(missing_ok=True)
@@ -388,13 +317,6 @@ def remove_dataset(out):
         shard.unlink()
       if (out / split).is_dir() and not any((out / split).iterdir()):
         (out / split).rmdir()
-
-
-def table_schema(labels):
-  """Returns (name, type) of each column of a table of videos."""
-  return _SCHEMA + tuple(
-    (f'label_{column}', pyarrow.int32()) for column in sorted(labels)
-  )
 
 
 def _copy_frames(staging, path, rows, progress):
@@ -494,8 +416,3 @@ def _manifest(plan, files):
     'fingerprint': fingerprint(plan['rows'], plan['labels']),
   }
   return manifest | {MANIFEST_DIGEST: manifest_digest(manifest)}
-
-
-def _json_digest(value):
-  text = json.dumps(value, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()

@@ -4,7 +4,7 @@ import math
 
 from errors import InputError
 
-from dataset.dataset_writer import FORMAT_VERSION, SPLITS, is_dataset_file
+from dataset.dataset_layout import FORMAT_VERSION, SPLITS, is_dataset_file
 from dataset.remote import RemoteFolder, read_json_at
 
 # What `created_with` calls the code that makes frames. Older data sets have none.

@@ -20,7 +20,8 @@ import uuid
 
 from errors import InputError
 
-from dataset.dataset_writer import is_dataset_file, remove_dataset
+from dataset.dataset_layout import is_dataset_file
+from dataset.dataset_writer import remove_dataset
 from dataset.staging import (
   DIRECTORY_NAME,
   OutputError,

@@ -3,7 +3,7 @@
 from wording import chosen, counted, named, printable, quoted
 
 from dataset import dataset_facts
-from dataset.dataset_writer import SPLITS
+from dataset.dataset_layout import SPLITS
 from dataset.manifest import FRAMES
 from dataset.remote import place_of, read_json_at
 

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pyarrow
-from dataset.dataset_writer import SPLITS
+from dataset.dataset_layout import SPLITS
 from media import file_parts
 from progress import progress_bar
 

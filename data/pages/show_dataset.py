@@ -12,7 +12,7 @@ import tempfile
 import jinja2
 import numpy as np
 from dataset import dataset_facts
-from dataset.dataset_writer import SPLITS
+from dataset.dataset_layout import SPLITS
 from dataset.manifest import read_manifest
 from dataset.remote import place_of
 from dataset.staging import output_errors

@@ -3,7 +3,7 @@
 import collections
 import unicodedata
 
-from dataset.dataset_writer import SPLITS
+from dataset.dataset_layout import SPLITS
 from errors import InputError
 from sources.find_videos import named_suffixes
 from sources.labels_and_splits import number_classes

@@ -12,8 +12,8 @@ import os
 import pathlib
 
 from array_record.python import array_record_module
+from dataset.dataset_layout import SPLITS
 from dataset.dataset_tables import read_videos
-from dataset.dataset_writer import SPLITS
 from dataset.manifest import FRAMES, read_manifest
 from dataset.remote import is_remote
 from dataset.staging import read_json

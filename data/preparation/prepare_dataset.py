@@ -12,9 +12,9 @@ import os
 import pathlib
 import sys
 
+from dataset.dataset_layout import SPLITS
 from dataset.dataset_writer import (
   SHARD_BYTES,
-  SPLITS,
   ShardTask,
   make_shard_of_task,
   plan_shards,

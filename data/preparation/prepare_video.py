@@ -5,7 +5,7 @@ import errno
 import os
 import pathlib
 
-from dataset.dataset_writer import file_digest, table_schema
+from dataset.dataset_layout import file_digest, table_schema
 from dataset.staging import FramesFile, OutputError, Staging, write_json
 from media.open_video import VideoError, require_regular_file
 from media.video_frames import FrameOptions, write_frames

@@ -8,7 +8,8 @@ import hashlib
 import math
 import os
 
-from dataset.dataset_writer import file_digest, remove_dataset
+from dataset.dataset_layout import file_digest
+from dataset.dataset_writer import remove_dataset
 from dataset.manifest import FRAMES
 from dataset.staging import Staging, output_errors, read_json
 from errors import InputError

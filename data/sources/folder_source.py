@@ -2,7 +2,7 @@
 
 import os
 
-from dataset.dataset_writer import file_digest
+from dataset.dataset_layout import file_digest
 from errors import InputError
 from media.open_video import VIDEO_SUFFIXES
 from wording import counted, named, quoted

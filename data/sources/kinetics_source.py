@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 
-from dataset.dataset_writer import SPLITS, file_digest
+from dataset.dataset_layout import SPLITS, file_digest
 from errors import InputError
 from media.segments import Segment, parse_segment
 from wording import counted

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 
-from dataset.dataset_writer import file_digest
+from dataset.dataset_layout import file_digest
 from errors import InputError
 from media.segments import parse_segment
 

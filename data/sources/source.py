@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dataset.dataset_writer import SPLITS
+from dataset.dataset_layout import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ import prepare
 import pyarrow.parquet
 import pytest
 import sample_videos
-from dataset import dataset_writer, summary
+from dataset import dataset_layout, dataset_writer, summary
 from PIL import Image
 from preparation import prepare_dataset
 from sources import folder_source
@@ -1164,7 +1164,7 @@ def _replace(video):
 
 def _digests_are_of(videos, out):
   return all(
-    row['source_sha256'] == dataset_writer.file_digest(videos / row['path'])
+    row['source_sha256'] == dataset_layout.file_digest(videos / row['path'])
     for split in ('train', 'val')
     for row in _rows(out, split)
   )
