@@ -199,7 +199,7 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'interrupts': '',
   'option_parser': 'vie_jax',
   'untrusted': 'vie_jax',
-  'media': 'errors',
+  'media': 'errors wording',
   'dataset': 'errors untrusted wording',
   'sources': 'dataset errors media progress untrusted wording',
   'preparation': (

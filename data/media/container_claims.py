@@ -30,6 +30,7 @@ _DURATION_TAG = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)')
 
 # Of these, which have no clock, FFmpeg takes 25 frames a second for the average;
 # its guess is what the pictures say.
+# Nor have they a shape of pixels beside that of the pictures.
 _FORMATS_WITHOUT_CLOCK = frozenset(['h264', 'hevc', 'm4v', 'mpegvideo'])
 
 _FALLBACK_RATE_HZ = fractions.Fraction(25)
@@ -40,6 +41,11 @@ _HIGHEST_RATE_HZ = 1000
 def is_spliced(container):
   """Whether such streams are often cut together."""
   return _is_one_of(container, _SPLICED_FORMATS)
+
+
+def has_pixel_aspect(container):
+  """Whether it has one shape of pixels for all pictures."""
+  return not _is_one_of(container, _SPLICED_FORMATS | _FORMATS_WITHOUT_CLOCK)
 
 
 def is_untimed(container):

@@ -118,13 +118,18 @@ class TimedFrame:
 
   Attributes:
     picture: av.VideoFrame.
-    time: Fraction, seconds since the start of the file.
+    time: Fraction, seconds since the start of the file, but for `skipped`.
     duration: Fraction, seconds, above 0.
+    skipped: Fraction, seconds by which the clock jumped ahead before it, which
+      `time` leaves out; only in streams that are often cut together.
+    pixel_aspect: Fraction, width of a pixel over its height.
   """
 
   picture: av.VideoFrame
   time: fractions.Fraction
   duration: fractions.Fraction
+  skipped: fractions.Fraction = fractions.Fraction(0)
+  pixel_aspect: fractions.Fraction = fractions.Fraction(1)
 
 
 class OpenVideo:
@@ -133,7 +138,6 @@ class OpenVideo:
   Attributes:
     path: str.
     rate_hz: Fraction, frames in a second by the container's account.
-    sample_aspect_ratio: Fraction, width of a pixel over its height.
     claimed_seconds: float, duration that the container's header states, or
       None.
     is_claim_of_pictures: whether that duration is the pictures' own; else the
@@ -155,9 +159,6 @@ class OpenVideo:
   def __init__(self, path, container, stream, decoder):
     self.path = path
     self.rate_hz = container_claims.rate_hz(container, stream)
-    self.sample_aspect_ratio = stream.sample_aspect_ratio or fractions.Fraction(
-      1
-    )
     self.claimed_seconds, self.is_claim_of_pictures = (
       container_claims.claimed_seconds(container, stream)
     )
@@ -176,6 +177,8 @@ class OpenVideo:
     self._container = container
     self._stream = stream
     self._decoder = decoder
+    self._is_spliced = container_claims.is_spliced(container)
+    self._has_pixel_aspect = container_claims.has_pixel_aspect(container)
     self._order = PictureOrder(self._longest_wait())
 
   def frames(self):
@@ -193,7 +196,7 @@ class OpenVideo:
     """
     count = 0
     with video_errors(self.path):
-      for frame in _timed(self._ordered_pictures(), self._clock()):
+      for frame in self._timed_pictures():
         count += 1
         self.num_damaged_pictures += frame.picture.is_corrupt
         yield frame
@@ -216,15 +219,51 @@ class OpenVideo:
         picture_bytes=_picture_bytes(self._stream.codec_context),
       )
 
+  def _timed_pictures(self):
+    clock, held = self._clock(), None
+    for picture in self._ordered_pictures():
+      time, duration = clock.read(picture)
+      frame = TimedFrame(
+        picture, time, duration, pixel_aspect=self._pixel_aspect()
+      )
+      if not self._is_spliced:
+        yield frame
+        continue
+      # The next timestamp tells whether the clock has jumped, or one was wrong.
+      if held is not None:
+        yield dataclasses.replace(held, skipped=clock.skipped)
+      held = frame
+    if held is not None:
+      yield dataclasses.replace(held, skipped=clock.skipped)
+
+  def _pixel_aspect(self):
+    """The shape of a pixel of the picture that was decoded last.
+
+    A container that has one for all pictures has the last word. At a change
+    the few pictures that are still in the decoder count to the next ones.
+    """
+    aspect = None
+    if not self._has_pixel_aspect:
+      aspect = self._decoder.sample_aspect_ratio
+    return aspect or self._stream.sample_aspect_ratio or fractions.Fraction(1)
+
   def _clock(self):
-    start = self._container.start_time or 0
     return StreamClock(
-      offset=fractions.Fraction(start, 1_000_000),
+      offset=self._start(),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
-      is_spliced=container_claims.is_spliced(self._container),
+      is_spliced=self._is_spliced,
       is_untimed=container_claims.is_untimed(self._container),
     )
+
+  def _start(self):
+    """Seconds of the first timestamp, in whole ticks as FFmpeg has them.
+
+    The container has it in microseconds, which are between two ticks.
+    """
+    start = fractions.Fraction(self._container.start_time or 0, 1_000_000)
+    time_base = self._stream.time_base
+    return round(start / time_base) * time_base if time_base else start
 
   def _longest_wait(self):
     """Returns by how many ticks pictures may be out of order.
@@ -232,7 +271,7 @@ class OpenVideo:
     In a spliced stream a step back is where two parts meet.
     """
     time_base = self._stream.time_base
-    if not time_base or container_claims.is_spliced(self._container):
+    if not time_base or self._is_spliced:
       return 0
     return max(1, MOST_HELD / self.rate_hz) / time_base
 
@@ -412,12 +451,6 @@ def _decoder(stream, max_pixels):
   context.options = {'max_pixels': str(max_pixels)}
   context.thread_count = 1
   return context
-
-
-def _timed(pictures, clock):
-  for picture in pictures:
-    time, duration = clock.read(picture)
-    yield TimedFrame(picture, time, duration)
 
 
 def _picture_bytes(context):

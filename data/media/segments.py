@@ -37,9 +37,10 @@ class Segment:
   def cut(self, timed_frames, path):
     """Passes on what is shown within the segment, by timestamps.
 
-    A picture is shown until the next one is. One that is shown across a
-    border is cut there: its time becomes the start, or its duration ends at
-    the end. Nothing is decoded beyond the picture after the end.
+    A picture is shown until the next one is, also where the clock of a stream
+    jumps ahead. One that is shown across a border is cut there: its time
+    becomes the start, or its duration ends at the end. Nothing is decoded beyond
+    the pictures after the end that tell where it is.
 
     Args:
       timed_frames: iterable of TimedFrame.
@@ -52,7 +53,7 @@ class Segment:
       VideoError: if nothing is shown within the segment.
     """
     is_empty = True
-    for frame, shown_until in _until_the_next(timed_frames):
+    for frame, shown_until in _until_the_next(map(_by_timestamp, timed_frames)):
       if self.end is not None and frame.time >= self.end:
         break
       first = max(frame.time, self.start)
@@ -135,6 +136,12 @@ def _seconds(value):
 
 def _decimal(seconds):
   return f'{float(seconds):.6f}'.rstrip('0').rstrip('.')
+
+
+def _by_timestamp(frame):
+  return dataclasses.replace(
+    frame, time=frame.time + frame.skipped, skipped=fractions.Fraction(0)
+  )
 
 
 def _until_the_next(timed_frames):

@@ -10,7 +10,12 @@ _LARGEST_STEP_BACK_PICTURES = 3
 
 
 class StreamClock:
-  """Turns timestamps of a stream into seconds, and bridges their gaps."""
+  """Turns timestamps of a stream into seconds, and bridges their gaps.
+
+  Attributes:
+    skipped: fractions.Fraction, seconds that it has jumped ahead so far. A
+      jump counts from when the timestamp behind it fits it.
+  """
 
   def __init__(
     self, *, offset, time_base, frame_seconds, is_spliced, is_untimed
@@ -33,6 +38,8 @@ class StreamClock:
     self._is_untimed = is_untimed
     self._last = None
     self._expected = None
+    self.skipped = fractions.Fraction(0)
+    self._ahead = fractions.Fraction(0)
 
   def read(self, picture):
     """Returns (time, duration) in seconds of the next av.VideoFrame."""
@@ -57,11 +64,14 @@ class StreamClock:
         clock - self._offset
       ):
         self._offset = self._offset_before
+      else:
+        self.skipped += self._ahead
       self._offset_before = None
     time = clock - self._offset
     if self._jumps(time):
       self._offset_before = self._offset
       self._offset += time - self._expected
+      self._ahead = max(time - self._expected, fractions.Fraction(0))
       time = self._expected
     return time
 

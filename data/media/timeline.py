@@ -6,6 +6,8 @@ shows where the container's account and what came out of it disagree.
 
 import collections
 
+from wording import counted
+
 # Pictures in a second that a camera may take.
 MOST_PICTURES_HZ = 1000
 # Below this, what is shown is more likely a damaged clock than a slide show.
@@ -36,6 +38,8 @@ class Timeline:
     self._last = None
     self._latest = 0.0
     self._num_past = 0
+    self._skipped = 0.0
+    self._num_jumps = 0
     # Steps in tenths of a millisecond: few values, however long the video.
     self._steps = collections.Counter()
 
@@ -51,6 +55,8 @@ class Timeline:
     else:
       self._steps[round((time - self._last) * 10_000)] += 1
     self._num_past += time < self._latest
+    self._num_jumps += frame.skipped > self._skipped
+    self._skipped = frame.skipped
     self._latest = max(self._latest, time)
     self._last = time
     self._end = max(self._end, time + float(frame.duration))
@@ -85,7 +91,14 @@ class Timeline:
     num_missing = self._num_missing() - video.num_empty
     if num_missing > 0:
       pictures = 'picture' if num_missing == 1 else 'pictures'
-      warnings.append(f'gaps: about {num_missing} {pictures} missing')
+      warnings.append(
+        f'gaps: about {num_missing} {pictures} missing, unless its rate varies'
+      )
+    if self._num_jumps:
+      warnings.append(
+        f'gaps: its clock jumps ahead {counted(self._num_jumps, "time")}, by '
+        f'{float(self._skipped):.2f} s in all, which are left out'
+      )
     return warnings
 
   def _missing(self, video):

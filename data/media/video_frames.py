@@ -26,7 +26,7 @@ _MAX_RESTART_INTERVAL = 3
 
 # Of the code of this folder: another one where the frames of some video come out
 # otherwise than before.
-FRAMES_VERSION = '1'
+FRAMES_VERSION = '2'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,27 +98,27 @@ def write_frames(
     facts.source_fps = float(video.rate_hz)
     renderer = _Renderer(video, options)
     timeline = Timeline()
-    sizes = collections.Counter()
+    shapes = collections.Counter()
     matrices = set()
     frames = _counted(path, video.frames(), options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
     frames = deinterlacing.deinterlaced(
-      path, _measured(frames, facts, timeline, sizes, matrices)
+      path, _measured(frames, facts, timeline, shapes, matrices)
     )
     for frame, count in at_fixed_rate(frames, fps=options.fps):
       if facts.num_frames + count > options.max_seconds * options.fps:
         raise VideoError(
           path, f'longer than {options.max_seconds} s (--max-seconds)'
         )
-      jpeg = renderer.jpeg(frame.picture)
+      jpeg = renderer.jpeg(frame)
       for _ in range(count):
         write_jpeg(jpeg)
       facts.num_frames += count
     facts.height, facts.width = renderer.size
     facts.warnings = [
       *timeline.warnings(video, segment),
-      *_other_sizes(sizes),
+      *_other_shapes(shapes),
       *_unknown_matrices(matrices),
     ]
   return facts
@@ -227,7 +227,6 @@ class _Renderer:
   def __init__(self, video, options):
     self.size = None
     self._path = video.path
-    self._pixel_aspect = video.sample_aspect_ratio
     self._options = options
     self._display_matrix = None
     self._is_turned = False
@@ -235,15 +234,16 @@ class _Renderer:
     # Kept from frame to frame: setting one up takes longer than its use.
     self._reformatter = VideoReformatter()
 
-  def jpeg(self, picture):
-    """Returns the JPEG of a picture, as bytes."""
+  def jpeg(self, frame):
+    """Returns the JPEG of a TimedFrame, as bytes."""
+    picture = frame.picture
     if self._scaled_size is None:
       self._display_matrix = _display_matrix(picture)
       self._is_turned = not _is_upright(self._display_matrix)
       self._scaled_size = output_size(
         picture.width,
         picture.height,
-        pixel_aspect=self._pixel_aspect,
+        pixel_aspect=frame.pixel_aspect,
         short_side=self._options.short_side,
       )
       self._check_size(*self._scaled_size)
@@ -341,8 +341,8 @@ def _counted(path, timed_frames, options, on_picture):
     yield frame
 
 
-def _measured(timed_frames, facts, timeline, sizes, matrices):
-  """Passes frames on; notes sizes, duration and odd colours of the source."""
+def _measured(timed_frames, facts, timeline, shapes, matrices):
+  """Passes frames on; notes shapes, duration and odd colours of the source."""
   start = None
   for frame in timed_frames:
     if start is None:
@@ -351,29 +351,36 @@ def _measured(timed_frames, facts, timeline, sizes, matrices):
       facts.source_height = frame.picture.height
     facts.duration_seconds = float(frame.time + frame.duration - start)
     timeline.add(frame)
-    sizes[frame.picture.width, frame.picture.height] += 1
+    shapes[frame.picture.width, frame.picture.height, frame.pixel_aspect] += 1
     if picture_colors.is_of_unknown_matrix(frame.picture):
       matrices.add(frame.picture.colorspace)
     yield frame
 
 
-def _other_sizes(sizes):
-  """Warns of pictures that are brought to the size of the first.
+def _other_shapes(shapes):
+  """Warns of pictures that are brought to the shape of the first.
 
   Args:
-    sizes: Counter of (width, height), the first picture's first.
+    shapes: Counter of (width, height, pixel aspect), the first picture's first.
   """
-  (first, count), *others = sizes.items()
+  (first, count), *others = shapes.items()
   if not others:
     return []
-  names = [f'{width} x {height}' for (width, height), _ in others]
+  has_one_aspect = len({aspect for _, _, aspect in shapes}) == 1
+
+  def name(shape):
+    width, height, aspect = shape
+    pixels = f' of pixels {aspect.numerator}:{aspect.denominator}'
+    return f'{width} x {height}{"" if has_one_aspect else pixels}'
+
+  names = [name(shape) for shape, _ in others]
   if len(names) > _MOST_SIZES_NAMED:
     names[_MOST_SIZES_NAMED:] = ['others']
-  total = sizes.total()
+  total = shapes.total()
   verb = 'is' if total - count == 1 else 'are'
   return [
     f'sizes: {total - count} of {total} pictures {verb} {", ".join(names)}, and '
-    f'stretched to the size of the first, {first[0]} x {first[1]}'
+    f'stretched to the size of the first, {name(first)}'
   ]
 
 

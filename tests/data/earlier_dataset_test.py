@@ -17,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import sample_videos
+from media import video_frames
 from preparation import prepare_dataset, prepare_video
 
 from vie_jax.files import disk
@@ -221,7 +222,7 @@ def test_other_versions_are_refused(place, capsys):
   assert "created_with: av '1.0', and here" in said
   assert 'pyarrow' not in said
   # That of the code is not known of data sets of before.
-  assert manifest['created_with'].pop('vie_jax frames') == '1'
+  assert manifest['created_with'].pop('vie_jax frames') == video_frames.FRAMES_VERSION
   path.write_text(json.dumps(manifest))
   assert _prepare(place / 'videos', place / 'new', *reuse) == 2
   assert 'is of an earlier version of this code' in capsys.readouterr().err
@@ -238,7 +239,7 @@ def test_a_stopped_preparation_of_a_version_before_goes_on(
     assert _prepare(place / 'videos', place / 'new') == 130
   path = place / 'new' / '.staging' / 'setup.json'
   setup = json.loads(path.read_text())
-  assert setup['created_with'].pop('vie_jax frames') == '1'
+  assert setup['created_with'].pop('vie_jax frames') == video_frames.FRAMES_VERSION
   path.write_text(json.dumps(setup))
   assert _prepare(place / 'videos', place / 'new') == 0
 

@@ -18,7 +18,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '1': '7fa81e6ff058fe1645d1ffda02b4f1ab519e410998e38b1b186cca4372a89706'
+  '2': '0e6ec70e5e20f9e20377a665be33b1d7ab6b63fb629633e3f1d8fd963780f5e6'
 }
 
 

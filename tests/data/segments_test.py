@@ -45,6 +45,19 @@ def test_clocks_that_step_back_do_no_harm():
   assert [n for n, _, _ in _cut(_frames(0, 2, 1, 3), 0.5, 4)] == [0, 2, 3]
 
 
+def test_what_a_clock_jumps_ahead_counts():
+  frames = [
+    TimedFrame(
+      number, fractions.Fraction(number), fractions.Fraction(1), skipped
+    )
+    for number, skipped in enumerate([0, 0, 15, 15])
+  ]
+  assert _cut(frames, 17, 18) == [(2, 17, 18)]
+  assert _cut(frames, 5, 6) == [(1, 5, 6)]
+  with pytest.raises(VideoError, match='no picture within'):
+    _cut(frames, 20, None)
+
+
 def test_a_segment_without_pictures_is_an_error():
   with pytest.raises(VideoError, match=r'no picture within #t=9'):
     _cut(_frames(0, 1), 9, None)

@@ -15,15 +15,19 @@ class _Picture:
   time_base: fractions.Fraction = _TICK
 
 
-def _times(pictures, *, is_spliced=True, is_untimed=False):
-  """The times given to pictures, in ticks."""
-  clock = stream_clock.StreamClock(
+def _clock(*, is_spliced=True, is_untimed=False):
+  return stream_clock.StreamClock(
     offset=fractions.Fraction(0),
     time_base=_TICK,
     frame_seconds=_TICK,
     is_spliced=is_spliced,
     is_untimed=is_untimed,
   )
+
+
+def _times(pictures, **options):
+  """The times given to pictures, in ticks."""
+  clock = _clock(**options)
   return [clock.read(picture)[0] / _TICK for picture in pictures]
 
 
@@ -36,6 +40,24 @@ def test_parts_of_a_spliced_stream_follow_one_another():
   assert _shown_at(0, 1, 2, 9000, 9001, 9002) == [*range(6)]
   assert _shown_at(0, 1, 5, 6) == [0, 1, 5, 6]
   assert _shown_at(0, 1, 2, 3, 1, 4) == [0, 1, 2, 3, 1, 4]
+
+
+def _skipped(*ticks, **options):
+  """Ticks that were skipped, after each picture."""
+  clock = _clock(**options)
+  skipped = []
+  for tick in ticks:
+    clock.read(_Picture(tick))
+    skipped.append(clock.skipped / _TICK)
+  return skipped
+
+
+def test_a_jump_ahead_counts_from_when_the_next_time_fits_it():
+  assert _skipped(0, 1, 2, 9000, 9001, 9002) == [0, 0, 0, 0, 8997, 8997]
+  assert _skipped(0, 1, 9000, 3, 4) == [0] * 5
+  assert _skipped(0, 1, 2, 3, 4, 0, 1, 2) == [0] * 8
+  assert _skipped(0, 1, 5, 6) == [0] * 4
+  assert _skipped(0, 30, 9000, 9001, is_spliced=False) == [0] * 4
 
 
 def test_other_streams_step_back_by_up_to_a_second():

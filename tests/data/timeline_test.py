@@ -9,6 +9,7 @@ from media import timeline
 class _Frame:
   time: fractions.Fraction
   duration: fractions.Fraction = fractions.Fraction(40, 1000)
+  skipped: fractions.Fraction = fractions.Fraction(0)
 
 
 @dataclasses.dataclass
@@ -37,6 +38,19 @@ def _warnings(milliseconds, **facts):
   for time in milliseconds:
     line.add(_Frame(fractions.Fraction(time, 1000)))
   return line.warnings(_Video(**facts))
+
+
+def test_seconds_that_a_clock_jumped_ahead_are_told():
+  line = timeline.Timeline()
+  for number, skipped in enumerate([0, 0, 15, 15, 15, 15.5]):
+    line.add(
+      _Frame(
+        fractions.Fraction(number, 25), skipped=fractions.Fraction(skipped)
+      )
+    )
+  assert line.warnings(_Video()) == [
+    'gaps: its clock jumps ahead 2 times, by 15.50 s in all, which are left out'
+  ]
 
 
 EVEN = range(0, 1200, 40)

@@ -8,6 +8,7 @@ import pytest
 import sample_videos
 from media import picture_colors, video_frames
 from media.open_video import VideoError
+from media.segments import parse_segment
 from PIL import Image
 
 from vie_jax.input_pipeline import jpeg_cut
@@ -22,11 +23,13 @@ class _Shown:
   duration: Fraction
 
 
-def _frames(path, **options):
+def _frames(path, *, segment=None, **options):
   """Prepares a file; returns the facts and the decoded JPEG frames."""
   jpegs = []
   options = video_frames.FrameOptions(**options)
-  facts = video_frames.write_frames(path, options, jpegs.append)
+  facts = video_frames.write_frames(
+    path, options, jpegs.append, segment=segment
+  )
   assert facts.num_frames == len(jpegs)
   images = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
   for image in images:
@@ -697,6 +700,86 @@ def test_a_change_of_size_within_a_stream_keeps_the_first_size(tmp_path):
     'sizes: 5 of 10 pictures are 160 x 128, and stretched to the size of the '
     'first, 96 x 64'
   ]
+
+
+@pytest.mark.parametrize('suffix', ['ts', 'h264'])
+def test_a_change_of_pixel_aspect_keeps_the_first_and_is_told(tmp_path, suffix):
+  content, paths = b'', []
+  for number, aspect in enumerate((Fraction(16, 15), Fraction(64, 45))):
+    path = tmp_path / f'{number}.{suffix}'
+    sample_videos.write(
+      path,
+      sample_videos.moving(20, 64, 90),
+      pixel_aspect=aspect,
+      options={'bf': '0'},
+    )
+    content += path.read_bytes()
+    paths.append(path)
+  both = tmp_path / f'both.{suffix}'
+  both.write_bytes(content)
+  assert [_frames(path)[0].width for path in paths] == [96, 128]
+  facts, _ = _frames(both)
+  assert facts.width == 96
+  assert (
+    'sizes: 20 of 40 pictures are 90 x 64 of pixels 64:45, and stretched to the '
+    'size of the first, 90 x 64 of pixels 16:15' in facts.warnings
+  )
+  # A part of it has the shape that it is to have.
+  assert _frames(both, segment=parse_segment(1, 1.4))[0].width == 128
+
+
+def _write_levels(path, seconds, **options):
+  """Writes a grey picture for each second, whose level is its number."""
+  sample_videos.write(
+    path,
+    [np.full((64, 64, 3), 4 * n, np.uint8) for n in range(len(seconds))],
+    times=[round(90_000 * second) for second in seconds],
+    time_base=Fraction(1, 90_000),
+    **options,
+  )
+
+
+def _levels(images):
+  return [round(image.mean() / 4) for image in images]
+
+
+def test_a_gap_of_a_transport_stream_is_told_and_times_are_those_of_the_file(
+  tmp_path,
+):
+  path = tmp_path / 'x.ts'
+  seconds = [n / 25 for n in range(25)] + [16 + n / 25 for n in range(25)]
+  _write_levels(path, seconds, options={'bf': '0'})
+  facts, images = _frames(path)
+  assert _levels(images) == [*range(50)]
+  assert facts.warnings == [
+    'gaps: its clock jumps ahead 1 time, by 15.00 s in all, which are left out'
+  ]
+  _, images = _frames(path, segment=parse_segment(16.4, 16.8))
+  assert _levels(images) == [*range(35, 45)]
+  # As in a container whose clock does not jump, the last picture stays.
+  _, images = _frames(path, segment=parse_segment(5, 6))
+  assert _levels(images) == [24]
+  with pytest.raises(VideoError, match='no picture within'):
+    _frames(path, segment=parse_segment(18, 19))
+
+
+@pytest.mark.parametrize('rate', [30, 50, 60])
+@pytest.mark.parametrize('start', [0, 0.1234, 7 / 30])
+def test_a_start_between_two_microseconds_moves_no_picture(
+  tmp_path, rate, start
+):
+  first = round(90_000 * start)
+  path = tmp_path / 'x.ts'
+  _write_levels(
+    path,
+    [Fraction(first, 90_000) + Fraction(n, rate) for n in range(40)],
+    rate=rate,
+    container_options={'muxdelay': '0'},
+  )
+  shown = [_Shown(n, Fraction(n, rate), Fraction(1, rate)) for n in range(40)]
+  _, images = _frames(path)
+  expected = _fps_filter(shown, Fraction(1, 90_000), 25)
+  assert _levels(images) == expected
 
 
 def test_a_colour_matrix_that_is_not_known_is_told(tmp_path):

@@ -169,10 +169,10 @@ def test_what_a_folder_holds_is_seen_from_its_files(tmp_path, names, is_video):
 
 
 def test_images_that_are_passed_over_are_counted(tmp_path, caplog):
-  touch(tmp_path, 'a.mp4', 'b.jpg', 'c.jpg')
+  touch(tmp_path, 'a.mp4', 'b.jpg', 'c.jpg', 'd.gif')
   with caplog.at_level('INFO'):
     assert own_files.has_videos(tmp_path, IMAGES)
-  assert '1 videos and 2 images' in caplog.text
+  assert '2 videos and 2 images' in caplog.text
 
 
 def test_a_file_gets_a_folder_of_its_own(tmp_path):

@@ -102,7 +102,7 @@ def has_videos(folder: pathlib.Path, image_suffixes: tuple[str, ...]) -> bool:
     folder: to look into, subfolders included.
     image_suffixes: those of images.
   """
-  num_videos = num_images = 0
+  num_videos = num_images = num_gifs = 0
   video_suffixes = set(VIDEO_SUFFIXES.split()) - {'.gif'}
   image_suffixes = set(image_suffixes) - {'.gif'}
   for _, folders, files in os.walk(folder):
@@ -112,11 +112,12 @@ def has_videos(folder: pathlib.Path, image_suffixes: tuple[str, ...]) -> bool:
       if not name.startswith('.'):
         num_videos += suffix in video_suffixes
         num_images += suffix in image_suffixes
+        num_gifs += suffix == '.gif'
   if num_videos and num_images:
     logging.info(
       '%s has %d videos and %d images; only the videos are taken.',
       folder,
-      num_videos,
+      num_videos + num_gifs,
       num_images,
     )
   return bool(num_videos or not num_images)
