@@ -222,26 +222,35 @@ def test_other_versions_are_refused(place, capsys):
   assert "created_with: av '1.0', and here" in said
   assert 'pyarrow' not in said
   # That of the code is not known of data sets of before.
-  assert manifest['created_with'].pop('vie_jax frames') == video_frames.FRAMES_VERSION
+  assert (
+    manifest['created_with'].pop('vie_jax frames')
+    == video_frames.FRAMES_VERSION
+  )
   path.write_text(json.dumps(manifest))
   assert _prepare(place / 'videos', place / 'new', *reuse) == 2
   assert 'is of an earlier version of this code' in capsys.readouterr().err
 
 
-def test_a_stopped_preparation_of_a_version_before_goes_on(
-  place, capsys, monkeypatch
+@pytest.mark.parametrize('version', ['1', video_frames.FRAMES_VERSION])
+def test_a_stopped_preparation_that_names_no_code_is_of_the_first(
+  place, capsys, monkeypatch, version
 ):
   def stop(*unused_arguments, **unused_options):
     raise KeyboardInterrupt
 
+  monkeypatch.setattr(prepare_dataset, 'FRAMES_VERSION', version)
   with monkeypatch.context() as patch:
     patch.setattr(prepare_dataset, 'write_dataset', stop)
     assert _prepare(place / 'videos', place / 'new') == 130
   path = place / 'new' / '.staging' / 'setup.json'
   setup = json.loads(path.read_text())
-  assert setup['created_with'].pop('vie_jax frames') == video_frames.FRAMES_VERSION
+  assert setup['created_with'].pop('vie_jax frames') == version
   path.write_text(json.dumps(setup))
-  assert _prepare(place / 'videos', place / 'new') == 0
+  if version == '1':
+    assert _prepare(place / 'videos', place / 'new') == 0
+  else:
+    assert _prepare(place / 'videos', place / 'new') == 2
+    assert f"vie_jax frames '1' -> '{version}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
