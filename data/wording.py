@@ -1,23 +1,17 @@
-"""Numbers with what they count, and names in a row."""
+"""Numbers with what they count, and names in a row.
 
+What counts is that of the package, vie_jax/wording: the one beside this folder,
+whichever is installed.
+"""
 
-def counted(number, one, several=None):
-  """Writes a number and the noun that fits.
+import pathlib
+import sys
 
-  Args:
-    number: int.
-    one: str, the noun of one.
-    several: str, of any other number; None for `one` with an s.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-  Returns:
-    str, such as '1 video' or '1,200 classes'.
-  """
-  return f'{number:,} {chosen(number, one, several or f"{one}s")}'
+from vie_jax.wording import chosen, counted
 
-
-def chosen(number, one, several):
-  """Returns `one` for 1, else `several`."""
-  return one if number == 1 else several
+__all__ = ['chosen', 'counted', 'named', 'printable', 'quoted']
 
 
 def named(names, most):

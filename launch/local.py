@@ -26,6 +26,7 @@ from job.repository import REPOSITORY
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.wording import chosen, counted
 
 _GPUS = 'CUDA_VISIBLE_DEVICES'
 _CPUS = 'JAX_NUM_CPU_DEVICES'
@@ -63,8 +64,9 @@ def gpus(options: argparse.Namespace) -> list[str]:
     )
   if len(names) < number:
     raise training_command.LaunchError(
-      f'{number} GPUs are asked for, and {_GPUS}={visible} leaves '
-      f'{len(names)}: change it, or --devices-per-process.'
+      f'{counted(number, "GPU")} {chosen(number, "is", "are")} asked for, '
+      f'and {_GPUS}={visible} leaves {len(names)}: change it, '
+      'or --devices-per-process.'
     )
   return names
 

@@ -43,6 +43,7 @@ from vie_jax.evaluation import (
   paper_tables,
   report,
 )
+from vie_jax.wording import counted
 
 
 class PlanError(ValueError):
@@ -226,7 +227,9 @@ def _summary(plan, cells, failed, started) -> None:
   """Says what failed, by step and by cell."""
   missing = [cell for cell in cells if plan.step_of[cell] in failed]
   seconds = step_runner.in_words(time.monotonic() - started)
-  _say(f'\n{len(cells) - len(missing)} of {len(cells)} cells; {seconds}.')
+  _say(
+    f'\n{len(cells) - len(missing)} of {counted(len(cells), "cell")}; {seconds}.'
+  )
   for name, reason in failed.items():
     _say(f'failed: {name}: {reason}')
   if missing:
@@ -276,7 +279,7 @@ def _run(plan, cells, steps, options, command) -> int:
   check_data(plan, todo)
   now = datetime.datetime.now().isoformat(' ', 'seconds')
   _say(
-    f'{now}: {len(cells)} cells, {len(steps)} steps, '
+    f'{now}: {counted(len(cells), "cell")}, {counted(len(steps), "step")}, '
     f'{len(steps) - len(todo)} of them finished already.'
   )
   runner = step_runner.Runner(

@@ -29,6 +29,7 @@ import job.repository  # noqa: F401 (vie_jax is the one beside it)
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.wording import counted
 
 LONG_ENOUGH_SECONDS = 600
 # Of a pretraining, and of what else trains, see `vie_jax.results.result.folder`.
@@ -83,7 +84,9 @@ class Supervisor:
         is_progress = seconds >= LONG_ENOUGH_SECONDS
       num_useless = 0 if is_progress else num_useless + 1
       if num_useless > self._max_restarts:
-        _say(f'no progress in {num_useless} tries: giving up.')
+        _say(
+          f'no progress in {counted(num_useless, "try", "tries")}: giving up.'
+        )
         return _as_shell(code)
       wait = self._wait_seconds(num_useless)
       saved = f'step {max(new)} is saved' if new else 'no new step is saved'

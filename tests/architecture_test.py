@@ -55,7 +55,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'machine': ('', 'jax'),
   'sharding': ('', 'jax numpy'),
   'finite': ('machine sharding', 'jax numpy'),
-  'skipped_steps': ('finite', 'jax ml_collections numpy'),
+  'skipped_steps': ('finite wording', 'jax ml_collections numpy'),
   'objective': ('machine objective sharding', 'jax numpy'),
   'models': ('machine models untrusted', 'jax flax numpy'),
   'pixels': ('machine', 'jax'),
@@ -71,14 +71,15 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'files': ('files processes', ''),
   'code_version': ('__version__', ''),
   'option_parser': ('', ''),
+  'wording': ('', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'input_pipeline': (
-    'files.disk input_pipeline untrusted',
+    'files.disk input_pipeline untrusted wording',
     'tensorflow tensorflow_datasets numpy pyarrow array_record fsspec PIL '
     'simplejpeg',
   ),
   'telemetry': (
-    'files input_pipeline processes telemetry untrusted',
+    'files input_pipeline processes telemetry untrusted wording',
     'clu google jax ml_collections numpy tensorboard tensorflow',
   ),
   'train_state': ('sharding objective.memory_bank', 'jax flax optax'),
@@ -107,32 +108,32 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'evaluation': (
     'evaluation files.disk objective results.result_file sharding '
-    'telemetry.metrics_file training_data untrusted option_parser',
+    'telemetry.metrics_file training_data untrusted option_parser wording',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
-    'config models objective.memory_bank optimizer sharding train_step',
+    'config models objective.memory_bank optimizer sharding train_step wording',
     'jax flax ml_collections',
   ),
   'experiment': (
     'blueprint config device_augment input_pipeline models processes '
-    'telemetry train_state',
+    'telemetry train_state wording',
     'jax flax numpy optax ml_collections',
   ),
   'embeddings': (
     'config device_augment embeddings evaluation experiment files finite '
-    'input_pipeline processes results run_record telemetry untrusted weights',
+    'input_pipeline processes results run_record telemetry untrusted weights wording',
     'jax numpy pyarrow PIL ml_collections',
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config device_augment evaluation '
     'experiment files finite guarded_saves input_pipeline machine '
     'models.network_names processes results run_record sharding '
-    'skipped_steps telemetry weights',
+    'skipped_steps telemetry weights wording',
     'jax flax numpy optax ml_collections',
   ),
   'convert': (
-    'blueprint checkpoint config files models processes weights',
+    'blueprint checkpoint config files models processes weights wording',
     'jax numpy ml_collections',
   ),
   'describe': (
@@ -141,18 +142,18 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'planning/plan': (
     'blueprint config evaluation.knn input_pipeline.augmentation '
-    'input_pipeline.frame_sampling models objective planning',
+    'input_pipeline.frame_sampling models objective planning wording',
     'jax numpy ml_collections',
   ),
   'embed': (
     'blueprint config device_augment embeddings evaluation experiment files '
     'models.network_names processes results sharding telemetry untrusted '
-    'weights',
+    'weights wording',
     'jax flax numpy ml_collections',
   ),
   'evaluate': (
     'checkpoint embeddings evaluation experiment files finite input_pipeline '
-    'results run_weights telemetry train_state weights',
+    'results run_weights telemetry train_state weights wording',
     'jax numpy ml_collections',
   ),
   'linear_eval': (
@@ -167,11 +168,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'retrieval': (
     'config embeddings evaluate evaluation experiment files input_pipeline '
-    'results retrieval telemetry untrusted weights',
+    'results retrieval telemetry untrusted weights wording',
     'jax numpy PIL ml_collections',
   ),
   'retrieve': (
-    'embeddings evaluation experiment files input_pipeline results retrieval',
+    'embeddings evaluation experiment files input_pipeline results retrieval wording',
     'jax numpy ml_collections',
   ),
   'training': (
@@ -194,7 +195,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
 }
 DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'errors': '',
-  'wording': '',
+  'wording': 'vie_jax',
   'progress': '',
   'interrupts': '',
   'option_parser': 'vie_jax',
@@ -380,7 +381,7 @@ def test_the_table_names_every_folder_of_the_data_tools():
   assert {name.removesuffix('.py') for name in folders} == DATA_ALLOWED.keys()
 
 
-def test_of_the_data_tools_only_show_untrusted_and_the_parser_use_the_package():
+def test_of_the_data_tools_only_show_and_what_serves_all_use_the_package():
   def users(*packages):
     return {
       path.name
@@ -394,6 +395,7 @@ def test_of_the_data_tools_only_show_untrusted_and_the_parser_use_the_package():
     'option_parser.py',
     'show_dataset.py',
     'untrusted.py',
+    'wording.py',
   }
   assert users('tensorflow', 'tensorflow_datasets') == {'tfds_videos.py'}
 
@@ -405,9 +407,10 @@ for name in ('jax', 'tensorflow', 'ml_collections'):
   sys.modules[name] = None  # importing it now fails
 import prepare
 used = {name for name in sys.modules if name.startswith('vie_jax')}
-assert used == {'vie_jax', 'vie_jax.option_parser', 'vie_jax.untrusted'} | {
-  f'vie_jax.untrusted.{name}' for name in ('tables', 'tar_stream', 'urls')
-}, used
+assert used == {'vie_jax'} | {f'vie_jax.{name}' for name in (
+  'option_parser', 'untrusted', 'untrusted.tables', 'untrusted.tar_stream',
+  'untrusted.urls', 'wording',
+)}, used
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / 'data'))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)

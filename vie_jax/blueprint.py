@@ -13,6 +13,7 @@ from vie_jax import optimizer, sharding, train_step
 from vie_jax.config import config_check, modes
 from vie_jax.models import networks
 from vie_jax.objective import memory_bank
+from vie_jax.wording import chosen, counted
 
 
 def build_model(config: ml_collections.ConfigDict) -> nn.Module:
@@ -130,43 +131,42 @@ def method_of(
   num_neighbors = min(settings.num_neighbors, num_videos)
   most_clusters = max(1, num_videos // settings.min_videos_per_cluster)
   num_clusters = min(settings.num_clusters, most_clusters)
-  noun = 'parts of videos' if config.dataset.bin_frames else 'videos'
+  nouns = 'training video', 'training videos'
+  if config.dataset.bin_frames:
+    nouns = 'part of a training video', 'parts of training videos'
   for name, wanted, got in (
     ('num_neighbors', settings.num_neighbors, num_neighbors),
     ('num_clusters', settings.num_clusters, num_clusters),
   ):
     if got < wanted:
       logging.info(
-        'local_aggregation.%s is %d instead of %d: there are only %d '
-        'training %s.',
+        'local_aggregation.%s is %d instead of %d: there %s only %s.',
         name,
         got,
         wanted,
-        num_videos,
-        noun,
+        chosen(num_videos, 'is', 'are'),
+        counted(num_videos, *nouns),
       )
   has_local_aggregation = (
     config.objective.instance_recognition_steps < config.num_steps
   )
   if num_clusters == 1 and num_videos > 1 and has_local_aggregation:
     logging.warning(
-      'Local Aggregation has one cluster of all %d training %s: its loss is '
+      'Local Aggregation has one cluster of all %s: its loss is '
       'about 0, and it learns nothing. Lower '
       'config.local_aggregation.min_videos_per_cluster, which is %d, or train '
       'by instance recognition alone, with more '
       'config.objective.instance_recognition_steps.',
-      num_videos,
-      noun,
+      counted(num_videos, *nouns),
       settings.min_videos_per_cluster,
     )
   noise = config.instance_recognition
   if noise.loss == 'nce' and noise.num_noise > num_videos:
     logging.warning(
-      'instance_recognition.num_noise is %d, with only %d %s: NCE tends to '
+      'instance_recognition.num_noise is %d, with only %s: NCE tends to '
       'diverge then. The loss softmax is exact; see configs/demo.py.',
       noise.num_noise,
-      num_videos,
-      noun,
+      counted(num_videos, *nouns),
     )
   return train_step.Method(
     num_videos=num_videos,

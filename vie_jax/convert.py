@@ -14,6 +14,7 @@ from vie_jax.config import config_check
 from vie_jax.files import disk, workdir_lock
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import agreement
+from vie_jax.wording import counted
 
 MEMORY_FILE = 'official_memory.npz'
 
@@ -81,4 +82,4 @@ def _write_memory(path: pathlib.Path, memory: official_checkpoint.Memory):
   }
   with disk.replacing(path) as fresh, fresh.open('wb') as file:
     np.savez(file, **arrays)
-  logging.info('Written: %s, %d rows.', path, len(memory.bank))
+  logging.info('Written: %s, %s.', path, counted(len(memory.bank), 'row'))

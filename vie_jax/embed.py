@@ -33,6 +33,7 @@ from vie_jax.models import network_names
 from vie_jax.processes import agreement, watchdog
 from vie_jax.results import result
 from vie_jax.telemetry import damage_counts, run_log
+from vie_jax.wording import counted
 
 MODE = 'embed'
 EMBEDDINGS_FILE = 'embeddings.npy'
@@ -76,7 +77,9 @@ def embed_clips(
     placed = sharding.place(padded, sharding.rows(mesh))
     embeddings.append(np.asarray(embed(variables, placed))[: len(batch)])
     watchdog.beat()
-    logging.info('Embedded %d of %d clips.', start + len(batch), len(clips))
+    logging.info(
+      'Embedded %d of %s.', start + len(batch), counted(len(clips), 'clip')
+    )
   return np.concatenate(embeddings)
 
 
@@ -85,13 +88,13 @@ def _check_frames(config: ml_collections.ConfigDict, num_frames: int) -> None:
   name, wanted = config.model.name, config.clip.num_frames
   if name == 'vie_trn' and num_frames != wanted:
     raise clip_files.ClipsError(
-      f'The clips of config.embed.clips have {num_frames} frames; this '
-      f'vie_trn is made for {wanted} (config.clip.num_frames).'
+      f'The clips of config.embed.clips have {counted(num_frames, "frame")}; '
+      f'this vie_trn is made for {wanted} (config.clip.num_frames).'
     )
   if network_names.has_slowfast(name) and num_frames % config.model.alpha:
     raise clip_files.ClipsError(
-      f'The clips of config.embed.clips have {num_frames} frames; {name} '
-      f'needs a multiple of config.model.alpha, {config.model.alpha}.'
+      f'The clips of config.embed.clips have {counted(num_frames, "frame")}; '
+      f'{name} needs a multiple of config.model.alpha, {config.model.alpha}.'
     )
 
 

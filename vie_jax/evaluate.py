@@ -27,6 +27,7 @@ from vie_jax.files import workdir_lock
 from vie_jax.input_pipeline import dataset_folder, instances
 from vie_jax.results import findings, result
 from vie_jax.telemetry import damage_counts
+from vie_jax.wording import counted
 
 MODE = 'knn_eval'
 SPLITS = ('train', 'val')
@@ -277,10 +278,10 @@ def _log_figures(written: dict) -> None:
   is_bank = written['reference'] == 'bank'
   for column, figures in written['accuracy'].items():
     logging.info(
-      'kNN on %s, %d videos against %s: top-1 %.1f %%, of clips %.1f %% (chance '
+      'kNN on %s, %s against %s: top-1 %.1f %%, of clips %.1f %% (chance '
       '%.1f %%).',
       column,
-      figures['knn']['judged'],
+      counted(figures['knn']['judged'], 'video'),
       'the memory bank' if is_bank else 'clips of the training videos',
       100 * figures['knn']['top1'],
       100 * figures['knn']['clip_top1'],

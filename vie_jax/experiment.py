@@ -29,6 +29,7 @@ from vie_jax.input_pipeline import (
 )
 from vie_jax.processes import agreement, preemption, watchdog
 from vie_jax.telemetry import damage_counts, input_wait
+from vie_jax.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,16 +167,16 @@ def _on_device(function, config, method, **more):
 def _log_dataset(parts, stores):
   """Says how many videos there are, and how many of them are trained on."""
   logging.info(
-    'Data set %s: %d training videos, %d validation videos, labels %s.',
+    'Data set %s: %s, %s, labels %s.',
     parts.config.dataset.dir,
-    stores['train'].num_videos,
-    stores['val'].num_videos,
+    counted(stores['train'].num_videos, 'training video'),
+    counted(stores['val'].num_videos, 'validation video'),
     ', '.join(parts.label_columns) or 'none',
   )
   if parts.train.fingerprint != stores['train'].fingerprint:
     logging.info(
-      'Trained on: %d instances of %d of the training videos.',
-      parts.train.num_instances,
+      'Trained on: %s of %d of the training videos.',
+      counted(parts.train.num_instances, 'instance'),
       parts.train.distinct_videos().num_instances,
     )
 

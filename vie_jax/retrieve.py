@@ -18,6 +18,7 @@ from vie_jax.results import findings, result
 from vie_jax.retrieval import own_queries, page
 from vie_jax.retrieval.result_facts import MODE, result_facts
 from vie_jax.retrieval.training_index import RECALL_AT, TrainingIndex
+from vie_jax.wording import counted
 
 
 def retrieve(config: ml_collections.ConfigDict, workdir: str) -> dict:
@@ -151,9 +152,9 @@ def _log_figures(written: dict) -> None:
   for column, recall in written['recall'].items():
     places = recall_figures.telling(list(recall), num_videos)
     logging.info(
-      'Recall on %s, %d videos: %s; kNN top-1 %.1f %% (chance %.1f %%).',
+      'Recall on %s, %s: %s; kNN top-1 %.1f %% (chance %.1f %%).',
       column,
-      written['accuracy'][column]['knn']['judged'],
+      counted(written['accuracy'][column]['knn']['judged'], 'video'),
       ', '.join(f'@{k} {100 * recall[k]:.1f} %' for k in places),
       100 * written['accuracy'][column]['knn']['top1'],
       100 * written['chance'][column],

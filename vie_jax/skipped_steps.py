@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from vie_jax import finite
+from vie_jax.wording import counted
 
 
 class SkippedSteps:
@@ -90,13 +91,13 @@ class SkippedSteps:
     if self._in_a_row > fault.max_skipped_in_a_row:
       self._stop(
         step,
-        f'{reason}, in the last {self._in_a_row} steps '
+        f'{reason}, in the last {counted(self._in_a_row, "step")} '
         '(config.fault.max_skipped_in_a_row)',
       )
     if self.count > fault.max_skipped_steps:
       self._stop(
         step,
-        f'{reason}, as in {self.count} steps so far '
+        f'{reason}, as in {counted(self.count, "step")} so far '
         '(config.fault.max_skipped_steps)',
       )
 

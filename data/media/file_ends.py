@@ -10,6 +10,8 @@ import os
 import re
 import zlib
 
+from wording import chosen, counted
+
 # Bytes of a packet of a transport stream: bare, with a time before it (Blu-ray
 # and camcorders), with error correction behind it.
 _TRANSPORT_PACKET_BYTES = (188, 192, 204)
@@ -91,8 +93,10 @@ def cut_box(path):
         return None
       start += length
   if start > size:
+    num_missing = start - size
     return (
-      f'the file ends early: {start - size} bytes of its last box are missing'
+      f'the file ends early: {counted(num_missing, "byte")} of its last box '
+      f'{chosen(num_missing, "is", "are")} missing'
     )
   if names and b'moov' not in names:
     return 'the file ends early: its index (the box moov) is missing'

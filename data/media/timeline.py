@@ -6,7 +6,7 @@ shows where the container's account and what came out of it disagree.
 
 import collections
 
-from wording import counted
+from wording import chosen, counted
 
 # Pictures in a second that a camera may take.
 MOST_PICTURES_HZ = 1000
@@ -90,9 +90,9 @@ class Timeline:
       )
     num_missing = self._num_missing() - video.num_empty
     if num_missing > 0:
-      pictures = 'picture' if num_missing == 1 else 'pictures'
       warnings.append(
-        f'gaps: about {num_missing} {pictures} missing, unless its rate varies'
+        f'gaps: about {counted(num_missing, "picture")} missing, unless its rate '
+        'varies'
       )
     if self._num_jumps:
       warnings.append(
@@ -121,8 +121,10 @@ class Timeline:
       )
     if video.num_not_shown > self._num_pictures:
       warnings.append(
-        f'incomplete: {video.num_not_shown} of {num_given} pictures are outside '
-        'of what the file says to show'
+        f'incomplete: {video.num_not_shown} of '
+        f'{counted(num_given, "picture")} '
+        f'{chosen(video.num_not_shown, "is", "are")} outside of what '
+        'the file says to show'
       )
     return warnings
 

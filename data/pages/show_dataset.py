@@ -372,6 +372,7 @@ def _render(**values):
   environment.filters['shown_field'] = _shown_field
   environment.filters['number'] = _number
   environment.filters['counted'] = counted
+  environment.filters['chosen'] = chosen
   environment.filters['plain'] = _plain
   environment.filters['duration'] = duration
   now = datetime.datetime.now(datetime.UTC)

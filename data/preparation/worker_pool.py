@@ -15,6 +15,7 @@ import signal
 import time
 
 import interrupts
+from wording import chosen
 
 _READY = 'ready'
 _PROGRESS = 'progress'
@@ -123,7 +124,8 @@ class WorkerPool:
     except OSError as error:
       remedy = _REMEDIES.get(error.errno, _FEWER)
       raise WorkerStartError(
-        f'cannot start {self._num_processes} worker processes: '
+        f'cannot start {self._num_processes} worker '
+        f'{chosen(self._num_processes, "process", "processes")}: '
         f'{error.strerror or error}; {remedy}'
       ) from error
     for worker in new:

@@ -9,6 +9,7 @@ import pathlib
 import posixpath
 
 from errors import InputError
+from wording import counted
 
 UNKNOWN = -1
 FOLDER_COLUMN = 'label'
@@ -117,7 +118,8 @@ def read_labels(file, folder):
   for line, cells in rows[1:]:
     if len(cells) != len(names):
       raise InputError(
-        f'{file}, line {line}: {len(cells)} cells instead of {len(names)}'
+        f'{file}, line {line}: {counted(len(cells), "cell")} instead of '
+        f'{len(names)}'
       )
     cell_of = dict(zip(names, cells, strict=True))
     path = _relative_path(cell_of.pop('path'), folder, f'{file}, line {line}')

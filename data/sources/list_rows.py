@@ -11,6 +11,7 @@ import pathlib
 
 from errors import InputError
 from untrusted import tables
+from wording import counted
 
 _MAX_DIGITS = 1000
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
@@ -88,7 +89,9 @@ def _csv_rows(file, is_used):
       if columns is None:
         columns = [cell.strip() for cell in cells]
       elif len(cells) != len(columns):
-        raise InputError(f'{place}: {len(cells)} cells, not {len(columns)}')
+        raise InputError(
+          f'{place}: {counted(len(cells), "cell")}, not {len(columns)}'
+        )
       else:
         values = zip(columns, cells, strict=True)
         rows.append(Row(place, {k: v for k, v in values if is_used(k)}))

@@ -12,6 +12,7 @@ from job.repository import REPOSITORY
 
 from tpu import queued_resource, tpu_slices
 from vie_jax.processes import exit_codes
+from vie_jax.wording import counted
 
 # Archives of the code, kept out of git.
 ARCHIVES = REPOSITORY / '.launch'
@@ -157,7 +158,8 @@ class Launch:
         command_runner.say(f'The TPU has been taken away ({preemptions}).')
         if preemptions > self._options.max_preemptions:
           raise training_command.TryAgainError(
-            f'Given up after {preemptions} preemptions. {self._what_now()}'
+            f'Given up after {counted(preemptions, "preemption")}. '
+            f'{self._what_now()}'
           ) from None
         continue
       if code in exit_codes.FINAL:
@@ -166,8 +168,8 @@ class Launch:
       command_runner.say(f'main.py ended with exit code {code} ({restarts}).')
       if restarts > self._options.max_restarts:
         raise training_command.TryAgainError(
-          f'Given up after main.py ended {restarts} times, at last with exit '
-          f'code {code}. {self._what_now()}'
+          f'Given up after main.py ended {counted(restarts, "time")}, at last '
+          f'with exit code {code}. {self._what_now()}'
         )
 
   def _what_now(self):
@@ -443,8 +445,8 @@ class Launch:
     size = tpu_slices.of_type(options.accelerator_type)
     seconds = options.poll_seconds
     note(
-      f'# {options.accelerator_type}: {size.chips} chips, {size.hosts} '
-      f'workers; runs commit {self._commit}'
+      f'# {options.accelerator_type}: {counted(size.chips, "chip")}, '
+      f'{counted(size.hosts, "worker")}; runs commit {self._commit}'
     )
     self._resource.state()
     note('# if there is none:')
@@ -459,12 +461,12 @@ class Launch:
     self._resource.worker_states(options.name)
     note(
       '# if it says anything but ACTIVE, up to '
-      f'{options.max_preemptions} times from the start:'
+      f'{counted(options.max_preemptions, "time")} from the start:'
     )
     self._resource.delete()
     note(
       '# if main.py ends with another exit code than 0, 2 or 130, up to '
-      f'{options.max_restarts} times from "git archive" on'
+      f'{counted(options.max_restarts, "time")} from "git archive" on'
     )
     note('# at the end:')
     self._resource.last_lines(options.name, lines=LAST_LINES)

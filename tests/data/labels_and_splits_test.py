@@ -72,7 +72,7 @@ def test_absolute_paths_may_lead_through_a_link_to_the_folder(tmp_path):
     ('path\na.mp4\n', 'line 1: the header'),
     ('path,x,x\na.mp4,1,2\n', 'line 1: column names'),
     ('path,x,\na.mp4,1,2\n', 'line 1: column names'),
-    ('path,x\na.mp4\n', 'line 2: 1 cells instead of 2'),
+    ('path,x\na.mp4\n', 'line 2: 1 cell instead of 2'),
     ('path,x\na.mp4,1\nb.mp4,1,2\n', 'line 3: 3 cells'),
     ('path,x\na.mp4,1\n\na.mp4,2\n', "line 4: 'a.mp4' is already on line 2"),
     ('path,x\n/etc/a.mp4,1\n', 'line 2: .* not a path relative'),

@@ -392,7 +392,7 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.csv', 'file,label\na.mp4,x\n', 'no column "path"'),
     ('l.csv', 'path,path\na.mp4,x\n', 'two columns'),
     ('l.csv', 'path,label_\na.mp4,x\n', 'label columns'),
-    ('l.csv', 'path,label\na.mp4\n', 'line 2: 1 cells, not 2'),
+    ('l.csv', 'path,label\na.mp4\n', 'line 2: 1 cell, not 2'),
     ('l.csv', 'path\n"a.mp4\n', 'line 2: unexpected end'),
     ('l.csv', 'path,split\na.mp4,dev\n', "line 2: the split 'dev'"),
     ('l.csv', 'path,start\na.mp4,soon\n', "line 2: 'soon' is not a number"),

@@ -230,6 +230,21 @@ def test_results_that_are_in_no_table_are_listed(tmp_path):
   assert any(e.get('aria-label') == 'Other evaluations' for e in page.elements)
 
 
+def test_nouns_and_verbs_fit_one_evaluation_of_one_figure(tmp_path):
+  facts = fake_results.facts_of(SLOW[0], {'conv5': 0.5}, mode='linear_eval')
+  facts['views'] = {'clips': 1, 'crop': 'center', 'average': 'softmax'}
+  facts['hardware'] = {'devices': 'cpu x 1', 'cores': 1}
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
+  page, plain = written(tmp_path)
+  told = ' '.join(plain.split())
+  assert '1 of the 154 figures of Tables 1 to 5 of' in told
+  assert 'Embeddings" has a result here, from 1 evaluation. All' in told
+  shown = ' '.join(e['text'] for e in page.elements)
+  assert 'Embeddings” has a result here, from 1 evaluation. All' in shown
+  assert '1 clip, center crop' in plain
+  assert 'cpu x 1, 1 core' in plain
+
+
 def test_all_evaluations_that_are_in_no_table_are_counted_and_listed(tmp_path):
   runs = tmp_path / 'runs' / 'slow'
   write_slow(runs / 'linear_eval' / 'k')
@@ -551,7 +566,7 @@ def test_the_command_writes_both_files_and_names_what_it_skipped(tmp_path):
   done = run(tmp_path / 'runs', '--out', tmp_path / 'new' / 'report.html')
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith(
-    '3 of 154 cells have a result. 0 of 1 evaluations are in no cell.'
+    '3 of 154 cells have a result. Of 1 evaluation 0 are in no cell.'
   )
   assert 'is not JSON' in done.stderr
   assert (tmp_path / 'new' / 'report.html').exists()
@@ -630,7 +645,7 @@ def test_evaluations_of_own_data_come_first_where_no_cell_has_a_result(
   for number, before in enumerate((True, False)):
     out = tmp_path / f'{number}.html'
     done = run(tmp_path / 'A', '--out', out)
-    assert '1 of' in done.stdout.partition('result. ')[2]
+    assert ' 1 is in no cell' in done.stdout
     assert '1 evaluation is in no table' in out.read_text()
     for page in (out, out.with_suffix('.md')):
       text = page.read_text()

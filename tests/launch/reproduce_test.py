@@ -190,7 +190,7 @@ def test_what_is_of_another_data_set_is_refused_and_not_taken_for_finished(
     finish(each, dataset=one)
   for name in ('one', 'moved'):
     assert main(name) == 0
-    assert '1 of 1 cells' in capsys.readouterr().out
+    assert '1 of 1 cell;' in capsys.readouterr().out
   assert main('other') == 2
   said = capsys.readouterr()
   (line,) = said.err.splitlines()

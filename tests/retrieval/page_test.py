@@ -140,6 +140,19 @@ def test_page_has_queries_neighbours_and_predictions_of_each_network():
   assert 'a beside b' in page.title
 
 
+def test_nouns_and_verbs_fit_one_video():
+  found = dataclasses.replace(
+    make_findings('a', [0], left_out={'train': 2, 'val': 1}),
+    index=np.array([[0]]),
+    similarity=np.array([[0.3]]),
+    queries=np.array([1]),
+  )
+  page = make_page(found)
+  assert page.query_caption.startswith('The one validation video.')
+  assert page.introduction[0].startswith('1 validation video of the data set ')
+  assert ' was looked up among 1 training video. Each' in page.introduction[0]
+
+
 def test_page_has_the_queries_that_all_networks_have():
   some = dataclasses.replace(
     make_findings('b', [1], left_out={'train': 1, 'val': 1}),
@@ -158,7 +171,7 @@ def test_page_has_the_queries_that_all_networks_have():
     for name in ('b', 'a')
   ]
   assert near == [pytest.approx([0.3, 0.2]), pytest.approx([0.6, 0.5])]
-  assert '1 training and 1 validation videos' in page.introduction[-1]
+  assert '1 training and 1 validation video.' in page.introduction[-1]
 
 
 def test_table_has_a_row_for_each_network_and_one_for_chance():

@@ -28,6 +28,7 @@ from vie_jax.input_pipeline import (
 from vie_jax.models import network_names
 from vie_jax.processes import agreement
 from vie_jax.telemetry import damage_counts
+from vie_jax.wording import chosen, counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,16 +172,18 @@ def _warn_of_untrained(location, classes, train, val):
     tested = val[:, number]
     absent = np.setdiff1d(tested[tested >= 0], train[:, number])
     if absent.size:
+      num_of_them = np.isin(tested, absent).sum()
       logging.warning(
         '%s: classes of %r without a training video: %d of %d, such as %r. '
-        'They cannot be learnt, and %d of %d validation videos are of them.',
+        'They cannot be learnt, and %d of %s %s of them.',
         location,
         column,
         absent.size,
         len(names),
         names[absent[0]],
-        np.isin(tested, absent).sum(),
-        len(tested),
+        num_of_them,
+        counted(len(tested), 'validation video'),
+        chosen(num_of_them, 'is', 'are'),
       )
 
 
@@ -235,7 +238,7 @@ def open_images(
     if train.num_images < settings.batch_size:
       raise config_check.ConfigError(
         f'config.{mode}.batch_size is {settings.batch_size}, but {name} has '
-        f'only {train.num_images} images to train on; lower it.'
+        f'only {counted(train.num_images, "image")} to train on; lower it.'
       )
     if val.read(0)[1] < 0:
       raise dataset_folder.DatasetError(

@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.compute
 
 from vie_jax.untrusted import arrays, tables
+from vie_jax.wording import chosen, counted
 
 IDS_SUFFIX = '.ids.txt'
 _ROWS_AT_A_TIME = 1024
@@ -98,7 +99,8 @@ def _places(path, rows, clips, videos):
     more = ' and so on' if len(missing) > _NAMED else ''
     raise _error(
       path,
-      f'{len(missing)} of {len(videos)} videos have no vector: '
+      f'{len(missing)} of {counted(len(videos), "video")} '
+      f'{chosen(len(missing), "has", "have")} no vector: '
       f'{listing}{more}; add them under these ids or paths',
     )
   is_numbered = (clips[is_wanted] != _NO_CLIP).any()
@@ -257,8 +259,8 @@ class _NumpyFile:
     if len(lines) != len(self._array):
       raise _error(
         path,
-        f'it has {len(lines)} lines, and the .npy file has {len(self._array)} '
-        'rows; they must be equally many',
+        f'it has {counted(len(lines), "line")}, and the .npy file has '
+        f'{counted(len(self._array), "row")}; they must be equally many',
       )
     parts = [line.rstrip('\r').partition('\t') for line in lines]
     clips = [

@@ -20,6 +20,7 @@ from vie_jax.input_pipeline.dataset_folder import (
   UnreachableError,
 )
 from vie_jax.processes import watchdog
+from vie_jax.wording import counted
 
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
 # The same as data/media/open_video.py has; a test holds that.
@@ -115,10 +116,10 @@ def has_videos(folder: pathlib.Path, image_suffixes: tuple[str, ...]) -> bool:
         num_gifs += suffix == '.gif'
   if num_videos and num_images:
     logging.info(
-      '%s has %d videos and %d images; only the videos are taken.',
+      '%s has %s and %s; only videos are taken.',
       folder,
-      num_videos + num_gifs,
-      num_images,
+      counted(num_videos + num_gifs, 'video'),
+      counted(num_images, 'image'),
     )
   return bool(num_videos or not num_images)
 

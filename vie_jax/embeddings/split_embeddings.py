@@ -28,6 +28,7 @@ from vie_jax.results import result
 from vie_jax.telemetry import damage_counts, run_log
 from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
+from vie_jax.wording import chosen, counted
 
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
 _SETTINGS = ('clip', 'crop', 'knn', 'retrieve')
@@ -405,9 +406,9 @@ def _read_foreign(
   clips, num_extra = foreign_embeddings.read(config.embeddings, together)
   if num_extra:
     logging.info(
-      '%s: %d vectors are of other videos and not used.',
+      '%s: %s of other videos and not used.',
       config.embeddings,
-      num_extra,
+      f'{counted(num_extra, "vector")} {chosen(num_extra, "is", "are")}',
     )
   facts = {
     'name': pathlib.Path(config.embeddings).stem,

@@ -41,6 +41,7 @@ from vie_jax.evaluation.paper_tables import Cell
 from vie_jax.evaluation.result_words import percent, signed
 from vie_jax.untrusted import urls
 from vie_jax.untrusted.text import printable
+from vie_jax.wording import chosen, counted
 
 # What a reader sees of a figure.
 
@@ -97,6 +98,8 @@ def _environment(*, is_html: bool) -> jinja2.Environment:
   environment.filters['percent'] = percent
   environment.filters['signed'] = signed
   environment.filters['md'] = _markdown
+  environment.filters['counted'] = counted
+  environment.filters['chosen'] = chosen
   environment.filters['printable'] = printable
   return environment
 
@@ -260,10 +263,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   for skipped in found.skipped:
     print(f'{skipped.name} {skipped.reason}.', file=sys.stderr)
+  num_filled = len(filled.fillings)
   num_unused = len(filled_tables.unused(filled))
   print(
-    f'{len(filled.fillings)} of {len(paper_tables.CELLS)} cells have a result. '
-    f'{num_unused} of {len(found.results)} evaluations are in no cell. '
+    f'{num_filled} of {len(paper_tables.CELLS)} cells '
+    f'{chosen(num_filled, "has", "have")} a result. '
+    f'Of {counted(len(found.results), "evaluation")} {num_unused} '
+    f'{chosen(num_unused, "is", "are")} in no cell. '
     f'Written: {files[0]} and {files[1]}'
   )
   return 0

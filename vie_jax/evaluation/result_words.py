@@ -10,6 +10,7 @@ from typing import Any
 from vie_jax.evaluation import recall_figures
 from vie_jax.evaluation.found_results import Result, part
 from vie_jax.untrusted import urls
+from vie_jax.wording import chosen
 
 NO_FIGURE = '\N{EN DASH}'
 # As many as a cell of a table has room for.
@@ -44,6 +45,7 @@ def result_facts(result: Result) -> dict[str, str]:
   facts = result.facts
   network, dataset = facts['network'], facts['dataset']
   views, hardware = part(facts, 'views'), part(facts, 'hardware')
+  num_clips, cores = views.get('clips'), hardware.get('cores')
   clip, trained_on = part(network, 'input'), part(network, 'trained_on')
   on = [
     trained_on.get('name') or urls.shown(text(trained_on.get('path'))),
@@ -72,8 +74,8 @@ def result_facts(result: Result) -> dict[str, str]:
     'train / val': counts,
     'split': text(dataset.get('split') or 'val'),
     'views': (
-      f'{text(views.get("clips"))} clips, {text(views.get("crop"))} crop, '
-      f'mean {text(views.get("average"))}'
+      f'{text(num_clips)} {chosen(num_clips, "clip", "clips")}, '
+      f'{text(views.get("crop"))} crop, mean {text(views.get("average"))}'
       if views
       else ''
     ),
@@ -88,7 +90,7 @@ def result_facts(result: Result) -> dict[str, str]:
         None,
         (
           text(hardware.get('devices')),
-          f'{hardware["cores"]} cores' if 'cores' in hardware else '',
+          f'{cores} {chosen(cores, "core", "cores")}' if cores else '',
           text(hardware.get('machine')),
         ),
       )

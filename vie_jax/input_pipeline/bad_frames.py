@@ -10,6 +10,7 @@ import threading
 from absl import logging
 
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.wording import chosen
 
 # Of so few frames a share tells nothing.
 _MIN_FRAMES = 1000
@@ -165,7 +166,8 @@ class BadFrames:
     enough = max(num_frames, min(_MIN_FRAMES, num_all))
     if num_bad > self._max_share * enough:
       raise dataset_folder.DatasetError(
-        f'{num_bad} of {num_frames} frames are damaged, more than the share '
+        f'{num_bad} of {num_frames} frames '
+        f'{chosen(num_bad, "is", "are")} damaged, more than the share '
         f'{self._max_share} that config.input.max_bad_share allows: most of '
         f'them in {_listing(by_name)}. {self._remedy}'
       )
@@ -176,9 +178,9 @@ class BadFrames:
       logging.warning(
         'Replaced or left out %d damaged %s of %d %s, most of them in %s. %s',
         self._by_name.total(),
-        'frame' if self._by_name.total() == 1 else 'frames',
+        chosen(self._by_name.total(), 'frame', 'frames'),
         len(self._by_name),
-        'video or image' if len(self._by_name) == 1 else 'videos or images',
+        chosen(len(self._by_name), 'video or image', 'videos or images'),
         _listing(self._by_name),
         self._remedy,
       )

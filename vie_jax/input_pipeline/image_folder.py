@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from vie_jax.input_pipeline import dataset_folder, image_source
+from vie_jax.wording import chosen, counted
 
 # Names of image files end in one of these, in any case.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif')
@@ -141,7 +142,8 @@ def open_split(name, split):
     if name not in places:
       raise dataset_folder.DatasetError(
         f'The class {name!r} in {here} is not in {train}, which has '
-        f'{len(places)} classes. Remove it, or add training images of it.'
+        f'{counted(len(places), "class", "classes")}. Remove it, or add '
+        'training images of it.'
       )
     labels[row] = places[name]
   if split == 'train':
@@ -215,7 +217,8 @@ def _check_classes(train, class_names, labels):
   if missing.size:
     raise dataset_folder.DatasetError(
       f'{train / class_names[missing[0]]} has no images of its own, so '
-      f'that {missing.size} of {len(class_names)} classes cannot be learnt. Add '
+      f'that {missing.size} of '
+      f'{counted(len(class_names), "class", "classes")} cannot be learnt. Add '
       'images or remove the folder.'
     )
 
@@ -296,7 +299,7 @@ class _PassedOver:
         'Passed over in %s: %d %s (%s); %s are read: convert the others.',
         folder,
         unread.total(),
-        'image' if unread.total() == 1 else 'images',
+        chosen(unread.total(), 'image', 'images'),
         ', '.join(f'{suffix} {unread[suffix]}' for suffix in sorted(unread)),
         ' '.join(IMAGE_SUFFIXES),
       )
@@ -305,7 +308,7 @@ class _PassedOver:
         'Passed over in %s: %d %s, such as %r.',
         folder,
         len(paths),
-        one if len(paths) == 1 else several,
+        chosen(len(paths), one, several),
         min(paths),
       )
 

@@ -9,6 +9,7 @@ from absl import logging
 
 from vie_jax.input_pipeline import image_folder, tfds_images
 from vie_jax.input_pipeline.tfds_images import TFDS_PREFIX
+from vie_jax.wording import counted
 
 # ILSVRC 2012: Russakovsky et al. 2015, arXiv:1409.0575, Table 2; the images of
 # each split, and the names of data sets and folders that are taken for it.
@@ -73,9 +74,10 @@ def _compare_with_imagenet(source, split):
   expected = _IMAGENET_IMAGES[split], _IMAGENET_CLASSES
   if found != expected:
     logging.warning(
-      '%s has %d images of %d classes; ImageNet has %d of %d (%+d and %+d).',
+      '%s has %s of %s; ImageNet has %d of %d (%+d and %+d).',
       source.location,
-      *found,
+      counted(found[0], 'image'),
+      counted(found[1], 'class', 'classes'),
       *expected,
       *(there - due for there, due in zip(found, expected, strict=True)),
     )

@@ -20,6 +20,7 @@ from vie_jax.input_pipeline import augmentation, frame_sampling
 from vie_jax.models import activations
 from vie_jax.objective import kmeans, memory_bank
 from vie_jax.planning import accelerators, scaling
+from vie_jax.wording import counted
 
 MOST_VIDEOS = np.iinfo(np.int32).max
 STORED_FRAME = {'max_short_side': 320, 'max_long_side': 569}
@@ -335,8 +336,8 @@ def table(planned: dict) -> str:
     f'a checkpoint: {_size(checkpoint["bytes"])}, '
     f'{_time(checkpoint["seconds"])} to write',
     f'input: {feed["clips_per_second"]:,.0f} clips a second, '
-    f'{math.ceil(feed["cores_per_host"]):,} cores on each of '
-    f'{planned["hosts"]} host{"s" * (planned["hosts"] > 1)}, '
+    f'{counted(math.ceil(feed["cores_per_host"]), "core")} on each of '
+    f'{counted(planned["hosts"], "host")}, '
     f'{_size(feed["read_bytes_per_second"])} a second of '
     f'{_size(feed["stored_bytes"])}',
   ]

@@ -13,6 +13,7 @@ from vie_jax.input_pipeline import sound_frames
 from vie_jax.input_pipeline.frame_store import FrameStore
 from vie_jax.results.findings import Findings, common_queries
 from vie_jax.untrusted import urls
+from vie_jax.wording import chosen, counted
 
 FILE = 'index.html'
 # A page of 50 queries and two networks stays below 8 MB.
@@ -212,7 +213,7 @@ def _with_labels(
 def _introduction_of_own(found: Findings, columns: Sequence[str]) -> list[str]:
   num_videos = recall_figures.num_compared(found.result)
   paragraphs = [
-    f'The most similar of {num_videos:,} training videos of '
+    f'The most similar of {counted(num_videos, "training video")} of '
     f'{found.result["dataset"]["name"]}, as {found.heading} places them. '
     + (
       'True labels are not known here, so that nothing is right or wrong.'
@@ -240,6 +241,8 @@ def _which_of_own(num_shown, num_videos):
 
 
 def _which_are_shown(num_shown, num_videos):
+  if num_videos == 1:
+    return 'The one validation video.'
   if num_shown == num_videos:
     return f'All {num_videos:,} validation videos.'
   return (
@@ -252,14 +255,19 @@ def _introduction(num_queries, findings, columns) -> list[str]:
   own = findings[0].result
   dataset, left_out = own['dataset'], own.get('left_out', {})
   counts = {recall_figures.num_compared(found.result) for found in findings}
-  count = f'{max(counts):,}' if len(counts) == 1 else 'the'
+  trained = (
+    counted(max(counts), 'training video')
+    if len(counts) == 1
+    else 'the training videos'
+  )
   clips = findings[0].result['views']['clips']
   embedding = (
     f'the mean embedding of {clips} clips' if clips > 1 else 'a vector'
   )
   paragraphs = [
-    f'{num_queries:,} validation videos of the data set {dataset["name"]} '
-    f'were looked up among {count} training videos. Each video is '
+    f'{counted(num_queries, "validation video")} of the data set '
+    f'{dataset["name"]} {chosen(num_queries, "was", "were")} looked up among '
+    f'{trained}. Each video is '
     f'{embedding}; the nearest ones are those at the smallest angle.'
   ]
   if columns:
@@ -274,7 +282,8 @@ def _introduction(num_queries, findings, columns) -> list[str]:
   if any(left_out.values()):
     paragraphs.append(
       'Left out, without a frame that can be read and decoded: '
-      f'{left_out["train"]:,} training and {left_out["val"]:,} validation videos.'
+      f'{left_out["train"]:,} training and '
+      f'{counted(left_out["val"], "validation video")}.'
     )
   return paragraphs
 
@@ -334,7 +343,7 @@ def _facts(findings: Sequence[Findings]) -> dict[str, str]:
     facts[found.heading] = (
       f'{network["name"]}, {network["training"].replace("_", " ")}, step '
       f'{network["step"]:,}, from {urls.shown(network["source"])}; '
-      f'{found.result["dataset"]["train"]:,} training videos; kNN of '
+      f'{counted(found.result["dataset"]["train"], "training video")}; kNN of '
       f'{settings["num_voters"]} at temperature {settings["temperature"]}'
     )
   hardware = own['hardware']
@@ -342,6 +351,6 @@ def _facts(findings: Sequence[Findings]) -> dict[str, str]:
     **facts,
     'seed': str(own['seed']),
     'commit': own['commit'] or 'unknown',
-    'device': f'{hardware["devices"]}, {hardware["cores"]} cores',
+    'device': f'{hardware["devices"]}, {counted(hardware["cores"], "core")}',
     'date': own['date'],
   }

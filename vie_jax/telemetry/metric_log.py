@@ -20,6 +20,7 @@ from vie_jax.processes import agreement
 from vie_jax.telemetry import metrics_file
 from vie_jax.telemetry.scalar_writer import ScalarWriter
 from vie_jax.telemetry.tensorboard_log import SummaryWriter
+from vie_jax.wording import counted
 
 # Why a step is not saved: who went on from it would lack its figures.
 NO_ROOM = 'there is no room for the figures of the steps before it'
@@ -195,7 +196,7 @@ class Writers(metric_writers.MultiWriter):
     else:
       logging.warning(
         'There is room for the figures again: those that waited are written%s.',
-        f', but for {self._lines.num_dropped} lines'
+        f', but for {counted(self._lines.num_dropped, "line")}'
         if self._lines.num_dropped
         else '',
       )
