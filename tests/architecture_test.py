@@ -188,8 +188,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'program': (
     'checkpoint code_version config embeddings files finite input_pipeline '
-    'machine models.official_checkpoint processes program results telemetry '
-    'untrusted weights',
+    'machine models.official_checkpoint option_parser processes program '
+    'results telemetry untrusted weights',
     'jax ml_collections',
   ),
 }

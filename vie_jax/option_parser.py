@@ -3,8 +3,22 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+
+def near(word: str, known: Iterable[Any]) -> str:
+  """The one of some words that may be meant by one that is none of them.
+
+  Args:
+    word: as it was given.
+    known: the words; what is no text is none of them.
+
+  Returns:
+    The word; '' where none is like it.
+  """
+  names = [name for name in known if isinstance(name, str)]
+  return ''.join(difflib.get_close_matches(word, names, 1))
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -38,9 +52,10 @@ class OptionParser(argparse.ArgumentParser):
     known = self._options()
     text = ''
     for option in dict.fromkeys(word.partition('=')[0] for word in own):
-      near = difflib.get_close_matches(option, known, 1)
-      if option.startswith('--') and option not in known and near:
-        text += f'; there is no {option}: did you mean {near[0]}?'
+      if not option.startswith('--') or option in known:
+        continue
+      if meant := near(option, known):
+        text += f'; there is no {option}: did you mean {meant}?'
     return text
 
   def _options(self):
@@ -53,9 +68,8 @@ class OptionParser(argparse.ArgumentParser):
     try:
       super()._check_value(action, value)
     except argparse.ArgumentError as error:
-      names = [name for name in action.choices if isinstance(name, str)]
-      near = difflib.get_close_matches(str(value), names, 1)
-      error.message += ''.join(f'; did you mean {name}?' for name in near)
+      if meant := near(str(value), action.choices):
+        error.message += f'; did you mean {meant}?'
       raise
     if isinstance(action, argparse._SubParsersAction):
       self._command = action.choices[value]

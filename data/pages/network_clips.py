@@ -8,7 +8,6 @@ code. Only the normalisation is undone, to have pictures again.
 import dataclasses
 import itertools
 import os
-import pathlib
 
 # Nothing is trained here: the accelerator stays free for who does.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -61,16 +60,6 @@ class Sample:
   evaluation: list
 
 
-def _meant(name):
-  """The file of configs/ that has this name, or '' where there is none."""
-  folder = pathlib.Path(command_line.__file__).parents[2] / 'configs'
-  file = folder / f'{name.removesuffix(".py")}.py'
-  if pathlib.PurePath(name).name != name or not file.is_file():
-    return ''
-  near = os.path.relpath(file)
-  return str(file) if near.startswith('..') else near
-
-
 def read_config(name, arguments):
   """Reads a config as main.py does.
 
@@ -87,7 +76,7 @@ def read_config(name, arguments):
   """
   file = name.partition(':')[0]
   if not os.path.isfile(file):
-    meant = _meant(file)
+    meant = command_line.near_config(file)
     hint = f' (did you mean {meant}?)' if meant else ''
     raise InputError(f'there is no config {file}{hint}')
   command = ['show', f'--config={name}', *arguments]

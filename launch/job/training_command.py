@@ -165,7 +165,9 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
         raise LaunchError(f'{name} must stand behind --config=...')
       flags_given.append(argument)
     elif name not in FLAGS:
-      raise LaunchError(f'{argument} is no argument of main.py.')
+      raise LaunchError(
+        f'{argument} is no argument of main.py{_meant(name, FLAGS)}'
+      )
     elif not is_there or not value:
       raise LaunchError(f'{name} needs a value: {name}=...')
     else:
@@ -241,12 +243,16 @@ def _check_repeated(arguments):
 def _config(name, flags_given, mode):
   """The config that main.py will make of its file and flags, checked."""
   if mode not in modes.MODES:
-    raise LaunchError(f'--mode={mode} must be one of {", ".join(modes.MODES)}.')
+    raise LaunchError(
+      f'--mode={mode} must be one of {", ".join(modes.MODES)}'
+      f'{_meant(mode, modes.MODES)}'
+    )
   file, _, _ = name.partition(':')
   if not _CONFIG_FILE.fullmatch(name) or not (REPOSITORY / file).is_file():
     raise LaunchError(
       f'There is no config {name}; it must be a file of configs/, as it is '
       'named from the repository: configs/vie_slowfast.py'
+      f'{_meant(file, _config_files())}'
     )
   try:
     config = config_files.read(name)
@@ -255,6 +261,16 @@ def _config(name, flags_given, mode):
   except (ValueError, TypeError) as error:
     raise LaunchError(str(error)) from error
   return config
+
+
+def _config_files():
+  return [f'configs/{file.name}' for file in REPOSITORY.glob('configs/*.py')]
+
+
+def _meant(word, known):
+  """A question that ends a sentence; where there is none, a full stop does."""
+  near = option_parser.near(word, known)
+  return f'; did you mean {near}?' if near else '.'
 
 
 def _override(config, flags_given):

@@ -10,6 +10,7 @@ import ml_collections
 from job import config_files
 from job.repository import REPOSITORY
 
+from vie_jax import option_parser
 from vie_jax.evaluation.paper_roles import Role
 
 
@@ -33,6 +34,14 @@ class Data:
   train: int = 0
   val: int = 0
   prepared_by: tuple[str, ...] = ()
+
+
+def _field_names(config, prefix=''):
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _field_names(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +98,13 @@ class Step:
       try:
         config.update_from_flattened_dict({field: value})
       except (KeyError, AttributeError, TypeError, ValueError) as error:
+        known = list(_field_names(config))
+        near = option_parser.near(field, known)
+        reason = ' '.join(str(error).split())[:200]
+        if field not in known and near:
+          reason = f'there is no such field; did you mean {near}?'
         raise ValueError(
-          f'--config.{field}={value} does not fit {self.config_file}: '
-          f'{" ".join(str(error).split())[:200]}'
+          f'--config.{field}={value} does not fit {self.config_file}: {reason}'
         ) from error
     return config
 

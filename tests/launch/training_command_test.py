@@ -59,6 +59,12 @@ def test_split_at_the_first_dashes():
     ((CONFIG, '--workdir=/runs/vie[lr=0.1]'), 'has [ in it'),
     ((CONFIG, '--workdir'), '--workdir needs a value'),
     ((*REMOTE, '--mode=trian'), '--mode=trian must be one of'),
+    ((*REMOTE, '--mode=trian'), 'train; did you mean train?'),
+    ((*REMOTE, '--modes=train'), 'of main.py; did you mean --mode?'),
+    (
+      ('--config=configs/vie_slowfst.py', *REMOTE[1:]),
+      'did you mean configs/vie_slowfast.py?',
+    ),
     ((*REMOTE, '--distributed=maybe'), '--distributed must be'),
     ((*REMOTE, '--nodes=2'), '--nodes=2 is no argument of main.py'),
     ((*REMOTE, 'rm -rf /'), 'rm -rf / is no argument'),

@@ -94,6 +94,22 @@ WORDED = {
 }
 
 
+# Words with a slip in one of them -> how what is said of it ends.
+MEANT = {
+  (CONFIG, '--mode=linear_evl'): '|train>; did you mean linear_eval?',
+  (CONFIG, '--distributed=of'): '<auto|on|off>; did you mean off?',
+  (CONFIG, '--mode=zzz'): '|train>.',
+  (CONFIG, '--wrkdir=w'): 'there is no flag --wrkdir; did you mean --workdir?',
+  (CONFIG, '--zzz=w'): 'there is no flag --zzz.',
+  ('--config=configs/vie_slowfst.py', '--config.seed=1'): (
+    'in the current folder; did you mean configs/vie_slowfast.py?'
+  ),
+  (CONFIG, '--config.optimizer.lerning_rate=1'): (
+    "no field 'lerning_rate'; did you mean 'learning_rate'?"
+  ),
+}
+
+
 @pytest.fixture(scope='module')
 def outcomes():
   cases = {name: [CONFIG, *words] for name, (words, _) in REFUSED.items()}
@@ -117,6 +133,7 @@ def outcomes():
     *('--config.embed.splits', '("val",)', '--config.batch_size=16'),
     *('--config.optimizer.learning_rate', '0.5', '--config.profile=false'),
   ]
+  cases |= {' '.join(words): words for words in MEANT}
   cases['no Python'] = ['--config=README.md']
   cases['nowhere'] = ['--config=configs/nowhere.py', '--config.batch_size=8']
   done = subprocess.run(
@@ -146,6 +163,40 @@ def test_a_mistake_is_in_words_not_in_those_of_python(outcomes, name):
   assert WORDED[name][1] in said
   for words in ('literal', 'convert', 'argument', 'pars', 'indices', 'class'):
     assert words not in said
+
+
+@pytest.mark.parametrize('words', MEANT)
+def test_a_slip_is_answered_with_what_may_be_meant(outcomes, words):
+  code, said = outcomes[' '.join(words)]
+  assert code == 2
+  assert said.endswith(f'{MEANT[words]}\n')
+
+
+@pytest.mark.parametrize(
+  'name, meant',
+  [
+    ('configs/vie_slowfst.py', 'configs/vie_slowfast.py'),
+    ('vie_slowfast.py', 'configs/vie_slowfast.py'),
+    ('configs/vie_slowfast', 'configs/vie_slowfast.py'),
+    ('config/vie_trn.py', 'configs/vie_trn.py'),
+    ('configs/nowhere.py', ''),
+    ('{own}/min.py', '{own}/mine.py'),
+  ],
+)
+def test_a_config_that_may_be_meant_is_near_or_one_of_configs(
+  tmp_path, monkeypatch, name, meant
+):
+  (tmp_path / 'mine.py').touch()
+  monkeypatch.chdir(tiny_run.REPOSITORY)
+  found = command_line.near_config(name.format(own=tmp_path))
+  assert found == meant.format(own=tmp_path)
+
+
+def test_a_config_that_is_not_there_is_answered_with_one_that_is():
+  assert refused('--config=configs/vie_slowfst.py') == (
+    'Command line: there is no config configs/vie_slowfst.py; did you mean '
+    'configs/vie_slowfast.py?'
+  )
 
 
 def test_an_error_of_a_config_file_is_said_without_its_kind(outcomes):

@@ -14,7 +14,7 @@ import absl
 from absl import flags
 from ml_collections import config_flags
 
-from vie_jax import code_version
+from vie_jax import code_version, option_parser
 from vie_jax.processes import exit_codes
 from vie_jax.untrusted import text, urls
 
@@ -39,6 +39,10 @@ _LIBRARIES = (
 _NO_VARIANT = re.compile(
   r'^flag --config=([^:]*):.*: get_config\(\) takes 0 positional arguments'
 )
+_NO_FILE = re.compile(r"\[Errno 2\] No such file or directory: '(.*)'$")
+# What absl says of a value that must be one of a list, and of flags.
+_NO_CHOICE = re.compile(r'^flag --\w+=(.*): value should be one of <(.*)>$')
+_NO_FLAG = re.compile(r"^Unknown command line flag '([^']*)'")
 # What Python and its libraries say of a mistake -> what it means to the user.
 _WORDINGS = tuple(
   (re.compile(pattern, re.DOTALL), words)
@@ -47,10 +51,6 @@ _WORDINGS = tuple(
     (
       r"^module '.*' has no attribute 'get_config'$",
       'the file that --config names has no function get_config.',
-    ),
-    (
-      r"^\[Errno 2\] No such file or directory: '(.*)'$",
-      r'there is no file \1; a relative path begins in the current folder.',
     ),
     (
       r'invalid literal for int\(\) with base 10: (.*)',
@@ -188,11 +188,48 @@ def reason_of(error: Exception) -> str:
     if flags.FLAGS['config'].present:
       return 'get_config() of the file that --config names returns nothing.'
     return 'there is no --config, such as --config=configs/vie_slowfast.py.'
+  if found := _NO_FILE.search(reason):
+    return (
+      f'there is no file {found[1]}; a relative path begins in the current '
+      f'folder{_meant(near_config(found[1]))}'
+    )
+  if found := _NO_CHOICE.search(reason):
+    return reason + _meant(option_parser.near(found[1], found[2].split('|')))
+  if found := _NO_FLAG.search(reason):
+    known = [f'--{name}' for name in flags.FLAGS]
+    name = f'--{found[1]}'
+    return f'there is no flag {name}{_meant(option_parser.near(name, known))}'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
   for pattern, words in _WORDINGS:
     reason = pattern.sub(words, reason)
   return reason
+
+
+def _meant(near):
+  """A question that ends a sentence; where there is none, a full stop does."""
+  return f'; did you mean {near}?' if near else '.'
+
+
+def near_config(config_file: str) -> str:
+  """The config file that may be meant by a name that none has; '' for none.
+
+  Args:
+    config_file: path, without a variant.
+
+  Returns:
+    Path of a file in the same folder, or in configs/.
+  """
+  path = pathlib.Path(config_file)
+  own = pathlib.Path(__file__).parents[2] / 'configs'
+  files = {}
+  for folder in (own, path.parent):
+    files |= {file.stem: file for file in folder.glob('*.py')}
+  found = option_parser.near(path.name.removesuffix('.py'), files)
+  if not found:
+    return ''
+  near = os.path.relpath(files[found])
+  return str(files[found]) if near.startswith('..') else near
 
 
 def refuse(reason: str) -> NoReturn:
@@ -223,7 +260,9 @@ def workdir(chosen: str | None) -> str:
   """
   config_file, variant = _config_and_variant()
   if not os.path.isfile(config_file):
-    refuse(f'there is no config {config_file}.')
+    refuse(
+      f'there is no config {config_file}{_meant(near_config(config_file))}'
+    )
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   folder = os.path.expanduser(chosen or os.path.join('workdir', name))
   problem = urls.problem(folder) or workdir_problem(folder)
