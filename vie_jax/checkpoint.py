@@ -218,6 +218,21 @@ class Checkpoints:
     if self._failure:
       raise SaveFailedError(self._failure)
 
+  def end(self) -> None:
+    """Returns when nothing is being saved any more, even if that fails.
+
+    For a training that ends for another reason: what has become of the last
+    save is left at a line in the log, unless there is one already.
+    """
+    known = self._failure
+    try:
+      self._take_note(waits=True, is_last=True)
+    except SaveFailedError as error:
+      logging.error('%s', error)
+      return
+    if self._failure and self._failure is not known:
+      logging.error('%s', self._failure)
+
   def _take_note(self, *, waits: bool, is_last: bool = False) -> None:
     if self._saver is None:
       return

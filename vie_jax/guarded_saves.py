@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from absl import logging
-
 from vie_jax import checkpoint, skipped_steps
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import agreement, peers, preemption, watchdog
@@ -137,7 +135,4 @@ class GuardedSaves:
 
   def end(self) -> None:
     """Returns when nothing is being saved any more, even if that fails."""
-    try:
-      self._checkpoints.wait()
-    except checkpoint.SaveFailedError as error:
-      logging.error('%s', error)
+    self._checkpoints.end()

@@ -16,7 +16,7 @@ import tiny_run
 from faults import checkpoint_program
 from tensorboard.backend.event_processing import event_accumulator
 
-from vie_jax import checkpoint, sharding
+from vie_jax import checkpoint, guarded_saves, sharding
 
 
 def run_out_of_room(workdir, tries):
@@ -153,6 +153,33 @@ def test_by_config_a_failed_save_ends_the_training(tmp_path):
     assert 'run the same command again' in str(error.value)
     shutil.move(tmp_path / 'away', checkpoints.directory)
     checkpoints.save(state_of(3), {})
+  assert (tmp_path / 'checkpoints' / '3').is_dir()
+
+
+@pytest.mark.parametrize('is_known', [True, False])
+@pytest.mark.parametrize('policy', ['retry', 'stop'])
+def test_a_failed_save_is_told_of_once_where_a_training_diverges(
+  tmp_path, caplog, policy, is_known
+):
+  with checkpoint.Checkpoints(tmp_path, on_failed_save=policy) as checkpoints:
+    saves = guarded_saves.GuardedSaves(
+      *(checkpoints, None, None),
+      **dict.fromkeys(('record', 'check_state', 'check_lock')),
+    )
+    checkpoints.save(state_of(1), {})
+    checkpoints.wait()
+    shutil.move(checkpoints.directory, tmp_path / 'away')
+    checkpoints.save(state_of(2), {})
+    if is_known and policy == 'retry':
+      poll_until_told(checkpoints)
+    saves.end()
+    (line,) = [m for m in caplog.messages if 'could not be saved' in m]
+    assert 'The folder is gone' in line
+    shutil.move(tmp_path / 'away', checkpoints.directory)
+    checkpoints.save(state_of(3), {})
+    caplog.clear()
+    saves.end()
+    assert not caplog.messages
   assert (tmp_path / 'checkpoints' / '3').is_dir()
 
 
