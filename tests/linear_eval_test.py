@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 
+import fault_runs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from vie_jax.classifiers import labelled_data
 from vie_jax.config import config_check
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.processes import preemption
 from vie_jax.program import run_errors
 from vie_jax.results import result
 from vie_jax.telemetry import metrics_file
@@ -139,7 +141,12 @@ def test_a_lost_result_is_written_again(finished, demo_dataset):
 
 
 @pytest.mark.parametrize(
-  'damaged', ['', '{"format_', 'null', '{}', '{"format_version": 1}', None]
+  'damaged',
+  [
+    *('', '{"format_', 'null', '{}', '{"format_version": 1}', None),
+    '{"format_version": 1, "mode": "", "accuracy": {}, "chance": {}, '
+    '"steps": 12, "network": {}, "settings": 3}',
+  ],
 )
 def test_a_damaged_result_is_written_again(
   finished, demo_dataset, tmp_path, damaged
@@ -153,6 +160,57 @@ def test_a_damaged_result_is_written_again(
   again = linear_eval.linear_eval(config(demo_dataset), copy)
   assert again['accuracy'] == written['accuracy']
   assert result.read(path) == again
+
+
+def stop_at_step(folder, step, monkeypatch, settings):
+  """Runs until a signal finds some step done, and not evaluated."""
+  with monkeypatch.context() as patch:
+    is_there = fault_runs.has_step(folder, step)
+    patch.setattr(preemption.SIGNALS, 'poll', is_there)
+    with pytest.raises(preemption.Stopped):
+      linear_eval.linear_eval(settings, folder.parents[1])
+
+
+def test_a_signal_at_the_last_step_leaves_one_evaluation_to_make_up_for(
+  finished, demo_dataset, tmp_path, monkeypatch
+):
+  settings = config(demo_dataset)
+  folder = tmp_path / 'linear_eval' / 'demo_random'
+  # Of another training, which was moved away but for this file.
+  stale = finished[1] | {'settings': {**finished[1]['settings']}}
+  stale['settings']['learning_rate'] = 7.0
+  folder.mkdir(parents=True)
+  (folder / result.FILE).write_text(json.dumps(stale))
+  stop_at_step(folder, 12, monkeypatch, settings)
+  assert evaluated_steps(folder) == [6]
+  evaluations = []
+  evaluate_now = linear_eval.Readouts.evaluate
+
+  def evaluate(task, state):
+    evaluations.append(int(state.step))
+    return evaluate_now(task, state)
+
+  monkeypatch.setattr(linear_eval.Readouts, 'evaluate', evaluate)
+  for _ in range(3):
+    again = linear_eval.linear_eval(settings, tmp_path)
+    assert again['accuracy'] == finished[1]['accuracy']
+    assert evaluated_steps(folder) == [6, 12]
+  assert evaluations == [12]
+
+
+def test_a_training_that_is_to_go_on_is_not_taken_for_finished(
+  demo_dataset, tmp_path, monkeypatch
+):
+  folder = tmp_path / 'linear_eval' / 'demo_random'
+  stop_at_step(folder, 12, monkeypatch, config(demo_dataset))
+  linear_eval.linear_eval(config(demo_dataset), tmp_path)
+  longer = config(demo_dataset, linear_eval__num_steps=14)
+  assert linear_eval.linear_eval(longer, tmp_path)['steps'] == 14
+  assert evaluated_steps(folder) == [6, 12, 14]
+
+
+def evaluated_steps(folder):
+  return metrics_file.curve(folder, 'val/seconds')[0]
 
 
 def test_a_folder_in_place_of_the_result_is_named(

@@ -39,6 +39,8 @@ _FREE = (
   'network.streams',
   'schedule.num_steps',
 )
+# What a result of a training has, at least.
+_OF_RESULT = {'mode', 'accuracy', 'chance', 'steps', 'network', 'settings'}
 
 
 def fit_and_write(
@@ -108,7 +110,7 @@ def fit_and_write(
       },
       fault=config.fault,
     )
-    written = _written(folder, outcome) or result.write(
+    written = outcome.written or result.write(
       folder,
       {
         'mode': mode,
@@ -136,17 +138,38 @@ def fit_and_write(
   return written
 
 
-def _written(folder: pathlib.Path, outcome: Outcome) -> dict | None:
-  """The result that is there, if this call had nothing to do but find it."""
-  if not outcome.was_complete:
-    return None
+def _written(
+  folder: pathlib.Path,
+  record: dict,
+  step: int,
+  progress: Progress,
+  schedule: Schedule,
+) -> dict | None:
+  """The result that is there, if nothing is left to do but find it.
+
+  The checkpoint does not say whether a start before this one has made up for
+  the evaluation of its step, which is saved once.
+  """
   try:
     written = result.read(folder / result.FILE)
   except result.ResultError:
     # None, or a damaged one: it is written anew from the checkpoint.
     return None
-  is_whole = written.keys() >= {'mode', 'accuracy', 'chance', 'steps'}
-  return written if is_whole and written['steps'] == outcome.steps else None
+  if not written.keys() >= _OF_RESULT or written['steps'] != step:
+    return None
+  for part in ('network', 'settings'):
+    if not isinstance(written[part], dict):
+      return None
+    differing = run_record.differing_fields(
+      written[part], record[part], f'{part}.'
+    )
+    # A result does not have the digest of the weights.
+    if not all(_may_change(n) or n == 'network.weights' for n in differing):
+      return None
+  is_over = step >= schedule.num_steps or progress.plateau.is_over
+  # Where validation saturates at this step, it does so again.
+  is_over = is_over or written['settings'] == record['settings']
+  return written if is_over else None
 
 
 def _log(written: dict, folder: pathlib.Path) -> None:
@@ -229,15 +252,19 @@ def fit(
       checkpoint.Checkpoints(folder, items=task.items, **keeping)
     )
     state, progress = _start(task, data.mesh, checkpoints, record, folder)
+    step = int(state.step)
+    written = _written(folder, record, step, progress, schedule)
+    is_finished = agreement.everywhere(written is not None)
+    is_again = progress.evaluation_is_due and not is_finished
     writer = metric_log.open_writers(
       folder,
       from_step=checkpoints.latest_step,
-      again='val/seconds' if progress.evaluation_is_due else None,
+      again='val/seconds' if is_again else None,
       is_main=jax.process_index() == 0,
       waits_for_room=keeping['on_failed_save'] == 'retry',
     )
     stack.push(metric_log.closing(writer))
-    run_record.write_config(folder, writer, int(state.step), record['config'])
+    run_record.write_config(folder, writer, step, record['config'])
     stack.enter_context(preemption.SIGNALS.deferring())
     loop = Loop(
       task,
@@ -250,7 +277,7 @@ def fit(
       check_lock=check_lock,
       fault=fault,
     )
-    return loop.run(state, progress)
+    return loop.run(state, progress, written if is_finished else None)
 
 
 def _start(task, mesh, checkpoints, record, folder):

@@ -51,13 +51,15 @@ class Loop:
       check_lock=check_lock,
     )
 
-  def run(self, state, progress) -> Outcome:
-    """Trains to the end."""
+  def run(self, state, progress, written=None) -> Outcome:
+    """Trains to the end; not if the result of this end is written already."""
     schedule, intervals = self._schedule, self._intervals
     self._started, self._seconds = time.monotonic(), progress.seconds
     self._skipped.count = progress.skipped_steps
     if progress.damage:
       damage_counts.go_on_from(self._data.train_damage, progress.damage)
+    if written:
+      return self._outcome(state, progress, progress.seconds, written)
     first_step = int(state.step)
     is_complete = first_step >= schedule.num_steps or progress.plateau.is_over
     is_missing = is_complete and progress.evaluated_step != first_step
@@ -71,7 +73,7 @@ class Loop:
     if preemption.SIGNALS.poll():
       self._saves.leave(state, progress=progress)
     if is_complete:
-      return self._outcome(state, progress, was_complete=True)
+      return self._outcome(state, progress, progress.seconds)
     report = step_progress.StepProgress(
       num_steps=schedule.num_steps,
       every_steps=intervals.log,
@@ -103,7 +105,7 @@ class Loop:
           self._saves.save(state, progress=progress)
         if is_last:
           break
-    return self._outcome(state, progress, was_complete=False)
+    return self._outcome(state, progress, self._elapsed())
 
   def _step(self, step, state, local, rate, is_first):
     batch = sharding.global_batch(
@@ -127,19 +129,18 @@ class Loop:
     progress = self._evaluate(state, progress, counts=counts)
     return progress, progress.evaluation_is_due
 
-  def _outcome(self, state, progress, *, was_complete):
+  def _outcome(self, state, progress, seconds, written=None):
     step = int(state.step)
     logging.info('This training is complete: step %d.', step)
-    seconds = progress.seconds if was_complete else self._elapsed()
     damage = damage_counts.so_far(self._data.train_damage)
     return Outcome(
       step,
       progress.accuracy,
       progress.best,
       seconds,
-      was_complete,
       {'train': damage['num_bad'], 'val': progress.bad_val_frames},
       progress.left_out,
+      written,
     )
 
   def _elapsed(self):

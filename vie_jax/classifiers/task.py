@@ -88,16 +88,16 @@ class Outcome:
     best: the highest accuracy by column and name that any evaluation of it
       found, top-1 of videos.
     seconds: of all calls up to what they saved, and of this one.
-    was_complete: whether this call had nothing left to train.
     bad_frames: split -> frames that stood for damaged ones: 'train' in all
       steps, 'val' in one evaluation.
     left_out: videos or images that the last evaluation left out.
+    written: the result that was there of all this, if it was.
   """
 
   steps: int
   accuracy: Accuracy
   best: dict[str, dict[str, float]]
   seconds: float
-  was_complete: bool
   bad_frames: dict[str, int]
   left_out: int
+  written: dict | None = None
