@@ -118,6 +118,7 @@ def _run_folder(options):
     val_list=options.val_list,
     val_percent=options.val_percent,
     follow_links=options.follow_links,
+    without_labels=options.no_labels,
   )
   return prepare_and_print(source, options)
 
@@ -233,11 +234,17 @@ def _add_folder(commands):
   parser.set_defaults(run=_run_folder)
   parser.add_argument('--videos', required=True, metavar='DIR')
   parser.add_argument('--name', help='of the data set (the name of DIR)')
-  parser.add_argument(
+  labels = parser.add_mutually_exclusive_group()
+  labels.add_argument(
     '--labels',
     metavar='FILE',
     help='CSV file: path, then one or more label columns (DIR/labels.csv '
     'where it exists, else the subfolders of DIR)',
+  )
+  labels.add_argument(
+    '--no-labels',
+    action='store_true',
+    help='take none, neither of DIR/labels.csv nor of subfolders',
   )
   parser.add_argument(
     '--train-list', metavar='FILE', help='paths of the train split, by line'

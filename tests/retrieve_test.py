@@ -498,6 +498,33 @@ def test_a_folder_of_queries_goes_on_after_a_stop(
   assert 'Nearest training videos of queries' in page_of(folder)
 
 
+def test_queries_need_no_labels_and_links_no_option(
+  demo_dataset, parts, tmp_path, caplog
+):
+  queries = tmp_path / 'queries'
+  queries.mkdir()
+  videos = demo_dataset.parent / 'demo-videos'
+  shutil.copy(videos / parts.train.store.paths[4], queries / 'a.mp4')
+  (queries / 'link.mp4').symlink_to(videos / parts.train.store.paths[5])
+  (queries / 'labels.csv').write_text('path,kind\nelsewhere.mp4,cat\n')
+  config = tiny_run.config(
+    demo_dataset, init_from='random', retrieve__query=str(queries)
+  )
+  with caplog.at_level('INFO'):
+    written = retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert [answer['path'] for answer in written['answers']] == ['a.mp4']
+  reason = (
+    'a symlink that leads out of the folder (copy it there, or name what it '
+    'leads to)'
+  )
+  assert written['skipped'] == [{'path': 'link.mp4', 'reason': reason}]
+  assert f'Skipped: link.mp4: {reason}' in caplog.text
+  (queries / 'a.mp4').unlink()
+  with pytest.raises(dataset_folder.DatasetError) as error:
+    retrieve.retrieve(config, str(tmp_path / 'W'))
+  assert f"such as 'link.mp4': {reason}" in str(error.value)
+
+
 def test_a_prepared_data_set_is_no_query(demo_dataset, tmp_path):
   config = tiny_run.config(
     demo_dataset, init_from='random', retrieve__query=str(demo_dataset)

@@ -35,6 +35,7 @@ def read_folder(
   val_list=None,
   val_percent=None,
   follow_links=False,
+  without_labels=False,
 ):
   """Lists a folder of videos with their labels and splits.
 
@@ -51,6 +52,7 @@ def read_folder(
     val_percent: share of val where there are no lists, in [0, 100]; None for
       the folders train and val where there are such, else for 10.
     follow_links: whether to follow symlinks out of the folder.
+    without_labels: whether there are to be none, whatever is there.
 
   Returns:
     Source.
@@ -62,13 +64,17 @@ def read_folder(
   listing = list_videos(videos, follow_links=follow_links)
   paths = [video.path for video in listing.videos]
   split_of_folder = split_folders(paths)
-  class_of_path, labels_file = _labels(folder, paths, labels, split_of_folder)
+  class_of_path, labels_file = {}, None
+  if not without_labels:
+    class_of_path, labels_file = _labels(folder, paths, labels, split_of_folder)
   lists = _lists(train_list, val_list)
   listed = [read_path_list(file, folder) for file in lists]
   splits, options = _splits(
     listing.videos, listed, val_percent, split_of_folder
   )
-  if split_of_folder and labels_file is None:
+  if without_labels:
+    options |= {'without_labels': True}
+  elif split_of_folder and labels_file is None:
     # Versions before took the folders at the top for classes.
     options |= {'class_depth': 1}
   warnings = _without_columns_of_lists(class_of_path, labels_file)
@@ -79,7 +85,7 @@ def read_folder(
       for path in sorted(names - set(paths))
     ]
   warnings += _about_splits(paths, split_of_folder, options)
-  if labels_file is None:
+  if labels_file is None and not without_labels:
     warnings += _about_classes(paths, depth=bool(split_of_folder))
     warnings += _about_strays(paths)
   deciding = [*lists, labels_file] if labels_file else lists

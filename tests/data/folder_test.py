@@ -553,6 +553,20 @@ def test_classes_of_a_version_before_are_not_kept(
   )
 
 
+def test_without_labels_neither_folders_nor_a_table_give_any(tmp_path, capsys):
+  videos = _layout(tmp_path / 'v', *_FOUR)
+  # Which would be refused.
+  (videos / 'labels.csv').write_text('path,label\nnowhere.mp4,mug\n')
+  options = ('--no-labels', '--val-percent', '0')
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  assert _manifest(tmp_path / 'o')['labels'] == {}
+  assert 'folders only' not in capsys.readouterr().out
+  (videos / 'labels.csv').unlink()
+  assert _prepare(videos, tmp_path / 'o', *options) == 0
+  assert _prepare(videos, tmp_path / 'o', *options[1:]) == 2
+  assert 'was begun with other settings' in capsys.readouterr().err
+
+
 def test_a_table_gives_the_labels_and_folders_the_split(tmp_path):
   videos = _layout(tmp_path / 'v', *_FOUR)
   (videos / 'labels.csv').write_text('path,label\ntrain/cup/a.mp4,mug\n')

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from media import open_video
 from preparation import prepare_video, resume
+from sources import find_videos
 
 from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import dataset_folder, frame_store
@@ -86,6 +87,10 @@ def test_the_end_of_an_error_says_what_helps_and_not_a_name(videos, tmp_path):
   assert error.value.reason.startswith(f'no video files in {empty} ')
   assert error.value.remedy == f'To start anew, remove {out / "prepared"}.'
   assert contents(out / 'prepared') == before
+
+
+def test_the_option_of_the_command_for_symlinks_is_named_nowhere():
+  assert find_videos._REMEDY in own_files._OF_COMMAND
 
 
 def test_videos_that_may_be_read_later_are_no_mistake(

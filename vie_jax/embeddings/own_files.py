@@ -33,6 +33,13 @@ VIDEO_SUFFIXES = (
 # How the command's error ends where that is what helps.
 _RESTART = 'add --restart to throw it away and start again'
 _WHEN_IT_ANSWERS = 'run the same command again when it can be read'
+# What the command advises, in the words of options that nobody here gave it ->
+# what helps.
+_OF_COMMAND = {
+  'prepare.py --follow-links takes it': (
+    'copy it there, or name what it leads to'
+  ),
+}
 _NAMED = 20
 
 
@@ -130,6 +137,7 @@ def prepare(
   name: str,
   *,
   source: pathlib.Path | None = None,
+  has_labels: bool = True,
   check_owner: Callable[[], None] = lambda: None,
 ) -> pathlib.Path:
   """Makes a prepared data set of a folder of videos, all of them in train.
@@ -142,6 +150,7 @@ def prepare(
     out: receives the folder `prepared`.
     name: of the data set.
     source: what the user has named, if it is not the folder.
+    has_labels: whether labels of the folder are taken, which must be sound.
     check_owner: called before anything takes long, or is thrown away; raises if
       `out` is not for these files.
 
@@ -164,11 +173,12 @@ def prepare(
   if not (prepared / 'dataset.json').exists():
     check_owner()
   logging.info('Preparing the videos of %s in %s.', source, prepared)
-  message = _run(folder, prepared, name)
+  more = () if has_labels else ('--no-labels',)
+  message = _run(folder, prepared, name, *more)
   if message.rstrip('.').endswith(_RESTART):
     check_owner()
     logging.info('All is made anew: %s.', message.rpartition(';')[0])
-    message = _run(folder, prepared, name, '--restart')
+    message = _run(folder, prepared, name, '--restart', *more)
   if message.rstrip('.').endswith(_WHEN_IT_ANSWERS):
     raise UnreachableError(message)
   if message:
@@ -208,7 +218,7 @@ def _run(folder, prepared, name, *more):
 def _pass_on(stream: TextIO) -> str:
   """Shows how far a process is, and returns the error that it ends with."""
   message = 'it was stopped.'
-  for line in stream:
+  for line in map(_in_own_words, stream):
     watchdog.beat()
     if line.startswith('Error: '):
       message = line.removeprefix('Error: ').strip()
@@ -217,9 +227,18 @@ def _pass_on(stream: TextIO) -> str:
   return message
 
 
+def _in_own_words(text):
+  for advice, remedy in _OF_COMMAND.items():
+    text = text.replace(advice, remedy)
+  return text
+
+
 def skipped(prepared: pathlib.Path) -> list[dict]:
   """Returns `path` and `reason` of each file that could not be used."""
-  return json.loads((prepared / 'skipped.json').read_text('utf-8'))
+  entries = json.loads((prepared / 'skipped.json').read_text('utf-8'))
+  return [
+    {**entry, 'reason': _in_own_words(entry['reason'])} for entry in entries
+  ]
 
 
 def _name_skipped(prepared):

@@ -135,7 +135,9 @@ def _prepared(
   try:
     files = own_files.folder_of(path, scratch)
     try:
-      prepared = own_files.prepare(files, scratch, 'query', source=path)
+      prepared = own_files.prepare(
+        files, scratch, 'query', source=path, has_labels=False
+      )
     except own_files.PreparationError as error:
       # Its remedy names a folder that is not the user's.
       raise dataset_folder.DatasetError(
