@@ -19,7 +19,7 @@ from PIL import Image
 
 from vie_jax import checkpoint, linear_eval, sharding, train, weights
 from vie_jax.classifiers import labelled_data
-from vie_jax.config import config_check
+from vie_jax.config import config_check, modes
 from vie_jax.evaluation import linear_readout
 from vie_jax.input_pipeline import dataset_folder
 from vie_jax.processes import preemption
@@ -547,3 +547,24 @@ def test_a_batch_larger_than_the_data_set_names_its_field(
     linear_eval.linear_eval(
       config(demo_dataset, linear_eval__batch_size=64), tmp_path
     )
+
+
+def test_a_missing_val_split_is_named_before_a_batch_that_is_too_large(
+  demo_dataset, tmp_path
+):
+  tiny_run.prepare(
+    'folder',
+    f'--videos={demo_dataset.parent / "demo-videos"}',
+    f'--out={tmp_path / "prepared"}',
+    '--val-percent=0',
+    '--processes=2',
+  )
+  for mode in ('linear_eval', 'finetune', 'supervised'):
+    settings = tiny_run.config(
+      tmp_path / 'prepared', init_from='random', **{f'{mode}__batch_size': 64}
+    )
+    with pytest.raises(
+      dataset_folder.DatasetError,
+      match='no validation videos to test on: prepare the videos to another',
+    ):
+      modes.find(mode)(settings, str(tmp_path / 'W'))

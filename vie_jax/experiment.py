@@ -23,6 +23,7 @@ from vie_jax.config import config_check, modes
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
+  dataset_folder,
   frame_store,
   instances,
   pipeline,
@@ -92,7 +93,8 @@ def open_experiment(
 
   Raises:
     config_check.ConfigError: if a field cannot work.
-    dataset_folder.DatasetError: if there is no such prepared data set.
+    dataset_folder.DatasetError: if there is no such prepared data set, or no
+      validation video where the mode is to learn labels.
   """
   config_check.check(config)
   fields = modes.MODES[mode]
@@ -145,6 +147,12 @@ def open_experiment(
       eval_damage=eval_damage,
     )
     _check_labels(parts)
+    # First: a smaller batch does not help against it.
+    if fields.trains_on_labels and not parts.val.num_instances:
+      raise dataset_folder.DatasetError(
+        f'{config.dataset.dir} has no validation videos to test on: '
+        f'{dataset_folder.REMEDY_OF_EMPTY_VAL}.'
+      )
     if batch_size:
       config_check.check_batch(
         config, fields.train_batch, parts.train.num_instances

@@ -108,11 +108,6 @@ def open_videos(
 
 def _of_videos(parts: Experiment, is_consecutive: bool) -> LabelledData:
   config = parts.config
-  if not parts.val.num_instances:
-    raise dataset_folder.DatasetError(
-      f'{config.dataset.dir} has no validation videos to test on: '
-      f'{dataset_folder.REMEDY_OF_EMPTY_VAL}.'
-    )
   if not parts.label_columns:
     raise dataset_folder.DatasetError(
       f'{config.dataset.dir} has no labels to train a classifier on; prepare '

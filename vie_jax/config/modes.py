@@ -25,6 +25,7 @@ class Mode:
       whatever else is set.
     reads_weights: whether it begins with the weights that `config.init_from`
       names.
+    trains_on_labels: whether it trains on labelled videos and tests on others.
   """
 
   function: str
@@ -33,6 +34,7 @@ class Mode:
   has_rows: bool = True
   reads_dataset: bool = False
   reads_weights: bool = False
+  trains_on_labels: bool = False
 
   @property
   def batches(self) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ MODES = {
     'finetune.batch_size',
     'finetune.eval_batch_size',
     reads_weights=True,
+    trains_on_labels=True,
   ),
   'knn_eval': Mode(
     'evaluate.knn_eval',
@@ -64,6 +67,7 @@ MODES = {
     'linear_eval.batch_size',
     'linear_eval.eval_batch_size',
     reads_weights=True,
+    trains_on_labels=True,
   ),
   'retrieve': Mode(
     'retrieve.retrieve',
@@ -76,6 +80,7 @@ MODES = {
     'finetune.supervised',
     'supervised.batch_size',
     'supervised.eval_batch_size',
+    trains_on_labels=True,
   ),
   'train': Mode(
     'train.train_and_evaluate',
