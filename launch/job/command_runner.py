@@ -1,6 +1,7 @@
 """Commands of other programs: run, or, in a dry run, only shown."""
 
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from job import training_command
@@ -17,7 +19,16 @@ from vie_jax.processes import exit_codes
 _TRANSIENT = re.compile(
   r'\b(HTTP|HttpError|status|code)\W+50[234]\b|\bUNAVAILABLE|DEADLINE_EXCEEDED'
   r'|(?i:temporarily|timed out|connection (refused|reset)|unable to contact)'
+  # Of kubectl, which asks localhost:8080 where it knows of no cluster.
+  r'|The connection to the server (?!localhost:8080 )\S+ was refused'
+  r'|Unable to connect to the server: (?!x509:|tls:|getting credentials)'
+  r'|Error from server \((InternalError|ServiceUnavailable|Timeout'
+  r'|TooManyRequests)\)|etcdserver: |handshake timeout|i/o timeout'
+  r'|unexpected EOF'
 )
+# How long a program that has ended may leave what it said unread.
+_LAST_WORDS_SECONDS = 1
+_MOST_HEARD_BYTES = 10_000
 
 
 class CommandError(training_command.LaunchError):
@@ -26,19 +37,39 @@ class CommandError(training_command.LaunchError):
   Of that, the last line that begins with ERROR, behind which gcloud has advice
   of several lines; else the last one.
 
-  Attributes:
+  Args:
+    words: the program and its arguments.
+    code: it ended with.
     output: all that it said, both streams.
+    is_shown: whether the user has seen that already.
+
+  Attributes:
+    output: as given.
     exit_code: `RETRY` if what it said passes by itself.
   """
 
-  def __init__(self, words: Sequence[str], code: int, output: str):
+  def __init__(
+    self,
+    words: Sequence[str],
+    code: int,
+    output: str,
+    *,
+    is_shown: bool = False,
+  ):
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith('ERROR:')]
     reason = (errors or lines or ['no output'])[-1]
+    passes = bool(_TRANSIENT.search(reason))
+    if is_shown:
+      reason = 'what it said is above' + (
+        '. That may pass by itself: try the same command again.'
+        if passes
+        else ''
+      )
     shown = shlex.join(words[:4])
     super().__init__(f'{shown} ... failed with exit code {code}: {reason}')
     self.output = output
-    if _TRANSIENT.search(reason):
+    if passes:
       self.exit_code = exit_codes.RETRY
 
 
@@ -84,6 +115,42 @@ def _run(words, seconds):
       reason = f'timed out after {seconds:g} s'
       raise CommandError(words, -signal.SIGKILL, reason) from error
   return process.returncode, said, complained
+
+
+def _pass_on(stream, heard):
+  """Writes a program's errors to those of this one, and keeps the last."""
+  with io.FileIO(sys.__stderr__.fileno(), 'w', closefd=False) as errors:
+    while chunk := stream.read1():
+      # A terminal that is gone does not keep the program from going on.
+      with contextlib.suppress(OSError):
+        errors.write(chunk)
+      heard += chunk
+      del heard[:-_MOST_HEARD_BYTES]
+
+
+def _follow(words):
+  """Exit code and last errors of a program that has the terminal."""
+  heard = bytearray()
+  try:
+    process = subprocess.Popen(words, stderr=subprocess.PIPE)
+  except OSError as error:
+    raise _not_found(words[0], error) from error
+  # Whatever it leaves behind may keep the stream open.
+  listener = threading.Thread(
+    target=_pass_on, args=(process.stderr, heard), daemon=True
+  )
+  listener.start()
+  try:
+    code = process.wait()
+  except BaseException:
+    # Ctrl-C is one for both.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      process.wait(_LAST_WORDS_SECONDS)
+    process.kill()
+    process.wait()
+    raise
+  listener.join(_LAST_WORDS_SECONDS)
+  return code, heard.decode('utf-8', 'replace')
 
 
 class Commands:
@@ -136,13 +203,11 @@ class Commands:
     if self.is_dry_run:
       return
     try:
-      code = subprocess.run(words, check=False).returncode
+      code, errors = _follow(words)
     except KeyboardInterrupt:
       return
-    except OSError as error:
-      raise _not_found(words[0], error) from error
     if code:
-      raise CommandError(words, code, 'what it said is above')
+      raise CommandError(words, code, errors, is_shown=True)
 
   def write(self, path: pathlib.Path, text: str) -> None:
     """Writes a file; a dry run shows what would be in it.

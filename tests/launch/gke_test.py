@@ -288,6 +288,59 @@ def test_kubectl_refuses(capfd, stand_ins, monkeypatch):
   assert 'no matches for kind "JobSet"' in capfd.readouterr().err
 
 
+@pytest.mark.parametrize('verb', ['status', 'logs', 'delete'])
+@pytest.mark.parametrize(
+  'said, code',
+  [
+    (
+      'E1128 memcache.go:265] couldn\'t get the list: Get "https://10.0.0.1/api"'
+      '\nThe connection to the server 10.0.0.1 was refused - did you specify '
+      'the right host or port?',
+      75,
+    ),
+    ('Unable to connect to the server: net/http: TLS handshake timeout', 75),
+    ('Unable to connect to the server: dial tcp 10.0.0.1:443: i/o timeout', 75),
+    ('Unable to connect to the server: EOF', 75),
+    ('Error from server: etcdserver: request timed out', 75),
+    ('Error from server (InternalError): an error on the server', 75),
+    (
+      'Error from server (ServiceUnavailable): the server is currently unable '
+      'to handle the request',
+      75,
+    ),
+    ('Error from server (NotFound): jobsets "vie" not found', 2),
+    ('Error from server (Forbidden): jobsets is forbidden', 2),
+    # There is no kubeconfig.
+    (
+      'E1128 memcache.go:265] dial tcp 127.0.0.1:8080: connect: connection '
+      'refused\nThe connection to the server localhost:8080 was refused - did '
+      'you specify the right host or port?',
+      2,
+    ),
+    (
+      'Unable to connect to the server: x509: certificate signed by unknown '
+      'authority',
+      2,
+    ),
+    (
+      'Unable to connect to the server: getting credentials: exec: executable '
+      'gke-gcloud-auth-plugin not found',
+      2,
+    ),
+    ('', 2),
+  ],
+)
+def test_what_passes_by_itself_may_be_tried_again(
+  capfd, stand_ins, verb, said, code
+):
+  stand_ins.install('kubectl', answers={'': [{'err': f'{said}\n', 'code': 1}]})
+  assert gke.main([verb, '--name=vie']) == code
+  *above, last = capfd.readouterr().err.splitlines()
+  assert above == said.split('\n')
+  assert 'failed with exit code 1: what it said is above' in last
+  assert last.endswith('try the same command again.') == (code == 75)
+
+
 @pytest.mark.parametrize(
   'mount, hidden',
   [
