@@ -19,6 +19,8 @@ from vie_jax.models import network_names
 # Rows that a memory bank may have besides those of its videos.
 _MOST_PADDING = 2**20
 REMEDY = 'Use its config, or other weights (config.init_from).'
+# Modes whose folders, WORKDIR/MODE/NAME, are workdirs of their own.
+ON_LABELS = ('supervised', 'finetune')
 T = TypeVar('T')
 
 
@@ -272,7 +274,7 @@ def _no_checkpoint(folder):
   # Of a classifier, the network below it, too.
   below = [
     place
-    for mode in ('supervised', 'finetune')
+    for mode in ON_LABELS
     for place in sorted((folder / mode).glob('*'))
     if checkpoint.has_any(place)
   ]

@@ -110,13 +110,22 @@ def is_run(source: str) -> bool:
   return not is_own and not source.startswith(OFFICIAL_PREFIX)
 
 
-def name_of(source: str) -> str:
-  """A source without its place: that of a workdir, and of a step of it."""
+def name_of(source: str, *, is_short: bool = False) -> str:
+  """A source without its place: that of a workdir, and of a step of it.
+
+  Args:
+    source: as `config.init_from` has it.
+    is_short: whether a training on labels, which is called after its data set,
+      goes without its mode and the workdir that it is in.
+  """
   if not is_run(source):
     return pathlib.Path(source).name
   folder, step = run_weights.place_of(source)
   folder = pathlib.Path(os.path.abspath(folder))
-  return folder.name if step is None else f'{folder.name}_step{step}'
+  name = folder.name
+  if folder.parent.name in run_weights.ON_LABELS and not is_short:
+    name = '_'.join(folder.parts[-3:])
+  return name if step is None else f'{name}_step{step}'
 
 
 def are_untrained(config: ml_collections.ConfigDict) -> bool:

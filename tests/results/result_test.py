@@ -25,6 +25,11 @@ def config(**changes):
     ({'init_from': 'runs/slow/'}, 'demo_slow'),
     ({'init_from': 'runs/slow/checkpoints/24'}, 'demo_slow_step24'),
     ({'init_from': 'a/../slow/checkpoints/24'}, 'demo_slow_step24'),
+    ({'init_from': 'runs/a/supervised/demo'}, 'demo_a_supervised_demo'),
+    (
+      {'init_from': 'runs/a/finetune/cls/checkpoints/24'},
+      'demo_a_finetune_cls_step24',
+    ),
     ({'init_from': 'official:checkpoints/1450000'}, 'demo_1450000'),
     (
       {'init_from': 'official:models/checkpoint-1.tar'},
@@ -37,6 +42,22 @@ def config(**changes):
 def test_the_folder_tells_one_source_from_another(changes, name):
   found = result.folder(config(**changes), 'W', 'knn_eval', 'demo')
   assert found == pathlib.Path('W/knn_eval') / name
+
+
+@pytest.mark.parametrize('step', ['', '/checkpoints/24'])
+def test_a_result_that_is_named_as_before_is_found(tmp_path, step):
+  before = tmp_path / 'knn_eval' / ('demo_cls_step24' if step else 'demo_cls')
+  before.mkdir(parents=True)
+
+  def folder(run):
+    source = f'runs/{run}/supervised/cls{step}'
+    return result.folder(config(init_from=source), tmp_path, 'knn_eval', 'demo')
+
+  assert folder('a') == before
+  now = tmp_path / 'knn_eval' / before.name.replace('cls', 'a_supervised_cls')
+  now.mkdir()
+  assert folder('a') == now
+  assert folder('b') == before
 
 
 def test_a_folder_is_one_safe_name_below_the_mode():

@@ -30,6 +30,9 @@ def folder(
 ) -> pathlib.Path:
   """The folder that an evaluation writes to, and nowhere else.
 
+  Weights of a training on labels had a shorter name. Where there is a folder
+  of that, and none of the name of now, it is the one.
+
   Args:
     config: `result_name` names the folder, if it is set; else its name is
       made of the following.
@@ -40,19 +43,34 @@ def folder(
   """
   if config.result_name:
     return pathlib.Path(workdir) / mode / config.result_name
-  parts = [dataset, *filter(None, suffixes)]
+  now, before = (
+    pathlib.Path(workdir)
+    / mode
+    / _safe('_'.join(filter(None, (dataset, *suffixes, name))))
+    for name in _names_of_weights(config)
+  )
+  return before if before.is_dir() and not now.is_dir() else now
+
+
+def _names_of_weights(config):
+  """What the weights are called, and what they were before."""
   if config.embeddings:
-    parts.append(pathlib.Path(config.embeddings).stem)
-  elif config.init_from == 'random':
-    parts.append(f'random_seed{config.seed}' if config.seed else 'random')
-  elif config.init_from != 'workdir':
-    parts.append(weights.name_of(config.init_from))
-  name = '_'.join(parts)
+    return [pathlib.Path(config.embeddings).stem] * 2
+  if config.init_from == 'random':
+    return [f'random_seed{config.seed}' if config.seed else 'random'] * 2
+  if config.init_from == 'workdir':
+    return ['', '']
+  return [
+    weights.name_of(config.init_from, is_short=is_short)
+    for is_short in (False, True)
+  ]
+
+
+def _safe(name):
   safe = ''.join(c if c.isalnum() or c in '._-' else '-' for c in name)
   # Not '..', which a data set may be called.
   hidden = len(safe) - len(safe.lstrip('.'))
-  safe = '-' * hidden + safe[hidden:] or '-'
-  return pathlib.Path(workdir) / mode / safe
+  return '-' * hidden + safe[hidden:] or '-'
 
 
 def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
