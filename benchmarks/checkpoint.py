@@ -20,12 +20,11 @@ import statistics
 import tempfile
 import time
 
-import argument_types
+from measuring import argument_types, result_lines, script
+
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-import script
-from result_lines import Report
 
 from vie_jax import checkpoint, option_parser, sharding, train_state
 from vie_jax.objective import memory_bank
@@ -188,7 +187,7 @@ def main():
     help='where to save (default: a folder for temporary files)',
   )
   arguments = parser.parse_args()
-  report = Report(
+  report = result_lines.Report(
     'checkpoint',
     rounds=arguments.rounds,
     packages=['jax', 'orbax-checkpoint', 'tensorstore'],

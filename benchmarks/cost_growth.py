@@ -27,14 +27,12 @@ import dataclasses
 import functools
 import statistics
 
-import argument_types
-import bank_programs
+from measuring import argument_types, bank_programs, result_lines, script
+
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
-import result_lines
-import script
 
 from configs import vie_slow
 from vie_jax import (

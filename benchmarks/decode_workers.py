@@ -28,13 +28,9 @@ import sys
 import tempfile
 import time
 
-import argument_types
-import benchmark_videos
-import object_store
-import program_runs
-import result_lines
-import script
-import turns
+from measuring import argument_types, program_runs, result_lines, script, turns
+
+from inputs import benchmark_videos, object_store
 
 from vie_jax import option_parser
 

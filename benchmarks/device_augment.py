@@ -21,12 +21,10 @@ import functools
 import statistics
 import time
 
-import argument_types
+from measuring import argument_types, program_runs, result_lines, script
+
 import jax
 import numpy as np
-import program_runs
-import result_lines
-import script
 
 from vie_jax import (
   device_augment,

@@ -47,18 +47,16 @@ import subprocess
 import sys
 import tempfile
 
+from measuring import argument_types, result_lines, script
+
 # Before TensorFlow, after which the import of some versions crashes.
 with contextlib.suppress(ImportError):
   import torchcodec  # noqa: F401
-import argument_types
-import frame_decoders
+from measuring import stored_frames
+
 import numpy as np
-import official_way
-import result_lines
-import sample_clips
-import script
-import stored_frames
-import video_decoders
+from inputs import sample_clips
+from peers import frame_decoders, official_way, video_decoders
 from PIL import Image
 
 from vie_jax import option_parser

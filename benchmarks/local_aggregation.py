@@ -28,11 +28,9 @@ import importlib.util
 import os
 import sys
 
-import argument_types
+from measuring import argument_types, result_lines, script, turns
+
 import numpy as np
-import result_lines
-import script
-import turns
 
 from vie_jax import option_parser
 

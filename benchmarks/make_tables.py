@@ -15,8 +15,7 @@ import itertools
 import pathlib
 import sys
 
-import result_lines
-import script
+from measuring import result_lines, script
 
 from vie_jax import option_parser
 

@@ -39,24 +39,18 @@ import sys
 import tempfile
 import time
 
-import argument_types
+from measuring import argument_types, result_lines, script
+
 import numpy as np
-import script
+from dataset.staging import Staging, read_frames_file
+from inputs import benchmark_videos
+from media.video_frames import FrameOptions
 from PIL import Image
+from preparation.prepare_dataset import Settings, prepare_dataset
+from preparation.prepare_video import Task, prepare_video
+from sources.folder_source import read_folder
 
 from vie_jax import option_parser
-
-_DATA = script.REPOSITORY / 'data'
-sys.path.insert(0, str(_DATA))
-
-# The modules below are on the path from here on.
-import benchmark_videos  # noqa: E402
-import result_lines  # noqa: E402
-from dataset.staging import Staging, read_frames_file  # noqa: E402
-from media.video_frames import FrameOptions  # noqa: E402
-from preparation.prepare_dataset import Settings, prepare_dataset  # noqa: E402
-from preparation.prepare_video import Task, prepare_video  # noqa: E402
-from sources.folder_source import read_folder  # noqa: E402
 
 _OPTIONS = FrameOptions()
 _PACKAGES = ('array_record', 'av', 'numpy', 'pillow')

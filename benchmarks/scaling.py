@@ -28,15 +28,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
   )
 )
 
-import argument_types
+from measuring import argument_types, bank_programs, result_lines, script
+
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
-import result_lines
-import script
-from bank_programs import CLIP, DIM, NETWORK, Projection, measured_machine
 
 from vie_jax import optimizer, option_parser, sharding, train_state, train_step
 from vie_jax.planning import scaling
@@ -59,7 +57,7 @@ AXES = {
 
 def _sizes(**changes):
   method = {
-    'embedding_size': DIM,
+    'embedding_size': bank_programs.DIM,
     'instance_loss': 'nce',
     'num_noise': 1024,
     'num_neighbors': 512,
@@ -88,18 +86,18 @@ class Program:
       'sgd', optax.constant_schedule(0.01), momentum=0.9, weight_decay=0.0
     )
     initialize = train_state.initializer(
-      Projection(),
+      bank_programs.Projection(),
       rule,
-      clip_shape=CLIP,
+      clip_shape=bank_programs.CLIP,
       num_videos=sizes.num_videos,
-      embedding_size=DIM,
+      embedding_size=bank_programs.DIM,
       num_clusterings=sizes.num_clusterings,
       mesh=mesh,
     )
     self._state = initialize(jax.random.key(0))
     steps = train_step.compile_steps(
       self._state,
-      model=Projection(),
+      model=bank_programs.Projection(),
       optimizer=rule,
       augment=lambda key, window, crop: window.astype(jnp.float32),
       method=train_step.Method(
@@ -120,7 +118,7 @@ class Program:
       rng = np.random.default_rng(0)
       batch = {
         'window': rng.integers(
-          0, 256, (sizes.batch_size, *CLIP), dtype=np.uint8
+          0, 256, (sizes.batch_size, *bank_programs.CLIP), dtype=np.uint8
         ),
         'crop': np.zeros((sizes.batch_size, 4), np.float32),
         'instance_index': rng.permutation(sizes.num_videos)[
@@ -145,16 +143,18 @@ class Program:
 def _formula_seconds(name, sizes, machine):
   """Of all devices together, which share the cores."""
   if name == 'kmeans':
-    each = scaling.kmeans_seconds(sizes, NETWORK, machine)
+    each = scaling.kmeans_seconds(sizes, bank_programs.NETWORK, machine)
   else:
-    each = sum(scaling.step_seconds(sizes, NETWORK, machine)[name].values())
+    each = sum(
+      scaling.step_seconds(sizes, bank_programs.NETWORK, machine)[name].values()
+    )
   return each * sizes.num_devices
 
 
 def measure(report):
   """Runs everything; returns (name, axis) -> rows of figures."""
   rounds = report.rounds
-  machine = measured_machine(rounds)
+  machine = bank_programs.measured_machine(rounds)
   peaks = machine.accelerator
   report.add('this machine', 'product', 'GFLOP/s', peaks.exact_flops / 1e9)
   report.add('this machine', 'copy', 'GB/s', peaks.memory_bandwidth / 1e9)

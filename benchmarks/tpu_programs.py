@@ -21,13 +21,11 @@ import time
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
 
-import argument_types
+from measuring import argument_types, program_runs, result_lines, script
+
 import jax
 import numpy as np
 import optax
-import program_runs
-import result_lines
-import script
 from jax.experimental import topologies
 
 from vie_jax import (

@@ -33,11 +33,9 @@ import sys
 import time
 import zlib
 
-import argument_types
+from measuring import argument_types, result_lines, script, turns
+
 import numpy as np
-import result_lines
-import script
-import turns
 
 from vie_jax import option_parser
 

@@ -42,11 +42,7 @@ import statistics
 import tempfile
 import time
 
-import argument_types
-import program_runs
-import result_lines
-import script
-import turns
+from measuring import argument_types, program_runs, result_lines, script, turns
 
 from vie_jax import option_parser
 
@@ -313,7 +309,7 @@ def _report_evaluation(case, report, *, seconds, num_clips, step_seconds):
 
 def _take_trace(case, unused_rounds, report):
   # Imports JAX, which must not compute here before others have.
-  import trace_shares
+  from measuring import trace_shares
 
   overrides = case['overrides'] | {
     'num_steps': case['steps'] + _TRACED_STEPS,

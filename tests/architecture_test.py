@@ -14,6 +14,7 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PACKAGE = REPOSITORY / 'vie_jax'
 DATA = REPOSITORY / 'data'
+BENCHMARKS = REPOSITORY / 'benchmarks'
 FREE = set(sys.stdlib_module_names) | {'absl'}
 CONFIGS = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py'))
 MODULES = sorted(
@@ -414,3 +415,13 @@ assert used == {'vie_jax'} | {f'vie_jax.{name}' for name in (
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / 'data'))
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+
+
+def test_the_files_of_benchmarks_itself_are_commands_and_no_others_are():
+  commands = {path.stem for path in BENCHMARKS.glob('*.py')}
+  for path in BENCHMARKS.rglob('*.py'):
+    is_command = "__name__ == '__main__'" in path.read_text('utf-8')
+    assert is_command == (path.parent == BENCHMARKS), path
+    # Each is there for itself: what two of them need is in a folder.
+    used = {name.partition('.')[0] for name in imported_names(path)}
+    assert not used & commands, path

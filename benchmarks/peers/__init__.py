@@ -1,1 +1,1 @@
-"""Ways of others, in PyTorch."""
+"""Ways of others, which the benchmarks compare with."""

@@ -4,7 +4,9 @@ from tests.benchmarks import benchmark_modules
 
 
 def test_the_machine_is_as_fast_as_was_measured(monkeypatch):
-  bank_programs = benchmark_modules.load(monkeypatch, 'bank_programs')[0]
+  bank_programs = benchmark_modules.load(
+    monkeypatch, 'measuring.bank_programs'
+  )[0]
   machine = bank_programs.measured_machine(rounds=1)
   device = machine.accelerator
   assert device.exact_flops > 0

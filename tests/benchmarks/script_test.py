@@ -13,8 +13,8 @@ from tests.benchmarks import benchmark_modules
 
 # The folders of both are on PYTHONPATH.
 TAKES_TURNS = """
-import script
-import turns
+from measuring import script, turns
+
 import two_variants
 
 
@@ -73,7 +73,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path, later):
 
 
 def test_a_package_that_is_missing_is_one_line(monkeypatch):
-  (script,) = benchmark_modules.load(monkeypatch, 'script')
+  (script,) = benchmark_modules.load(monkeypatch, 'measuring.script')
   script.require('json')
   with pytest.raises(SystemExit) as raised:
     script.require('no_such_package', 'install it')

@@ -1,17 +1,15 @@
-import importlib
 import pathlib
 
 import pytest
 
-_REPOSITORY = pathlib.Path(__file__).parents[2]
+from tests.benchmarks import benchmark_modules
 
 
 @pytest.fixture
 def modules(monkeypatch):
   """(turns, two_variants), on the path of the processes, too."""
-  for folder in ('benchmarks', 'tests/benchmarks'):
-    monkeypatch.syspath_prepend(str(_REPOSITORY / folder))
-  return map(importlib.import_module, ('turns', 'two_variants'))
+  monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+  return benchmark_modules.load(monkeypatch, 'measuring.turns', 'two_variants')
 
 
 def test_each_variant_runs_once_in_a_round_after_one_that_does_not_count(

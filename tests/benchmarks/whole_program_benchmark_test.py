@@ -5,12 +5,12 @@ from tests.benchmarks import benchmark_modules
 
 @pytest.fixture
 def program_runs(monkeypatch):
-  return benchmark_modules.load(monkeypatch, 'program_runs')[0]
+  return benchmark_modules.load(monkeypatch, 'measuring.program_runs')[0]
 
 
 @pytest.fixture
 def trace_shares(monkeypatch):
-  return benchmark_modules.load(monkeypatch, 'trace_shares')[0]
+  return benchmark_modules.load(monkeypatch, 'measuring.trace_shares')[0]
 
 
 def test_the_phases_of_a_start_follow_the_log_and_add_up(program_runs):

@@ -1,16 +1,15 @@
-"""What the scripts of this folder start with, and how they end.
+"""What the commands of benchmarks/ start with, and how they end.
 
-Once this is imported, `vie_jax` and `configs` are those beside this folder,
-whichever is installed.
+Once this is imported, `vie_jax`, `configs` and what is in data/ are those beside
+that folder, whichever are installed.
 """
 
 import importlib.util
 import pathlib
 import sys
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-sys.path.append(str(REPOSITORY / 'data'))
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = map(str, (REPOSITORY, REPOSITORY / 'data'))
 
 import interrupts  # noqa: E402
 

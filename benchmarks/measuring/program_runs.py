@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from script import REPOSITORY
+from measuring.script import REPOSITORY
 
 NEVER = 10**9
 """Steps between things that are not to happen in a run."""

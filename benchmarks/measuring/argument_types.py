@@ -6,7 +6,7 @@ import math
 import pathlib
 import tempfile
 
-import program_runs
+from measuring import program_runs
 
 
 def add_rounds(parser, default):

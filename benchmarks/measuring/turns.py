@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import script
+from measuring import script
 
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 """Has glibc ask Linux for pages of 2 MiB, where it would get 4 KiB."""

@@ -1,7 +1,8 @@
 """What a trace of config.profile says of the device and of the loop."""
 
+from measuring.program_runs import covered
+
 import jax
-from program_runs import covered
 
 from vie_jax.telemetry import step_trace
 

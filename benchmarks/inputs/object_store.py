@@ -1,32 +1,28 @@
 """An object store on this machine that takes its time, as those far away do.
 
-  python benchmarks/object_store.py FOLDER MILLISECONDS
-
-It has one bucket, `data`, with the files of the folder, speaks as much of S3 as
-reading needs, answers each request after so many milliseconds, however many
-there are, and writes its port first. Run in a process of its own.
+It has one bucket, `data`, with the files of a folder, speaks as much of S3 as
+reading needs, and answers each request after so many milliseconds, however many
+there are. It is a process of its own.
 """
 
-import argparse
 import asyncio
 import contextlib
 import html
+import multiprocessing
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import urllib.parse
 
-import argument_types
-import script
-
-from vie_jax import option_parser
+from measuring import script
 
 BUCKET = 'data'
 _RANGE = re.compile(
   rb'^range: bytes=(\d+)-(\d+)\r$', re.IGNORECASE | re.MULTILINE
 )
+
+
+_CONTEXT = multiprocessing.get_context('spawn')
 
 
 @contextlib.contextmanager
@@ -40,15 +36,16 @@ def running(folder, milliseconds):
   Yields:
     dict of the environment variables by which s3fs finds it.
   """
-  process = subprocess.Popen(
-    [sys.executable, __file__, str(folder), str(milliseconds)],
-    stdout=subprocess.PIPE,
-    text=True,
-    # Ctrl-C is for whoever reads from it, and ends it.
-    start_new_session=True,
+  ours, its = _CONTEXT.Pipe(duplex=False)
+  process = _CONTEXT.Process(
+    target=_serve, args=(its, pathlib.Path(folder), milliseconds / 1e3)
   )
+  # Ctrl-C is for whoever reads from it, and ends it.
+  with script.held_back():
+    process.start()
+  its.close()
   try:
-    port = int(process.stdout.readline())
+    port = ours.recv()
     yield {
       'AWS_ENDPOINT_URL': f'http://127.0.0.1:{port}',
       'AWS_ACCESS_KEY_ID': 'nobody',
@@ -59,8 +56,13 @@ def running(folder, milliseconds):
     }
   finally:
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
+    ours.close()
+
+
+def _serve(pipe, folder, seconds):
+  """Tells its port, and answers until it is ended."""
+  asyncio.run(_Store(folder, seconds).serve(pipe.send))
 
 
 class _Store:
@@ -79,10 +81,10 @@ class _Store:
       if path.is_file()
     }
 
-  async def serve(self):
-    """Answers for ever."""
+  async def serve(self, tell):
+    """Answers for ever, after it has told its port."""
     server = await asyncio.start_server(self._talk, '127.0.0.1', 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    tell(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
   async def _talk(self, reader, writer):
@@ -135,22 +137,3 @@ def _response(status, body, more='', size=None):
     f'Content-Length: {len(body) if size is None else size}\r\n\r\n'
   )
   return [head.encode(), body]
-
-
-def main():
-  """Serves until it is ended."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('folder', type=argument_types.folder, help='to serve')
-  parser.add_argument(
-    'milliseconds', type=argument_types.positive, help='before each answer'
-  )
-  options = parser.parse_args()
-  asyncio.run(
-    _Store(pathlib.Path(options.folder), options.milliseconds / 1e3).serve()
-  )
-
-
-if __name__ == '__main__':
-  script.run(main)

@@ -3,9 +3,10 @@
 import io
 import statistics
 
-import frame_decoders
+from measuring import result_lines
+
 import numpy as np
-import result_lines
+from peers import frame_decoders
 from PIL import Image
 
 # Frames that a video of the benchmark must have.

@@ -1,0 +1,1 @@
+"""What is measured: videos, the clips of a training, where they are stored."""
