@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,12 @@ FOLDER = pathlib.Path(__file__).parents[2] / 'benchmarks'
 def load(monkeypatch, *names):
   """Modules of benchmarks/, which then find one another."""
   monkeypatch.syspath_prepend(str(FOLDER))
-  return [importlib.import_module(name) for name in names]
+  # A command has Ctrl-C end it at once while it imports.
+  before = signal.getsignal(signal.SIGINT)
+  try:
+    return [importlib.import_module(name) for name in names]
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def run(script, *options):

@@ -28,6 +28,39 @@ if __name__ == '__main__':
   script.run(main)
 """
 
+# In place of a package; as in callbacks of the garbage collector, Ctrl-C is
+# dropped in it.
+SLOW_PACKAGE = """
+import contextlib
+import time
+
+print('importing', flush=True)
+with contextlib.suppress(KeyboardInterrupt):
+  time.sleep(600)
+"""
+COLLECTS_GARBAGE = """
+import gc
+import time
+
+from measuring import script
+
+
+def slow(phase, unused_information):
+  if phase == 'start':
+    print('collecting', flush=True)
+    time.sleep(600)
+
+
+def main():
+  gc.callbacks.append(slow)
+  gc.collect()
+  gc.callbacks.remove(slow)
+  time.sleep(600)
+
+
+script.run(main)
+"""
+
 
 def processes_of(group):
   """Numbers of the processes of a group that have not ended."""
@@ -70,6 +103,48 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path, later):
   assert process.returncode == 130
   assert said == 'Interrupted.\n'
   wait_until(lambda: not processes_of(process.pid))
+
+
+def assert_ends_by_ctrl_c(command, folder):
+  """Ctrl-C when it has printed its first line ends a process with one line."""
+  with subprocess.Popen(
+    [sys.executable, *command],
+    env=os.environ | {'PYTHONPATH': str(folder)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  ) as process:
+    assert process.stdout.readline().endswith('ing\n')
+    process.send_signal(signal.SIGINT)
+    try:
+      _, said = process.communicate(timeout=30)
+    finally:
+      process.kill()
+  assert process.returncode == 130
+  assert said == 'Interrupted.\n'
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    path.name
+    for path in sorted(benchmark_modules.FOLDER.glob('*.py'))
+    # They import little.
+    if path.stem not in ('make_tables', 'whole_program')
+  ],
+)
+def test_ctrl_c_while_a_command_imports_is_one_line(name, tmp_path):
+  for package in ('av', 'jax', 'numpy'):
+    (tmp_path / f'{package}.py').write_text(SLOW_PACKAGE)
+  command = [benchmark_modules.FOLDER / name, '--help']
+  assert_ends_by_ctrl_c(command, tmp_path)
+
+
+def test_ctrl_c_that_the_garbage_collector_drops_comes_again(tmp_path):
+  path = tmp_path / 'collects_garbage.py'
+  path.write_text(COLLECTS_GARBAGE)
+  assert_ends_by_ctrl_c([path], benchmark_modules.FOLDER)
 
 
 def test_a_package_that_is_missing_is_one_line(monkeypatch):
