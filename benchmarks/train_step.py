@@ -28,6 +28,7 @@ The default sizes are for a small machine. On a GPU:
 
 import argparse
 import functools
+import math
 import os
 import sys
 import time
@@ -53,6 +54,9 @@ _RULE = {'learning_rate': 0.003, 'momentum': 0.9, 'weight_decay': 1e-4}
 # Length of the difference of two embeddings, whose length is 1: before and
 # after an update. Batch norm over few small clips enlarges what rounding does.
 _MOST_DIFFERENT = {'float32': (1e-3, 0.05), 'bfloat16': (0.1, 0.5)}
+# Of each channel in a batch norm. Two become -1 and 1, whatever they are, and
+# where they are close, rounding decides which is which; of one nothing is left.
+_FEWEST_VALUES = 4
 
 
 def make(case, shapes):
@@ -222,21 +226,48 @@ def main():
     help='of the device, for the utilisation (default: not told)',
   )
   options = parser.parse_args()
+  cases = [
+    {
+      'name': name,
+      'num_frames': _FRAMES[name],
+      # VIE-3DResNet is made for half the resolution of the others.
+      'size': min(options.size, 112 if name == 'vie_3dresnet' else math.inf),
+      'batch_size': options.batch_size,
+    }
+    for name in options.networks
+  ]
+  for case in cases:
+    if too_small := why_too_small(case):
+      parser.error(too_small)
   script.require('torch')
   report = result_lines.Report(
     'train_step', rounds=options.rounds, packages=_PACKAGES
   )
-  for name in options.networks:
-    # VIE-3DResNet is made for half the resolution of the others.
-    size = min(options.size, 112) if name == 'vie_3dresnet' else options.size
-    case = {
-      'name': name,
-      'num_frames': _FRAMES[name],
-      'size': size,
-      'batch_size': options.batch_size,
-    }
+  for case in cases:
     _compare(case, options, report)
   report.finish()
+
+
+def why_too_small(case):
+  """What to say of a case whose embeddings would not agree; '' of a larger one.
+
+  Sides are halved five times before the last batch norm and, in VIE-3DResNet,
+  frames four times.
+  """
+  frames, batch_size = case['num_frames'], case['batch_size']
+  if case['name'] == 'vie_3dresnet':
+    frames = math.ceil(frames / 2**4)
+  side = math.ceil(case['size'] / 2**5)
+  if batch_size * frames * side**2 >= _FEWEST_VALUES:
+    return ''
+  batch = math.ceil(_FEWEST_VALUES / (frames * side**2))
+  larger = math.ceil(math.sqrt(_FEWEST_VALUES / (frames * batch_size)))
+  return (
+    f'--batch-size: {batch_size} x {case["size"]} px are too little for '
+    f'{case["name"]}, whose last batch norm needs {_FEWEST_VALUES} values of '
+    f'each channel for two libraries to agree; take --batch-size={batch} or '
+    f'--size={2**5 * (larger - 1) + 1}, or more'
+  )
 
 
 def _compare(case, options, report):

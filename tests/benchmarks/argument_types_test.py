@@ -119,6 +119,17 @@ def test_figures_go_to_a_file_of_the_name_of_the_benchmark(path):
       ('kmeans.py', '--videos=20', '--clusters=50'),
       '--videos: 20 is less than',
     ),
+    (
+      ('train_step.py', '--networks=vie_single', '--size=32', '--batch-size=2'),
+      '--batch-size: 2 x 32 px are too little for vie_single, whose last batch '
+      'norm needs 4 values of each channel for two libraries to agree; take '
+      '--batch-size=4 or --size=33, or more',
+    ),
+    (
+      ('train_step.py', '--networks=vie_3dresnet', '--size=32')
+      + ('--batch-size=1',),
+      '--batch-size: 1 x 32 px are too little for vie_3dresnet',
+    ),
     (('local_aggregation.py', '--videos=9'), '--neighbors: 512 is more than'),
     (
       ('local_aggregation.py', '--videos=90', '--neighbors=9'),
