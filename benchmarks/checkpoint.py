@@ -14,7 +14,6 @@ fewer files brought to the disk. All ways take turns, round by round. Metrics:
   MB on the disk              of one step
 """
 
-import argparse
 import pathlib
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from vie_jax import checkpoint, option_parser, sharding, train_state
+from vie_jax import checkpoint, sharding, train_state
 from vie_jax.objective import memory_bank
 
 KINETICS_VIDEOS = 239_888
@@ -171,9 +170,7 @@ def take_turns(ways, state, rounds):
 
 def main():
   """Measures all ways in turn."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   argument_types.add_rounds(parser, 7)
   parser.add_argument(
     '--videos',

@@ -22,7 +22,6 @@ of a copy on this machine. An exponent is the slope of a straight line through
 the logarithms: 1 for what grows in proportion.
 """
 
-import argparse
 import dataclasses
 import functools
 import statistics
@@ -39,7 +38,6 @@ from vie_jax import (
   blueprint,
   describe,
   device_augment,
-  option_parser,
   sharding,
   train_state,
   train_step,
@@ -422,9 +420,7 @@ def draw(curves, path):
 
 def main():
   """Prints the figures and draws them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--figure',
     type=argument_types.new_file,

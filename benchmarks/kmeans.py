@@ -22,7 +22,6 @@ Before figures are printed, no objective may be more than 1 % above that of its
 peer from the same first centroids: of a warm start, that of PyTorch.
 """
 
-import argparse
 import functools
 import importlib.util
 import os
@@ -31,8 +30,6 @@ import sys
 from measuring import argument_types, result_lines, script, turns
 
 import numpy as np
-
-from vie_jax import option_parser
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _COLD_ITERATIONS = 20
@@ -178,9 +175,7 @@ def prepare_torch(sizes, iterations, first, is_warm=None):
 
 def main():
   """Runs both comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   for name, default, what in (
     ('--videos', 239_888, 'N, vectors to cluster'),
     ('--clusters', 8000, 'C'),

@@ -32,8 +32,6 @@ from measuring import argument_types, result_lines, script, turns
 
 import numpy as np
 
-from vie_jax import option_parser
-
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu')
 _TEMPERATURE = 0.07
 _MOMENTUM = 0.5
@@ -269,9 +267,7 @@ SEARCHES = {
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--videos',
     type=argument_types.count,

@@ -10,14 +10,11 @@ file without it was cut off and is refused. One that was cut off and is kept all
 the same, until the benchmark is run again, says so: is_complete is false.
 """
 
-import argparse
 import itertools
 import pathlib
 import sys
 
 from measuring import result_lines, script
-
-from vie_jax import option_parser
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _CUT_OFF = """**This run was cut off before its end.** What its last case lacks was not
@@ -132,9 +129,7 @@ def _escaped(text):
 
 def main():
   """Writes the page."""
-  option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  ).parse_args()
+  script.parser(__doc__).parse_args()
   try:
     text = page((_HERE / 'results').glob('*.json'))
   except ValueError as error:

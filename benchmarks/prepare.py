@@ -25,7 +25,6 @@ ffmpeg is the one on PATH, else that of the package imageio-ffmpeg (extra
 `benchmark`).
 """
 
-import argparse
 import functools
 import hashlib
 import io
@@ -50,8 +49,6 @@ from preparation.prepare_dataset import Settings, prepare_dataset
 from preparation.prepare_video import Task, prepare_video
 from sources.folder_source import read_folder
 
-from vie_jax import option_parser
-
 _OPTIONS = FrameOptions()
 _PACKAGES = ('array_record', 'av', 'numpy', 'pillow')
 _FFMPEG_QUALITY = '2'
@@ -63,9 +60,7 @@ _MOST_DIFFERENT = 3.0
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--videos',
     type=argument_types.folder,

@@ -14,7 +14,6 @@ of what the formulas say of each. Memory is what the compiler plans for a
 device, and is as it would be on eight machines.
 """
 
-import argparse
 import dataclasses
 import os
 import statistics
@@ -36,7 +35,7 @@ import matplotlib as mpl
 import numpy as np
 import optax
 
-from vie_jax import optimizer, option_parser, sharding, train_state, train_step
+from vie_jax import optimizer, sharding, train_state, train_step
 from vie_jax.planning import scaling
 
 mpl.use('Agg')
@@ -252,9 +251,7 @@ def draw(curves, path):
 
 def main():
   """Prints the figures and draws them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--figure',
     type=argument_types.new_file,

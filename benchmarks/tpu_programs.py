@@ -12,7 +12,6 @@ and colour noise, network, objective, update, of the config's batch, in bfloat16
 Nothing is run.
 """
 
-import argparse
 import functools
 import os
 import time
@@ -33,7 +32,6 @@ from vie_jax import (
   describe,
   device_augment,
   optimizer,
-  option_parser,
   sharding,
   train_state,
   train_step,
@@ -59,9 +57,7 @@ _MIB = 2**20
 
 def main():
   """Compiles all steps and prints what they take."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--configs',
     nargs='+',

@@ -26,7 +26,6 @@ The default sizes are for a small machine. On a GPU:
       --torch-compile --peak-tflops 989
 """
 
-import argparse
 import functools
 import math
 import os
@@ -37,8 +36,6 @@ import zlib
 from measuring import argument_types, result_lines, script, turns
 
 import numpy as np
-
-from vie_jax import option_parser
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch')
 _FRAMES = {
@@ -181,9 +178,7 @@ def _gflop(step, *arguments):
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--networks',
     nargs='+',

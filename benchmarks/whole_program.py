@@ -35,7 +35,6 @@ The default configs are for a small machine. On a GPU:
       --dtype bfloat16 --steps 200 --data DATASET
 """
 
-import argparse
 import contextlib
 import pathlib
 import statistics
@@ -43,8 +42,6 @@ import tempfile
 import time
 
 from measuring import argument_types, program_runs, result_lines, script, turns
-
-from vie_jax import option_parser
 
 _CONFIGS = ('configs/demo.py:single', 'configs/demo.py:slowfast')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow', 'tensorflow-cpu')
@@ -148,9 +145,7 @@ def prepare_step(case):
 
 def main():
   """Runs all comparisons and prints them."""
-  parser = option_parser.OptionParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument(
     '--configs',
     nargs='+',

@@ -5,6 +5,7 @@ that folder, whichever are installed. And Ctrl-C ends a command at once, with on
 line, while it imports the rest, which takes seconds.
 """
 
+import argparse
 import importlib.util
 import os
 import pathlib
@@ -33,7 +34,16 @@ sys.path[:0] = map(str, (REPOSITORY, REPOSITORY / 'data'))
 
 import interrupts  # noqa: E402
 
+from vie_jax import option_parser  # noqa: E402
+
 held_back = interrupts.held_back
+
+
+def parser(head):
+  """A parser of options, whose help is the head of the command, as written."""
+  return option_parser.OptionParser(
+    description=head, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
 
 
 def require(package, remedy="pip install -e '.[benchmark]'"):

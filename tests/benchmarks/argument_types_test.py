@@ -74,8 +74,7 @@ def test_every_option_says_what_it_is(path):
 
 @pytest.mark.parametrize('path', _SCRIPTS[:-1], ids=lambda path: path.stem)
 def test_the_help_of_a_benchmark_is_what_its_head_says(path):
-  ((call, keywords),) = _calls(path, '.OptionParser')
-  assert ast.unparse(keywords['description']) == '__doc__', ast.unparse(call)
+  assert 'script.parser(__doc__)' in path.read_text('utf-8')
 
 
 @pytest.mark.parametrize('path', _SCRIPTS[:-1], ids=lambda path: path.stem)

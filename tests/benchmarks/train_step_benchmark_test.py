@@ -9,6 +9,24 @@ from tests.benchmarks import benchmark_modules
 _SCRIPT = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'train_step.py'
 
 
+@pytest.mark.parametrize(
+  'name, num_frames', [('vie_single', 1), ('vie_3dresnet', 16), ('vie_slow', 4)]
+)
+def test_clips_are_large_enough_from_4_values_of_a_channel_on(
+  monkeypatch, name, num_frames
+):
+  (train_step,) = benchmark_modules.load(monkeypatch, 'train_step')
+
+  def is_large_enough(batch_size, size):
+    case = {'batch_size': batch_size, 'size': size}
+    case |= {'name': name, 'num_frames': num_frames}
+    return not train_step.why_too_small(case)
+
+  is_slow = name == 'vie_slow'
+  assert [is_large_enough(n, 32) for n in (1, 3, 4)] == [is_slow, is_slow, True]
+  assert [is_large_enough(1, size) for size in (32, 33)] == [is_slow, True]
+
+
 @pytest.mark.slow
 def test_both_compute_the_same_and_all_figures_are_printed():
   pytest.importorskip('torch')
