@@ -200,18 +200,14 @@ def main():
     for metric in rounds[0]:
       values = [figures[metric] for figures in rounds]
       base = [figures[metric] for figures in found[ways[0].name]]
-      is_base = name == ways[0].name or '%' in metric
+      has_ratio = name != ways[0].name and '%' not in metric
       report.add(
         case,
         name,
         metric,
         statistics.median(values),
-        ratio=None
-        if is_base
-        else statistics.median(
-          a / b for a, b in zip(values, base, strict=True)
-        ),
-        ratio_to=None if is_base else ways[0].name,
+        ratio=result_lines.ratio(values, base) if has_ratio else None,
+        ratio_to=ways[0].name,
       )
   report.finish()
 

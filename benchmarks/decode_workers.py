@@ -20,16 +20,13 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 from measuring import argument_types, program_runs, result_lines, script, turns
 
-from inputs import benchmark_videos, object_store
+from inputs import benchmark_videos, object_store, prepared_data
 
 _NETWORKS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
 _PLACES = ('threads', 'processes')
@@ -48,7 +45,7 @@ def prepare_batches(network, data, place, num_workers, num_batches):
 
   from vie_jax.input_pipeline import frame_store, instances, pipeline
 
-  config = program_runs.config_of(network, {})
+  config = program_runs.config_of(network)
   stack = contextlib.ExitStack()
   videos = instances.all_videos(
     stack.enter_context(frame_store.FrameStore.open(data, 'train'))
@@ -69,14 +66,15 @@ def prepare_batches(network, data, place, num_workers, num_batches):
   def run():
     for _ in range(_NOT_TIMED):
       next(batches)
-    start, cpu = time.perf_counter(), _own_cpu_seconds()
+    start, cpu = time.perf_counter(), time.process_time()
     for _ in range(num_batches):
       next(batches)
     seconds = time.perf_counter() - start
     return {
       'clips per second': num_batches * config.batch_size / seconds,
+      # Of this process, without those that it has started.
       'CPU ms of the training for a batch': 1e3
-      * (_own_cpu_seconds() - cpu)
+      * (time.process_time() - cpu)
       / num_batches,
     }
 
@@ -129,21 +127,10 @@ def main():
 
 
 def _prepare(scratch):
-  benchmark_videos.write_videos(scratch / 'videos', sizes=[_VIDEO])
-  subprocess.run(
-    [
-      *(
-        sys.executable,
-        str(script.REPOSITORY / 'data' / 'prepare.py'),
-        'folder',
-      ),
-      f'--videos={scratch / "videos"}',
-      *('--val-percent=0', f'--out={scratch / "data"}'),
-    ],
-    check=True,
-    stdout=subprocess.DEVNULL,
-  )
-  return str(scratch / 'data')
+  videos, data = scratch / 'videos', scratch / 'data'
+  benchmark_videos.write_videos(videos, sizes=[_VIDEO])
+  prepared_data.prepare('folder', data, videos=videos, val_percent=0)
+  return str(data)
 
 
 @contextlib.contextmanager
@@ -185,9 +172,8 @@ def _compare(network, data, num_workers, options, report):
       values = [result[metric] for result in results]
       ratio = None
       if place != 'threads' and metric == 'clips per second':
-        ratio = statistics.median(
-          value / other[metric]
-          for value, other in zip(values, of_threads, strict=True)
+        ratio = result_lines.ratio(
+          values, [other[metric] for other in of_threads]
         )
       report.add(
         case,
@@ -197,14 +183,8 @@ def _compare(network, data, num_workers, options, report):
         metric,
         statistics.median(values),
         ratio=ratio,
-        ratio_to=None if ratio is None else 'threads',
+        ratio_to='threads',
       )
-
-
-def _own_cpu_seconds():
-  """Of this process, without those that it has started."""
-  usage = resource.getrusage(resource.RUSAGE_SELF)
-  return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == '__main__':

@@ -78,7 +78,7 @@ def main():
     'device_augment', rounds=options.rounds, packages=_PACKAGES
   )
   for name in options.configs:
-    config = program_runs.config_of(name, {})
+    config = program_runs.config_of(name)
     config.batch_size = options.batch_size or config.batch_size
     config.model.width = options.width or config.model.width
     config.crop.size = options.crop_size or config.crop.size
@@ -124,14 +124,10 @@ def _measure(name, config, options, report):
     f'{jax.devices()[0].device_kind}'
   )
   for way, values in milliseconds.items():
-    ratio = None if way == _WHOLE else float(np.median(values / whole))
     report.add(
-      case,
-      way,
-      'ms',
-      statistics.median(values),
-      ratio=ratio,
-      ratio_to=None if way == _WHOLE else _WHOLE,
+      *(case, way, 'ms', statistics.median(values)),
+      ratio=None if way == _WHOLE else result_lines.ratio(values, whole),
+      ratio_to=_WHOLE,
     )
   share = 100 * np.median(1 - np.array(milliseconds[_WITHOUT]) / whole)
   report.add(case, _ALONE, 'share of the whole step, %', float(share))

@@ -36,17 +36,15 @@ ones, unless --videos names a folder of others. At least two are needed.
 import contextlib
 import dataclasses
 import functools
-import importlib
 import importlib.metadata
 import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 
-from measuring import argument_types, result_lines, script
+from measuring import argument_types, program_runs, result_lines, script
 
 # Before TensorFlow, after which the import of some versions crashes.
 with contextlib.suppress(ImportError):
@@ -54,7 +52,7 @@ with contextlib.suppress(ImportError):
 from measuring import stored_frames
 
 import numpy as np
-from inputs import sample_clips
+from inputs import prepared_data, sample_clips
 from peers import frame_decoders, official_way, video_decoders
 from PIL import Image
 
@@ -125,7 +123,7 @@ def main():
     for stored, official in frames.items():
       official_way.write_frames(stores[stored], official)
     for name, case, times in _CASES:
-      config = importlib.import_module(f'configs.{name}').get_config()
+      config = program_runs.config_of(name)
       num_clips = times * options.clips
       _Case(case, config, stores, folder, frames, num_clips, report).run(
         options.rounds
@@ -400,7 +398,7 @@ class _Case:
       metric,
       float(value),
       ratio=ratio,
-      ratio_to=None if ratio is None else _OURS,
+      ratio_to=_OURS,
     )
 
 
@@ -473,14 +471,14 @@ def _copy_videos(given, folder, copies):
 
 def _prepare(folder, out, side, quality):
   """Prepares the videos as a user does; returns the store."""
-  command = [
-    sys.executable,
-    script.REPOSITORY / 'data' / 'prepare.py',
+  prepared_data.prepare(
     'folder',
-  ]
-  command += ['--videos', folder, '--out', out, '--val-percent', '0']
-  command += ['--short-side', str(side), '--jpeg-quality', str(quality)]
-  subprocess.run(command, check=True, stdout=sys.stderr)
+    out,
+    videos=folder,
+    val_percent=0,
+    short_side=side,
+    jpeg_quality=quality,
+  )
   store = _CountingStore.open(str(out), 'train')
   if (
     store.num_videos < 2

@@ -125,7 +125,7 @@ def _report(name, topology, options, report):
 
 
 def _config(name, options, mesh):
-  config = program_runs.config_of(name, {})
+  config = program_runs.config_of(name)
   config.model.dtype = 'bfloat16'
   config.plan.videos, config.plan.devices = options.videos, mesh.size
   return config

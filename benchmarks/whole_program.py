@@ -43,6 +43,8 @@ import time
 
 from measuring import argument_types, program_runs, result_lines, script, turns
 
+from inputs import prepared_data
+
 _CONFIGS = ('configs/demo.py:single', 'configs/demo.py:slowfast')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow', 'tensorflow-cpu')
 _MAIN, _INPUT, _STEP = 'main.py', 'input alone', 'step alone'
@@ -185,7 +187,9 @@ def main():
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
     if options.data is None:
-      program_runs.prepare_videos(scratch / 'data', options.videos)
+      prepared_data.prepare(
+        'demo', scratch / 'data', num_videos=options.videos, val_percent=25
+      )
     for name in options.configs:
       case = _case(name, scratch, options)
       for part in options.parts:
@@ -226,12 +230,8 @@ def _compare_speed(case, rounds, report):
       _STEP: (prepare_step, {'case': case}),
     },
     rounds=rounds,
-    environment={
-      # The three share an accelerator, of which each would take most.
-      'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-      # The step of main.py and the one alone are one program.
-      'JAX_COMPILATION_CACHE_DIR': case['cache'],
-    },
+    # The step of main.py and the one alone are one program.
+    environment={'JAX_COMPILATION_CACHE_DIR': case['cache']},
   )
   main_speed = [result['clips per second'] for result in found[_MAIN].results]
   parts = [found[name].results for name in (_INPUT, _STEP)]
@@ -242,7 +242,7 @@ def _compare_speed(case, rounds, report):
   metric = 'clips per second'
   report.add(
     *(case['title'], _MAIN, metric, statistics.median(main_speed)),
-    ratio=_ratio(main_speed, slower),
+    ratio=result_lines.ratio(main_speed, slower),
     ratio_to='slower part',
   )
   names = (_INPUT, _STEP, 'slower part')
@@ -253,7 +253,8 @@ def _compare_speed(case, rounds, report):
       case['title'], 'parts in turn', metric, statistics.median(in_turn)
     )
     report.add(
-      case['title'], _MAIN, 'times parts in turn', _ratio(main_speed, in_turn)
+      *(case['title'], _MAIN, 'times parts in turn'),
+      result_lines.ratio(main_speed, in_turn),
     )
   facts = found[_INPUT].facts
   report.add(
@@ -272,17 +273,13 @@ def _compare_speed(case, rounds, report):
   )
 
 
-def _ratio(values, others):
-  return statistics.median(a / b for a, b in zip(values, others, strict=True))
-
-
 def _report_evaluation(case, report, *, seconds, num_clips, step_seconds):
   title = f'{case["title"]}, evaluation'
   speed = num_clips / seconds
   here = f'{num_clips:,} clips here'
   report.add(title, here, 'seconds', seconds)
   report.add(title, here, 'clips per second', speed)
-  defaults = program_runs.config_of('configs/default.py', {})
+  defaults = program_runs.config_of('configs/default.py')
   every = defaults.eval_every_steps
   for count in sorted(
     {min(defaults.eval_videos, _KINETICS_VAL), _KINETICS_VAL}
@@ -350,14 +347,14 @@ def _time_start(case, rounds, report):
       seconds = [phases[phase] for phases in rounds_]
       ratio = None
       if rounds_ is not base:
-        ratio = _ratio(seconds, [phases[phase] for phases in base])
+        ratio = result_lines.ratio(seconds, [phases[phase] for phases in base])
       report.add(
         title,
         name,
         f'{phase}, s',
         statistics.median(seconds),
         ratio=ratio,
-        ratio_to=None if ratio is None else 'empty cache',
+        ratio_to='empty cache',
       )
 
 

@@ -81,7 +81,7 @@ def _writes(text):
 def config(text):
   """Name of a config, such as vie_single or configs/demo.py:single."""
   try:
-    program_runs.config_of(text, {})
+    program_runs.config_of(text)
   except (ImportError, TypeError, ValueError) as error:
     raise argparse.ArgumentTypeError(
       f'{text!r} is no config: {error}'

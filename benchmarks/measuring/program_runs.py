@@ -1,4 +1,4 @@
-"""Runs of main.py for `whole_program.py`: their commands, logs and traces."""
+"""Runs of main.py: their configs, commands and logs."""
 
 import importlib
 import os
@@ -24,34 +24,17 @@ _PHASES = (
 )
 
 
-def prepare_videos(folder, num_videos):
-  """Renders the demo's videos and makes a data set of them.
-
-  Args:
-    folder: pathlib.Path of the data set, which does not exist.
-    num_videos: a quarter of them for validation.
-  """
-  subprocess.run(
-    [
-      *(sys.executable, str(REPOSITORY / 'data' / 'prepare.py'), 'demo'),
-      *(f'--num-videos={num_videos}', '--val-percent=25', f'--out={folder}'),
-    ],
-    check=True,
-    stdout=subprocess.DEVNULL,
-  )
-
-
-def config_of(name, overrides):
+def config_of(name, overrides=None):
   """The config that a run of main.py has.
 
   Args:
-    name: 'configs/demo.py:slowfast', or without an argument.
+    name: 'configs/demo.py:slowfast', or without an argument, or 'vie_single'.
     overrides: dotted field -> value.
   """
   path, _, argument = name.partition(':')
   module = importlib.import_module(f'configs.{pathlib.Path(path).stem}')
   config = module.get_config(*([argument] if argument else []))
-  config.update_from_flattened_dict(overrides)
+  config.update_from_flattened_dict(overrides or {})
   return config
 
 
@@ -167,12 +150,3 @@ def share_of_evaluations(*, clips, clips_per_second, steps, step_seconds):
   """
   evaluation = clips / clips_per_second
   return evaluation / (evaluation + steps * step_seconds)
-
-
-def covered(intervals):
-  """Length of the union of intervals (start, end), in any order."""
-  total, reached = 0.0, float('-inf')
-  for start, end in sorted(intervals):
-    total += max(0.0, end - max(start, reached))
-    reached = max(reached, end)
-  return total

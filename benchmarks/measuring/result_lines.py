@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import statistics
 import subprocess
 import time
 
@@ -50,7 +51,8 @@ class Report:
       metric: what was measured, with its unit.
       value: float, the median of the rounds.
       ratio: float, to the variant `ratio_to`; None if it has none.
-      ratio_to: name of that variant.
+      ratio_to: name of that variant, or of what else it is a ratio to; of no
+        account without a ratio.
     """
     line = {
       'benchmark': self._benchmark,
@@ -58,7 +60,7 @@ class Report:
       'variant': variant,
       'metric': metric,
       'value': float(f'{value:.4g}'),
-      'ratio_to': ratio_to,
+      'ratio_to': None if ratio is None else ratio_to,
       'ratio': None if ratio is None else round(ratio, 3),
     }
     self._num_figures += 1
@@ -151,6 +153,18 @@ def _is_number_or_none(value):
 
 def _is_of_texts(value):
   return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def ratio(values, others):
+  """The median of the rounds' ratios.
+
+  Args:
+    values: floats, one of each round.
+    others: likewise, what they are compared with.
+  """
+  return statistics.median(
+    value / other for value, other in zip(values, others, strict=True)
+  )
 
 
 def cpu_seconds(run, is_done=lambda: True):

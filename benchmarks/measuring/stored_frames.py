@@ -39,14 +39,12 @@ def compare_decoders(store, rounds, report):
       milliseconds[way].append(1e3 * took / len(jpegs))
   case = 'decoding one stored frame'
   for way, values in milliseconds.items():
-    ratio = np.median(np.array(values) / milliseconds[first])
     report.add(
-      case,
-      way,
-      'CPU ms',
-      statistics.median(values),
-      ratio=None if way == first else float(ratio),
-      ratio_to=None if way == first else first,
+      *(case, way, 'CPU ms', statistics.median(values)),
+      ratio=None
+      if way == first
+      else result_lines.ratio(values, milliseconds[first]),
+      ratio_to=first,
     )
     for size, short_side in ((224, 288), (112, 144)):
       errors = [
@@ -100,15 +98,12 @@ def compare_reads(store, rounds, report):
       milliseconds.items(), (at_once, one_by_one), strict=True
     ):
       values.append(1e3 * result_lines.cpu_seconds(read) / len(starts) / 16)
-  ratio = np.divide(*map(np.array, reversed(milliseconds.values())))
-  case, metric = 'reading stored frames', 'CPU ms per frame'
   for way, values in milliseconds.items():
-    is_first = way == _AT_ONCE
     report.add(
-      case,
-      way,
-      metric,
+      *('reading stored frames', way, 'CPU ms per frame'),
       statistics.median(values),
-      ratio=None if is_first else float(np.median(ratio)),
-      ratio_to=None if is_first else _AT_ONCE,
+      ratio=None
+      if way == _AT_ONCE
+      else result_lines.ratio(values, milliseconds[_AT_ONCE]),
+      ratio_to=_AT_ONCE,
     )

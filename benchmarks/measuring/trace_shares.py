@@ -1,7 +1,5 @@
 """What a trace of config.profile says of the device and of the loop."""
 
-from measuring.program_runs import covered
-
 import jax
 
 from vie_jax.telemetry import step_trace
@@ -37,10 +35,10 @@ def shares(planes):
   begin, end = min(start for start, _ in steps), max(end for _, end in steps)
   span = end - begin
   found = {
-    'device idle': 1 - covered(_within(_busy(planes), begin, end)) / span
+    'device idle': 1 - _covered(_within(_busy(planes), begin, end)) / span
   }
   for phase in PHASES:
-    found[phase] = covered(_within(_named(planes, phase), begin, end)) / span
+    found[phase] = _covered(_within(_named(planes, phase), begin, end)) / span
   return found
 
 
@@ -82,3 +80,12 @@ def _within(intervals, begin, end):
     for start, stop in intervals
     if stop > begin and start < end
   ]
+
+
+def _covered(intervals):
+  """Length of the union of intervals (start, end), in any order."""
+  total, reached = 0.0, float('-inf')
+  for start, end in sorted(intervals):
+    total += max(0.0, end - max(start, reached))
+    reached = max(reached, end)
+  return total

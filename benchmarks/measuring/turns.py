@@ -9,14 +9,13 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from measuring import script
+from measuring import result_lines, script
 
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 """Has glibc ask Linux for pages of 2 MiB, where it would get 4 KiB."""
@@ -59,17 +58,11 @@ class Variant:
 
   def ratio(self, other: 'Variant') -> float:
     """Time by the clock over that of another: the median of the rounds."""
-    return _ratio(self.wall, other.wall)
+    return result_lines.ratio(self.wall, other.wall)
 
   def cpu_ratio(self, other: 'Variant') -> float:
     """CPU time over that of another: the median of the rounds."""
-    return _ratio(self.cpu, other.cpu)
-
-
-def _ratio(times, others):
-  return statistics.median(
-    own / its for own, its in zip(times, others, strict=True)
-  )
+    return result_lines.ratio(self.cpu, other.cpu)
 
 
 def take_turns(
@@ -155,17 +148,11 @@ def _serve(pipe, prepare, arguments):
     run, facts = prepare(**arguments)
     pipe.send((True, (facts, run())))
     while pipe.recv():
-      cpu, start = _cpu_seconds(), time.perf_counter()
+      cpu, start = time.process_time(), time.perf_counter()
       result = run()
-      pipe.send(
-        (True, (time.perf_counter() - start, _cpu_seconds() - cpu, result))
-      )
+      wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+      pipe.send((True, (wall, cpu, result)))
   except EOFError:
     return
   except Exception:
     pipe.send((False, traceback.format_exc()))
-
-
-def _cpu_seconds():
-  usage = resource.getrusage(resource.RUSAGE_SELF)
-  return usage.ru_utime + usage.ru_stime

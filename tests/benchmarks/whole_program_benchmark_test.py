@@ -60,11 +60,6 @@ def test_the_share_of_evaluations_is_of_steps_and_evaluations(program_runs):
   assert share == pytest.approx(0.25)
 
 
-def test_intervals_count_once_where_they_overlap(program_runs):
-  assert program_runs.covered([]) == 0
-  assert program_runs.covered([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
-
-
 class _Item:
   """A plane, line or event, as `jax.profiler.ProfileData` has them."""
 
@@ -92,8 +87,9 @@ def test_the_shares_of_a_trace_are_of_the_time_between_its_steps(trace_shares):
   device = _Item(
     '/device:GPU:0',
     lines=[
-      _Item('Stream #1', events=[_event('kernel', 100, 140)]),
-      _Item('Stream #2', events=[_event('copy', 130, 180)]),
+      # What overlaps counts once, in any order.
+      _Item('Stream #1', events=[_event('a', 130, 180), _event('b', 140, 150)]),
+      _Item('Stream #2', events=[_event('copy', 100, 140)]),
       _Item('Steps', events=[_event('1', 0, 1000)]),
     ],
   )
