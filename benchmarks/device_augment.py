@@ -26,14 +26,13 @@ import jax
 import numpy as np
 
 from vie_jax import (
+  blueprint,
   device_augment,
-  optimizer,
   sharding,
   train_state,
   train_step,
 )
 from vie_jax.input_pipeline import augmentation
-from vie_jax.models import networks
 
 _CONFIGS = ('vie_single', 'vie_slowfast', 'vie_3dresnet')
 # Sides of stored frames of 16:9.
@@ -137,25 +136,12 @@ class _Steps:
   """A training that goes on by a step at each call, on the same batch."""
 
   def __init__(self, config, augment, batch, mesh):
-    model = networks.build(
-      config.model.name,
-      embedding_size=config.model.embedding_size,
-      width=config.model.width,
-      fast_width=config.model.fast_width,
-      alpha=config.model.alpha,
-      dtype=config.model.dtype,
-    )
-    rule = optimizer.build(
-      'sgd',
-      lambda step: config.optimizer.learning_rate,
-      momentum=config.optimizer.momentum,
-      weight_decay=config.optimizer.weight_decay,
-    )
-    size = config.crop.size
+    model, shape = blueprint.build_model(config), blueprint.clip_shape(config)
+    rule, _ = blueprint.build_optimizer(config)
     initialize = train_state.initializer(
       model,
       rule,
-      clip_shape=(config.clip.num_frames, size, size, 3),
+      clip_shape=shape,
       num_videos=_NUM_VIDEOS,
       embedding_size=config.model.embedding_size,
       num_clusterings=1,
@@ -168,27 +154,13 @@ class _Steps:
       model=model,
       optimizer=rule,
       augment=augment,
-      method=_method(config),
+      method=blueprint.method_of(config, _NUM_VIDEOS),
       mesh=mesh,
     )['instance_recognition']
 
   def __call__(self):
     self._state, metrics = self._step(self._state, self._batch)
     return metrics
-
-
-def _method(config):
-  local_aggregation = config.local_aggregation
-  return train_step.Method(
-    num_videos=_NUM_VIDEOS,
-    temperature=config.objective.temperature,
-    bank_momentum=config.memory_bank.momentum,
-    instance_loss=config.instance_recognition.loss,
-    num_noise=config.instance_recognition.num_noise,
-    num_neighbors=local_aggregation.num_neighbors,
-    num_clusters=_NUM_VIDEOS // local_aggregation.min_videos_per_cluster,
-    kmeans_iterations=local_aggregation.kmeans_iterations,
-  )
 
 
 def _batch(config, mesh):
