@@ -175,6 +175,27 @@ def prepare_torch(sizes, iterations, first, is_warm=None):
 
 def main():
   """Runs both comparisons and prints them."""
+  options = _options()
+  script.require('torch')
+  report = result_lines.Report(
+    'kmeans', rounds=options.rounds, packages=_PACKAGES
+  )
+  sizes = {
+    'num_videos': options.videos,
+    'num_clusters': options.clusters,
+    'dim': options.dim,
+  }
+  _compare_peers(sizes, options.iterations, report)
+  small = sizes | {
+    name: sizes[name] // options.warm_divisor
+    for name in ('num_videos', 'num_clusters')
+  }
+  _compare_starts(small, options.warm_iterations, report)
+  report.finish()
+
+
+def _options():
+  """Those of the command line, which go together."""
   parser = script.parser(__doc__)
   for name, default, what in (
     ('--videos', 239_888, 'N, vectors to cluster'),
@@ -210,22 +231,7 @@ def main():
       f'--clusters: {options.clusters} is less than --warm-divisor, '
       f'{options.warm_divisor}'
     )
-  script.require('torch')
-  report = result_lines.Report(
-    'kmeans', rounds=options.rounds, packages=_PACKAGES
-  )
-  sizes = {
-    'num_videos': options.videos,
-    'num_clusters': options.clusters,
-    'dim': options.dim,
-  }
-  _compare_peers(sizes, options.iterations, report)
-  small = sizes | {
-    name: sizes[name] // options.warm_divisor
-    for name in ('num_videos', 'num_clusters')
-  }
-  _compare_starts(small, options.warm_iterations, report)
-  report.finish()
+  return options
 
 
 def _compare_peers(sizes, iterations, report):

@@ -76,7 +76,7 @@ def prepare_ours(sizes):
   import optax
   from flax import linen as nn
 
-  from vie_jax import sharding, train_state, train_step
+  from vie_jax import sharding, train_step
   from vie_jax.objective import memory_bank
 
   class Given(nn.Module):
@@ -89,32 +89,15 @@ def prepare_ours(sizes):
       return memory_bank.normalize(x + shift)
 
   given = problem(**sizes)
-  num_videos, _ = given['bank'].shape
-  mesh = sharding.make_mesh(1)
-  rows = memory_bank.num_rows(num_videos, 1)
-  padding = rows - num_videos
-  rule = optax.set_to_zero()
-  params = {'shift': jnp.zeros_like(given['embedding'])}
-  state = train_state.TrainState(
-    step=jnp.zeros((), jnp.int32),
-    key=jax.random.key(0),
-    params=params,
-    batch_stats={'none': jnp.zeros(())},
-    opt_state=rule.init(params),
-    bank=jnp.pad(given['bank'], ((0, padding), (0, 0))),
-    bank_step=jnp.zeros((rows,), jnp.int32),
-    cluster_labels=jnp.pad(
-      given['labels'][None], ((0, 0), (0, padding)), constant_values=-1
-    ),
-  )
-  state = jax.device_put(state, train_state.layout(state, mesh))
+  mesh, rule = sharding.make_mesh(1), optax.set_to_zero()
+  state = _first_state(given, rule, mesh)
   steps = train_step.compile_steps(
     state,
     model=Given(),
     optimizer=rule,
     augment=lambda key, window, crop: window,
     method=train_step.Method(
-      num_videos=num_videos,
+      num_videos=sizes['num_videos'],
       temperature=_TEMPERATURE,
       bank_momentum=_MOMENTUM,
       instance_loss='nce',
@@ -143,6 +126,32 @@ def prepare_ours(sizes):
 
   temporary = step.memory_analysis().temp_size_in_bytes / 2**20
   return run, {'temporary': temporary}
+
+
+def _first_state(given, rule, mesh):
+  """That of `prepare_ours`, on the mesh."""
+  import jax
+  import jax.numpy as jnp
+
+  from vie_jax import train_state
+  from vie_jax.objective import memory_bank
+
+  rows = memory_bank.num_rows(len(given['bank']), 1)
+  padding = rows - len(given['bank'])
+  params = {'shift': jnp.zeros_like(given['embedding'])}
+  state = train_state.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=jax.random.key(0),
+    params=params,
+    batch_stats={'none': jnp.zeros(())},
+    opt_state=rule.init(params),
+    bank=jnp.pad(given['bank'], ((0, padding), (0, 0))),
+    bank_step=jnp.zeros((rows,), jnp.int32),
+    cluster_labels=jnp.pad(
+      given['labels'][None], ((0, 0), (0, padding)), constant_values=-1
+    ),
+  )
+  return jax.device_put(state, train_state.layout(state, mesh))
 
 
 def prepare_search(sizes, way):
@@ -267,6 +276,28 @@ SEARCHES = {
 
 def main():
   """Runs all comparisons and prints them."""
+  options = _options()
+  if 'step' in options.parts:
+    script.require('torch')
+  report = result_lines.Report(
+    'local_aggregation', rounds=options.rounds, packages=_PACKAGES
+  )
+  for batch_size in options.batch_sizes:
+    sizes = {
+      'num_videos': options.videos,
+      'batch_size': batch_size,
+      'num_neighbors': options.neighbors,
+      'num_clusters': max(1, options.videos // 30),
+      'dim': options.dim,
+    }
+    size = f'N = {options.videos:,}, B = {batch_size}, k = {options.neighbors}'
+    for part in options.parts:
+      _PARTS[part](f'{part}, {size}', sizes, report, options.huge_pages)
+  report.finish()
+
+
+def _options():
+  """Those of the command line, which go together."""
   parser = script.parser(__doc__)
   parser.add_argument(
     '--videos',
@@ -314,23 +345,7 @@ def main():
   ):
     if number > options.videos:
       parser.error(f'{name}: {number} is more than --videos, {options.videos}')
-  if 'step' in options.parts:
-    script.require('torch')
-  report = result_lines.Report(
-    'local_aggregation', rounds=options.rounds, packages=_PACKAGES
-  )
-  for batch_size in options.batch_sizes:
-    sizes = {
-      'num_videos': options.videos,
-      'batch_size': batch_size,
-      'num_neighbors': options.neighbors,
-      'num_clusters': max(1, options.videos // 30),
-      'dim': options.dim,
-    }
-    size = f'N = {options.videos:,}, B = {batch_size}, k = {options.neighbors}'
-    for part in options.parts:
-      _PARTS[part](f'{part}, {size}', sizes, report, options.huge_pages)
-  report.finish()
+  return options
 
 
 def _compare_steps(case, sizes, report, has_huge_pages):

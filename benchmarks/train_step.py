@@ -92,13 +92,48 @@ def _draw(name, shape):
 def prepare_ours(case, dtype):
   """The training step of vie_jax's network, compiled."""
   import jax
-  import jax.numpy as jnp
   import optax
 
   from vie_jax import optimizer
   from vie_jax.models import networks
 
   model = networks.build(case['name'], dtype=dtype)
+  rule = optimizer.build(
+    'sgd',
+    optax.constant_schedule(_RULE['learning_rate']),
+    momentum=_RULE['momentum'],
+    weight_decay=_RULE['weight_decay'],
+  )
+  params, batch_stats, *arrays = _start(model, case)
+  state = jax.device_put((params, batch_stats, rule.init(params)))
+  arrays = jax.device_put(arrays)
+  step = _step(model, rule)
+  lowered = step.lower(state, *arrays)
+  start = time.perf_counter()
+  compiled = lowered.compile()
+  seconds = time.perf_counter() - start
+  memory = compiled.memory_analysis()
+  gflop = _gflop(step, state, *arrays)
+  holder = [state]
+
+  def run():
+    holder[0], embedding = compiled(holder[0], *arrays)
+    jax.block_until_ready(holder[0])
+    return np.asarray(embedding)
+
+  return run, {
+    'gflop': gflop,
+    'compile': seconds,
+    'memory': (memory.temp_size_in_bytes + memory.argument_size_in_bytes)
+    / 2**20,
+  }
+
+
+def _start(model, case):
+  """(weights, batch statistics, clips, targets) to begin with."""
+  import jax
+  import jax.numpy as jnp
+
   clip_shape = (1, case['num_frames'], case['size'], case['size'], 3)
   shapes = jax.eval_shape(
     functools.partial(model.init, train=False),
@@ -116,12 +151,14 @@ def prepare_ours(case, dtype):
     lambda path, leaf: np.full(leaf.shape, 'var' in str(path[-1]), np.float32),
     shapes['batch_stats'],
   )
-  rule = optimizer.build(
-    'sgd',
-    optax.constant_schedule(_RULE['learning_rate']),
-    momentum=_RULE['momentum'],
-    weight_decay=_RULE['weight_decay'],
-  )
+  return params, batch_stats, clip, target
+
+
+def _step(model, rule):
+  """A jitted step: (weights, statistics, moments), clips, targets."""
+  import jax
+  import jax.numpy as jnp
+  import optax
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, clip, target):
@@ -144,27 +181,7 @@ def prepare_ours(case, dtype):
     state = optax.apply_updates(params, updates), batch_stats, opt_state
     return state, embedding
 
-  state = jax.device_put((params, batch_stats, rule.init(params)))
-  arrays = jax.device_put((clip, target))
-  lowered = step.lower(state, *arrays)
-  start = time.perf_counter()
-  compiled = lowered.compile()
-  seconds = time.perf_counter() - start
-  memory = compiled.memory_analysis()
-  gflop = _gflop(step, state, *arrays)
-  holder = [state]
-
-  def run():
-    holder[0], embedding = compiled(holder[0], *arrays)
-    jax.block_until_ready(holder[0])
-    return np.asarray(embedding)
-
-  return run, {
-    'gflop': gflop,
-    'compile': seconds,
-    'memory': (memory.temp_size_in_bytes + memory.argument_size_in_bytes)
-    / 2**20,
-  }
+  return step
 
 
 def _gflop(step, *arguments):
@@ -178,6 +195,18 @@ def _gflop(step, *arguments):
 
 def main():
   """Runs all comparisons and prints them."""
+  options, cases = _asked_for()
+  script.require('torch')
+  report = result_lines.Report(
+    'train_step', rounds=options.rounds, packages=_PACKAGES
+  )
+  for case in cases:
+    _compare(case, options, report)
+  report.finish()
+
+
+def _asked_for():
+  """(options, cases) of the command line."""
   parser = script.parser(__doc__)
   parser.add_argument(
     '--networks',
@@ -234,13 +263,7 @@ def main():
   for case in cases:
     if too_small := why_too_small(case):
       parser.error(too_small)
-  script.require('torch')
-  report = result_lines.Report(
-    'train_step', rounds=options.rounds, packages=_PACKAGES
-  )
-  for case in cases:
-    _compare(case, options, report)
-  report.finish()
+  return options, cases
 
 
 def why_too_small(case):
