@@ -83,11 +83,6 @@ PLAIN_HTTP = re.compile(
 KEPT = {
   # The examples of a document are run there.
   ('tests/embeddings_doc_test.py', 'exec'),
-  # benchmarks/ is no package.
-  (
-    'tests/benchmarks/make_tables_test.py',
-    'importlib.util.spec_from_file_location',
-  ),
 }
 
 
