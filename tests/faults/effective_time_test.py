@@ -13,16 +13,18 @@ import tiny_run
 
 from vie_jax.telemetry import metrics_file
 
-WITHOUT_KILLS_SECONDS = 120
 WITH_KILLS_SECONDS = 20 * 60
-KILL_EVERY_SECONDS, SAVE_EVERY_SECONDS = 120, 5
-LEAST_EFFECTIVE, LONGEST_RESTART_SECONDS = 0.9, 10
+KILL_EVERY_SECONDS, SAVE_EVERY_STEPS = 120, 150
+LEAST_EFFECTIVE = 0.9
+# A start after a kill beside one of a new run, which restores nothing.
+MOST_STARTS = 2
 OPTIONS = {
   'num_devices': 1,
   'num_steps': 10**7,
   'objective__instance_recognition_steps': 10**7,
   'eval_every_steps': 10**7,
   'log_every_steps': 5,
+  'checkpoint_every_steps': SAVE_EVERY_STEPS,
 }
 
 
@@ -31,16 +33,15 @@ def last_step(workdir):
 
 
 @contextlib.contextmanager
-def supervised(workdir, dataset, save_every_steps):
+def supervised(workdir, dataset):
   """A run below launch/supervise.py; at the end it saves its last step."""
-  options = {**OPTIONS, 'checkpoint_every_steps': save_every_steps}
   with (workdir.with_suffix('.said')).open('w') as output:
     process = subprocess.Popen(
       [
         sys.executable,
         str(tiny_run.REPOSITORY / 'launch' / 'supervise.py'),
         '--',
-        *tiny_run.command(workdir, dataset, **options),
+        *tiny_run.command(workdir, dataset, **OPTIONS),
       ],
       env=tiny_run.environment(),
       stdout=output,
@@ -54,13 +55,12 @@ def supervised(workdir, dataset, save_every_steps):
   assert code == fault_runs.RETRY
 
 
-def steps_per_second(dataset, workdir):
-  """Of a run that nothing happens to, behind its first step."""
-  with supervised(workdir, dataset, 200) as process:
-    fault_runs.wait_until(fault_runs.has_step(workdir, 100), process)
-    started, first = time.monotonic(), last_step(workdir)
-    time.sleep(WITHOUT_KILLS_SECONDS)
-    return (last_step(workdir) - first) / (time.monotonic() - started)
+def seconds_of_a_start(dataset, workdir):
+  """Of a new run, to its first figures; its programs are compiled already."""
+  since = time.monotonic()
+  with supervised(workdir, dataset) as process:
+    fault_runs.wait_until(fault_runs.has_step(workdir, 5), process)
+    return time.monotonic() - since
 
 
 def seconds_to_a_step(log, process, since):
@@ -84,26 +84,34 @@ def seconds_to_a_step(log, process, since):
 def test_a_run_that_is_killed_every_two_minutes_loses_a_tenth_at_most(
   demo_dataset, tmp_path
 ):
-  pace = steps_per_second(demo_dataset, tmp_path / 'whole')
+  """Beside its own pace between kills, as others may use the machine, too."""
+  seconds_of_a_start(demo_dataset, tmp_path / 'compiles')
+  starts = [seconds_of_a_start(demo_dataset, tmp_path / 'before')]
   workdir = tmp_path / 'killed'
-  save_every_steps = max(1, round(SAVE_EVERY_SECONDS * pace))
-  log, restarts = workdir / metrics_file.NAME, []
-  with supervised(workdir, demo_dataset, save_every_steps) as process:
+  log, restarts, possible = workdir / metrics_file.NAME, [], 0.0
+  with supervised(workdir, demo_dataset) as process:
     fault_runs.wait_until(fault_runs.has_step(workdir, 5), process)
-    started, first = time.monotonic(), last_step(workdir)
-    while time.monotonic() - started < WITH_KILLS_SECONDS:
+    began = since = time.monotonic()
+    start = first = last_step(workdir)
+    while time.monotonic() - began < WITH_KILLS_SECONDS:
+      resumed = time.monotonic()
       time.sleep(KILL_EVERY_SECONDS)
-      since = time.monotonic()
+      now = time.monotonic()
+      pace = (last_step(workdir) - first) / (now - resumed)
+      possible += pace * (now - since)
+      since = now
       assert fault_runs.kill_children(process.pid) == 1
       restarts.append(seconds_to_a_step(log, process, since))
-    seconds = time.monotonic() - started
+      first = last_step(workdir)
   # What is done is what a checkpoint keeps.
-  effective = (fault_runs.steps_of(workdir)[-1] - first) / (pace * seconds)
+  effective = (fault_runs.steps_of(workdir)[-1] - start) / possible
+  starts.append(seconds_of_a_start(demo_dataset, tmp_path / 'after'))
   print(
-    f'{len(restarts)} kills in {seconds:.0f} s at {pace:.1f} steps/s, a save '
-    f'every {save_every_steps} steps: effective time {effective:.1%}; seconds '
-    f'to the next step: {statistics.median(restarts):.1f}, at most '
-    f'{max(restarts):.1f}'
+    f'{len(restarts)} kills in {since - began:.0f} s, a save every '
+    f'{SAVE_EVERY_STEPS} steps, the last at {pace:.1f} a second: effective time '
+    f'{effective:.1%}; seconds to the next step: '
+    f'{statistics.median(restarts):.1f}, at most {max(restarts):.1f}; of new '
+    f'runs: {starts[0]:.1f} before, {starts[1]:.1f} behind'
   )
   assert effective >= LEAST_EFFECTIVE
-  assert max(restarts) <= LONGEST_RESTART_SECONDS
+  assert statistics.median(restarts) <= MOST_STARTS * statistics.mean(starts)
