@@ -103,8 +103,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'results': (
-    'code_version files.disk input_pipeline.frame_store results untrusted '
-    'weights',
+    'code_version files.disk input_pipeline.frame_store results run_record '
+    'untrusted weights',
     'jax ml_collections numpy',
   ),
   'evaluation': (

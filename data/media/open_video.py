@@ -5,20 +5,21 @@ for a playlist of other files, its header for a picture of any size. All of
 that is refused here, and whatever else goes wrong ends as one exception.
 """
 
+import collections
 import contextlib
 import dataclasses
 import errno
 import fractions
+import functools
 import os
 import stat
 
 import av
 from errors import words_of
 
-from media import container_claims
+from media import container_claims, stream_clock
 from media.file_ends import cut_box, problem_at_end
 from media.picture_order import MOST_HELD, PictureOrder
-from media.stream_clock import StreamClock
 
 # Suffixes that make a file a candidate; compared in lower case.
 VIDEO_SUFFIXES = frozenset(
@@ -121,7 +122,8 @@ class TimedFrame:
     time: Fraction, seconds since the start of the file, but for `skipped`.
     duration: Fraction, seconds, above 0.
     skipped: Fraction, seconds by which the clock jumped ahead before it, which
-      `time` leaves out; only in streams that are often cut together.
+      `time` leaves out; only in streams that are often cut together, and 0 in
+      those whose clock steps back, too.
     pixel_aspect: Fraction, width of a pixel over its height.
   """
 
@@ -156,7 +158,7 @@ class OpenVideo:
     first_error: str, what was wrong with the first damaged packet, or None.
   """
 
-  def __init__(self, path, container, stream, decoder):
+  def __init__(self, path, container, stream, decoder, *, max_pixels):
     self.path = path
     self.rate_hz = container_claims.rate_hz(container, stream)
     self.claimed_seconds, self.is_claim_of_pictures = (
@@ -179,6 +181,8 @@ class OpenVideo:
     self._decoder = decoder
     self._is_spliced = container_claims.is_spliced(container)
     self._has_pixel_aspect = container_claims.has_pixel_aspect(container)
+    self._max_pixels = max_pixels
+    self._aspects = collections.deque(maxlen=2 * MOST_HELD)
     self._order = PictureOrder(self._longest_wait())
 
   def frames(self):
@@ -224,31 +228,43 @@ class OpenVideo:
     for picture in self._ordered_pictures():
       time, duration = clock.read(picture)
       frame = TimedFrame(
-        picture, time, duration, pixel_aspect=self._pixel_aspect()
+        picture, time, duration, pixel_aspect=self._pixel_aspect(picture)
       )
       if not self._is_spliced:
         yield frame
         continue
       # The next timestamp tells whether the clock has jumped, or one was wrong.
       if held is not None:
-        yield dataclasses.replace(held, skipped=clock.skipped)
+        yield self._behind_gaps(held, clock)
       held = frame
     if held is not None:
-      yield dataclasses.replace(held, skipped=clock.skipped)
+      yield self._behind_gaps(held, clock)
 
-  def _pixel_aspect(self):
-    """The shape of a pixel of the picture that was decoded last.
+  def _behind_gaps(self, frame, clock):
+    if not clock.skipped or not self._clock_only_rises:
+      return frame
+    return dataclasses.replace(frame, skipped=clock.skipped)
 
-    A container that has one for all pictures has the last word. At a change
-    the few pictures that are still in the decoder count to the next ones.
-    """
-    aspect = None
-    if not self._has_pixel_aspect:
-      aspect = self._decoder.sample_aspect_ratio
+  @functools.cached_property
+  def _clock_only_rises(self):
+    """Whether what jumps ahead is a gap, by all timestamps of the file."""
+    try:
+      with contextlib.closing(
+        _open_container(self.path, self._max_pixels)
+      ) as container:
+        packets = container.demux(container.streams[self._stream.index])
+        timestamps = (p.dts for p in packets if p.dts is not None)
+        return stream_clock.only_rises(timestamps, self._stream.time_base)
+    except av.error.FFmpegError:
+      return False
+
+  def _pixel_aspect(self, picture):
+    """The shape of a pixel; a container that has one has the last word."""
+    aspect = None if self._has_pixel_aspect else picture.opaque
     return aspect or self._stream.sample_aspect_ratio or fractions.Fraction(1)
 
   def _clock(self):
-    return StreamClock(
+    return stream_clock.StreamClock(
       offset=self._start(),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
@@ -295,6 +311,8 @@ class OpenVideo:
       pictures = []
       try:
         pictures = self._decoder.decode(packet)
+        if not self._has_pixel_aspect:
+          self._note_aspects(packet, pictures)
       except av.error.FFmpegError as error:
         if not isinstance(error, av.error.EOFError):
           self._note_damage(error)
@@ -309,6 +327,22 @@ class OpenVideo:
       self._order.expect(packet.pts)
     if packet.is_corrupt:
       self._note_damage('the container says that a packet is damaged')
+
+  def _note_aspects(self, packet, pictures):
+    """Gives pictures the shape that the decoder read with their packets.
+
+    Without timestamps, pictures that are still in the decoder at a change get
+    that of the next ones.
+    """
+    now = self._decoder.sample_aspect_ratio
+    if packet is not None and packet.pts is not None:
+      self._aspects.append((packet.pts, now))
+    for picture in pictures:
+      # Parts of a spliced stream may have the same timestamps.
+      noted = next((n for n in self._aspects if n[0] == picture.pts), None)
+      if noted is not None:
+        self._aspects.remove(noted)
+      picture.opaque = now if noted is None else noted[1]
 
   def _is_not_coded(self, packet):
     return (
@@ -384,7 +418,7 @@ def open_video(path, *, max_pixels):
     with video_errors(path):
       stream = _video_stream(path, container, max_pixels)
       decoder = _decoder(stream, max_pixels)
-      video = OpenVideo(path, container, stream, decoder)
+      video = OpenVideo(path, container, stream, decoder, max_pixels=max_pixels)
     yield video
 
 

@@ -37,27 +37,29 @@ class Segment:
   def cut(self, timed_frames, path):
     """Passes on what is shown within the segment, by timestamps.
 
-    A picture is shown until the next one is, also where the clock of a stream
-    jumps ahead. One that is shown across a border is cut there: its time
-    becomes the start, or its duration ends at the end. Nothing is decoded beyond
-    the pictures after the end that tell where it is.
+    A picture is shown until the next one is. One that is shown across a
+    border is cut there: its time becomes the start, or its duration ends at
+    the end. What the clock of a stream jumps ahead counts, and shows nothing.
+    Nothing is decoded beyond the pictures after the end that tell where it is.
 
     Args:
       timed_frames: iterable of TimedFrame.
       path: str, of the file, for the error.
 
     Yields:
-      TimedFrame, with times since the start of the file.
+      TimedFrame.
 
     Raises:
       VideoError: if nothing is shown within the segment.
     """
     is_empty = True
-    for frame, shown_until in _until_the_next(map(_by_timestamp, timed_frames)):
-      if self.end is not None and frame.time >= self.end:
-        break
-      first = max(frame.time, self.start)
-      last = shown_until if self.end is None else min(shown_until, self.end)
+    for frame, shown_until in _until_the_next(timed_frames):
+      first, last = max(frame.time, self.start - frame.skipped), shown_until
+      if self.end is not None:
+        end = self.end - frame.skipped
+        if frame.time >= end:
+          break
+        last = min(last, end)
       if last > first:
         is_empty = False
         yield dataclasses.replace(frame, time=first, duration=last - first)
@@ -136,12 +138,6 @@ def _seconds(value):
 
 def _decimal(seconds):
   return f'{float(seconds):.6f}'.rstrip('0').rstrip('.')
-
-
-def _by_timestamp(frame):
-  return dataclasses.replace(
-    frame, time=frame.time + frame.skipped, skipped=fractions.Fraction(0)
-  )
 
 
 def _until_the_next(timed_frames):

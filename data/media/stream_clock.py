@@ -4,6 +4,8 @@ import fractions
 
 _LARGEST_JUMP_SECONDS = 10
 _LARGEST_STEP_BACK_SECONDS = 1
+# Half of what an MPEG clock counts to.
+_LONGEST_GAP_SECONDS = 2**32 / 90_000
 # In spliced streams: the first part, over which the clock steps back, may be
 # short.
 _LARGEST_STEP_BACK_PICTURES = 3
@@ -14,7 +16,8 @@ class StreamClock:
 
   Attributes:
     skipped: fractions.Fraction, seconds that it has jumped ahead so far. A
-      jump counts from when the timestamp behind it fits it.
+      jump counts from when the timestamp behind it fits it. Behind one of half
+      a day FFmpeg has taken a step back for the end of an MPEG clock.
   """
 
   def __init__(
@@ -40,6 +43,7 @@ class StreamClock:
     self._expected = None
     self.skipped = fractions.Fraction(0)
     self._ahead = fractions.Fraction(0)
+    self._has_fit = False
 
   def read(self, picture):
     """Returns (time, duration) in seconds of the next av.VideoFrame."""
@@ -69,10 +73,15 @@ class StreamClock:
       self._offset_before = None
     time = clock - self._offset
     if self._jumps(time):
+      ahead = time - self._expected
+      # If none has fit so far, it is the first one that was wrong.
+      is_gap = self._has_fit and 0 < ahead < _LONGEST_GAP_SECONDS
+      self._ahead = ahead if is_gap else fractions.Fraction(0)
       self._offset_before = self._offset
-      self._offset += time - self._expected
-      self._ahead = max(time - self._expected, fractions.Fraction(0))
+      self._offset += ahead
       time = self._expected
+    else:
+      self._has_fit = self._expected is not None
     return time
 
   def _surprise(self, time):
@@ -93,3 +102,20 @@ class StreamClock:
       step_back > _LARGEST_STEP_BACK_PICTURES * self._frame_seconds
       or time - self._expected > _LARGEST_JUMP_SECONDS
     )
+
+
+def only_rises(timestamps, time_base):
+  """Tells whether a clock never steps back by more than it may.
+
+  Args:
+    timestamps: iterable of int, of decoding, in the order of the file.
+    time_base: fractions.Fraction, seconds of a tick.
+  """
+  latest = None
+  for timestamp in timestamps:
+    if latest is not None and (
+      (latest - timestamp) * time_base > _LARGEST_STEP_BACK_SECONDS
+    ):
+      return False
+    latest = timestamp if latest is None else max(latest, timestamp)
+  return True

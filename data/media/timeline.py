@@ -38,7 +38,7 @@ class Timeline:
     self._last = None
     self._latest = 0.0
     self._num_past = 0
-    self._skipped = 0.0
+    self._skipped_before = self._skipped = 0
     self._num_jumps = 0
     # Steps in tenths of a millisecond: few values, however long the video.
     self._steps = collections.Counter()
@@ -52,6 +52,7 @@ class Timeline:
     time = float(frame.time)
     if self._last is None:
       self._start = self._latest = time
+      self._skipped_before = self._skipped = frame.skipped
     else:
       self._steps[round((time - self._last) * 10_000)] += 1
     self._num_past += time < self._latest
@@ -97,7 +98,8 @@ class Timeline:
     if self._num_jumps:
       warnings.append(
         f'gaps: its clock jumps ahead {counted(self._num_jumps, "time")}, by '
-        f'{float(self._skipped):.2f} s in all, which are left out'
+        f'{float(self._skipped - self._skipped_before):.2f} s in all, which are '
+        'left out'
       )
     return warnings
 

@@ -118,7 +118,7 @@ def write_frames(
     facts.height, facts.width = renderer.size
     facts.warnings = [
       *timeline.warnings(video, segment),
-      *_other_shapes(shapes),
+      *_other_shapes(shapes, renderer.shape),
       *_unknown_matrices(matrices),
     ]
   return facts
@@ -226,6 +226,7 @@ class _Renderer:
 
   def __init__(self, video, options):
     self.size = None
+    self.shape = None
     self._path = video.path
     self._options = options
     self._display_matrix = None
@@ -247,6 +248,7 @@ class _Renderer:
         short_side=self._options.short_side,
       )
       self._check_size(*self._scaled_size)
+      self.shape = _shape(frame)
     with video_errors(self._path):
       if self._is_turned or not picture_colors.is_opaque_ycbcr(picture.format):
         image = picture_colors.scaled_rgb(
@@ -351,19 +353,25 @@ def _measured(timed_frames, facts, timeline, shapes, matrices):
       facts.source_height = frame.picture.height
     facts.duration_seconds = float(frame.time + frame.duration - start)
     timeline.add(frame)
-    shapes[frame.picture.width, frame.picture.height, frame.pixel_aspect] += 1
+    shapes[_shape(frame)] += 1
     if picture_colors.is_of_unknown_matrix(frame.picture):
       matrices.add(frame.picture.colorspace)
     yield frame
 
 
-def _other_shapes(shapes):
-  """Warns of pictures that are brought to the shape of the first.
+def _shape(frame):
+  """(width, height, pixel aspect) of a TimedFrame."""
+  return frame.picture.width, frame.picture.height, frame.pixel_aspect
+
+
+def _other_shapes(shapes, first):
+  """Warns of pictures that are brought to the shape of the first shown.
 
   Args:
-    shapes: Counter of (width, height, pixel aspect), the first picture's first.
+    shapes: Counter of `_shape`, of all pictures.
+    first: that of the first which is shown.
   """
-  (first, count), *others = shapes.items()
+  others = [shape for shape in shapes if shape != first]
   if not others:
     return []
   has_one_aspect = len({aspect for _, _, aspect in shapes}) == 1
@@ -373,13 +381,14 @@ def _other_shapes(shapes):
     pixels = f' of pixels {aspect.numerator}:{aspect.denominator}'
     return f'{width} x {height}{"" if has_one_aspect else pixels}'
 
-  names = [name(shape) for shape, _ in others]
+  names = [name(shape) for shape in others]
   if len(names) > _MOST_SIZES_NAMED:
     names[_MOST_SIZES_NAMED:] = ['others']
   total = shapes.total()
-  verb = 'is' if total - count == 1 else 'are'
+  num_others = total - shapes[first]
+  verb = 'is' if num_others == 1 else 'are'
   return [
-    f'sizes: {total - count} of {total} pictures {verb} {", ".join(names)}, and '
+    f'sizes: {num_others} of {total} pictures {verb} {", ".join(names)}, and '
     f'stretched to the size of the first, {name(first)}'
   ]
 

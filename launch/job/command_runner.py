@@ -17,14 +17,16 @@ from vie_jax.processes import exit_codes
 
 # What passes by itself: servers and networks that do not answer for a while.
 _TRANSIENT = re.compile(
+  # kubectl asks localhost:8080 where it knows of no cluster.
+  r'^(?!.*(localhost|127\.0\.0\.1|\[::1\]):8080\b).*('
   r'\b(HTTP|HttpError|status|code)\W+50[234]\b|\bUNAVAILABLE|DEADLINE_EXCEEDED'
   r'|(?i:temporarily|timed out|connection (refused|reset)|unable to contact)'
-  # Of kubectl, which asks localhost:8080 where it knows of no cluster.
-  r'|The connection to the server (?!localhost:8080 )\S+ was refused'
-  r'|Unable to connect to the server: (?!x509:|tls:|getting credentials)'
+  r'|The connection to the server \S+ was refused'
+  r'|Unable to connect to the server: (?!.*(x509:|tls:|no such host)'
+  r'|getting credentials)'
   r'|Error from server \((InternalError|ServiceUnavailable|Timeout'
   r'|TooManyRequests)\)|etcdserver: |handshake timeout|i/o timeout'
-  r'|unexpected EOF'
+  r'|unexpected EOF)'
 )
 # How long a program that has ended may leave what it said unread.
 _LAST_WORDS_SECONDS = 1

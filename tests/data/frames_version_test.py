@@ -18,7 +18,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '2': '0e6ec70e5e20f9e20377a665be33b1d7ab6b63fb629633e3f1d8fd963780f5e6'
+  '2': '95ffd61bbdd166e62db59588167ef68ed49bc94f98d44f201e61a4efc6fa2359'
 }
 
 

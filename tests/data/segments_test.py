@@ -45,17 +45,18 @@ def test_clocks_that_step_back_do_no_harm():
   assert [n for n, _, _ in _cut(_frames(0, 2, 1, 3), 0.5, 4)] == [0, 2, 3]
 
 
-def test_what_a_clock_jumps_ahead_counts():
+def test_what_a_clock_jumps_ahead_counts_and_shows_nothing():
+  second = fractions.Fraction(1)
   frames = [
-    TimedFrame(
-      number, fractions.Fraction(number), fractions.Fraction(1), skipped
-    )
+    TimedFrame(number, number * second, second, skipped * second)
     for number, skipped in enumerate([0, 0, 15, 15])
   ]
-  assert _cut(frames, 17, 18) == [(2, 17, 18)]
-  assert _cut(frames, 5, 6) == [(1, 5, 6)]
-  with pytest.raises(VideoError, match='no picture within'):
-    _cut(frames, 20, None)
+  assert _cut(frames, 17, 18) == [(2, 2, 3)]
+  assert _cut(frames, 17.5, None) == [(2, 2.5, 3), (3, 3, 4)]
+  assert _cut(frames, 1, 17.5) == [(1, 1, 2), (2, 2, 2.5)]
+  for start, end in ((5, 6), (2, 17), (20, None), (19, 19.5)):
+    with pytest.raises(VideoError, match='no picture within'):
+      _cut(frames, start, end)
 
 
 def test_a_segment_without_pictures_is_an_error():

@@ -57,7 +57,26 @@ def test_a_jump_ahead_counts_from_when_the_next_time_fits_it():
   assert _skipped(0, 1, 9000, 3, 4) == [0] * 5
   assert _skipped(0, 1, 2, 3, 4, 0, 1, 2) == [0] * 8
   assert _skipped(0, 1, 5, 6) == [0] * 4
+  assert _skipped(0, 9000, 9001, 9002) == [0] * 4
   assert _skipped(0, 30, 9000, 9001, is_spliced=False) == [0] * 4
+  # What a step back to before 0 looks like in 33 bits.
+  end = 2**33 // 3600
+  assert _skipped(0, 1, end - 9000, end - 8999, end - 8998) == [0] * 5
+
+
+@pytest.mark.parametrize(
+  'seconds, rises',
+  [
+    ([], True),
+    ([0, 1, 9000, 9001], True),
+    ([0, 2, 1, 3, 2, 4], True),
+    ([0, 1, 9000, 2, 3], False),
+    ([5, 6, 0, 1], False),
+  ],
+)
+def test_a_clock_that_steps_back_does_not_only_rise(seconds, rises):
+  ticks = [25 * second for second in seconds]
+  assert stream_clock.only_rises(ticks, _TICK) == rises
 
 
 def test_other_streams_step_back_by_up_to_a_second():

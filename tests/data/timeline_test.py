@@ -53,6 +53,19 @@ def test_seconds_that_a_clock_jumped_ahead_are_told():
   ]
 
 
+def test_a_jump_before_a_part_is_none_of_it():
+  line = timeline.Timeline()
+  for number, skipped in enumerate([15, 15, 15.5]):
+    line.add(
+      _Frame(
+        fractions.Fraction(number, 25), skipped=fractions.Fraction(skipped)
+      )
+    )
+  assert line.warnings(_Video()) == [
+    'gaps: its clock jumps ahead 1 time, by 0.50 s in all, which are left out'
+  ]
+
+
 EVEN = range(0, 1200, 40)
 UNEVEN = [0, 20, 90, 120, 210, 230, 300, 330, 420, 510, 520, 600, 690, 750]
 

@@ -711,7 +711,8 @@ def test_a_change_of_pixel_aspect_keeps_the_first_and_is_told(tmp_path, suffix):
       path,
       sample_videos.moving(20, 64, 90),
       pixel_aspect=aspect,
-      options={'bf': '0'},
+      # Without timestamps pictures in the decoder count to the next ones.
+      options={'bf': '0' if suffix == 'h264' else '2'},
     )
     content += path.read_bytes()
     paths.append(path)
@@ -756,11 +757,47 @@ def test_a_gap_of_a_transport_stream_is_told_and_times_are_those_of_the_file(
   ]
   _, images = _frames(path, segment=parse_segment(16.4, 16.8))
   assert _levels(images) == [*range(35, 45)]
-  # As in a container whose clock does not jump, the last picture stays.
-  _, images = _frames(path, segment=parse_segment(5, 6))
-  assert _levels(images) == [24]
-  with pytest.raises(VideoError, match='no picture within'):
-    _frames(path, segment=parse_segment(18, 19))
+  facts, images = _frames(path, segment=parse_segment(0.8, None))
+  assert _levels(images) == [*range(20, 50)]
+  assert [text[:23] for text in facts.warnings] == ['gaps: its clock jumps a']
+  for start in (5, 18):
+    with pytest.raises(VideoError, match='no picture within'):
+      _frames(path, segment=parse_segment(start, start + 1))
+
+
+@pytest.mark.parametrize('wrong', [(10,), (10, 11), range(10, 30), (0,), (49,)])
+@pytest.mark.parametrize('by', [100, -20])
+def test_parts_of_a_stream_with_wrong_times_are_of_its_pictures(
+  tmp_path, wrong, by
+):
+  path = tmp_path / 'x.ts'
+  sound = [30 + n / 25 for n in range(50)]
+  _write_levels(path, sound, options={'bf': '0'})
+  seconds = [time + by * (n in wrong) for n, time in enumerate(sound)]
+  path.write_bytes(_with_times(path.read_bytes(), seconds))
+  facts, images = _frames(path)
+  assert _levels(images) == [*range(50)]
+  assert facts.warnings == []
+  _, images = _frames(path, segment=parse_segment(1.6, 1.8))
+  assert _levels(images) == [40, 41, 42, 43, 44]
+
+
+def _with_times(stream, seconds):
+  """Puts other timestamps into a transport stream of one picture in a PES."""
+  content, start, count = bytearray(stream), 0, 0
+  while (start := content.find(b'\0\0\1\xe0', start)) >= 0:
+    assert content[start + 7] & 0xC0 == 0x80, 'it has times of decoding, too'
+    ticks = round(90_000 * seconds[count])
+    parts = (
+      ticks >> 30 << 1 | 0x21,
+      ticks >> 14 & 0xFFFE | 1,
+      ticks << 1 & 0xFFFE | 1,
+    )
+    for place, length, part in zip((9, 10, 12), (1, 2, 2), parts, strict=True):
+      content[start + place : start + place + length] = part.to_bytes(length)
+    start, count = start + 14, count + 1
+  assert count == len(seconds)
+  return bytes(content)
 
 
 @pytest.mark.parametrize('rate', [30, 50, 60])

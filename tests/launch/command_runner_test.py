@@ -40,6 +40,23 @@ def test_what_hangs_is_ended_with_all_that_it_started(runner, tmp_path):
     ('sbatch: error: Requested partition is unavailable', 2),
     ('error: 504 files changed', 2),
     ('ERROR: RESOURCE_EXHAUSTED: Quota limit has been exceeded', 2),
+    ('Unable to connect to the server: net/http: TLS handshake timeout', 75),
+    ('Unable to connect to the server: dial tcp 34.1.2.3:443: i/o timeout', 75),
+    (
+      'Unable to connect to the server: remote error: tls: bad certificate',
+      2,
+    ),
+    (
+      'Unable to connect to the server: dial tcp: lookup nosuch.example: no such '
+      'host',
+      2,
+    ),
+    (
+      'error: error validating data: failed to download openapi: Get '
+      '"http://localhost:8080/openapi/v2": dial tcp 127.0.0.1:8080: connect: '
+      'connection refused',
+      2,
+    ),
   ],
 )
 def test_what_passes_by_itself_may_be_tried_again(said, code):

@@ -49,15 +49,31 @@ def test_a_result_that_is_named_as_before_is_found(tmp_path, step):
   before = tmp_path / 'knn_eval' / ('demo_cls_step24' if step else 'demo_cls')
   before.mkdir(parents=True)
 
-  def folder(run):
-    source = f'runs/{run}/supervised/cls{step}'
-    return result.folder(config(init_from=source), tmp_path, 'knn_eval', 'demo')
+  def source(run):
+    return f'runs/{run}/supervised/cls{step}'
 
-  assert folder('a') == before
+  def folder(run):
+    found = config(init_from=source(run))
+    return result.folder(found, tmp_path, 'knn_eval', 'demo')
+
+  def write(name, facts):
+    (before / name).write_text(json.dumps(facts))
+
   now = tmp_path / 'knn_eval' / before.name.replace('cls', 'a_supervised_cls')
-  now.mkdir()
+  assert folder('a') == now
+  # Not yet finished, and of a run that lies elsewhere now.
+  write('config.json', {'init_from': f'/moved/{source("a")}'})
+  assert folder('a') == before
+  assert folder('b') != before
+  write('result.json', {'config': {'init_from': source('b')}})
   assert folder('a') == now
   assert folder('b') == before
+  write('result.json', {'config': {'init_from': 'runs/cls'}})
+  assert folder('b') != before
+  (before / 'result.json').write_text('[')
+  assert folder('a') == before
+  now.mkdir()
+  assert folder('a') == now
 
 
 def test_a_folder_is_one_safe_name_below_the_mode():

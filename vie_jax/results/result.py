@@ -9,9 +9,10 @@ import platform
 import jax
 import ml_collections
 
-from vie_jax import code_version, weights
+from vie_jax import code_version, run_record, weights
 from vie_jax.files import disk
 from vie_jax.results import result_file
+from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 
 FILE = result_file.NAME
@@ -31,7 +32,7 @@ def folder(
   """The folder that an evaluation writes to, and nowhere else.
 
   Weights of a training on labels had a shorter name. Where there is a folder
-  of that, and none of the name of now, it is the one.
+  of that which is of them, and none of the name of now, it is the one.
 
   Args:
     config: `result_name` names the folder, if it is set; else its name is
@@ -49,7 +50,22 @@ def folder(
     / _safe('_'.join(filter(None, (dataset, *suffixes, name))))
     for name in _names_of_weights(config)
   )
-  return before if before.is_dir() and not now.is_dir() else now
+  is_old = not now.is_dir() and _is_of_weights(before, config.init_from)
+  return before if is_old else now
+
+
+def _is_of_weights(folder, source):
+  """Whether what is in a folder says that it is of a source of weights."""
+  for name in (FILE, run_record.CONFIG_FILE):
+    try:
+      found = json_text.read(folder / name)
+    except (OSError, ValueError):
+      continue
+    if isinstance(found, dict):
+      found = found.get('config', found)
+    if isinstance(found, dict) and 'init_from' in found:
+      return weights.name_of(str(found['init_from'])) == weights.name_of(source)
+  return False
 
 
 def _names_of_weights(config):
