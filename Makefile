@@ -68,8 +68,8 @@ $(TOOLS): $(INSTALLED)
 # the modules are never imported. Python compiles those that are, here what a
 # training imports: whoever runs main.py may have Python keep nothing.
 $(INSTALLED): setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 13))' || \
-	  { echo "vie_jax needs Python 3.11, from 3.11.4 on, or 3.12; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' || \
+	  { echo "vie_jax needs Python 3.11, from 3.11.4 on, 3.12 or 3.13; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	@echo 'Installing into $(VENV): some minutes, 3 GB.'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

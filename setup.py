@@ -98,7 +98,7 @@ setuptools.setup(
   license='Apache-2.0',
   license_files=['LICENSE'],
   # Tested versions; from 3.11.4 on tarfile has extraction filters.
-  python_requires='>=3.11.4,<3.13',
+  python_requires='>=3.11.4,<3.14',
   packages=setuptools.find_packages(include=['vie_jax', 'vie_jax.*']),
   package_data={'vie_jax.evaluation': ['*.jinja']},
   install_requires=INSTALL_REQUIRES,
@@ -106,6 +106,7 @@ setuptools.setup(
   classifiers=[
     'Programming Language :: Python :: 3.11',
     'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
     'Topic :: Scientific/Engineering :: Artificial Intelligence',
   ],
 )
