@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import fractions
-import functools
 import os
 import stat
 
@@ -122,8 +121,7 @@ class TimedFrame:
     time: Fraction, seconds since the start of the file, but for `skipped`.
     duration: Fraction, seconds, above 0.
     skipped: Fraction, seconds by which the clock jumped ahead before it, which
-      `time` leaves out; only in streams that are often cut together, and 0 in
-      those whose clock steps back, too.
+      `time` leaves out; only in streams that are often cut together.
     pixel_aspect: Fraction, width of a pixel over its height.
   """
 
@@ -182,15 +180,27 @@ class OpenVideo:
     self._is_spliced = container_claims.is_spliced(container)
     self._has_pixel_aspect = container_claims.has_pixel_aspect(container)
     self._max_pixels = max_pixels
+    self._decoding = self._decoding_clock()
     self._aspects = collections.deque(maxlen=2 * MOST_HELD)
     self._order = PictureOrder(self._longest_wait())
 
-  def frames(self):
+  @property
+  def only_rises(self):
+    """Whether timestamps of decoding have never stepped back so far."""
+    return self._decoding.only_rises
+
+  def frames(self, *, looks_ahead=False, on_packet=lambda: None):
     """Decodes the video stream from its start; to be called once.
 
     A damaged packet is passed over and counted. Times never fall back by
     more than a second, or some pictures where streams are often cut together:
     a clock that does is taken up where it broke off.
+
+    Args:
+      looks_ahead: whether `skipped` is 0 in all frames where the clock steps
+        back anywhere in the file: what it jumps ahead may be undone then. The
+        file is read to its end if it jumps.
+      on_packet: called for each packet that is read for that.
 
     Yields:
       TimedFrame, in the order of presentation.
@@ -200,7 +210,7 @@ class OpenVideo:
     """
     count = 0
     with video_errors(self.path):
-      for frame in self._timed_pictures():
+      for frame in self._timed_pictures(looks_ahead, on_packet):
         count += 1
         self.num_damaged_pictures += frame.picture.is_corrupt
         yield frame
@@ -223,8 +233,19 @@ class OpenVideo:
         picture_bytes=_picture_bytes(self._stream.codec_context),
       )
 
-  def _timed_pictures(self):
+  def _timed_pictures(self, looks_ahead, on_packet):
     clock, held = self._clock(), None
+    rises = None if looks_ahead else True
+
+    def behind_gaps(frame):
+      nonlocal rises
+      if clock.skipped <= 0:
+        return frame
+      if rises is None:
+        rises = self._rises_to_the_end(on_packet)
+      skipped = clock.skipped if rises else fractions.Fraction(0)
+      return dataclasses.replace(frame, skipped=skipped)
+
     for picture in self._ordered_pictures():
       time, duration = clock.read(picture)
       frame = TimedFrame(
@@ -235,28 +256,30 @@ class OpenVideo:
         continue
       # The next timestamp tells whether the clock has jumped, or one was wrong.
       if held is not None:
-        yield self._behind_gaps(held, clock)
+        yield behind_gaps(held)
       held = frame
     if held is not None:
-      yield self._behind_gaps(held, clock)
+      yield behind_gaps(held)
 
-  def _behind_gaps(self, frame, clock):
-    if not clock.skipped or not self._clock_only_rises:
-      return frame
-    return dataclasses.replace(frame, skipped=clock.skipped)
-
-  @functools.cached_property
-  def _clock_only_rises(self):
-    """Whether what jumps ahead is a gap, by all timestamps of the file."""
+  def _rises_to_the_end(self, on_packet):
+    """Whether the clock never steps back, by all timestamps of the file."""
+    decoding = self._decoding_clock()
     try:
       with contextlib.closing(
         _open_container(self.path, self._max_pixels)
       ) as container:
-        packets = container.demux(container.streams[self._stream.index])
-        timestamps = (p.dts for p in packets if p.dts is not None)
-        return stream_clock.only_rises(timestamps, self._stream.time_base)
+        stream = container.streams[self._stream.index]
+        for packet in container.demux(stream):
+          decoding.add(packet.dts)
+          on_packet()
     except av.error.FFmpegError:
       return False
+    return decoding.only_rises
+
+  def _decoding_clock(self):
+    return stream_clock.DecodingClock(
+      time_base=self._stream.time_base, frame_seconds=1 / self.rate_hz
+    )
 
   def _pixel_aspect(self, picture):
     """The shape of a pixel; a container that has one has the last word."""
@@ -322,6 +345,7 @@ class OpenVideo:
       self.num_empty += not pictures and self._is_not_coded(packet)
 
   def _note(self, packet):
+    self._decoding.add(packet.dts)
     self.num_not_shown += packet.is_discard
     if not packet.is_discard:
       self._order.expect(packet.pts)

@@ -15,9 +15,10 @@ class StreamClock:
   """Turns timestamps of a stream into seconds, and bridges their gaps.
 
   Attributes:
-    skipped: fractions.Fraction, seconds that it has jumped ahead so far. A
-      jump counts from when the timestamp behind it fits it. Behind one of half
-      a day FFmpeg has taken a step back for the end of an MPEG clock.
+    skipped: fractions.Fraction, seconds that it has jumped ahead so far, less
+      those that it has stepped back. A jump counts from when the timestamp
+      behind it fits it. One of half a day is FFmpeg's, which has taken a step
+      back for the end of an MPEG clock.
   """
 
   def __init__(
@@ -75,8 +76,8 @@ class StreamClock:
     if self._jumps(time):
       ahead = time - self._expected
       # If none has fit so far, it is the first one that was wrong.
-      is_gap = self._has_fit and 0 < ahead < _LONGEST_GAP_SECONDS
-      self._ahead = ahead if is_gap else fractions.Fraction(0)
+      counts = self._has_fit and ahead < _LONGEST_GAP_SECONDS
+      self._ahead = ahead if counts else fractions.Fraction(0)
       self._offset_before = self._offset
       self._offset += ahead
       time = self._expected
@@ -104,18 +105,31 @@ class StreamClock:
     )
 
 
-def only_rises(timestamps, time_base):
-  """Tells whether a clock never steps back by more than it may.
+class DecodingClock:
+  """The timestamps of decoding, which rise but where streams are put together.
 
-  Args:
-    timestamps: iterable of int, of decoding, in the order of the file.
-    time_base: fractions.Fraction, seconds of a tick.
+  Attributes:
+    only_rises: whether they have never stepped back so far.
   """
-  latest = None
-  for timestamp in timestamps:
-    if latest is not None and (
-      (latest - timestamp) * time_base > _LARGEST_STEP_BACK_SECONDS
-    ):
-      return False
-    latest = timestamp if latest is None else max(latest, timestamp)
-  return True
+
+  def __init__(self, *, time_base, frame_seconds):
+    """Makes it for a stream.
+
+    Args:
+      time_base: fractions.Fraction, seconds of a tick, or None.
+      frame_seconds: of a picture.
+    """
+    self.only_rises = True
+    self._time_base = time_base or 0
+    self._most_seconds = _LARGEST_STEP_BACK_PICTURES * frame_seconds
+    self._latest = None
+
+  def add(self, timestamp):
+    """Notes that of the next packet, in ticks, or None."""
+    if timestamp is None:
+      return
+    if self._latest is None:
+      self._latest = timestamp
+    step_back = (self._latest - timestamp) * self._time_base
+    self.only_rises &= step_back <= self._most_seconds
+    self._latest = max(self._latest, timestamp)

@@ -57,7 +57,7 @@ class Timeline:
       self._steps[round((time - self._last) * 10_000)] += 1
     self._num_past += time < self._latest
     self._num_jumps += frame.skipped > self._skipped
-    self._skipped = frame.skipped
+    self._skipped = max(self._skipped, frame.skipped)
     self._latest = max(self._latest, time)
     self._last = time
     self._end = max(self._end, time + float(frame.duration))
@@ -95,7 +95,7 @@ class Timeline:
         f'gaps: about {counted(num_missing, "picture")} missing, unless its rate '
         'varies'
       )
-    if self._num_jumps:
+    if self._num_jumps and video.only_rises:
       warnings.append(
         f'gaps: its clock jumps ahead {counted(self._num_jumps, "time")}, by '
         f'{float(self._skipped - self._skipped_before):.2f} s in all, which are '

@@ -83,7 +83,8 @@ def write_frames(
     options: FrameOptions.
     write_jpeg: called with the bytes of each frame, in order.
     segment: Segment of the video, or None for all of it.
-    on_picture: called after each decoded picture, shown or not.
+    on_picture: called after each decoded picture, shown or not, and for each
+      packet that is only looked at.
 
   Returns:
     VideoFacts; the duration is that of the segment.
@@ -100,7 +101,8 @@ def write_frames(
     timeline = Timeline()
     shapes = collections.Counter()
     matrices = set()
-    frames = _counted(path, video.frames(), options, on_picture)
+    frames = video.frames(looks_ahead=segment is not None, on_packet=on_picture)
+    frames = _counted(path, frames, options, on_picture)
     if segment is not None:
       frames = segment.cut(frames, path)
     frames = deinterlacing.deinterlaced(

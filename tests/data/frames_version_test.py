@@ -18,7 +18,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '2': '95ffd61bbdd166e62db59588167ef68ed49bc94f98d44f201e61a4efc6fa2359'
+  '2': '6ce7743881b45fc49f555cd1de7a6aa54adcd7c4df5e5ecad6f41efa2c78c94f'
 }
 
 

@@ -28,6 +28,7 @@ class _Video:
   num_damaged_packets: int = 0
   num_damaged_pictures: int = 0
   first_error: str | None = None
+  only_rises: bool = True
 
   def problem_at_end(self):
     return self.problem
@@ -42,7 +43,7 @@ def _warnings(milliseconds, **facts):
 
 def test_seconds_that_a_clock_jumped_ahead_are_told():
   line = timeline.Timeline()
-  for number, skipped in enumerate([0, 0, 15, 15, 15, 15.5]):
+  for number, skipped in enumerate([0, 0, 15, 0, 15, 15.5]):
     line.add(
       _Frame(
         fractions.Fraction(number, 25), skipped=fractions.Fraction(skipped)
@@ -51,6 +52,7 @@ def test_seconds_that_a_clock_jumped_ahead_are_told():
   assert line.warnings(_Video()) == [
     'gaps: its clock jumps ahead 2 times, by 15.50 s in all, which are left out'
   ]
+  assert line.warnings(_Video(only_rises=False)) == []
 
 
 def test_a_jump_before_a_part_is_none_of_it():

@@ -23,12 +23,12 @@ class _Shown:
   duration: Fraction
 
 
-def _frames(path, *, segment=None, **options):
+def _frames(path, *, segment=None, on_picture=lambda: None, **options):
   """Prepares a file; returns the facts and the decoded JPEG frames."""
   jpegs = []
   options = video_frames.FrameOptions(**options)
   facts = video_frames.write_frames(
-    path, options, jpegs.append, segment=segment
+    path, options, jpegs.append, segment=segment, on_picture=on_picture
   )
   assert facts.num_frames == len(jpegs)
   images = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
@@ -757,8 +757,13 @@ def test_a_gap_of_a_transport_stream_is_told_and_times_are_those_of_the_file(
   ]
   _, images = _frames(path, segment=parse_segment(16.4, 16.8))
   assert _levels(images) == [*range(35, 45)]
-  facts, images = _frames(path, segment=parse_segment(0.8, None))
+  calls = []
+  facts, images = _frames(
+    path, segment=parse_segment(0.8, None), on_picture=lambda: calls.append(1)
+  )
   assert _levels(images) == [*range(20, 50)]
+  # To look ahead takes a while in a large file.
+  assert len(calls) >= 2 * 50
   assert [text[:23] for text in facts.warnings] == ['gaps: its clock jumps a']
   for start in (5, 18):
     with pytest.raises(VideoError, match='no picture within'):
