@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
@@ -19,3 +21,14 @@ def read(name: str) -> ml_collections.ConfigDict:
   if variant and not inspect.signature(module.get_config).parameters:
     raise ValueError(f'{file} has no variants; leave ":{variant}" out.')
   return module.get_config(*([variant] if variant else []))
+
+
+def flat(tree: Mapping, prefix: str = '') -> dict[str, Any]:
+  """The values of nested groups of fields, by their dotted names."""
+  values = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      values |= flat(value, f'{prefix}{name}.')
+    else:
+      values[f'{prefix}{name}'] = value
+  return values

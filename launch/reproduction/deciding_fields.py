@@ -26,7 +26,7 @@ def differing(
   if not isinstance(found, Mapping) or not _is_config(found):
     return ['config']
   expected, actual = (
-    _deciding(_defaults() | _flat(fields), mode)
+    _deciding(_defaults() | config_files.flat(fields), mode)
     for fields in (json.loads(config.to_json_best_effort()), found)
   )
   return sorted(
@@ -38,13 +38,15 @@ def differing(
 
 def _is_config(found):
   """Whether it has what a config of every version has."""
-  return {'model.name', 'batch_size', 'clip.num_frames'} <= _flat(found).keys()
+  return {'model.name', 'batch_size', 'clip.num_frames'} <= config_files.flat(
+    found
+  ).keys()
 
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
   config = config_files.read('configs/default.py')
-  return _flat(json.loads(config.to_json_best_effort()))
+  return config_files.flat(json.loads(config.to_json_best_effort()))
 
 
 def _deciding(fields: dict[str, Any], mode: str) -> dict[str, Any]:
@@ -61,13 +63,3 @@ def _deciding(fields: dict[str, Any], mode: str) -> dict[str, Any]:
     # A supervised training says itself that it starts from random weights.
     and (mode, name) != ('supervised', 'init_from')
   }
-
-
-def _flat(tree: Mapping, prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = value
-  return flat

@@ -36,14 +36,6 @@ class Data:
   prepared_by: tuple[str, ...] = ()
 
 
-def _field_names(config, prefix=''):
-  for name, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
-      yield from _field_names(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}'
-
-
 @dataclasses.dataclass(frozen=True)
 class Step:
   """One command.
@@ -98,7 +90,7 @@ class Step:
       try:
         config.update_from_flattened_dict({field: value})
       except (KeyError, AttributeError, TypeError, ValueError) as error:
-        known = list(_field_names(config))
+        known = config_files.flat(config.to_dict()).keys()
         near = option_parser.near(field, known)
         reason = ' '.join(str(error).split())[:200]
         if field not in known and near:
