@@ -15,6 +15,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 PACKAGE = REPOSITORY / 'vie_jax'
 DATA = REPOSITORY / 'data'
 BENCHMARKS = REPOSITORY / 'benchmarks'
+LAUNCH = REPOSITORY / 'launch'
 FREE = set(sys.stdlib_module_names) | {'absl'}
 CONFIGS = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py'))
 MODULES = sorted(
@@ -218,6 +219,12 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   ),
   'prepare_beam': 'preparation prepare',
 }
+# Folders of launch/.
+LAUNCH_ALLOWED = {
+  'job': 'job',
+  'tpu': 'job tpu',
+  'reproduction': 'job reproduction',
+}
 # Files that may import more than their folder, inside functions.
 EXCEPTIONS = {'models/official_files.py': 'tensorflow'}
 
@@ -417,11 +424,19 @@ assert used == {'vie_jax'} | {f'vie_jax.{name}' for name in (
   subprocess.run([sys.executable, '-c', code], check=True, env=environment)
 
 
-def test_the_files_of_benchmarks_itself_are_commands_and_no_others_are():
-  commands = {path.stem for path in BENCHMARKS.glob('*.py')}
-  for path in BENCHMARKS.rglob('*.py'):
+@pytest.mark.parametrize('folder', [BENCHMARKS, LAUNCH], ids=lambda p: p.name)
+def test_files_of_the_folder_itself_are_commands_and_no_others_are(folder):
+  commands = {path.stem for path in folder.glob('*.py')}
+  for path in folder.rglob('*.py'):
     is_command = "__name__ == '__main__'" in path.read_text('utf-8')
-    assert is_command == (path.parent == BENCHMARKS), path
+    assert is_command == (path.parent == folder), path
     # Each is there for itself: what two of them need is in a folder.
     used = {name.partition('.')[0] for name in imported_names(path)}
     assert not used & commands, path
+
+
+def test_what_launchers_are_made_of_imports_only_what_the_table_allows():
+  for folder, own in LAUNCH_ALLOWED.items():
+    for path in (LAUNCH / folder).glob('*.py'):
+      used = {name.partition('.')[0] for name in imported_names(path)}
+      assert used & LAUNCH_ALLOWED.keys() <= set(own.split()), path
