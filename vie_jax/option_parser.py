@@ -21,6 +21,16 @@ def near(word: str, known: Iterable[Any]) -> str:
   return ''.join(difflib.get_close_matches(word, names, 1))
 
 
+def ending(meant: str) -> str:
+  """Ends a sentence: with a question, or with a full stop if `meant` is ''."""
+  return f'; did you mean {meant}?' if meant else '.'
+
+
+def ending_of(word: str, known: Iterable[Any]) -> str:
+  """`ending` of the one of some words that may be meant."""
+  return ending(near(word, known))
+
+
 class OptionParser(argparse.ArgumentParser):
   """An argparse parser of whole options; its subparsers are such, too.
 

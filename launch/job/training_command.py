@@ -166,7 +166,8 @@ def check(arguments: Sequence[str], *, is_remote: bool) -> Training:
       flags_given.append(argument)
     elif name not in FLAGS:
       raise LaunchError(
-        f'{argument} is no argument of main.py{_meant(name, FLAGS)}'
+        f'{argument} is no argument of main.py'
+        f'{option_parser.ending_of(name, FLAGS)}'
       )
     elif not is_there or not value:
       raise LaunchError(f'{name} needs a value: {name}=...')
@@ -245,14 +246,14 @@ def _config(name, flags_given, mode):
   if mode not in modes.MODES:
     raise LaunchError(
       f'--mode={mode} must be one of {", ".join(modes.MODES)}'
-      f'{_meant(mode, modes.MODES)}'
+      f'{option_parser.ending_of(mode, modes.MODES)}'
     )
   file, _, _ = name.partition(':')
   if not _CONFIG_FILE.fullmatch(name) or not (REPOSITORY / file).is_file():
     raise LaunchError(
       f'There is no config {name}; it must be a file of configs/, as it is '
       'named from the repository: configs/vie_slowfast.py'
-      f'{_meant(file, _config_files())}'
+      f'{option_parser.ending_of(file, _config_files())}'
     )
   try:
     config = config_files.read(name)
@@ -265,12 +266,6 @@ def _config(name, flags_given, mode):
 
 def _config_files():
   return [f'configs/{file.name}' for file in REPOSITORY.glob('configs/*.py')]
-
-
-def _meant(word, known):
-  """A question that ends a sentence; where there is none, a full stop does."""
-  near = option_parser.near(word, known)
-  return f'; did you mean {near}?' if near else '.'
 
 
 def _override(config, flags_given):

@@ -191,24 +191,19 @@ def reason_of(error: Exception) -> str:
   if found := _NO_FILE.search(reason):
     return (
       f'there is no file {found[1]}; a relative path begins in the current '
-      f'folder{_meant(near_config(found[1]))}'
+      f'folder{option_parser.ending(near_config(found[1]))}'
     )
   if found := _NO_CHOICE.search(reason):
-    return reason + _meant(option_parser.near(found[1], found[2].split('|')))
+    return reason + option_parser.ending_of(found[1], found[2].split('|'))
   if found := _NO_FLAG.search(reason):
     known = [f'--{name}' for name in flags.FLAGS]
     name = f'--{found[1]}'
-    return f'there is no flag {name}{_meant(option_parser.near(name, known))}'
+    return f'there is no flag {name}{option_parser.ending_of(name, known)}'
   if reason.isidentifier():
     return f'the config has no field {reason!r}.'
   for pattern, words in _WORDINGS:
     reason = pattern.sub(words, reason)
   return reason
-
-
-def _meant(near):
-  """A question that ends a sentence; where there is none, a full stop does."""
-  return f'; did you mean {near}?' if near else '.'
 
 
 def near_config(config_file: str) -> str:
@@ -261,7 +256,8 @@ def workdir(chosen: str | None) -> str:
   config_file, variant = _config_and_variant()
   if not os.path.isfile(config_file):
     refuse(
-      f'there is no config {config_file}{_meant(near_config(config_file))}'
+      f'there is no config {config_file}'
+      f'{option_parser.ending(near_config(config_file))}'
     )
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   folder = os.path.expanduser(chosen or os.path.join('workdir', name))
