@@ -418,13 +418,7 @@ def test_what_embed_writes_has_the_same_figures_when_read_back(
 def test_a_data_set_without_validation_videos_is_refused(
   demo_dataset, tmp_path
 ):
-  tiny_run.prepare(
-    'folder',
-    f'--videos={demo_dataset.parent / "demo-videos"}',
-    f'--out={tmp_path / "prepared"}',
-    '--val-percent=0',
-    '--processes=2',
-  )
+  tiny_run.prepare_without_val(demo_dataset, tmp_path / 'prepared')
   config = tiny_run.config(tmp_path / 'prepared', init_from='random')
   with pytest.raises(dataset_folder.DatasetError, match='no validation videos'):
     evaluate.knn_eval(config, str(tmp_path / 'W'))

@@ -552,13 +552,7 @@ def test_a_batch_larger_than_the_data_set_names_its_field(
 def test_a_missing_val_split_is_named_before_a_batch_that_is_too_large(
   demo_dataset, tmp_path
 ):
-  tiny_run.prepare(
-    'folder',
-    f'--videos={demo_dataset.parent / "demo-videos"}',
-    f'--out={tmp_path / "prepared"}',
-    '--val-percent=0',
-    '--processes=2',
-  )
+  tiny_run.prepare_without_val(demo_dataset, tmp_path / 'prepared')
   for mode in ('linear_eval', 'finetune', 'supervised'):
     settings = tiny_run.config(
       tmp_path / 'prepared', init_from='random', **{f'{mode}__batch_size': 64}

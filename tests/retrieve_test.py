@@ -330,13 +330,7 @@ def test_videos_without_labels_have_neighbours_and_no_verdicts(
 def test_without_validation_videos_only_a_file_can_be_asked_for(
   demo_dataset, tmp_path
 ):
-  tiny_run.prepare(
-    'folder',
-    f'--videos={demo_dataset.parent / "demo-videos"}',
-    f'--out={tmp_path / "prepared"}',
-    '--val-percent=0',
-    '--processes=2',
-  )
+  tiny_run.prepare_without_val(demo_dataset, tmp_path / 'prepared')
   config = tiny_run.config(tmp_path / 'prepared', init_from='random')
   with pytest.raises(
     dataset_folder.DatasetError, match='no validation videos'

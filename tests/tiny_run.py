@@ -145,3 +145,14 @@ def prepare(*arguments):
     check=True,
     capture_output=True,
   )
+
+
+def prepare_without_val(demo_dataset, out):
+  """Prepares the demo's videos again, all of them for training."""
+  prepare(
+    'folder',
+    f'--videos={demo_dataset.parent / "demo-videos"}',
+    f'--out={out}',
+    '--val-percent=0',
+    '--processes=2',
+  )
