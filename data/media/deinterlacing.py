@@ -5,7 +5,7 @@ import fractions
 
 import av
 
-from media.open_video import video_errors
+from media.video_errors import video_errors
 
 # The smallest plane that FFmpeg's bwdif takes, those of colour included.
 _DEINTERLACE_MIN_WIDTH = 3

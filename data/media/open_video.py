@@ -2,114 +2,37 @@
 
 A video file is untrusted input: its name could be taken for a URL, its text
 for a playlist of other files, its header for a picture of any size. All of
-that is refused here, and whatever else goes wrong ends as one exception.
+that is refused, by `guarded_container`, and whatever else goes wrong ends as
+one exception.
 """
 
 import collections
 import contextlib
 import dataclasses
-import errno
 import fractions
 import os
-import stat
 
 import av
-from errors import words_of
 
 from media import container_claims, stream_clock
-from media.file_ends import cut_box, problem_at_end
+from media.file_ends import problem_at_end
+from media.guarded_container import (
+  bounded_decoder,
+  open_container,
+  video_stream,
+)
 from media.picture_order import MOST_HELD, PictureOrder
-
-# Suffixes that make a file a candidate; compared in lower case.
-VIDEO_SUFFIXES = frozenset(
-  [
-    '.264',
-    '.265',
-    '.3g2',
-    '.3gp',
-    '.3gp2',
-    '.3gpp',
-    '.asf',
-    '.avc',
-    '.avi',
-    '.divx',
-    '.dv',
-    '.f4v',
-    '.flv',
-    '.gif',
-    '.h264',
-    '.h265',
-    '.hevc',
-    '.ivf',
-    '.m1v',
-    '.m2p',
-    '.m2t',
-    '.m2ts',
-    '.m2v',
-    '.m4v',
-    '.mj2',
-    '.mjpeg',
-    '.mjpg',
-    '.mk3d',
-    '.mkv',
-    '.mov',
-    '.mp4',
-    '.mpe',
-    '.mpeg',
-    '.mpg',
-    '.mpv',
-    '.mts',
-    '.mxf',
-    '.nut',
-    '.ogg',
-    '.ogm',
-    '.ogv',
-    '.qt',
-    '.rm',
-    '.rmvb',
-    '.tp',
-    '.trp',
-    '.ts',
-    '.vob',
-    '.vro',
-    '.webm',
-    '.wmv',
-    '.y4m',
-  ]
+from media.video_errors import (
+  VideoError,
+  reason_of,
+  require_regular_file,
+  video_errors,
 )
-
-# Demuxers that read one file and nothing else. Left out on purpose: concat,
-# hls, dash, sdp, image2 and their kin, which open what their text names.
-_DEMUXERS = (
-  'asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,'
-  'mpegvideo,mpjpeg,mxf,nut,ogg,rm,webm,yuv4mpegpipe'
-)
-
-# FFmpeg's own decoders of these codecs leave the transparency out.
-_ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 
 # How a picture begins in MPEG-4, and the most bytes of one that says no more
 # than that the picture before it stays.
 _MPEG4_PICTURE = bytes.fromhex('000001b6')
 _LARGEST_NOT_CODED_BYTES = 8
-
-# JPEG pictures one after the other: FFmpeg takes larger ones for a picture, in
-# a format that it would read other files with.
-_MJPEG_SUFFIXES = ('.mjpeg', '.mjpg')
-
-
-class VideoError(Exception):
-  """A video file could not be used.
-
-  Attributes:
-    path: str, the file.
-    reason: str, one line.
-  """
-
-  def __init__(self, path, reason):
-    self.path = os.fspath(path)
-    self.reason = ' '.join(str(reason).split())
-    super().__init__(f'{self.path}: {self.reason}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +189,7 @@ class OpenVideo:
     decoding = self._decoding_clock()
     try:
       with contextlib.closing(
-        _open_container(self.path, self._max_pixels)
+        open_container(self.path, self._max_pixels)
       ) as container:
         stream = container.streams[self._stream.index]
         for packet in container.demux(stream):
@@ -378,42 +301,7 @@ class OpenVideo:
   def _note_damage(self, error):
     self.num_damaged_packets += 1
     if self.first_error is None:
-      self.first_error = error if isinstance(error, str) else _reason(error)
-
-
-def require_regular_file(path):
-  """Refuses what is no file with an end, such as a pipe or a device.
-
-  Args:
-    path: str or path.
-
-  Raises:
-    VideoError: if it is none, or is not there.
-  """
-  with video_errors(path):
-    mode = os.stat(path).st_mode
-  if stat.S_ISDIR(mode):
-    raise VideoError(path, 'a directory')
-  if not stat.S_ISREG(mode):
-    raise VideoError(path, 'not a regular file')
-
-
-@contextlib.contextmanager
-def video_errors(path):
-  """Turns whatever goes wrong inside into VideoError.
-
-  FFmpegError alone would let through UnicodeDecodeError from broken
-  metadata, MemoryError from broken sizes, IndexError and others.
-
-  Args:
-    path: str or path of the video file.
-  """
-  try:
-    yield
-  except VideoError:
-    raise
-  except Exception as error:
-    raise VideoError(path, _reason(error)) from error
+      self.first_error = error if isinstance(error, str) else reason_of(error)
 
 
 @contextlib.contextmanager
@@ -437,78 +325,13 @@ def open_video(path, *, max_pixels):
   with video_errors(path):
     if not os.path.getsize(path):
       raise VideoError(path, 'the file is empty')
-    container = _open_container(path, max_pixels)
+    container = open_container(path, max_pixels)
   with contextlib.closing(container):
     with video_errors(path):
-      stream = _video_stream(path, container, max_pixels)
-      decoder = _decoder(stream, max_pixels)
+      stream = video_stream(path, container, max_pixels)
+      decoder = bounded_decoder(stream, max_pixels)
       video = OpenVideo(path, container, stream, decoder, max_pixels=max_pixels)
     yield video
-
-
-def _open_container(path, max_pixels):
-  def opened(demuxer):
-    return av.open(
-      f'file:{path}',
-      format=demuxer,
-      options={
-        'format_whitelist': _DEMUXERS,
-        'protocol_whitelist': 'file',
-        'max_pixels': str(max_pixels),
-      },
-      metadata_errors='replace',
-    )
-
-  try:
-    return opened(None)
-  except av.error.ArgumentError as error:
-    # How FFmpeg says that the format is not on the white list.
-    if path.lower().endswith(_MJPEG_SUFFIXES):
-      return opened('mjpeg')
-    raise VideoError(path, 'a playlist, a picture or no video') from error
-  except av.error.FFmpegError as error:
-    reason = cut_box(path) or _reason_of_header(error)
-    raise VideoError(path, reason) from error
-
-
-def _video_stream(path, container, max_pixels):
-  """Picks the video stream."""
-  cover = av.stream.Disposition.attached_pic
-  streams = [s for s in container.streams.video if not s.disposition & cover]
-  if not streams:
-    raise VideoError(path, cut_box(path) or 'no video stream')
-  stream = container.streams.best('video')
-  if stream not in streams:
-    stream = streams[0]
-  context = stream.codec_context
-  if context is None:
-    raise VideoError(path, cut_box(path) or 'no decoder for its video codec')
-  if not (context.width and context.height):
-    raise VideoError(
-      path,
-      cut_box(path)
-      or f'no picture size: damaged, or above {max_pixels} pixels (--max-pixels)',
-    )
-  if context.width * context.height > max_pixels:
-    raise VideoError(
-      path,
-      f'pictures of {context.width} x {context.height}, above {max_pixels} '
-      'pixels (--max-pixels)',
-    )
-  return stream
-
-
-def _decoder(stream, max_pixels):
-  """Gives the codec context for a stream, with one thread and bounded."""
-  context = stream.codec_context
-  metadata = {key.lower(): value for key, value in stream.metadata.items()}
-  name = _ALPHA_DECODERS.get(context.codec.name)
-  if name and metadata.get('alpha_mode') == '1':
-    context = av.CodecContext.create(name, 'r')
-    context.extradata = stream.codec_context.extradata
-  context.options = {'max_pixels': str(max_pixels)}
-  context.thread_count = 1
-  return context
 
 
 def _picture_bytes(context):
@@ -519,21 +342,3 @@ def _picture_bytes(context):
     part.width * part.height * -(-part.bits // 8)
     for part in context.format.components
   )
-
-
-def _reason_of_header(error):
-  """Says why a file cannot be opened."""
-  if isinstance(error, av.error.InvalidDataError):
-    return 'no video, damaged, or cut off in its header'
-  # How FFmpeg says that there is nothing where more was to come.
-  if isinstance(error, av.error.EOFError) or error.errno == errno.EIO:
-    return f'the file ends early, or cannot be read ({_reason(error)})'
-  return _reason(error)
-
-
-def _reason(error):
-  if isinstance(error, MemoryError):
-    return 'not enough memory (--max-memory)'
-  if isinstance(error, (OSError, av.error.FFmpegError)):
-    return error.strerror or type(error).__name__
-  return words_of(error)

@@ -4,7 +4,7 @@ import dataclasses
 import fractions
 import re
 
-from media.open_video import VideoError
+from media.video_errors import VideoError
 
 _MICROSECONDS = 1_000_000
 # Seconds that are 0 to the microsecond, whatever their digits.

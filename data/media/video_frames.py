@@ -11,8 +11,9 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from media import deinterlacing, picture_colors
-from media.open_video import VideoError, open_video, video_errors
+from media.open_video import open_video
 from media.timeline import MOST_PICTURES_HZ, Timeline
+from media.video_errors import VideoError, video_errors
 
 _LARGEST_PIXEL_ASPECT = 8
 _MOST_SIZES_NAMED = 3

@@ -7,7 +7,7 @@ import pathlib
 
 from dataset.dataset_layout import file_digest, table_schema
 from dataset.staging import FramesFile, OutputError, Staging, write_json
-from media.open_video import VideoError, require_regular_file
+from media.video_errors import VideoError, require_regular_file
 from media.video_frames import FrameOptions, write_frames
 from sources.find_videos import VideoFile
 

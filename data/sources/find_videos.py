@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 
-from media.open_video import VIDEO_SUFFIXES
+from media.guarded_container import VIDEO_SUFFIXES
 from media.segments import Segment
 
 from sources.safe_paths import escaped

@@ -4,7 +4,7 @@ import os
 
 from dataset.dataset_layout import file_digest
 from errors import InputError
-from media.open_video import VIDEO_SUFFIXES
+from media.guarded_container import VIDEO_SUFFIXES
 from wording import counted, named, quoted
 
 from sources.find_videos import find_videos, named_suffixes

@@ -10,6 +10,7 @@ MEDIA = pathlib.Path(prepare.__file__).parent / 'media'
 # Modules that frames come out of.
 MODULES = (
   'deinterlacing',
+  'guarded_container',
   'open_video',
   'picture_colors',
   'picture_order',
@@ -18,7 +19,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '2': '6ce7743881b45fc49f555cd1de7a6aa54adcd7c4df5e5ecad6f41efa2c78c94f'
+  '2': 'd338e19a0f82809ef0076f3079ef2fbf87012b27cc3895450551566724fb2942'
 }
 
 

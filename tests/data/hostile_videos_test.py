@@ -12,7 +12,7 @@ import memory_use
 import pytest
 import sample_videos
 import worker_functions
-from media import open_video
+from media import open_video, video_errors
 from media.video_frames import FrameOptions, write_frames
 from preparation import worker_pool
 
@@ -75,7 +75,7 @@ def test_the_number_of_pictures_is_bounded(tmp_path):
   )
   frames = []
   assert write_frames(path, FrameOptions(), frames.append).num_frames == 11
-  with pytest.raises(open_video.VideoError, match='more than 1000 pictures'):
+  with pytest.raises(video_errors.VideoError, match='more than 1000 pictures'):
     write_frames(path, FrameOptions(max_seconds=1), frames.append)
 
 
@@ -165,7 +165,7 @@ def test_no_name_and_no_text_opens_another_file_or_a_connection(
     (tmp_path / f'{name}.mp4').write_text(text)
   for case in cases:
     with (
-      pytest.raises(open_video.VideoError) as caught,
+      pytest.raises(video_errors.VideoError) as caught,
       open_video.open_video(case, max_pixels=_MAX_PIXELS),
     ):
       pass
@@ -192,7 +192,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
       server = stack.enter_context(socket.socket(socket.AF_UNIX))
       server.bind(os.path.relpath(path))
     words = 'a directory' if kind == 'folder' else 'not a regular file'
-    with pytest.raises(open_video.VideoError, match=words):
+    with pytest.raises(video_errors.VideoError, match=words):
       write_frames(path, FrameOptions(), lambda frame: None)
 
 
@@ -218,7 +218,9 @@ def test_a_file_that_may_not_be_read_is_named():
     os.chmod(path, 0)
     with (
       _as_nobody(),
-      pytest.raises(open_video.VideoError, match='Permission denied') as caught,
+      pytest.raises(
+        video_errors.VideoError, match='Permission denied'
+      ) as caught,
     ):
       write_frames(path, FrameOptions(), lambda frame: None)
   assert path in str(caught.value)
@@ -244,7 +246,7 @@ def test_a_cut_file_is_refused_or_reported(tmp_path, name):
   for percent in range(5, 100, 5):
     path.write_bytes(content[: len(content) * percent // 100])
     kept, warnings = [], []
-    with contextlib.suppress(open_video.VideoError):
+    with contextlib.suppress(video_errors.VideoError):
       warnings = write_frames(path, FrameOptions(), kept.append).warnings
       # The index of an AVI is at its end, and not needed.
       assert warnings or len(kept) == len(frames), percent
@@ -316,7 +318,7 @@ def test_thousands_of_videos_leave_no_memory_and_no_file_behind(tmp_path):
 
   def decode(times):
     for number in range(times):
-      with contextlib.suppress(open_video.VideoError):
+      with contextlib.suppress(video_errors.VideoError):
         write_frames(paths[number % 4], options, lambda frame: None)
 
   decode(1000)

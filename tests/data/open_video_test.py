@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import sample_videos
-from media import open_video
+from media import guarded_container, open_video, video_errors
 from media.video_frames import FrameOptions, write_frames
 
 _MAX_PIXELS = 2**20
@@ -32,7 +32,7 @@ def _count(path, max_pixels=_MAX_PIXELS):
 
 
 def _reason(path, **options):
-  with pytest.raises(open_video.VideoError) as caught:
+  with pytest.raises(video_errors.VideoError) as caught:
     _count(path, **options)
   assert str(path) in str(caught.value)
   assert '\n' not in caught.value.reason
@@ -63,7 +63,7 @@ def test_rare_suffixes_of_usual_formats_are_read(
   path = tmp_path / f'x{suffix}'
   sample_videos.write(path, sample_videos.moving(30), codec=codec)
   for other in others.split():
-    assert other in open_video.VIDEO_SUFFIXES
+    assert other in guarded_container.VIDEO_SUFFIXES
     path = path.rename(tmp_path / f'x{other}')
     assert _count(path) == 30, other
 
@@ -198,7 +198,7 @@ def test_a_cut_file_gives_fewer_frames_or_an_error(good_files, tmp_path):
       cut = tmp_path / path.name
       cut.write_bytes(content[: int(len(content) * share)])
       # Anything but VideoError would end the test.
-      with contextlib.suppress(open_video.VideoError):
+      with contextlib.suppress(video_errors.VideoError):
         assert 0 < _count(cut) <= 30
 
 
@@ -219,7 +219,7 @@ def test_damaged_files_end_as_video_error_or_frames(good_files, tmp_path):
         write_frames(file, options, frames.append)
         assert frames
         outcomes['frames'] += 1
-      except open_video.VideoError:
+      except video_errors.VideoError:
         outcomes['error'] += 1
   assert min(outcomes.values()) > 0
 

@@ -3,7 +3,8 @@ import time
 
 import pytest
 from media import segments
-from media.open_video import TimedFrame, VideoError
+from media.open_video import TimedFrame
+from media.video_errors import VideoError
 
 
 def _frames(*times, last=1):

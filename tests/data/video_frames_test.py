@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import sample_videos
 from media import picture_colors, video_frames
-from media.open_video import VideoError
 from media.segments import parse_segment
+from media.video_errors import VideoError
 from PIL import Image
 
 from vie_jax.input_pipeline import jpeg_cut

@@ -6,7 +6,7 @@ import sys
 import time
 
 import memory_use
-from media import open_video, timeline, video_frames
+from media import timeline, video_errors, video_frames
 
 
 def obey(task, report_progress):
@@ -79,7 +79,7 @@ def decode(task, report_progress):
     warnings = video_frames.write_frames(
       path, options, frames.append, on_picture=report_progress
     ).warnings
-  except open_video.VideoError as error:
+  except video_errors.VideoError as error:
     reason = error.reason
   return Decoded(
     _CountingTimeline.count,

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from media import open_video
+from media import guarded_container
 from preparation import prepare_video, resume
 from sources import find_videos
 
@@ -16,7 +16,7 @@ IMAGES = ('.jpg', '.png', '.gif')
 
 def test_the_suffixes_are_those_of_the_command():
   known = own_files.VIDEO_SUFFIXES.split()
-  assert sorted(known) == sorted(open_video.VIDEO_SUFFIXES)
+  assert sorted(known) == sorted(guarded_container.VIDEO_SUFFIXES)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from vie_jax.processes import watchdog
 from vie_jax.wording import counted
 
 PREPARE = pathlib.Path(__file__).parents[2] / 'data' / 'prepare.py'
-# The same as data/media/open_video.py has; a test holds that.
+# The same as data/media/guarded_container.py has; a test holds that.
 VIDEO_SUFFIXES = (
   '.264 .265 .3g2 .3gp .3gp2 .3gpp .asf .avc .avi .divx .dv .f4v .flv '
   '.gif .h264 .h265 .hevc .ivf .m1v .m2p .m2t .m2ts .m2v .m4v .mj2 .mjpeg '
