@@ -346,6 +346,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Clips at a time, over all devices.
   config.embed.batch_size = 64
 
+  config.export = ml_collections.ConfigDict()
+  # What the file of --mode=export gives: 'embedding', or the features of a layer,
+  # as in `embed`.
+  config.export.layer = 'embedding'
+
   config.input = ml_collections.ConfigDict()
   # Threads, or processes, that read and decode; 0 is one per core, and at most
   # 64 processes. From a URL, where most of them wait: two processes per core, or

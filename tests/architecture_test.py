@@ -138,6 +138,11 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'blueprint checkpoint config files models processes weights wording',
     'jax numpy ml_collections',
   ),
+  'export': (
+    'blueprint config device_augment evaluation.features files '
+    'machine.platform_choice processes results weights',
+    'jax flax numpy ml_collections',
+  ),
   'describe': (
     'blueprint config models planning.plan',
     'jax ml_collections',
@@ -354,7 +359,7 @@ for name in ('tensorflow', 'clu'):
   sys.modules[name] = None  # importing it now fails
 from vie_jax.config import modes
 from vie_jax.program import one_mode
-for mode in ('convert', 'describe'):
+for mode in ('convert', 'describe', 'export'):
   modes.find(mode)
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))

@@ -1,6 +1,8 @@
 """The lines of docs/embeddings.md, run on what `--mode=embed` writes."""
 
 import re
+import shutil
+import subprocess
 import sys
 import types
 
@@ -9,11 +11,17 @@ import pyarrow.parquet
 import pytest
 import tiny_run
 
-from vie_jax import embed, train
+from vie_jax import embed, export, train
 from vie_jax.embeddings import embedding_files
 from vie_jax.input_pipeline import image_pipeline
 
 PAGE = (tiny_run.REPOSITORY / 'docs' / 'embeddings.md').read_text()
+
+
+def blocks(heading):
+  """The Python of the section under a heading."""
+  section = PAGE.split(f'\n## {heading}\n')[1].split('\n## ')[0]
+  return re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
 
 
 class IndexFlatIP:
@@ -67,7 +75,7 @@ def workdir(demo_dataset, tmp_path_factory):
 
 
 def test_the_faiss_example_finds_the_nearest_rows(workdir, monkeypatch, faiss):
-  block, _ = re.findall(r'```python\n(.*?)```', PAGE, flags=re.DOTALL)
+  (block,) = blocks('Searching them')
   lines = block.split('vectors = ', 1)[1].strip().split('\n')[1:]
   assert len(lines) == 3
   assert all('index' in line for line in lines)
@@ -98,13 +106,54 @@ def test_the_script_embeds_as_the_mode_does(
   np.savez(tmp_path / 'clips.npz', clips=clips)
   train.train_and_evaluate(config, str(tmp_path / 'W'))
   embed.embed(config, str(tmp_path / 'W'))
-  _, block = re.findall(r'```python\n(.*?)```', PAGE, flags=re.DOTALL)
+  (block,) = blocks('In a script of your own')
   monkeypatch.chdir(tmp_path)
   names = {}
   exec(block, names)  # noqa: S102  # of our own document
   (file,) = tmp_path.glob('W/embed/*/embeddings.npy')
   np.testing.assert_allclose(names['embed'](clips), np.load(file), atol=1e-6)
   assert names['vectors'].shape == (2, 128)
+
+
+@pytest.mark.skipif(not shutil.which('ffmpeg'), reason='needs FFmpeg')
+@pytest.mark.parametrize('changes', ['', '-vf crop=48:64 -t 0.4'])
+def test_the_file_of_a_network_embeds_a_video_as_the_mode_does(
+  demo_dataset, tmp_path, monkeypatch, changes
+):
+  """Wide; tall, and so short that the clip begins anew."""
+  (tmp_path / 'V').mkdir()
+  video = tmp_path / 'V' / 'video.mp4'
+  source = min((demo_dataset.parent / 'demo-videos').glob('*.mp4'))
+  ffmpeg = ['ffmpeg', '-v', 'error', '-i', source, *changes.split(), video]
+  subprocess.run(ffmpeg, check=True)
+  config = tiny_run.config(
+    'nowhere',
+    'vie_slowfast',
+    init_from='random',
+    embed__source=str(video),
+    clip__num_eval_clips=1,
+    result_name='vie_slowfast',
+  )
+  export.export(config, str(tmp_path / 'W'))
+  expected = embed.embed(config, str(tmp_path / 'W'))
+  load, encode = blocks('The network as one file')
+  code = load + encode
+  for of_the_page, of_this_test in (
+    ('(2, 16,', '(2, 8,'),
+    ('224', '32'),
+    ('256', '36'),
+    ('- 64)', '- 16)'),
+    ('4 * numpy.arange(16)', '2 * numpy.arange(8)'),
+  ):
+    assert of_the_page in code
+    code = code.replace(of_the_page, of_this_test)
+  monkeypatch.chdir(tmp_path / 'V')
+  (tmp_path / 'V' / 'W').symlink_to(tmp_path / 'W')
+  names = {}
+  exec(code, names)  # noqa: S102  # of our own document
+  assert names['vectors'].shape == (1, 128)
+  # A clip one frame later has 0.974 at most.
+  assert np.sum(names['vectors'] * expected) > 0.985
 
 
 def first_cells(heading, column):

@@ -30,7 +30,7 @@ PATTERNS = {
   Role.RESULT: (
     'batch_size dataset.* clip.* crop.* augmentation.* memory_bank.* '
     'objective.* instance_recognition.* local_aggregation.* optimizer.* knn.* '
-    'linear_eval.* finetune.* supervised.* retrieve.* embed.*'
+    'linear_eval.* finetune.* supervised.* retrieve.* embed.* export.*'
   ),
 }
 

@@ -166,7 +166,9 @@ _CHOICES = {
   'knn.reference': ('bank', 'clips'),
   'fault.on_nonfinite': ('stop', 'skip'),
   'on_failed_save': ('retry', 'stop'),
-  'embed.layer': ('embedding', *network_names.LAYERS),
+  **dict.fromkeys(
+    ('embed.layer', 'export.layer'), ('embedding', *network_names.LAYERS)
+  ),
   'plan.accelerator': tuple(accelerators.ACCELERATORS),
   **{
     f'{group}.{name}': choices

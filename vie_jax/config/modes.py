@@ -48,6 +48,7 @@ MODES = {
   'embed': Mode(
     'embed.embed', '', 'embed.batch_size', has_rows=False, reads_weights=True
   ),
+  'export': Mode('export.export', has_rows=False, reads_weights=True),
   'finetune': Mode(
     'finetune.finetune',
     'finetune.batch_size',

@@ -22,7 +22,8 @@ def applies(shape: tuple[int, ...], kernel_size: Size, strides: Size) -> bool:
   """Whether `convolve` takes the frames of a folded convolution apart.
 
   Not where there are several devices: frames are split over them already, and
-  those of a part would have to travel.
+  those of a part would have to travel. And not where the size of the batch is
+  not known yet, as in an export.
 
   Args:
     shape: of the clips, [B, T, H, W, in].
@@ -30,6 +31,8 @@ def applies(shape: tuple[int, ...], kernel_size: Size, strides: Size) -> bool:
     strides: (time, height, width).
   """
   batch, time, height, width, channels = shape
+  if not isinstance(batch, int):
+    return False
   folded = (batch * -(-time // strides[0]), height, width)
   taps = (*kernel_size[1:], kernel_size[0] * channels)
   return jax.device_count() == 1 and _num_parts(folded, taps, strides[1:]) > 1
