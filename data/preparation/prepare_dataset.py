@@ -137,8 +137,7 @@ def prepare_dataset(source, settings, *, cluster=None):
   if os.fsencode(out) != str(out).encode(errors='replace'):
     raise InputError(f'--out must be UTF-8, unlike {settings.out}')
   setup = _setup(source, settings)
-  with output_errors(out):
-    out.mkdir(parents=True, exist_ok=True)
+  _make_folder(out)
   with locked(out):
     if not settings.restart and is_complete(out, source, setup):
       Staging(out).remove()
@@ -148,6 +147,16 @@ def prepare_dataset(source, settings, *, cluster=None):
     staging = open_staging(out, source, setup, restart=settings.restart)
     _prepare(_Inputs(source, earlier, cluster), settings, staging, None)
   return read_json(out / 'dataset.json'), True
+
+
+def _make_folder(folder):
+  if folder.is_symlink() and not folder.exists():
+    raise InputError(
+      f'{folder} is a link to {os.readlink(folder)}, which is not there; make '
+      'that folder, or mount its disk'
+    )
+  with output_errors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _prepare_remote(source, settings, cluster):
@@ -166,8 +175,7 @@ def _prepare_remote(source, settings, cluster):
   if os.path.realpath(out) == source.folder:
     raise InputError('--staging must be another directory than the videos')
   setup = _setup(source, settings)
-  with output_errors(out):
-    out.mkdir(parents=True, exist_ok=True)
+  _make_folder(out)
   with locked(out):
     target = RemoteTarget(place, out)
     target.check_folder()

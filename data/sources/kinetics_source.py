@@ -126,7 +126,14 @@ def read_kinetics400(
   else:
     chosen, missing, repeated = _by_folders(listing.videos), None, []
   if not chosen:
-    raise InputError(f'no clip of Kinetics-400 found in {videos}; {_LAYOUT}')
+    sought = ''
+    if clips:
+      sought = (
+        f' the first one that is listed, {clips[0].stems[0]!r}, is not there;'
+      )
+    raise InputError(
+      f'no clip of Kinetics-400 found in {videos};{sought} {_LAYOUT}'
+    )
   digests = [file_digest(file) for file in files]
   is_split = any(choice.split for choice in chosen)
   return Source(
@@ -174,7 +181,8 @@ def _clips(file, split, warnings):
   clips = []
   for row in rows:
     label = name_in(row, 'label')
-    youtube_id, start, end = (row.cells.get(name) for name in _COLUMNS[1:])
+    youtube_id = row.cells.get('youtube_id', '').strip()
+    start, end = row.cells.get('time_start'), row.cells.get('time_end')
     try:
       segment = parse_segment(start, end)
     except ValueError as error:

@@ -4,6 +4,7 @@ import collections
 import csv
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import posixpath
@@ -113,7 +114,7 @@ def read_labels(file, folder):
   if not rows:
     raise InputError(f'{file} is empty; its first line must be "path,..."')
   names = _checked_header(file, rows[0][1])
-  labels = {name: {} for name in names if name != 'path'}
+  labels = {name: {} for name in names if name not in ('path', '')}
   line_of_path = {}
   for line, cells in rows[1:]:
     if len(cells) != len(names):
@@ -121,6 +122,7 @@ def read_labels(file, folder):
         f'{file}, line {line}: {counted(len(cells), "cell")} instead of '
         f'{len(names)}'
       )
+    _check_nameless(f'{file}, line {line}', names, cells)
     cell_of = dict(zip(names, cells, strict=True))
     path = _relative_path(cell_of.pop('path'), folder, f'{file}, line {line}')
     if path in line_of_path:
@@ -319,19 +321,36 @@ def _csv_rows(file):
 
 
 def _checked_header(file, header):
-  """Returns the names of all columns."""
+  """Returns the names of all columns, and '' of those that end the line.
+
+  Spreadsheets write commas for them.
+  """
   names = [name.strip() for name in header]
-  if 'path' not in names or len(names) < 2:
+  names = ['path' if name.lower() == 'path' else name for name in names]
+  named = names[: len(names) - _num_unnamed_at_end(names)]
+  if 'path' not in named or len(named) < 2:
     raise InputError(
       f'{file}, line 1: the header must be "path" and one or more label '
       f'columns, with commas between them, not {",".join(names)!r}'
     )
-  repeated = [name for name, n in collections.Counter(names).items() if n > 1]
-  if repeated or not all(names):
+  repeated = [name for name, n in collections.Counter(named).items() if n > 1]
+  if repeated or not all(named):
     raise InputError(
       f'{file}, line 1: column names must be unique and not empty'
     )
   return names
+
+
+def _check_nameless(place, names, cells):
+  for name, cell in zip(names, cells, strict=True):
+    if cell.strip() and not name:
+      raise InputError(
+        f'{place}: {cell!r} is in a column without a name; name it on line 1'
+      )
+
+
+def _num_unnamed_at_end(names):
+  return len(list(itertools.takewhile(lambda name: not name, reversed(names))))
 
 
 def _relative_path(text, folder, place):

@@ -14,6 +14,13 @@ from untrusted import tables
 from wording import counted
 
 _MAX_DIGITS = 1000
+_PACKED = {
+  'gzip': b'\x1f\x8b',
+  'zip': b'PK\x03\x04',
+  'bzip2': b'BZh91AY',
+  'xz': b'\xfd7zXZ',
+  'zstd': b'\x28\xb5\x2f\xfd',
+}
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
 
@@ -104,7 +111,9 @@ def _csv_rows(file, is_used):
 
 
 def _check_columns(place, columns):
-  repeated = sorted({name for name in columns if columns.count(name) > 1})
+  # Spreadsheets end lines with commas: columns without a name, and unused.
+  named = [name for name in columns if name]
+  repeated = sorted({name for name in named if named.count(name) > 1})
   if repeated:
     raise InputError(f'{place}: two columns are called {repeated[0]!r}')
 
@@ -188,6 +197,9 @@ def _text(file):
     content = pathlib.Path(file).read_bytes()
   except OSError as error:
     raise InputError(f'{file} cannot be read: {error.strerror}') from error
+  for kind, beginning in _PACKED.items():
+    if content.startswith(beginning):
+      raise InputError(f'{file} is packed ({kind}); unpack it first')
   # Every list begins with ASCII: in UTF-16 and 32, a zero byte is beside it.
   if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or (
     b'\0' in content[:2]

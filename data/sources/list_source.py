@@ -122,7 +122,7 @@ class _Reader:
       return
     first = self._place_of_path.setdefault(video.path, row.place)
     if first != row.place:
-      other = self._other_label(video.path, row)
+      other = self._contradiction(video.path, row, split)
       self._skip(video.path, f'already in {first}{other}')
       return
     self.videos.append(video)
@@ -131,8 +131,13 @@ class _Reader:
       if name := name_in(row, cell):
         self.labels[column][video.path] = name
 
-  def _other_label(self, path, row):
-    """Says how the labels of a row differ from those of its video, if at all."""
+  def _contradiction(self, path, row, split):
+    """Says how a row differs from the one that its video is in, if at all."""
+    first = self.split_of_path[path]
+    if first != split:
+      return (
+        f', with another split: {first or "none"} there, {split or "none"} here'
+      )
     for cell, column in self._label_columns.items():
       before, now = self.labels[column].get(path, ''), name_in(row, cell)
       if before != now:

@@ -431,6 +431,28 @@ def test_rows_of_a_table_of_labels_say_what_is_wrong_with_them(
   assert 'notes.txt: in labels.csv, but not a video\n' in printed
 
 
+def test_a_table_of_other_paths_is_shown_beside_those_of_the_folder(
+  videos, tmp_path, capsys
+):
+  (videos / 'labels.csv').write_text('label, path\na, cup/01.mkv\n')
+  assert _prepare(videos, tmp_path / 'o') == 2
+  printed = capsys.readouterr().err
+  assert "names no video of the folder, but ' cup/01.mkv'; " in printed
+  assert "such as 'ball/00.mp4'" in printed
+
+
+def test_an_output_that_links_to_a_folder_that_is_not_there_is_refused(
+  videos, tmp_path, capsys
+):
+  (tmp_path / 'o').symlink_to(tmp_path / 'unmounted' / 'disk')
+  assert _prepare(videos, tmp_path / 'o') == 2
+  said = (
+    f'is a link to {tmp_path}/unmounted/disk, which is not there; make that'
+  )
+  assert said in capsys.readouterr().err
+  assert not (tmp_path / 'unmounted').exists()
+
+
 def test_lists_decide_the_split(videos, tmp_path, capsys):
   (tmp_path / 'train.txt').write_text('cup/01.mkv\ncup/04.mp4\n')
   (tmp_path / 'val.txt').write_text('dog/02.avi\nno/such.mp4\n')

@@ -110,6 +110,18 @@ def test_clips_are_found_in_the_usual_layouts(
   assert '-239886' in printed
 
 
+def test_spaces_after_the_commas_of_a_list_are_passed_over(clip, tmp_path):
+  videos = _put(clip, tmp_path / 'v', '--3ouPhoy2A_000020_000030.mp4')
+  file = tmp_path / 'train.csv'
+  file.write_text(
+    (_HEADER + 'yoga,--3ouPhoy2A,20,30,train\n').replace(',', ', ')
+  )
+  assert _prepare(videos, tmp_path / 'o', f'--train-csv={file}') == 0
+  assert [row[:2] for row in _videos(tmp_path / 'o').values()] == [
+    ('train', 'yoga')
+  ]
+
+
 def test_whole_videos_are_cut_by_the_times_of_the_list(clip, tmp_path):
   (tmp_path / 'l.csv').write_text(f'{_HEADER}yoga,abc,1,2,val\n')
   videos = _put(clip, tmp_path / 'v', 'abc.mp4')
@@ -246,7 +258,7 @@ def test_without_lists_and_splits_a_hash_decides(clip, tmp_path):
     (None, (), 'no clip of Kinetics-400'),
     (None, ('--whole-videos',), 'needs the times'),
     ('youtube_id,time_start\nx,1\n', (), 'no column label'),
-    (f'{_HEADER}yoga,x,1,2,train\n', (), 'no clip of Kinetics-400'),
+    (f'{_HEADER}yoga,x,1,2,train\n', (), "listed, 'x_000001_000002', is not"),
     (f'{_HEADER}yoga,flat,2,1,train\n', (), 'line 2: the end'),
     (f'{_HEADER}yoga,flat,,,train\n', (), 'line 2: a cell is empty'),
     (f'{_HEADER}yo\udcffga,flat,1,2,train\n', (), 'line 2: label is not UTF-8'),

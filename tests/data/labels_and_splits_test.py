@@ -55,6 +55,12 @@ def test_columns_may_have_any_order_and_paths_be_absolute(tmp_path):
   }
 
 
+def test_a_table_of_a_spreadsheet_is_read(tmp_path):
+  """Commas for columns without a name end its lines; it begins with a capital."""
+  text = 'Path,What,,\na.mp4,cup,,\nb.mp4,dog, ,\n'
+  assert _labels(tmp_path, text) == {'What': {'a.mp4': 'cup', 'b.mp4': 'dog'}}
+
+
 def test_absolute_paths_may_lead_through_a_link_to_the_folder(tmp_path):
   (tmp_path / 'real').mkdir()
   (tmp_path / 'link').symlink_to('real')
@@ -71,7 +77,10 @@ def test_absolute_paths_may_lead_through_a_link_to_the_folder(tmp_path):
     ('file,label\na.mp4,x\n', 'line 1: the header'),
     ('path\na.mp4\n', 'line 1: the header'),
     ('path,x,x\na.mp4,1,2\n', 'line 1: column names'),
-    ('path,x,\na.mp4,1,2\n', 'line 1: column names'),
+    ('path,,x\na.mp4,1,2\n', 'line 1: column names'),
+    ('path,x,\na.mp4,1,2\n', "line 2: '2' is in a column without a name"),
+    ('path,x,,\na.mp4,1,2,\n', "line 2: '2' is in a column without a name"),
+    ('path,,\na.mp4,,\n', 'line 1: the header'),
     ('path,x\na.mp4\n', 'line 2: 1 cell instead of 2'),
     ('path,x\na.mp4,1\nb.mp4,1,2\n', 'line 3: 3 cells'),
     ('path,x\na.mp4,1\n\na.mp4,2\n', "line 4: 'a.mp4' is already on line 2"),

@@ -1,6 +1,8 @@
 import datetime
 import decimal
+import gzip
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -239,6 +241,29 @@ def test_a_video_that_is_listed_twice_is_skipped_with_the_label_that_differs(
   ]
 
 
+def test_a_video_that_is_listed_for_two_splits_is_skipped_with_both(
+  videos, tmp_path
+):
+  text = 'path,split\na.mp4,val\na.mp4,train\na.mp4,\na.mp4,valid\n'
+  file = _write(tmp_path / 'l.csv', text)
+  source = list_source.read_list(file, root=videos)
+  already = f'already in {file}, line 2'
+  assert [entry['reason'] for entry in source.skipped] == [
+    f'{already}, with another split: val there, train here',
+    f'{already}, with another split: val there, none here',
+    already,
+  ]
+
+
+def test_columns_without_a_name_are_not_used(videos, tmp_path):
+  file = _write(tmp_path / 'l.csv', 'path,label,,\na.mp4,x,y,\n')
+  source = list_source.read_list(file, root=videos)
+  assert source.labels == {'label': {'a.mp4': 'x'}}
+  assert [w['warning'] for w in source.warnings] == [
+    "the column '' is not used"
+  ]
+
+
 def test_a_list_that_has_changed_is_named(videos, tmp_path, capsys):
   file = _write(tmp_path / 'l.csv', 'path\na.mp4\n')
   assert _prepare(file, tmp_path / 'o', '--root', videos) == 0
@@ -411,6 +436,8 @@ def test_a_segment_behind_the_end_is_skipped_and_a_short_one_warned_about(
     ('l.jsonl', '{"path": ["a.mp4"]}', 'line 1: path is a list, neither text'),
     ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16'), 'is UTF-16 or UTF-32;'),
     ('l.csv', 'path,label\na.mp4,x\n'.encode('utf-16-be'), 'save it as UTF-8'),
+    ('l.csv', gzip.compress(b'path\na.mp4\n'), r'packed \(gzip\); unpack it'),
+    ('l.jsonl', lzma.compress(b'{"path": "a.mp4"}'), r'packed \(xz\); unpack'),
     ('l.parquet', 'no parquet', 'cannot be read'),
     ('l.parquet', _twice('label'), "two columns are called 'label'"),
     ('l.txt', 'a.mp4', 'a list is a .csv, .jsonl or .parquet'),
