@@ -159,7 +159,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.memory_bank.init = 'uniform'
 
   config.objective = ml_collections.ConfigDict()
-  # Temperature of all similarities, with 'nce' at least 0.02; 0.07 (official).
+  # Temperature of all similarities; 0.07 (official). At least 0.02 with steps of
+  # Instance Recognition by 'nce', 0.01 by 'softmax', else 0.002.
   config.objective.temperature = 0.07
   # Steps of Instance Recognition before Local Aggregation takes over; 50,000
   # (official). As many as num_steps, and LA is never reached: VIE (IR).

@@ -81,6 +81,9 @@ def test_bins_of_a_share_of_the_videos_are_rows_of_the_bank(
   assert result['dataset']['train'] == 18
   neighbors = np.load(tmp_path / 'knn_eval/demo/neighbors.npz')['index']
   assert len(np.unique(neighbors)) <= 18
+  # Videos, not bins, of which one may have the nearest three.
+  assert neighbors.shape[1] == 3
+  assert all(len(set(of_one)) == 3 for of_one in neighbors.tolist())
   assert neighbors.max() < 36
   settings.knn.reference = 'clips'
   evaluate.knn_eval(settings, str(tmp_path))

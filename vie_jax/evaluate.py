@@ -407,17 +407,28 @@ def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:
 
 
 def _nearest(run, val, reference) -> findings.Findings:
-  """The nearest training videos of each validation video."""
+  """The nearest training videos of each validation video, each once."""
   rows = reference.rows
+  _, num_rows = np.unique(rows.video, return_counts=True)
+  count = min(NEIGHBORS_KEPT, len(num_rows))
+  # Among so many there are as many videos, whichever they are.
+  k = min((count - 1) * num_rows.max() + 1, rows.num_instances)
   nearest = knn.search(
     reference.bank,
     features.video_means(val.clips),
-    k=min(NEIGHBORS_KEPT, rows.num_instances),
+    k=int(k),
     num_videos=rows.num_instances,
     mesh=run.mesh,
   )
+  video = rows.video[nearest.index]
+  first = np.array(
+    [
+      np.sort(np.unique(of_one, return_index=True)[1])[:count]
+      for of_one in video
+    ]
+  ).reshape(-1, count)
   return findings.Findings(
-    rows.video[nearest.index],
-    nearest.similarity,
+    np.take_along_axis(video, first, axis=1),
+    np.take_along_axis(nearest.similarity, first, axis=1),
     queries=val.videos.video,
   )

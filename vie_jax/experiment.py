@@ -260,14 +260,16 @@ def chance_of_labels(known: np.ndarray, truth: np.ndarray) -> float:
 
   Returns:
     The share of the labels of validation that are the most frequent class of
-    training, or one over the number of classes in training, if that is more; 0
-    where training has no labels.
+    training; or, if that is more, the share that are of a class of training,
+    over the number of those classes. 0 where training has no labels.
   """
   counts = np.bincount(known[known >= 0], minlength=1)
   if not counts.any():
     return 0.0
-  named = float((truth[truth >= 0] == counts.argmax()).mean())
-  return max(named, 1 / np.count_nonzero(counts))
+  truth = truth[truth >= 0]
+  named = float((truth == counts.argmax()).mean())
+  is_known = np.isin(truth, np.flatnonzero(counts))
+  return max(named, float(is_known.mean()) / np.count_nonzero(counts))
 
 
 def _check_labels(parts: Experiment) -> None:

@@ -51,6 +51,9 @@ def test_nothing_is_said_where_all_can_be_learnt(caplog):
     ([0, 1, 1], [0, 0, 0, 1], 1 / 2),
     ([0, 1, 2, 2], [0, 1, 1, 0], 1 / 3),
     ([-1, -1], [0, 1], 0),
+    # Of a class that training does not have, no guess is right.
+    ([0, 1], [2, 2, 2], 0),
+    ([0, 1, 1, 2, 2], [0, 0, 3, -1], 2 / 9),
   ],
 )
 def test_chance_is_of_naming_the_most_frequent_class(known, truth, expected):

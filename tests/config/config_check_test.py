@@ -377,6 +377,12 @@ def test_other_losses_than_nce_may_have_lower_temperatures():
   assert '0.02 with instance_recognition.loss=nce' in refusal(config)
   config.instance_recognition.loss = 'softmax'
   config_check.check(config)
+  config.objective.temperature = 0.009
+  assert '0.01 with instance_recognition.loss=softmax' in refusal(config)
+  config.objective.instance_recognition_steps = 0
+  config_check.check(config)
+  config.objective.temperature = 0.001
+  assert 'votes of nearest neighbours' in refusal(config)
 
 
 def test_the_short_side_of_evaluation_matters_where_it_is_taken():

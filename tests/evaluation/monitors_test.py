@@ -61,7 +61,21 @@ def test_a_bank_along_one_direction_has_rank_one(mesh):
   rank = monitors.effective_rank(
     losses_case.padded(bank, mesh), num_videos=100, mesh=mesh
   )
-  assert rank == pytest.approx(1.0, abs=2e-2)
+  assert rank == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize('dim, directions', [(128, 1), (128, 2), (128, 8)])
+def test_a_collapsed_bank_has_the_rank_of_its_directions(mesh, dim, directions):
+  """Rounding of float32 in the other axes is none."""
+  rng = np.random.default_rng(directions)
+  axes = np.linalg.qr(rng.standard_normal((dim, directions)))[0].T
+  bank = unit(rng.standard_normal((5000, directions)) @ axes)
+  singular = np.linalg.svd(bank.astype(np.float64), compute_uv=False)
+  share = singular[:directions] / singular[:directions].sum()
+  rank = monitors.effective_rank(
+    losses_case.padded(bank, mesh), num_videos=5000, mesh=mesh
+  )
+  assert rank == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
 
 
 @pytest.mark.parametrize('block', [65_536, 100])

@@ -253,6 +253,24 @@ def test_the_peaks_of_every_device_are_in_their_order(name):
   assert planned(plan__accelerator=name)['peaks_from'] == device.source
 
 
+@pytest.mark.parametrize(
+  'steps, objective',
+  [(0, 'local_aggregation'), (10**9, 'instance_recognition')],
+)
+def test_the_input_feeds_the_objective_that_runs(steps, objective):
+  """Not the other one, however quick its steps are."""
+  found = planned(
+    objective__instance_recognition_steps=steps,
+    plan__videos=1e8,
+    plan__cores_per_host=10,
+  )
+  step = found['seconds_per_step'][objective]
+  feed = found['input']
+  assert feed['clips_per_second'] == pytest.approx(found['batch_size'] / step)
+  assert feed['sets_the_pace'] == (feed['seconds_per_batch'] > step)
+  assert ('THE INPUT' in plan.table(found)) == feed['sets_the_pace']
+
+
 def test_few_cores_set_the_pace_of_the_whole_run():
   enough = planned()
   most = enough['input']['cores_per_host']
@@ -270,6 +288,7 @@ def test_few_cores_set_the_pace_of_the_whole_run():
   assert 'THE INPUT' not in plan.table(enough)
   assert 'if the input keeps up' in plan.table(enough)
   assert 'on each of 1 host, ' in plan.table(enough)
+  assert few['input']['sets_the_pace']
   many = planned(plan__cores_per_host=int(most) + 1)
   assert many['days'] == enough['days']
 

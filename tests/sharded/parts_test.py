@@ -147,7 +147,10 @@ PARTS = {
   ),
   'effective rank': (
     lambda mesh, rows, number: monitors._second_moment.lower(
-      bank_of(mesh, rows), num_videos=number, mesh=mesh
+      bank_of(mesh, rows),
+      whole(mesh, DIM, DIM),
+      num_videos=number,
+      mesh=mesh,
     ).compile(),
     (BANK, 0, 0),
   ),

@@ -15,7 +15,10 @@ class ConfigError(ValueError):
 
 
 # Of the NCE loss.
-_LOWEST_TEMPERATURE = 0.02
+# What exp(similarity / t) is held in: float32 for the sums of Instance
+# Recognition over the bank, float64 for the votes of neighbours.
+_LOWEST_TEMPERATURES = {'nce': 0.02, 'softmax': 0.01}
+_LOWEST_TEMPERATURE_OF_VOTES = 0.002
 
 
 def _problems(config):
@@ -138,19 +141,30 @@ def _relations(config):
       f'clip.num_frames is {clip.num_frames}; the sampler single takes '
       'clips of 1 frame'
     )
-  temperature = config.objective.temperature
+  yield from _temperature(config)
+
+
+def _temperature(config):
+  """Numbers of too low temperatures cannot be held."""
+  temperature, loss = (
+    config.objective.temperature,
+    config.instance_recognition.loss,
+  )
+  lowest = _LOWEST_TEMPERATURES.get(loss, 0.0)
   if not 0 < temperature < math.inf:
     yield (
       f'objective.temperature is {temperature}; it must be positive and finite'
     )
-  elif (
-    temperature < _LOWEST_TEMPERATURE
-    and config.instance_recognition.loss == 'nce'
-  ):
+  elif temperature < _LOWEST_TEMPERATURE_OF_VOTES:
     yield (
       f'objective.temperature is {temperature}; it must be at least '
-      f'{_LOWEST_TEMPERATURE} with instance_recognition.loss=nce, whose '
-      'probabilities float32 cannot hold below it'
+      f'{_LOWEST_TEMPERATURE_OF_VOTES}, for the votes of nearest neighbours'
+    )
+  elif temperature < lowest and config.objective.instance_recognition_steps:
+    yield (
+      f'objective.temperature is {temperature}; it must be at least {lowest} '
+      f'with instance_recognition.loss={loss}, whose sums float32 cannot hold '
+      'below it'
     )
 
 

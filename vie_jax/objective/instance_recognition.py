@@ -89,7 +89,7 @@ def softmax_loss(
     embedding: float32 [B, D], unit rows; differentiable.
     own_similarity: float32 [B], v . M_i of the video itself.
     num_videos: N; later rows are padding.
-    temperature: t > 0.
+    temperature: t, at least 0.01: below it all terms may be 0 in float32.
     mesh: the mesh that the bank lies on.
     product_bytes: the most memory that a matrix of products takes on a
       device. More are formed block by block, and again in the backward pass;
@@ -126,6 +126,7 @@ def softmax_loss(
       is_video = is_new & (first + row < num_videos)
       products = jnp.where(is_video[None, :], products, -jnp.inf)
       # Subtracting the largest possible logit, 1 / t, keeps exp in range.
+      # Subtracting the largest that there is takes twice the memory.
       terms = jnp.exp((products - 1.0) / temperature)
       return total + jnp.sum(terms, axis=1)
 

@@ -77,7 +77,10 @@ def estimate(
   steps = scaling.step_seconds(sizes, network, machine)
   kmeans = scaling.kmeans_seconds(sizes, network, machine)
   seconds = {name: sum(parts.values()) for name, parts in steps.items()}
-  feed = _input(config, sizes, hosts, min(seconds.values()))
+  quickest = min(
+    seconds[name] for name, steps in _steps(config).items() if steps
+  )
+  feed = _input(config, sizes, hosts, quickest)
   paces = {
     name: max(step, feed['seconds_per_batch']) for name, step in seconds.items()
   }
@@ -284,13 +287,15 @@ def _input(config, sizes, hosts, seconds):
   per_second = sizes.batch_size / seconds
   core_seconds = sizes.batch_size * frames * wanted.host_ms_per_frame / 1000
   cores = wanted.cores_per_host * hosts
+  per_batch = core_seconds / cores if cores else 0.0
   # The whole data set is stored, whatever share of it is trained on.
   stored = int(wanted.videos) * wanted.frames_per_video
   return {
     'clips_per_second': per_second,
     'cores_per_host': core_seconds / seconds / hosts,
     # Of the cores that there are; 0 if that is not said.
-    'seconds_per_batch': core_seconds / cores if cores else 0.0,
+    'seconds_per_batch': per_batch,
+    'sets_the_pace': per_batch > seconds,
     'read_bytes_per_second': per_second * frames * wanted.bytes_per_frame,
     'stored_bytes': stored * wanted.bytes_per_frame,
   }
@@ -298,15 +303,22 @@ def _input(config, sizes, hosts, seconds):
 
 def _days(config, sizes, seconds, kmeans):
   """The whole run: steps of both objectives, and the clusterings between."""
-  first = min(config.objective.instance_recognition_steps, config.num_steps)
-  rest = config.num_steps - first
+  steps = _steps(config)
   every = config.local_aggregation.recluster_every_steps or (
     sizes.num_videos // sizes.batch_size
   )
-  total = first * seconds['instance_recognition']
-  total += rest * seconds['local_aggregation']
-  total += math.ceil(rest / every) * kmeans
+  total = sum(steps[name] * seconds[name] for name in steps)
+  total += math.ceil(steps['local_aggregation'] / every) * kmeans
   return total / _DAY
+
+
+def _steps(config):
+  """Objective -> steps of the run that are of it."""
+  first = min(config.objective.instance_recognition_steps, config.num_steps)
+  return {
+    'instance_recognition': first,
+    'local_aggregation': config.num_steps - first,
+  }
 
 
 def table(planned: dict) -> str:
@@ -341,7 +353,7 @@ def table(planned: dict) -> str:
     f'{_size(feed["read_bytes_per_second"])} a second of '
     f'{_size(feed["stored_bytes"])}',
   ]
-  if feed['seconds_per_batch'] > min(planned['seconds_per_step'].values()):
+  if feed['sets_the_pace']:
     lines.append(
       'THE INPUT SETS THE PACE: decoding a batch takes '
       f'{_time(feed["seconds_per_batch"])} (config.plan.cores_per_host)'
