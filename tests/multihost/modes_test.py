@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import jax
+import jax.export
 import numpy as np
 import processes
 import pytest
@@ -150,6 +152,21 @@ def test_embed_of_an_array(both, tmp_path):
   workdirs = both('embed', settings)
   folders = [w / 'embed' / 'clips' for w in workdirs]
   assert_same_arrays(folders, 'embeddings.npy')
+
+
+def test_export(both):
+  workdirs = both('export', {})
+  paths = [w / 'export' / 'vie_single' / 'encoder.jax' for w in workdirs]
+  clips = np.random.default_rng(0).integers(
+    0, 256, (2, 1, 32, 32, 3), dtype=np.uint8
+  )
+  one, two = (
+    jax.export.deserialize(bytearray(path.read_bytes())).call(clips)
+    for path in paths
+  )
+  np.testing.assert_allclose(two, one, atol=1e-6)
+  found = [json.loads((p.parent / 'result.json').read_text()) for p in paths]
+  assert found[0]['weights_sha256'] == found[1]['weights_sha256']
 
 
 def test_describe_prints_one_line(both, trained):

@@ -108,7 +108,7 @@ def effective_rank(bank: jax.Array, *, num_videos: int, mesh: Mesh) -> float:
     num_videos: N; later rows are padding.
     mesh: the mesh that the bank lies on.
   """
-  axes = jnp.eye(bank.shape[1], dtype=jnp.float32)
+  axes = np.eye(bank.shape[1], dtype=np.float32)
   moment = np.asarray(_second_moment(bank, axes, num_videos, mesh), np.float64)
   # The roots of its eigenvalues are off by 3e-4 of the largest in float32, in
   # every direction. Lengths along its own axes are off by 1e-7.
