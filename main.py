@@ -85,7 +85,7 @@ def main(unused_argv):
       _CONFIG.value,
       workdir,
       config_file=command_line.config_file(),
-      is_default_workdir=not _WORKDIR.value,
+      is_default_workdir=_WORKDIR.value is None,
       choice=_DISTRIBUTED.value,
       timeouts={name: flag.value for name, flag in _TIMEOUTS.items()},
     )

@@ -16,8 +16,12 @@ fewer files brought to the disk. All ways take turns, round by round. Metrics:
 
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, result_lines, script
 

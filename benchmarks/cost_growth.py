@@ -24,7 +24,12 @@ the logarithms: 1 for what grows in proportion.
 
 import dataclasses
 import functools
+import pathlib
 import statistics
+import sys
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, bank_programs, result_lines, script
 

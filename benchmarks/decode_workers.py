@@ -21,8 +21,12 @@ import dataclasses
 import os
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, program_runs, result_lines, script, turns
 

@@ -17,8 +17,13 @@ and --crop-size make them small enough for a processor.
 """
 
 import functools
+import pathlib
 import statistics
+import sys
 import time
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, program_runs, result_lines, script
 

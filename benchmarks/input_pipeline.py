@@ -44,6 +44,9 @@ import statistics
 import sys
 import tempfile
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from measuring import argument_types, program_runs, result_lines, script
 
 # Before TensorFlow, after which the import of some versions crashes.

@@ -25,7 +25,11 @@ peer from the same first centroids: of a warm start, that of PyTorch.
 import functools
 import importlib.util
 import os
+import pathlib
 import sys
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, result_lines, script, turns
 

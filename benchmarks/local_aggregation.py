@@ -26,7 +26,11 @@ import argparse
 import functools
 import importlib.util
 import os
+import pathlib
 import sys
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, result_lines, script, turns
 

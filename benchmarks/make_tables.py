@@ -14,6 +14,9 @@ import itertools
 import pathlib
 import sys
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from measuring import result_lines, script
 
 _HERE = pathlib.Path(__file__).resolve().parent
@@ -130,11 +133,15 @@ def _escaped(text):
 def main():
   """Writes the page."""
   script.parser(__doc__).parse_args()
+  written = _HERE.parent / 'docs' / 'benchmarks.md'
   try:
-    text = page((_HERE / 'results').glob('*.json'))
+    written.write_text(
+      page((_HERE / 'results').glob('*.json')), encoding='utf-8'
+    )
   except ValueError as error:
     sys.exit(f'Error: {error}.')
-  (_HERE.parent / 'docs' / 'benchmarks.md').write_text(text, encoding='utf-8')
+  except OSError as error:
+    sys.exit(f'Error: {error.filename}: {error.strerror}')
 
 
 if __name__ == '__main__':

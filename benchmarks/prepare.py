@@ -38,6 +38,9 @@ import sys
 import tempfile
 import time
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from measuring import argument_types, result_lines, script
 
 import numpy as np

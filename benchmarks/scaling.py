@@ -16,7 +16,9 @@ device, and is as it would be on eight machines.
 
 import dataclasses
 import os
+import pathlib
 import statistics
+import sys
 import time
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -26,6 +28,9 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_force_host_platform_device_count=8',
   )
 )
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, bank_programs, result_lines, script
 

@@ -14,11 +14,16 @@ Nothing is run.
 
 import functools
 import os
+import pathlib
+import sys
 import time
 
 # No TPU is looked for, neither here nor at Google's metadata server.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, program_runs, result_lines, script
 

@@ -29,9 +29,13 @@ The default sizes are for a small machine. On a GPU:
 import functools
 import math
 import os
+import pathlib
 import sys
 import time
 import zlib
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, result_lines, script, turns
 

@@ -38,8 +38,12 @@ The default configs are for a small machine. On a GPU:
 import contextlib
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from measuring import argument_types, program_runs, result_lines, script, turns
 

@@ -18,8 +18,12 @@ same command is given again.
 import argparse
 import contextlib
 import os
+import pathlib
 import signal
 import sys
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from check_dataset import check_dataset
 from command_options import (
@@ -350,8 +354,9 @@ def set_up_process():
   """Makes a process fit to be this command."""
   signal.signal(signal.SIGTERM, _stop)
   # Names of files may hold anything; printing one must not end the run.
-  sys.stdout.reconfigure(errors='backslashreplace')
-  sys.stderr.reconfigure(errors='backslashreplace')
+  # A stream that was closed at the start is none.
+  for stream in filter(None, (sys.stdout, sys.stderr)):
+    stream.reconfigure(errors='backslashreplace')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,9 @@ import os
 import pathlib
 import sys
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 import prepare
 
 

@@ -14,8 +14,12 @@ rest.
 """
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from job import command_runner, training_command
 from tpu import queued_resource, tpu_launch

@@ -22,6 +22,9 @@ import time
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 import jax
 import numpy as np
 from job.repository import REPOSITORY
@@ -297,7 +300,7 @@ def print_table(table: gallery.Table) -> None:
 def main() -> None:
   """Runs the demo."""
   parser = option_parser.OptionParser(
-    description=__doc__.splitlines()[0],
+    description=(__doc__ or '').split('\n')[0],
     epilog='Further arguments go to main.py: --config.num_steps=100',
   )
   parser.add_argument(

@@ -15,8 +15,12 @@ controller. docs/launch/gke.md has the rest.
 """
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from job import command_runner, rendering, training_command
 from job.repository import REPOSITORY

@@ -13,6 +13,7 @@ them; a second Ctrl-C ends them at once. docs/launch/local.md has the rest.
 import argparse
 import contextlib
 import os
+import pathlib
 import shlex
 import signal
 import socket
@@ -20,6 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from job import command_runner, training_command
 from job.repository import REPOSITORY

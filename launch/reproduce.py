@@ -22,6 +22,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from job import training_command
 from job.repository import REPOSITORY
 from reproduction import (
@@ -265,6 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(plan, cells, steps, options, command)
   except ValueError as error:
     print(f'Error: {error}', file=sys.stderr)
+    return 2
+  except OSError as error:
+    name = f'{error.filename}: ' if error.filename else ''
+    print(f'Error: {name}{error.strerror or error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('\nStopped. The same command goes on from here.', file=sys.stderr)

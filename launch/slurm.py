@@ -16,6 +16,9 @@ import re
 import sys
 from collections.abc import Sequence
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from job import command_runner, rendering, training_command
 from job.repository import REPOSITORY
 

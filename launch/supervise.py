@@ -25,6 +25,9 @@ import subprocess
 import sys
 import time
 
+# Python may be told not to look beside a script.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 import job.repository  # noqa: F401 (vie_jax is the one beside it)
 
 from vie_jax import option_parser
@@ -182,7 +185,7 @@ def _mistake(options: argparse.Namespace) -> str | None:
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line and runs what is behind `--`."""
   parser = option_parser.OptionParser(
-    description=__doc__.split('\n\n')[0],
+    description=(__doc__ or '').split('\n\n')[0],
     usage='%(prog)s [options] -- COMMAND ...',
   )
   parser.add_argument(

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,13 @@ SCRIPTS = sorted(
   for folder in ('benchmarks', 'data', 'launch')
   for path in (REPOSITORY / folder).rglob('*.py')
 )
+
+
+COMMANDS = [
+  script
+  for script in SCRIPTS
+  if "if __name__ == '__main__':" in (REPOSITORY / script).read_text()
+]
 
 
 def modules_of(tree):
@@ -47,3 +56,52 @@ def test_a_name_that_has_moved_is_found():
 @pytest.mark.parametrize('script', SCRIPTS, ids=str)
 def test_names_of_vie_jax_exist(script):
   assert missing_names((REPOSITORY / script).read_text()) == set()
+
+
+@pytest.mark.parametrize('script', COMMANDS, ids=str)
+def test_commands_look_beside_them_first(script):
+  """Python does not with PYTHONSAFEPATH=1, and none of them would start."""
+  found = None
+  for node in ast.parse((REPOSITORY / script).read_text()).body:
+    if ast.unparse(node).startswith('sys.path.insert(0, '):
+      found = script
+    if isinstance(node, ast.Import | ast.ImportFrom) and found is None:
+      names = [getattr(node, 'module', None) or node.names[0].name]
+      assert {n.split('.')[0] for n in names} <= sys.stdlib_module_names
+  assert found
+
+
+@pytest.mark.parametrize(
+  'script',
+  ['benchmarks/make_tables.py', 'data/prepare.py', 'launch/supervise.py'],
+)
+@pytest.mark.parametrize('options', ['-I', '-OO'])
+def test_commands_start_however_python_is_told_to(script, options):
+  """Isolated, and without docstrings."""
+  done = subprocess.run(
+    [sys.executable, options, REPOSITORY / script, '--help'],
+    capture_output=True,
+    text=True,
+    cwd='/',
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'usage: ' in done.stdout
+
+
+@pytest.mark.parametrize('closed', [1, 2])
+def test_a_preparation_needs_no_open_streams(closed, tmp_path):
+  """As daemons start programs."""
+  (tmp_path / 'v').mkdir()
+  command = (
+    f'exec "$0" data/prepare.py folder --videos "$1/v" --out "$1/o" {closed}>&-'
+  )
+  done = subprocess.run(
+    ['bash', '-c', command, sys.executable, tmp_path],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2, done.stderr
+  assert 'Traceback' not in done.stderr
+  if closed != 2:
+    assert 'no video' in done.stderr

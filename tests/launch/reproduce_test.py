@@ -462,3 +462,13 @@ def test_a_stopped_plan_stops_its_command_and_says_so(
   said = tiny_run.output_of(process)
   assert process.returncode == 130, said
   assert 'The same command goes on from here.' in said
+
+
+def test_a_folder_that_takes_no_files_is_named(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'reproduce-demo').write_text('in the way')
+  assert reproduce.main(['--plan=demo', '--all']) == 2
+  said = capsys.readouterr().err
+  assert 'Error: ' in said
+  assert 'reproduce-demo' in said
+  assert 'Not a directory' in said

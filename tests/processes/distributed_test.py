@@ -1,11 +1,16 @@
 """Processes find, agree with and end one another: real ones do so here."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 
 import processes
 import pytest
+import tiny_run
 
 # A program that is begun and ended as main.py does it.
 PROGRAM = """
@@ -219,6 +224,47 @@ def test_processes_that_do_not_come_are_missed(tmp_path):
   ended = lonely(tmp_path, 0, port)
   assert ended.code == 75
   assert f'Process 0 waited 3 s at localhost:{port} for all 2' in ended.log
+
+
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_signal_ends_a_process_that_waits_for_the_others(tmp_path, index):
+  """Which waits outside of Python."""
+  with socket.socket() as coordinator:
+    coordinator.bind(('localhost', 0))
+    port = coordinator.getsockname()[1]
+    if index:
+      coordinator.listen()
+    else:
+      coordinator.close()
+    with subprocess.Popen(
+      [
+        *(sys.executable, 'main.py', '--config=configs/vie_single.py'),
+        *('--mode=describe', f'--workdir={tmp_path}'),
+      ],
+      cwd=tiny_run.REPOSITORY,
+      env=os.environ | processes.variables(index, 2, port),
+      stderr=subprocess.PIPE,
+      text=True,
+    ) as waiting:
+      if index:
+        coordinator.settimeout(tiny_run.PATIENCE_SECONDS)
+        coordinator.accept()[0].close()
+      else:
+        _connect(port)
+      waiting.send_signal(signal.SIGTERM)
+      _, said = waiting.communicate(timeout=tiny_run.PATIENCE_SECONDS / 3)
+  assert waiting.returncode == 75
+  assert 'SIGTERM: leaving at once' in said
+
+
+def _connect(port):
+  """Waits until somebody listens."""
+  until = time.monotonic() + tiny_run.PATIENCE_SECONDS
+  while time.monotonic() < until:
+    with contextlib.suppress(ConnectionRefusedError):
+      return socket.create_connection(('localhost', port)).close()
+    time.sleep(0.1)
+  raise TimeoutError(port)
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):

@@ -317,6 +317,12 @@ def refused_before_slow_imports(workdir, *words):
   return said[-1]
 
 
+@pytest.mark.parametrize('workdir', ['', ' '])
+def test_an_empty_workdir_is_not_taken_for_the_default(workdir):
+  said = refused(CONFIG, f'--workdir={workdir}')
+  assert 'Command line: --workdir is empty; leave it out' in said
+
+
 @pytest.mark.parametrize('mode', ['train', 'retrieve'])
 def test_a_data_set_that_is_not_there_is_told_of_before_slow_imports(
   tmp_path, mode

@@ -22,6 +22,7 @@ from vie_jax.processes import (
   ending,
   exit_codes,
   peers,
+  preemption,
   process_environment,
 )
 from vie_jax.processes.process_environment import DistributedError
@@ -99,12 +100,14 @@ def _connect(arguments, timeouts):
 
   threading.Thread(target=give_up, daemon=True).start()
   try:
-    jax.distributed.initialize(
-      **arguments,
-      initialization_timeout=timeouts.connect + 60,
-      heartbeat_timeout_seconds=timeouts.heartbeat,
-      shutdown_timeout_seconds=timeouts.shutdown,
-    )
+    # A signal reaches no Python while JAX waits for the others.
+    with preemption.SIGNALS.leaving():
+      jax.distributed.initialize(
+        **arguments,
+        initialization_timeout=timeouts.connect + 60,
+        heartbeat_timeout_seconds=timeouts.heartbeat,
+        shutdown_timeout_seconds=timeouts.shutdown,
+      )
   except ValueError as error:
     raise DistributedError(
       f'Several processes are asked for, and JAX cannot tell which: {error} '

@@ -191,6 +191,8 @@ def exit_now(code: int) -> NoReturn:
 
 def _flush():
   # What fails here has failed before, and there it was told of.
-  for stream in (*logging.get_absl_logger().handlers, sys.stdout, sys.stderr):
+  streams = *logging.get_absl_logger().handlers, sys.stdout, sys.stderr
+  # A standard stream that is closed at the start is none.
+  for stream in filter(None, streams):
     with contextlib.suppress(OSError):
       stream.flush()

@@ -251,13 +251,17 @@ def workdir(chosen: str | None) -> str:
   """The folder of the run: as chosen, or workdir/ and the config's name.
 
   Args:
-    chosen: `--workdir`.
+    chosen: `--workdir`; None where it is left out.
   """
   config_file, variant = _config_and_variant()
   if not os.path.isfile(config_file):
     refuse(
       f'there is no config {config_file}'
       f'{option_parser.ending(near_config(config_file))}'
+    )
+  if chosen is not None and not chosen.strip():
+    refuse(
+      '--workdir is empty; leave it out for workdir/ and the name of the config'
     )
   name = '_'.join(filter(None, (pathlib.Path(config_file).stem, variant)))
   folder = os.path.expanduser(chosen or os.path.join('workdir', name))

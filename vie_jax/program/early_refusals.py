@@ -13,6 +13,7 @@ from vie_jax import checkpoint, weights
 from vie_jax.config import config_check, modes
 from vie_jax.files import config_origin, workdir_lock
 from vie_jax.input_pipeline import dataset_folder
+from vie_jax.machine import devices
 from vie_jax.processes import agreement
 
 
@@ -47,11 +48,12 @@ def check(mode: str, config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def check_settings() -> None:
-  """Refuses settings of JAX that this code is not made for.
+  """Refuses settings of JAX that this code, or this machine, is not made for.
 
   Raises:
-    config_check.ConfigError: with the remedy.
+    config_check.ConfigError, devices.NoDevicesError: with the remedy.
   """
+  devices.check_are_there()
   if jax.config.jax_enable_x64:
     raise config_check.ConfigError(
       'JAX_ENABLE_X64 is set, and networks, memory bank and checkpoints are '

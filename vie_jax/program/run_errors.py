@@ -9,7 +9,7 @@ from vie_jax.config import config_check
 from vie_jax.embeddings import clip_files, foreign_embeddings
 from vie_jax.files import disk, workdir_lock
 from vie_jax.input_pipeline import dataset_folder, remote_errors
-from vie_jax.machine import device_memory
+from vie_jax.machine import device_memory, devices
 from vie_jax.models import official_checkpoint
 from vie_jax.processes import (
   ending,
@@ -28,6 +28,7 @@ EXPECTED = (
   clip_files.ClipsError,
   foreign_embeddings.EmbeddingsError,
   dataset_folder.DatasetError,
+  devices.NoDevicesError,
   finite.DivergedError,
   official_checkpoint.OfficialCheckpointError,
   result.ResultError,
@@ -48,6 +49,7 @@ _REFUSED = {
     'again.'
   ),
   errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
+  errno.ENAMETOOLONG: 'Use a shorter name, and run again.',
   errno.ENFILE: 'The whole machine has too many open files; run again.',
 }
 
