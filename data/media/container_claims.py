@@ -4,6 +4,7 @@ None of it is believed: damage can make it anything.
 """
 
 import fractions
+import itertools
 import re
 
 # Streams in these containers are often cut together; their clock may jump.
@@ -117,11 +118,19 @@ def _is_alone(container):
 
 
 def num_empty(container, stream):
-  """Counts the empty places of an AVI, by its index, which leaves them out."""
+  """Counts the empty places of an AVI, by its index, which leaves them out.
+
+  Where a picture is shown for several places, those behind it are empty: behind
+  the last one as many as behind another at most.
+  """
   entries = stream.index_entries
   if container.format.name != 'avi' or not entries:
     return 0
-  return entries[-1].timestamp + 1 - len(entries)
+  places = (entry.timestamp for entry in entries)
+  longest = max((b - a for a, b in itertools.pairwise(places)), default=1)
+  last = entries[-1].timestamp
+  num_places = max(last + 1, min(last + longest, stream.frames))
+  return num_places - len(entries)
 
 
 def _is_one_of(container, formats):

@@ -4,6 +4,7 @@ import dataclasses
 import fractions
 import io
 import itertools
+import re
 
 import av
 import numpy as np
@@ -192,6 +193,55 @@ def test_empty_places_of_an_avi_are_not_missing_but_what_is_cut_off_is(
   for percent in (40, 60, 80, 95):
     path.write_bytes(content[: len(content) * percent // 100])
     assert any('that the file lists' in text for text in _shown(path)[1])
+
+
+@pytest.fixture(name='avi_of_two_places_each')
+def fixture_avi_of_two_places_each(tmp_path):
+  """A picture and an empty place behind it, and so on, up to the end."""
+  path = tmp_path / 'x.avi'
+  sample_videos.write(
+    path,
+    _noise(),
+    times=range(0, 2 * _NUM_PICTURES, 2),
+    time_base=fractions.Fraction(1, 50),
+    options=_B_FRAMES,
+  )
+  with open_video.open_video(path, max_pixels=2**20) as video:
+    assert video.num_listed == 2 * _NUM_PICTURES
+  return path
+
+
+def test_empty_places_behind_the_last_picture_are_not_missing(
+  avi_of_two_places_each,
+):
+  assert _shown(avi_of_two_places_each)[1] == []
+
+
+def _without_its_end(content):
+  del content[len(content) * 95 // 100 :]
+
+
+def _without_a_picture(content):
+  # Behind the name of a piece stands its length.
+  pieces = re.finditer(rb'00dc(?!\0{4})', content)
+  content[next(itertools.islice(pieces, 25, None)).start()] ^= 255
+
+
+def _with_more_in_its_header(content):
+  place = content.index(b'strh') + 40
+  assert int.from_bytes(content[place : place + 4], 'little') == 100
+  content[place : place + 4] = (104).to_bytes(4, 'little')
+
+
+@pytest.mark.parametrize(
+  'damage', [_without_its_end, _without_a_picture, _with_more_in_its_header]
+)
+def test_empty_places_hide_no_lost_picture(avi_of_two_places_each, damage):
+  content = bytearray(avi_of_two_places_each.read_bytes())
+  damage(content)
+  avi_of_two_places_each.write_bytes(content)
+  warnings = _shown(avi_of_two_places_each)[1]
+  assert any('that the file lists' in text for text in warnings)
 
 
 @pytest.mark.parametrize('options', [_B_FRAMES, {'bf': '0'}])
