@@ -80,9 +80,11 @@ class Timeline:
     else:
       warnings += self._missing_of(segment, video)
     if self._num_pictures > 1 and (self._is_rushed() or self._is_slow()):
+      seconds = self._last - self._start
+      num_decimals = 2 if seconds >= 1 else 6
       warnings.append(
-        f'{self._num_pictures} pictures within '
-        f'{self._last - self._start:.6f} s: its clock may be damaged, unless it is a time lapse'
+        f'{self._num_pictures} pictures within {seconds:.{num_decimals}f} s: its '
+        'clock may be damaged, unless it is a time lapse'
       )
     if self._num_past > _MOST_PAST:
       warnings.append(
