@@ -210,12 +210,13 @@ class OpenVideo:
     return aspect or self._stream.sample_aspect_ratio or fractions.Fraction(1)
 
   def _clock(self):
+    is_untimed = container_claims.is_untimed(self._container)
     return stream_clock.StreamClock(
-      offset=self._start(),
+      offset=None if is_untimed else self._start(),
       time_base=self._stream.time_base,
       frame_seconds=1 / self.rate_hz,
       is_spliced=self._is_spliced,
-      is_untimed=container_claims.is_untimed(self._container),
+      is_untimed=is_untimed,
     )
 
   def _start(self):

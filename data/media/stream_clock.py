@@ -27,7 +27,8 @@ class StreamClock:
     """Makes a clock for the pictures of a stream, from the first one on.
 
     Args:
-      offset: fractions.Fraction, seconds of the timestamps at the start.
+      offset: fractions.Fraction, seconds of the timestamps at the start, or
+        None for those of the first picture.
       time_base: fractions.Fraction, seconds of a tick, or None.
       frame_seconds: of a picture that does not tell its duration.
       is_spliced: whether streams of this kind are often cut together.
@@ -63,6 +64,8 @@ class StreamClock:
 
   def _bridged(self, clock):
     """Turns seconds of the stream's clock into those since its start."""
+    if self._offset is None:
+      self._offset = clock - (self._expected or 0)
     if self._offset_before is not None:
       # It was one wrong timestamp if the next one fits the clock before it.
       if self._surprise(clock - self._offset_before) < self._surprise(

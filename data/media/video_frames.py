@@ -27,7 +27,7 @@ _MAX_RESTART_INTERVAL = 3
 
 # Of the code of this folder: another one where the frames of some video come out
 # otherwise than before.
-FRAMES_VERSION = '2'
+FRAMES_VERSION = '3'
 
 
 @dataclasses.dataclass(frozen=True)

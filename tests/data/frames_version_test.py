@@ -19,7 +19,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '2': 'd338e19a0f82809ef0076f3079ef2fbf87012b27cc3895450551566724fb2942'
+  '3': '8c9c13fbe0a1716b1780ca77173dfab881aa4626929c9b1c892216e65c3e6c58'
 }
 
 

@@ -15,9 +15,9 @@ class _Picture:
   time_base: fractions.Fraction = _TICK
 
 
-def _clock(*, is_spliced=True, is_untimed=False):
+def _clock(*, is_spliced=True, is_untimed=False, offset=0):
   return stream_clock.StreamClock(
-    offset=fractions.Fraction(0),
+    offset=None if offset is None else offset * _TICK,
     time_base=_TICK,
     frame_seconds=_TICK,
     is_spliced=is_spliced,
@@ -107,3 +107,10 @@ def test_a_missing_time_is_that_of_decoding_or_follows_the_last():
 def test_a_stream_without_times_takes_those_of_decoding():
   pictures = [_Picture(0, 1), _Picture(2, 2), _Picture(3, 3), _Picture(4)]
   assert _times(pictures, is_untimed=True) == [1, 2, 3, 4]
+  assert _times(pictures, is_untimed=True, offset=None) == [0, 1, 2, 3]
+
+
+def test_a_clock_of_unknown_start_begins_with_the_first_picture():
+  assert _shown_at(7, 8, 10, offset=None) == [0, 1, 3]
+  pictures = [_Picture(None), _Picture(7), _Picture(8)]
+  assert _times(pictures, offset=None) == [0, 1, 2]

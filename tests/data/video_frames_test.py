@@ -157,6 +157,27 @@ def test_one_picture_gives_one_frame(tmp_path, suffix):
   assert _frames(tmp_path / f'x.{suffix}')[0].num_frames == 1
 
 
+@pytest.mark.parametrize('rate', [25, 30, Fraction(30_000, 1001)])
+@pytest.mark.parametrize(
+  'options', [{'bf': '0'}, {'bf': '2'}, {'bf': '2', 'flags': '+cgop'}]
+)
+@pytest.mark.parametrize(
+  'name, codec', [('x.m1v', 'mpeg1video'), ('x.m2v', 'mpeg2video')]
+)
+def test_a_raw_mpeg_stream_begins_with_its_first_picture(
+  tmp_path, name, codec, options, rate
+):
+  options = {'qmin': '1', 'qmax': '2', 'sc_threshold': '1000000000'} | options
+  grey = [np.full((64, 64, 3), 4 * n, np.uint8) for n in range(60)]
+  path = tmp_path / name
+  sample_videos.write(path, grey, codec=codec, rate=rate, options=options)
+  shown = [_Shown(n, n / Fraction(rate), 1 / Fraction(rate)) for n in range(60)]
+  expected = _fps_filter(shown, 1 / Fraction(rate), 25)
+  assert _levels(_frames(path)[1]) == expected
+  _, images = _frames(path, segment=parse_segment(0, 1))
+  assert _levels(images) == expected[:25]
+
+
 @pytest.mark.parametrize('suffix', ['avi', 'mjpeg', 'h264'])
 def test_a_source_without_timestamps_works(tmp_path, suffix):
   codec = 'libx264' if suffix == 'h264' else 'mjpeg'
