@@ -109,7 +109,10 @@ def write_frames(
     frames = deinterlacing.deinterlaced(
       path, _measured(frames, facts, timeline, shapes, matrices)
     )
-    for frame, count in at_fixed_rate(frames, fps=options.fps):
+    shown = at_fixed_rate(
+      frames, fps=options.fps, shows_single_once=segment is None
+    )
+    for frame, count in shown:
       if facts.num_frames + count > options.max_seconds * options.fps:
         raise VideoError(
           path, f'longer than {options.max_seconds} s (--max-seconds)'
@@ -127,7 +130,7 @@ def write_frames(
   return facts
 
 
-def at_fixed_rate(timed_frames, *, fps):
+def at_fixed_rate(timed_frames, *, fps, shows_single_once=True):
   """Repeats and drops frames as FFmpeg's fps filter does, by their times.
 
   Output frame n is the last picture whose time, rounded to the grid of
@@ -137,11 +140,12 @@ def at_fixed_rate(timed_frames, *, fps):
     timed_frames: iterable of objects with `time` and `duration`, Fractions
       in seconds.
     fps: int, output frames in a second.
+    shows_single_once: whether a single picture is shown once, however long it
+      lasts: how long a file of one says little, but a part has its length.
 
   Yields:
     (frame, count): a frame of the input and how often it is shown, at least
-    1. Frames that are not shown are left out. At least one frame is, and a
-    single picture is shown once, however long it lasts.
+    1. Frames that are not shown are left out. At least one frame is.
   """
   held = None
   next_number = 0
@@ -160,7 +164,7 @@ def at_fixed_rate(timed_frames, *, fps):
   if held is None:
     return
   count = _round_half_up((held.time + held.duration) * fps) - next_number
-  if num_pictures == 1:
+  if num_pictures == 1 and shows_single_once:
     count = 1
   if count > 0 or is_empty:
     yield held, max(count, 1)

@@ -19,7 +19,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '3': '8c9c13fbe0a1716b1780ca77173dfab881aa4626929c9b1c892216e65c3e6c58'
+  '3': '18fdc8875aa06acb2b997ffa0794df823603f2d6c78264e7e7f5c926f926631f'
 }
 
 

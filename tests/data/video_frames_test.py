@@ -1,6 +1,7 @@
 import dataclasses
 import fractions
 import io
+import itertools
 
 import av
 import numpy as np
@@ -155,6 +156,30 @@ def test_one_picture_gives_one_frame(tmp_path, suffix):
     rate=5,
   )
   assert _frames(tmp_path / f'x.{suffix}')[0].num_frames == 1
+
+
+def test_parts_within_one_picture_add_up_to_the_whole(tmp_path):
+  path = tmp_path / 'x.mkv'
+  _write_levels(path, [0, 0.7, 20.7], codec='ffv1', pix_fmt='gray')
+  _, whole = _frames(path)
+  borders = [0, 0.5, 2.76, 16.51, None]
+  numbers, found = [], []
+  for start, end in itertools.pairwise(borders):
+    _, images = _frames(path, segment=parse_segment(start, end))
+    numbers.append(len(images))
+    found += images
+  # 0.5 s, 2.26 s and 13.75 s: 13, 56 and 344 places of the grid of 1/25 s.
+  assert numbers[:3] == [13, 56, 344]
+  np.testing.assert_array_equal(found, whole)
+
+
+def test_a_part_of_a_file_of_one_picture_has_its_length(tmp_path):
+  path = tmp_path / 'x.mp4'
+  sample_videos.write(path, sample_videos.moving(1), rate=5)
+  assert _frames(path)[0].num_frames == 1
+  for start, end, count in ((0, 0.12, 3), (0.04, None, 4), (0.05, 0.051, 1)):
+    part = parse_segment(start, end)
+    assert _frames(path, segment=part)[0].num_frames == count
 
 
 @pytest.mark.parametrize('rate', [25, 30, Fraction(30_000, 1001)])
