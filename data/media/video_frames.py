@@ -104,11 +104,11 @@ def write_frames(
     matrices = set()
     frames = video.frames(looks_ahead=segment is not None, on_packet=on_picture)
     frames = _counted(path, frames, options, on_picture)
+    # A picture at the border of a segment needs its neighbour beyond, too.
+    frames = deinterlacing.deinterlaced(path, frames)
     if segment is not None:
       frames = segment.cut(frames, path)
-    frames = deinterlacing.deinterlaced(
-      path, _measured(frames, facts, timeline, shapes, matrices)
-    )
+    frames = _measured(frames, facts, timeline, shapes, matrices)
     shown = at_fixed_rate(
       frames, fps=options.fps, shows_single_once=segment is None
     )

@@ -19,7 +19,7 @@ MODULES = (
   'video_frames',
 )
 KNOWN = {
-  '3': '18fdc8875aa06acb2b997ffa0794df823603f2d6c78264e7e7f5c926f926631f'
+  '3': '6878f9c2f9984cc1f5c408f4620f6a43fe0c9bcfe1c399a387aa8f2a4b2d178a'
 }
 
 

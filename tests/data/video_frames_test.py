@@ -621,6 +621,25 @@ def test_interlaced_frames_lose_their_combs(tmp_path, suffix, codec, options):
   assert _combing(images) < 1
 
 
+@pytest.mark.parametrize(
+  'suffix, codec, options',
+  [
+    ('mp4', 'libx264', {'x264-params': 'tff=1', 'bf': '2'}),
+    ('mpg', 'mpeg2video', {'flags': '+ilme+ildct', 'b': '9000000'}),
+  ],
+)
+def test_parts_of_interlaced_videos_are_those_of_the_whole(
+  tmp_path, suffix, codec, options
+):
+  path = tmp_path / f'x.{suffix}'
+  sample_videos.write(path, _woven(25), codec=codec, options=options)
+  _, whole = _frames(path)
+  for first, last in ((0, 7), (3, 4), (9, 20), (12, 25)):
+    part = parse_segment(first / 25, last / 25)
+    _, images = _frames(path, segment=part)
+    np.testing.assert_array_equal(images, whole[first:last])
+
+
 def test_progressive_frames_keep_their_lines(tmp_path):
   sample_videos.write(tmp_path / 'x.mp4', _woven(4), options={'crf': '5'})
   _, images = _frames(tmp_path / 'x.mp4')
