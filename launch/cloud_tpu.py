@@ -26,6 +26,7 @@ from tpu import queued_resource, tpu_launch
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 
 _NAME = r'[a-z]([a-z0-9-]{0,48}[a-z0-9])?'
 _ZONE = r'[a-z]+-[a-z]+\d+-[a-z]'
@@ -51,7 +52,7 @@ def _run(options, rest, runner) -> int:
     code = launch.run()
     launch.finish(code)
   except KeyboardInterrupt:
-    command_runner.say(
+    say(
       '\nNot watched any more. What runs on the TPU goes on, and costs.\n'
       'To watch again: the same command.\n'
       f'To save and stop: {tpu_launch.command("stop", options)}\n'
@@ -67,9 +68,9 @@ def _other(options, runner) -> int:
   if options.verb == 'status':
     state = resource.state()
     if not options.dry_run:
-      command_runner.say(f'{options.name}: {state}')
+      say(f'{options.name}: {state}')
     if state == queued_resource.ACTIVE or options.dry_run:
-      command_runner.say(resource.on_workers('state', options.name))
+      say(resource.on_workers('state', options.name))
   elif options.verb == 'logs':
     resource.follow_log(options.name, options.worker, lines=options.lines)
   elif options.verb == 'stop':

@@ -34,6 +34,7 @@ from vie_jax import code_version, option_parser
 from vie_jax.evaluation import gallery, gallery_png
 from vie_jax.input_pipeline import frame_store
 from vie_jax.results import result
+from vie_jax.standard_output import say
 from vie_jax.telemetry import metrics_file
 
 MODELS = {'single': 'VIE-Single', 'slowfast': 'VIE-SlowFast'}
@@ -55,7 +56,7 @@ def run(*command: str) -> None:
   Raises:
     SystemExit: with the command's exit code, if it fails.
   """
-  print(f'\n$ python {shlex.join(command)}', flush=True)
+  say(f'\n$ python {shlex.join(command)}')
   process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY)
   handlers = {
     signal.SIGTERM: lambda number, unused_frame: process.send_signal(number),
@@ -87,7 +88,7 @@ def train(folder: pathlib.Path, model: str, overrides: list[str]) -> None:
   run(*common)
   run(*common, '--mode=knn_eval')
   run(*common, '--mode=knn_eval', '--config.init_from=random')
-  print(f'{MODELS[model]}: {time.monotonic() - started:.0f} s.')
+  say(f'{MODELS[model]}: {time.monotonic() - started:.0f} s.')
 
 
 def evaluation_of(
@@ -291,10 +292,10 @@ def write_page(folder: pathlib.Path, started: float) -> gallery.Page:
 
 def print_table(table: gallery.Table) -> None:
   """Prints a table for the terminal."""
-  print(f'\n{table.title}')
+  say(f'\n{table.title}')
   for name, *values in [table.header, *table.rows]:
     cells = [v if isinstance(v, str) else f'{v:.1f}' for v in values]
-    print(f'  {name:34}' + ''.join(f'{cell:>14}' for cell in cells))
+    say(f'  {name:34}' + ''.join(f'{cell:>14}' for cell in cells))
 
 
 def main() -> None:
@@ -323,9 +324,9 @@ def main() -> None:
     train(folder, model, overrides)
   page = write_page(folder, started)
   print_table(page.tables[0])
-  print('\n' + '\n'.join(findings(folder)))
+  say('\n' + '\n'.join(findings(folder)))
   seconds = time.monotonic() - started
-  print(f'\n{seconds / 60:.1f} minutes. Open {folder / "index.html"}')
+  say(f'\n{seconds / 60:.1f} minutes. Open {folder / "index.html"}')
 
 
 if __name__ == '__main__':

@@ -30,6 +30,7 @@ from job.repository import REPOSITORY
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 from vie_jax.wording import chosen, counted
 
 _GPUS = 'CUDA_VISIBLE_DEVICES'
@@ -157,7 +158,7 @@ class Group:
         deadline = now + self._patience
       if deadline is not None and now > deadline and len(sent) < 2:
         which = (signal.SIGTERM, signal.SIGKILL)[len(sent)]
-        command_runner.say(
+        say(
           f'A process has ended, and others have not after {self._patience:.0f}'
           f' s more: sending {which.name}.'
         )
@@ -195,12 +196,12 @@ def dry_run(options: argparse.Namespace, words: Sequence[str]) -> None:
   """Prints what would be started, one line for each process."""
   # The real port is one that is free when the processes start.
   port = options.port or 'PORT'
-  command_runner.say(f'$ cd {shlex.quote(str(REPOSITORY))}')
+  say(f'$ cd {shlex.quote(str(REPOSITORY))}')
   for process in range(options.processes):
     added = environment_of(process, options, port)
     variables = [f'{name}={value}' for name, value in added.items()]
     prefix = ['env', *variables] if variables else []
-    command_runner.say(f'$ {shlex.join([*prefix, sys.executable, *words])}')
+    say(f'$ {shlex.join([*prefix, sys.executable, *words])}')
 
 
 def _parser() -> option_parser.OptionParser:

@@ -46,6 +46,7 @@ from vie_jax.evaluation import (
   paper_tables,
   report,
 )
+from vie_jax.standard_output import say
 from vie_jax.wording import counted
 
 
@@ -209,20 +210,16 @@ def write_report(
   return report.write(filled, REPOSITORY / plan.out / 'report.html')
 
 
-def _say(line: str) -> None:
-  print(line, flush=True)
-
-
 def _dry_run(steps: Sequence[Step]) -> None:
   for step in steps:
-    _say(f'python {shlex.join(step.command)}')
+    say(f'python {shlex.join(step.command)}')
 
 
 def _cost(plan: Plan, steps: Sequence[Step], machine: str) -> int:
   if plan.name != 'paper':
     raise PlanError('--cost is of the plan "paper" only.')
   rows = costs.table(plan, steps, costs.parse_machine(machine))
-  _say(costs.markdown(rows))
+  say(costs.markdown(rows))
   return 0
 
 
@@ -230,13 +227,13 @@ def _summary(plan, cells, failed, started) -> None:
   """Says what failed, by step and by cell."""
   missing = [cell for cell in cells if plan.step_of[cell] in failed]
   seconds = step_runner.in_words(time.monotonic() - started)
-  _say(
+  say(
     f'\n{len(cells) - len(missing)} of {counted(len(cells), "cell")}; {seconds}.'
   )
   for name, reason in failed.items():
-    _say(f'failed: {name}: {reason}')
+    say(f'failed: {name}: {reason}')
   if missing:
-    _say(f'without a result: {", ".join(missing)}')
+    say(f'without a result: {", ".join(missing)}')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = own_command(options, rest)
     if options.list:
       for name in plan.step_of:
-        _say(f'{name:50}  {command} {name}')
+        say(f'{name:50}  {command} {name}')
       return 0
     cells = chosen_cells(plan, options.cells, options.table, all_=options.all)
     steps = plan.needed(cells)
@@ -285,7 +282,7 @@ def _run(plan, cells, steps, options, command) -> int:
   todo = finished_steps.unfinished(steps)
   check_data(plan, todo)
   now = datetime.datetime.now().isoformat(' ', 'seconds')
-  _say(
+  say(
     f'{now}: {counted(len(cells), "cell")}, {counted(len(steps), "step")}, '
     f'{len(steps) - len(todo)} of them finished already.'
   )
@@ -295,12 +292,12 @@ def _run(plan, cells, steps, options, command) -> int:
     logs=REPOSITORY / plan.out / 'logs',
     jobs=options.jobs,
     is_verbose=options.verbose,
-    say=_say,
+    say=say,
   )
   failed = runner.run()
   _summary(plan, cells, failed, started)
   page, plain = write_report(plan, command, roles)
-  _say(f'Written: {page} and {plain}')
+  say(f'Written: {page} and {plain}')
   return 1 if failed else 0
 
 

@@ -24,6 +24,7 @@ from job.repository import REPOSITORY
 
 from vie_jax import option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 
 # What tasks have to end once the first has: a save, and what is lost is found.
 WAIT_SECONDS = 180
@@ -275,10 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except training_command.LaunchError as error:
     command_runner.complain(error)
     return error.exit_code
-  command_runner.say(
-    f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log'
-  )
-  command_runner.say(f'To end it: scancel {job}')
+  say(f'Job {job}. What it says: {options.logs}/{options.name}-{job}.log')
+  say(f'To end it: scancel {job}')
   return exit_codes.DONE
 
 

@@ -40,6 +40,7 @@ WITHOUT_TENSORFLOW = [
       'processes',
       'sharding',
       'untrusted',
+      'standard_output',
       'telemetry.metrics_file',
       'telemetry.step_trace',
       'results.result_file',
@@ -73,6 +74,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'files': ('files processes', ''),
   'code_version': ('__version__', ''),
   'option_parser': ('', ''),
+  'standard_output': ('', ''),
   'wording': ('', ''),
   'untrusted': ('untrusted', 'numpy pyarrow'),
   'input_pipeline': (
@@ -110,7 +112,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'evaluation': (
     'evaluation files.disk objective results.result_file sharding '
-    'telemetry.metrics_file training_data untrusted option_parser wording',
+    'telemetry.metrics_file training_data untrusted option_parser '
+    'standard_output wording',
     'jax flax optax numpy jinja2 matplotlib PIL',
   ),
   'blueprint': (
@@ -196,6 +199,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'program': (
     'checkpoint code_version config embeddings files finite input_pipeline '
     'machine models.official_checkpoint option_parser processes program '
+    'standard_output '
     'results telemetry untrusted weights',
     'jax ml_collections',
   ),

@@ -105,3 +105,32 @@ def test_a_preparation_needs_no_open_streams(closed, tmp_path):
   assert 'Traceback' not in done.stderr
   if closed != 2:
     assert 'no video' in done.stderr
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    'launch/reproduce.py --list',
+    '-m vie_jax.evaluation.report --list',
+    'main.py --version',
+    'launch/local.py --dry-run -- --config=configs/demo.py --workdir=W',
+  ],
+)
+def test_commands_end_quietly_where_nobody_reads(command):
+  """As before `| head`; and in one line where there is no room."""
+  words = [sys.executable, *command.split()]
+  done = subprocess.run(
+    ['bash', '-c', '"$@" | true; exit "${PIPESTATUS[0]}"', 'bash', *words],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
+  done = subprocess.run(
+    ['bash', '-c', '"$@" > /dev/full', 'bash', *words],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1
+  assert done.stderr == 'Error: standard output: No space left on device\n'

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from job import training_command
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 
 # What passes by itself: servers and networks that do not answer for a while.
 _TRANSIENT = re.compile(
@@ -73,11 +74,6 @@ class CommandError(training_command.LaunchError):
     self.output = output
     if passes:
       self.exit_code = exit_codes.RETRY
-
-
-def say(line: str = '') -> None:
-  """Shows a line at once, also where output is collected."""
-  print(line, flush=True)
 
 
 def complain(error: Exception) -> None:

@@ -12,6 +12,7 @@ from job.repository import REPOSITORY
 
 from tpu import queued_resource, tpu_slices
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 from vie_jax.wording import counted
 
 # Archives of the code, kept out of git.
@@ -143,9 +144,7 @@ class Launch:
         too often, or does not answer.
     """
     if _git('status', '--porcelain').stdout.strip():
-      command_runner.say(
-        f'{self._options.commit} is run; changes without a commit are not.'
-      )
+      say(f'{self._options.commit} is run; changes without a commit are not.')
     preemptions = restarts = 0
     while True:
       try:
@@ -155,7 +154,7 @@ class Launch:
         code = self._watch()
       except _PreemptedError:
         preemptions += 1
-        command_runner.say(f'The TPU has been taken away ({preemptions}).')
+        say(f'The TPU has been taken away ({preemptions}).')
         if preemptions > self._options.max_preemptions:
           raise training_command.TryAgainError(
             f'Given up after {counted(preemptions, "preemption")}. '
@@ -165,7 +164,7 @@ class Launch:
       if code in exit_codes.FINAL:
         return code
       restarts += 1
-      command_runner.say(f'main.py ended with exit code {code} ({restarts}).')
+      say(f'main.py ended with exit code {code} ({restarts}).')
       if restarts > self._options.max_restarts:
         raise training_command.TryAgainError(
           f'Given up after main.py ended {counted(restarts, "time")}, at last '
@@ -231,7 +230,7 @@ class Launch:
       state = self._state()
       if state != shown:
         now = time.strftime('%H:%M:%S')
-        command_runner.say(f'{now} {self._options.name}: {state}')
+        say(f'{now} {self._options.name}: {state}')
         shown = state
       if state == queued_resource.ACTIVE:
         self._was_active = True
@@ -409,7 +408,7 @@ class Launch:
       # Not worth paying on for.
       command_runner.complain(error)
     if self._options.keep:
-      command_runner.say(
+      say(
         'The TPU is kept, and costs until it is deleted: '
         f'{command("delete", self._options)}'
       )
@@ -437,11 +436,11 @@ class Launch:
 
   def _show_last_lines(self):
     name = self._options.name
-    command_runner.say(self._resource.last_lines(name, lines=LAST_LINES))
+    say(self._resource.last_lines(name, lines=LAST_LINES))
 
   def dry_run(self) -> None:
     """Prints what `run` does if nothing goes wrong, and what else if it does."""
-    options, note = self._options, command_runner.say
+    options, note = self._options, say
     size = tpu_slices.of_type(options.accelerator_type)
     seconds = options.poll_seconds
     note(

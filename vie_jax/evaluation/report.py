@@ -39,6 +39,7 @@ from vie_jax.evaluation import (
 from vie_jax.evaluation.filled_tables import FilledTables, Filling
 from vie_jax.evaluation.paper_tables import Cell
 from vie_jax.evaluation.result_words import percent, signed
+from vie_jax.standard_output import say
 from vie_jax.untrusted import urls
 from vie_jax.untrusted.text import printable
 from vie_jax.wording import chosen, counted
@@ -216,7 +217,7 @@ def list_cells(command: str) -> None:
   """Prints every cell's name and the command that fills it."""
   width = max(map(len, paper_tables.CELLS))
   for cell in paper_tables.CELLS.values():
-    print(f'{cell.name:{width}}  {command} {cell.name}')
+    say(f'{cell.name:{width}}  {command} {cell.name}')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'{skipped.name} {skipped.reason}.', file=sys.stderr)
   num_filled = len(filled.fillings)
   num_unused = len(filled_tables.unused(filled))
-  print(
+  say(
     f'{num_filled} of {len(paper_tables.CELLS)} cells '
     f'{chosen(num_filled, "has", "have")} a result. '
     f'Of {counted(len(found.results), "evaluation")} {num_unused} '

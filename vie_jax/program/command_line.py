@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from vie_jax import code_version, option_parser
 from vie_jax.processes import exit_codes
+from vie_jax.standard_output import say
 from vie_jax.untrusted import text, urls
 
 # Of a mistake, which may be quoted in full.
@@ -98,7 +99,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     The program's name alone, as `absl.app` wants it.
   """
   if '--version' in argv:
-    print(code_version.line())
+    say(code_version.line())
     sys.exit(exit_codes.DONE)
   try:
     name, *words = flags.FLAGS(_with_last_values(argv))
