@@ -97,12 +97,13 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     '',
   ),
   'training_data': ('', ''),
+  'lineage': ('training_data', ''),
   'run_weights': (
     'checkpoint models.network_names run_record sharding',
     'jax ml_collections',
   ),
   'weights': (
-    'checkpoint models run_weights sharding train_state training_data',
+    'checkpoint lineage models run_weights sharding train_state training_data',
     'jax flax numpy ml_collections',
   ),
   'results': (
@@ -111,7 +112,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax ml_collections numpy',
   ),
   'evaluation': (
-    'evaluation files.disk objective results.result_file sharding '
+    'evaluation files.disk lineage objective results.result_file sharding '
     'telemetry.metrics_file training_data untrusted option_parser '
     'standard_output wording',
     'jax flax optax numpy jinja2 matplotlib PIL',
@@ -132,7 +133,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'classifiers': (
     'blueprint checkpoint classifiers config device_augment evaluation '
-    'experiment files finite guarded_saves input_pipeline machine '
+    'experiment files finite guarded_saves input_pipeline lineage machine '
     'models.network_names processes results run_record sharding '
     'skipped_steps telemetry weights wording',
     'jax flax numpy optax ml_collections',
@@ -187,7 +188,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   ),
   'training': (
     'blueprint checkpoint config evaluate evaluation.monitors experiment '
-    'finite guarded_saves machine processes run_record run_weights sharding '
+    'finite guarded_saves lineage machine processes run_record run_weights sharding '
     'skipped_steps telemetry train_state train_step training weights',
     'flax jax ml_collections',
   ),

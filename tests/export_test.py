@@ -1,5 +1,6 @@
 """A network as one file: read by JAX alone, equal to --mode=embed."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from vie_jax import embed, export
+from vie_jax import embed, export, weights
 from vie_jax.config import config_check
 
 FRAMES = {
@@ -111,6 +112,36 @@ def test_each_kind_of_device_has_its_own_way(tmp_path):
   text = exported.mlir_module()
   assert 'stablehlo.while' in text
   assert 'stablehlo.case' in text
+
+
+@pytest.mark.parametrize('layer', ['embedding', 'conv5'])
+def test_a_projection_that_was_not_trained_along_is_told(
+  layer, tmp_path, caplog, monkeypatch
+):
+  config = config_of('vie_single', tmp_path, export__layer=layer)
+  config.embed.layer = layer
+  write_clips(config, tmp_path)
+  drawn = weights.load
+
+  def load(*arguments, **options):
+    return dataclasses.replace(
+      drawn(*arguments, **options), training='supervised'
+    )
+
+  monkeypatch.setattr(weights, 'load', load)
+  for run in (export.export, embed.embed):
+    caplog.clear()
+    run(config, str(tmp_path / run.__name__))
+    said = [line for line in caplog.messages if 'projection' in line]
+    if layer == 'conv5':
+      assert said == []
+      continue
+    (line,) = said
+    assert line.startswith(
+      'These weights are supervised: the projection to the embedding was not '
+      'trained with them, so that '
+    )
+    assert 'conv5' in line
 
 
 def test_it_follows_the_weights(tmp_path):

@@ -356,3 +356,45 @@ def test_a_training_on_labels_is_no_pretraining_to_go_on_with(
     train.train_and_evaluate(tiny_run.config(demo_dataset), readouts)
   assert f'{readouts} holds a training on labels' in str(caught.value)
   assert 'init_from' not in str(caught.value)
+
+
+def test_what_a_run_started_from_stays_with_it(demo_dataset, tmp_path):
+  def go_on(num_steps, until=0, **changes):
+    config = tiny_run.config(
+      demo_dataset,
+      num_steps=num_steps,
+      objective__instance_recognition_steps=until,
+      eval_every_steps=50,
+      checkpoint_every_steps=1,
+      **changes,
+    )
+    train.train_and_evaluate(config, tmp_path / 'own')
+    with checkpoint.Checkpoints(tmp_path / 'own', read_only=True) as saved:
+      return saved.record(num_steps)['started_from']
+
+  start_from = {'training': 'finetuned', 'network': {'training': 'random'}}
+  before = other_run(tmp_path / 'other', demo_dataset, start_from)
+  (nearest,) = go_on(1, init_from=str(tmp_path / 'other'))
+  assert (nearest['training'], nearest['step']) == ('finetuned', before)
+  assert nearest['source'] == str(tmp_path / 'other')
+  # The same command, and one that does not repeat it.
+  assert go_on(2, init_from=str(tmp_path / 'other')) == [nearest]
+  assert go_on(3) == [nearest]
+  # What was of Local Aggregation is behind a run that leaves it.
+  last, first = go_on(4, until=100)
+  assert first == nearest
+  assert (last['training'], last['step']) == ('local_aggregation', 3)
+  assert last['source'] == str(tmp_path / 'own')
+  assert go_on(5, until=100) == [last, first]
+
+
+def other_run(workdir, dataset, facts):
+  """Makes a workdir with one step, of another record; returns the step."""
+  config = tiny_run.config(
+    dataset, num_steps=1, eval_every_steps=50, checkpoint_every_steps=1
+  )
+  state = train.train_and_evaluate(config, workdir)
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    record = {**checkpoints.record(1), **facts}
+    checkpoints.save(state.replace(step=state.step + 1), record)
+  return 2

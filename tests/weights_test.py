@@ -281,7 +281,12 @@ def test_of_two_streams(tmp_path):
   single_facts, slow_facts = found.streams['single'], found.streams['motion']
   assert single_facts['training'] == 'instance_recognition'
   assert single_facts['trained_on']['fingerprint'] == FINGERPRINT
-  assert slow_facts == {'training': 'official', 'step': 0, 'trained_on': None}
+  assert slow_facts == {
+    'training': 'official',
+    'step': 0,
+    'trained_on': None,
+    'started_from': [],
+  }
 
 
 def test_streams_of_another_width_are_told_what_helps(tmp_path, caplog):
@@ -316,7 +321,12 @@ def test_a_two_stream_run_without_weights_names_streams(tmp_path):
 @pytest.mark.slow
 def test_two_streams_that_were_never_trained_say_so():
   found = load(tiny('vie_twostream_s', model__streams='random,random'))
-  untrained = {'training': 'random', 'step': 0, 'trained_on': None}
+  untrained = {
+    'training': 'random',
+    'step': 0,
+    'trained_on': None,
+    'started_from': [],
+  }
   assert found.streams == {'single': untrained, 'motion': untrained}
 
 
@@ -371,7 +381,11 @@ def test_trn_of_another_number_of_frames_is_refused(tmp_path):
 
 
 def warm_start(config, variables, workdir='nowhere'):
-  found, _ = first_weights(
+  return first(config, variables, workdir).variables
+
+
+def first(config, variables, workdir='nowhere'):
+  return first_weights(
     config,
     workdir,
     blueprint.build_model(config),
@@ -379,7 +393,6 @@ def warm_start(config, variables, workdir='nowhere'):
     clip_shape=blueprint.clip_shape(config),
     mesh=mesh(),
   )
-  return found
 
 
 def fresh(name, seed=9):
@@ -618,14 +631,7 @@ def test_network_and_bank_of_another_run_are_of_one_step(tmp_path):
   steps = {}
   for init in ('uniform', 'init_from'):
     config = tiny(init_from=str(tmp_path), memory_bank__init=init)
-    _, steps[init] = first_weights(
-      config,
-      'nowhere',
-      blueprint.build_model(config),
-      fresh('vie_single'),
-      clip_shape=blueprint.clip_shape(config),
-      mesh=mesh(),
-    )
+    steps[init] = first(config, fresh('vie_single')).source_step
   assert steps == {'uniform': 8, 'init_from': 7}
 
 
@@ -670,3 +676,82 @@ def test_the_bank_of_other_videos_is_refused(tmp_path):
   save(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='is of other videos'):
     load_bank(tmp_path, fingerprint='0' * 64)
+
+
+FINETUNED = {
+  'training': 'finetuned',
+  'network': {
+    'name': 'vie_single',
+    'training': 'local_aggregation',
+    'step': 14,
+    'source': 'W',
+    'trained_on': {'name': 'demo'},
+    'started_from': [],
+  },
+}
+
+
+def test_they_say_what_their_training_started_from(tmp_path):
+  assert load(tiny(init_from='random')).started_from == []
+  save(tmp_path, record=FINETUNED)
+  (before,) = load(tiny(), tmp_path).started_from
+  assert before == {
+    'training': 'local_aggregation',
+    'step': 14,
+    'source': 'W',
+    'trained_on': {'name': 'demo'},
+  }
+
+
+def test_a_training_has_those_behind_its_first_weights_behind_it(tmp_path):
+  assert list(first(tiny(), fresh('vie_single')).started_from) == []
+  save(tmp_path, step=9, record=FINETUNED)
+  config = tiny(init_from=str(tmp_path))
+  nearest, before = first(config, fresh('vie_single')).started_from
+  assert nearest['training'] == 'finetuned'
+  assert (nearest['step'], nearest['source']) == (9, str(tmp_path))
+  assert nearest['trained_on']['fingerprint'] == FINGERPRINT
+  assert (before['training'], before['step']) == ('local_aggregation', 14)
+
+
+def test_a_training_says_that_it_started_from_official_weights(tmp_path):
+  path = tmp_path / 'official.npz'
+  official_file(path, 'vie_single', global_step=np.int64(77))
+  config = tiny(init_from=f'official:{path}')
+  (found,) = first(config, fresh('vie_single')).started_from
+  assert (found['training'], found['step']) == ('official', 77)
+  assert found['source'] == f'official:{path}'
+
+
+@pytest.mark.slow
+def test_each_stream_says_what_it_started_from(tmp_path):
+  save(tmp_path / 'single', record=FINETUNED)
+  save(tmp_path / 'slow', 'vie_slow')
+  streams = f'{tmp_path / "single"},{tmp_path / "slow"}'
+  config = tiny('vie_twostream_s', model__streams=streams)
+  found = load(config)
+  assert [
+    [entry['training'] for entry in found.streams[name]['started_from']]
+    for name in ('single', 'motion')
+  ] == [['local_aggregation'], []]
+  (together,) = first(config, fresh('vie_twostream_s')).started_from
+  assert together['training'] == 'side_by_side'
+  assert together['source'] == streams
+  assert together['streams'] == found.streams
+
+
+@pytest.mark.parametrize('record', [FINETUNED, {'training': 'supervised'}])
+def test_a_training_that_takes_over_an_untrained_projection_says_so(
+  tmp_path, caplog, record
+):
+  config = tiny(init_from=str(tmp_path))
+  save(tmp_path, step=7)
+  first(config, fresh('vie_single'))
+  assert 'projection to the embedding' not in caplog.text
+  save(tmp_path, step=8, record=record)
+  first(config, fresh('vie_single'))
+  (said,) = (line for line in caplog.messages if 'projection' in line)
+  assert said == (
+    f'These weights are {record["training"]}: the projection to the embedding '
+    'was not trained with them, and this training goes on with it as it is.'
+  )

@@ -230,6 +230,8 @@ def _network(config, workdir):
     clip_shape=blueprint.clip_shape(config),
     mesh=mesh,
   )
+  if config.embed.layer == features.EMBEDDING:
+    weights.warn_of_projection(found, split_embeddings.TELLS_LITTLE)
   return mesh, model, found
 
 

@@ -103,6 +103,10 @@ def export(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
   mesh = blueprint.make_mesh(config, MODE)
   model = blueprint.build_model(config)
   found = weights.load(config, workdir, model, clip_shape=clip_shape, mesh=mesh)
+  if layer == features.EMBEDDING:
+    weights.warn_of_projection(
+      found, ', so that embeddings tell little. config.export.layer=conv5 does.'
+    )
   variables = jax.tree.map(np.asarray, found.variables)
   folder = _folder(config, workdir)
   with workdir_lock.hold(folder):

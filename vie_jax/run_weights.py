@@ -160,15 +160,6 @@ def load_bank(
   return _read(pathlib.Path(os.path.expanduser(workdir)), read, step)
 
 
-def training_of(record: dict) -> str:
-  """How the weights of a checkpoint came to be."""
-  if 'training' in record:
-    return record['training']
-  until = record['config']['objective']['instance_recognition_steps']
-  is_ir = record['step'] <= until
-  return 'instance_recognition' if is_ir else 'local_aggregation'
-
-
 def network_fields(config: ml_collections.ConfigDict, name: str) -> dict:
   """The fields of `config.model` that make the network `name` what it is."""
   fields = ['width', 'embedding_size']

@@ -79,11 +79,13 @@ def train_and_evaluate(
       method=method,
       mesh=parts.mesh,
     )
-    state, record = train_start.start(
+    state, record, started_from = train_start.start(
       parts, folder, checkpoints, initialize, shapes, steps['fill_bank']
     )
     watchdog.expect('the state before the first step', is_slow=True)
-    reporter = Reporter(parts, folder, checkpoints, record, check_lock)
+    reporter = Reporter(
+      parts, folder, checkpoints, record, started_from, check_lock
+    )
     stack.push(metric_log.closing(reporter.writer))
     reporter.check(state)
     is_complete = int(state.step) >= config.num_steps

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 from vie_jax import (
   checkpoint,
+  lineage,
   run_weights,
   sharding,
   train_state,
@@ -52,8 +53,9 @@ class Weights:
       'side_by_side'.
     trained_on: facts of the videos they were trained on, as far as known; of
       two runs, those of the stream 'single'.
-    streams: stream -> its `training`, `step` and `trained_on`, where each is
-      from a source of its own.
+    streams: stream -> its `training`, `step`, `trained_on` and `started_from`,
+      where each is from a source of its own.
+    started_from: the trainings that theirs goes on from, see `lineage`.
   """
 
   variables: Variables
@@ -62,6 +64,23 @@ class Weights:
   training: str = 'random'
   trained_on: dict | None = None
   streams: dict[str, dict] | None = None
+  started_from: list[dict] = dataclasses.field(default_factory=list)
+
+  def facts(self, source: str) -> dict:
+    """How they came to be, for records and results.
+
+    Args:
+      source: where they are from.
+    """
+    streams = {'streams': self.streams} if self.streams else {}
+    return {
+      'training': self.training,
+      'step': self.step,
+      'source': source,
+      'trained_on': self.trained_on,
+      'started_from': self.started_from,
+      **streams,
+    }
 
   def digest(self) -> str:
     """Hex digest of all variables, by their names."""
@@ -232,10 +251,58 @@ def load(
         'training': weights.training,
         'step': weights.step,
         'trained_on': weights.trained_on,
+        'started_from': weights.started_from,
       }
       for stream, weights in found.items()
     },
   )
+
+
+def of_checkpoint(
+  variables: Variables, record: dict, folder: pathlib.Path
+) -> Weights:
+  """Weights that were read, with how their record says they came to be.
+
+  Args:
+    variables: `params` and `batch_stats`.
+    record: of the checkpoint, with its `step`.
+    folder: the workdir.
+  """
+  if 'converted_from' in record:
+    logging.info(
+      'The weights of %s are converted from %s.',
+      folder,
+      record['converted_from'],
+    )
+    return Weights(variables, record['official_step'], training='official')
+  training = lineage.training_of(record)
+  return Weights(
+    variables,
+    record['step'],
+    folder if training in lineage.OBJECTIVES else None,
+    training,
+    training_data.of_record(record),
+    started_from=lineage.started_from(record),
+  )
+
+
+def warn_of_projection(found: Weights, consequence: str) -> None:
+  """Says so where the embedding is used, and no training of these made it.
+
+  Args:
+    found: the weights.
+    consequence: what comes of it, behind 'was not trained with them'.
+  """
+  trainings = [found.training]
+  trainings += [stream['training'] for stream in (found.streams or {}).values()]
+  on_labels = [name for name in trainings if name in lineage.LABELLED]
+  if on_labels:
+    logging.warning(
+      'These weights are %s: the projection to the embedding was not trained '
+      'with them%s',
+      ' and '.join(dict.fromkeys(on_labels)),
+      consequence,
+    )
 
 
 def draw(
@@ -335,22 +402,7 @@ class _Loader:
     variables, record = run_weights.load_network(
       folder, self._mesh, check, step=step, with_bank=self._with_bank
     )
-    if 'converted_from' in record:
-      logging.info(
-        'The weights of %s are converted from %s.',
-        folder,
-        record['converted_from'],
-      )
-      return Weights(variables, record['official_step'], training='official')
-    training = run_weights.training_of(record)
-    has_bank = training in ('instance_recognition', 'local_aggregation')
-    return Weights(
-      variables,
-      record['step'],
-      folder if has_bank else None,
-      training,
-      training_data.of_record(record),
-    )
+    return of_checkpoint(variables, record, folder)
 
   def load_official(
     self, source: str, name: str, model: nn.Module

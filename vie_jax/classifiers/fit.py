@@ -15,7 +15,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from vie_jax import checkpoint, run_record
+from vie_jax import checkpoint, lineage, run_record
 from vie_jax.classifiers.labelled_data import LabelledData
 from vie_jax.classifiers.loop import Loop
 from vie_jax.classifiers.progress import Progress
@@ -29,13 +29,12 @@ from vie_jax.results import result
 from vie_jax.telemetry import metric_log, run_log
 from vie_jax.weights import Weights
 
-# Whose `network.source` is the workdir that they are of, see `result.network`.
-_HAVE_WORKDIRS = ('instance_recognition', 'local_aggregation')
 # Of a record, besides what `config_roles` says of config fields: where the
 # weights are from, which their digest stands for, and the end of the schedule.
 _FREE = (
   'network.source',
   'network.trained_on',
+  'network.started_from',
   'network.streams',
   'schedule.num_steps',
 )
@@ -353,10 +352,9 @@ def _check(saved: dict, record: dict, folder: pathlib.Path) -> None:
 def _older_network(saved, differing, folder):
   """How to go on with the network of then, if it is a step of a run."""
   network = saved['network']
-  if (
-    'network.step' not in differing
-    or network.get('training') not in _HAVE_WORKDIRS
-  ):
+  # Whose `network.source` is the workdir that they are of, see `result.network`.
+  has_workdir = network.get('training') in lineage.OBJECTIVES
+  if 'network.step' not in differing or not has_workdir:
     return ''
   place = shlex.quote(f'{network["source"]}/checkpoints/{network["step"]}')
   return (

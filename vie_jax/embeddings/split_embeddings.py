@@ -33,6 +33,11 @@ from vie_jax.wording import chosen, counted
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
 _SETTINGS = ('clip', 'crop', 'knn', 'retrieve')
 _NOT_OF_EMBEDDINGS = ('streams', 'batch_norm_decay')
+TELLS_LITTLE = (
+  ', so that kNN, retrieval and embeddings tell little. The layer conv5 '
+  '(config.embed.layer) and linear_eval do.'
+)
+"""What comes of a projection that was not trained with the weights."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,6 +122,7 @@ def embed_splits(
       frames are damaged: in this call, or in all that wrote the embeddings.
   """
   _begin(run, folder)
+  weights.warn_of_projection(found, TELLS_LITTLE)
   embed = features.embedder(run.model, center=run.center, mesh=run.mesh)
   facts = result.network(run.config, found)
   known = identity(run.config, found)
@@ -210,13 +216,6 @@ def identity(config: ml_collections.ConfigDict, found: Weights) -> dict:
   Returns:
     JSON-compatible facts. Sizes of batches are none of them.
   """
-  if found.training in ('supervised', 'finetuned'):
-    logging.warning(
-      'These weights are %s: the projection to the embedding was not trained '
-      'with them, so that kNN, retrieval and embeddings tell little. The layer '
-      'conv5 (config.embed.layer) and linear_eval do.',
-      found.training,
-    )
   method = augmentation.eval_method(config.crop)
   crop = {'method': method, 'size': config.crop.size}
   if method == 'short_side':
@@ -417,6 +416,7 @@ def _read_foreign(
     'source': config.embeddings,
     'input': None,
     'trained_on': None,
+    'started_from': [],
   }
   opened, start = {}, 0
   for split, pairs in names.items():

@@ -100,20 +100,15 @@ def network(config: ml_collections.ConfigDict, found: Weights) -> dict:
   source = str(found.workdir or config.model.streams or config.init_from)
   if found.training == 'random':
     source = 'random'
-  streams = {'streams': found.streams} if found.streams else {}
   return {
     'name': config.model.name,
-    'training': found.training,
-    'step': found.step,
-    'source': source,
+    **found.facts(source),
     'input': {
       'sampler': clip.sampler,
       'num_frames': clip.num_frames,
       'frame_step': clip.frame_step,
       'size': config.crop.size,
     },
-    'trained_on': found.trained_on,
-    **streams,
   }
 
 

@@ -3,7 +3,8 @@
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -59,6 +60,7 @@ class Reporter:
     workdir: receives TensorBoard files and `metrics.jsonl`.
     checkpoints: of the workdir; the run goes on from the newest.
     record: of that one, None for a run that begins.
+    started_from: the trainings behind its weights, see `lineage`.
     check_lock: raises if the workdir is no longer that of this process.
   """
 
@@ -68,10 +70,12 @@ class Reporter:
     workdir: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
     record: dict | None,
+    started_from: Sequence[Mapping[str, Any]],
     check_lock: Callable[[], None],
   ):
     self._parts = parts
     self._checkpoints = checkpoints
+    self._started_from = list(started_from)
     self._evaluator = evaluate.Evaluator(parts)
     self._environment = environment.describe(parts.mesh)
     # A run that begins is evaluated before its first step.
@@ -127,6 +131,7 @@ class Reporter:
     """What a checkpoint says: also whether it is still to be evaluated."""
     return {
       **experiment.record(self._parts),
+      'started_from': self._started_from,
       'damage': damage_counts.so_far(self._parts.train_damage),
       'skipped_steps': self.skipped.count,
       'evaluation_is_due': evaluation_is_due,

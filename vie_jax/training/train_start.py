@@ -2,7 +2,8 @@
 
 import pathlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from vie_jax import (
   blueprint,
   checkpoint,
   experiment,
+  lineage,
   run_record,
   run_weights,
   sharding,
@@ -30,6 +32,20 @@ from vie_jax.training import warm_start
 _OBJECTIVES = ('Instance Recognition', 'Local Aggregation')
 
 
+class Start(NamedTuple):
+  """What a run begins with or goes on from.
+
+  Attributes:
+    state: the first one.
+    record: of the checkpoint that it is of; None for a run that begins.
+    started_from: the trainings behind its weights, see `lineage`.
+  """
+
+  state: train_state.TrainState
+  record: dict | None
+  started_from: Sequence[Mapping[str, Any]]
+
+
 def start(
   parts: Experiment,
   workdir: pathlib.Path,
@@ -37,14 +53,14 @@ def start(
   initialize: Callable[[jax.Array], train_state.TrainState],
   shapes: train_state.TrainState,
   fill_bank: Callable,
-) -> tuple[train_state.TrainState, dict | None]:
+) -> Start:
   """The newest checkpoint's state and record, or a new state and None."""
 
   def read(step):
     watchdog.expect(f'restoring the checkpoint of step {step}', is_slow=True)
     record = checkpoints.record(step)
     if step == 0 and 'converted_from' in record:
-      return record, None
+      return Start(None, record, ())
     if not checkpoints.saved_shapes(step, 'memory_bank'):
       raise _of_labels(workdir, checkpoints.saved_shapes(step, 'model'))
     own = experiment.record(parts)
@@ -53,15 +69,23 @@ def start(
     )
     state = checkpoints.restore(step, shapes)
     _warn_of_changes(changed, record['config'], parts.config, step)
-    return record, state
-
-  record, state = checkpoints.read_newest(read) or ({}, None)
-  if state is None:
-    is_converted = 'converted_from' in record
-    state, source_step = _first_state(
-      parts, workdir, initialize, is_converted=is_converted
+    started_from = lineage.gone_on(
+      {**record, 'step': step},
+      instance_recognition_steps=(
+        parts.config.objective.instance_recognition_steps
+      ),
+      source=str(workdir),
     )
-    return _first_bank(parts, state, source_step, fill_bank), None
+    return Start(state, record, started_from)
+
+  found = checkpoints.read_newest(read) or Start(None, {}, ())
+  record = found.record
+  if found.state is None:
+    state, first = _first_state(
+      parts, workdir, initialize, record.get('converted_from')
+    )
+    state = _first_bank(parts, state, first.source_step, fill_bank)
+    return Start(state, None, first.started_from)
   if record['damage']:
     damage_counts.go_on_from(parts.train_damage, record['damage'])
   environment.warn_of_changes(
@@ -70,7 +94,7 @@ def start(
   logging.info(
     'Going on from the checkpoint of step %d.', checkpoints.latest_step
   )
-  return state, record
+  return found
 
 
 def _of_labels(workdir, network):
@@ -90,25 +114,24 @@ def _first_state(
   parts: Experiment,
   workdir: pathlib.Path,
   initialize: Callable[[jax.Array], train_state.TrainState],
-  *,
-  is_converted: bool,
-) -> tuple[train_state.TrainState, int | None]:
-  """The state of a run that begins, with the weights it is to begin with.
-
-  And the step of the other run's checkpoint that they are of, if they are.
-  """
+  converted_from: str | None,
+) -> tuple[train_state.TrainState, warm_start.FirstWeights]:
+  """The state of a run that begins, with the weights it is to begin with."""
   watchdog.expect('the first weights', is_slow=True)
   state = initialize(jax.random.key(parts.config.seed))
   where = {'clip_shape': parts.clip_shape, 'mesh': parts.mesh}
-  if is_converted and parts.config.init_from == 'workdir':
+  if converted_from and parts.config.init_from == 'workdir':
     found = weights.load(parts.config, workdir, parts.model, **where)
     logging.info('Steps, learning rate and memory bank start anew.')
-    return state.replace(**found.variables), None
+    first = warm_start.FirstWeights(
+      found.variables, lineage.behind(found.facts(converted_from))
+    )
+    return state.replace(**first.variables), first
   drawn = {'params': state.params, 'batch_stats': state.batch_stats}
-  variables, source_step = warm_start.first_weights(
+  first = warm_start.first_weights(
     parts.config, workdir, parts.model, drawn, **where
   )
-  return state.replace(**variables), source_step
+  return state.replace(**first.variables), first
 
 
 def _first_bank(

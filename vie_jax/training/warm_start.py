@@ -1,6 +1,9 @@
 """The weights that a training begins with: drawn, or those of another run."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -8,12 +11,29 @@ from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from vie_jax import checkpoint, run_weights, weights
+from vie_jax import checkpoint, lineage, run_weights, weights
 
 # What of VIE-TRN depends on the number of frames: [T * C, D].
 _TRN_KERNEL = 'params/projection/kernel'
+_GOES_ON = ', and this training goes on with it as it is.'
 # Of another run's clips: more would be read into memory for nothing.
 _MOST_TRN_FRAMES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstWeights:
+  """What a training begins with.
+
+  Attributes:
+    variables: `params` and `batch_stats`.
+    started_from: the trainings that made them, see `lineage`; none if they were
+      drawn.
+    source_step: of the checkpoint that they are of, if it is another run's.
+  """
+
+  variables: weights.Variables
+  started_from: Sequence[Mapping[str, Any]] = ()
+  source_step: int | None = None
 
 
 def first_weights(
@@ -24,7 +44,7 @@ def first_weights(
   *,
   clip_shape: tuple[int, int, int, int],
   mesh: Mesh,
-) -> tuple[weights.Variables, int | None]:
+) -> FirstWeights:
   """Gives a training that begins the weights that the config asks for.
 
   The network must be the same, but for one case: VIE-TRN can start from
@@ -40,9 +60,8 @@ def first_weights(
     mesh: the mesh of the run.
 
   Returns:
-    `params` and `batch_stats`; those given, where nothing else is asked for.
-    And the step of the checkpoint that they are of, if it is another run's;
-    its memory bank is not damaged either if `memory_bank.init` asks for it.
+    Those given, where nothing else is asked for. The memory bank of another
+    run's checkpoint is not damaged either if `memory_bank.init` asks for it.
 
   Raises:
     As `weights.load`.
@@ -54,12 +73,12 @@ def first_weights(
     found = weights.load(
       config, workdir, model, clip_shape=clip_shape, mesh=mesh
     )
-    logging.info(
-      'Starting from the weights of %s.', config.model.streams or source
-    )
-    return found.variables, None
+    place = config.model.streams or source
+    logging.info('Starting from the weights of %s.', place)
+    weights.warn_of_projection(found, _GOES_ON)
+    return FirstWeights(found.variables, lineage.behind(found.facts(place)))
   if not weights.is_run(source):
-    return variables, None
+    return FirstWeights(variables)
   folder, step = run_weights.place_of(source)
   is_trn = config.model.name == 'vie_trn'
   anew = frozenset({_TRN_KERNEL} if is_trn else {})
@@ -85,8 +104,21 @@ def first_weights(
     step=step,
     with_bank=config.memory_bank.init == 'init_from',
   )
-  place = f'{folder}, step {record["step"]}'
-  return _merge(variables, found, place, anew=anew), record['step']
+  saved = weights.of_checkpoint(found, record, folder)
+  fresh = run_weights.differing_arrays(found, variables).keys() & anew
+  logging.info(
+    'Starting from the weights of %s, step %d%s.',
+    folder,
+    record['step'],
+    f'; anew: {", ".join(sorted(fresh))}' if fresh else '',
+  )
+  if not fresh:
+    weights.warn_of_projection(saved, _GOES_ON)
+  return FirstWeights(
+    _merge(variables, found, fresh),
+    lineage.behind(saved.facts(str(folder))),
+    record['step'],
+  )
 
 
 def _check_trn_kernel(found, expected, num_frames, place) -> None:
@@ -112,14 +144,8 @@ def _check_trn_kernel(found, expected, num_frames, place) -> None:
     )
 
 
-def _merge(variables, found, place, *, anew):
-  """Takes what was found, but for what may start anew if it does not fit."""
-  fresh = sorted(run_weights.differing_arrays(found, variables).keys() & anew)
-  logging.info(
-    'Starting from the weights of %s%s.',
-    place,
-    f'; anew: {", ".join(fresh)}' if fresh else '',
-  )
+def _merge(variables, found, fresh):
+  """Takes what was found, but for the names of what starts anew."""
   by_name = run_weights.by_name(found)
 
   def pick(path, leaf):
