@@ -232,6 +232,7 @@ def test_pages_that_are_given_away_have_no_home_folder(tmp_path, demo_dataset):
   facts = fake_results.facts_of(cell, {'conv5': 0.5})
   facts['dataset']['path'] = facts['network']['source'] = home
   facts['network']['trained_on']['path'] = home
+  facts['network']['started_from'] = [{'training': 'finetuned', 'source': home}]
   workdir = tmp_path / 'runs' / 'slow'
   fake_results.write(workdir / 'linear_eval' / 'k', facts, curve=10)
   (tmp_path / 'other' / 'slow').mkdir(parents=True)

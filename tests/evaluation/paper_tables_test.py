@@ -296,3 +296,84 @@ def test_bins_of_other_lengths_can_stand_for_the_papers():
   facts['network']['trained_on']['bin_frames'] = 10
   assert not finds(cell, facts)
   assert finds(cell, facts, bins={'2bin': 24, '5bin': 10})
+
+
+def origin(training, **trained_on):
+  """An entry of started_from, of what plays Kinetics."""
+  dataset = {'name': 'kinetics400', 'share': 1.0, 'bin_frames': 0}
+  return {
+    'training': training,
+    'step': 3,
+    'source': 'runs/A',
+    'trained_on': dataset | trained_on,
+  }
+
+
+IR, LA = origin('instance_recognition'), origin('local_aggregation')
+UNKNOWN = {'training': 'unknown', 'step': None, 'source': 'runs/A'}
+OFFICIAL = {'training': 'official', 'step': 7, 'source': 'official:A'}
+OF_A_PART = origin('local_aggregation', share=0.3)
+
+
+@pytest.mark.parametrize(
+  'row, started_from, fault',
+  [
+    ('vie_trn', [LA], ''),
+    ('vie_single', [IR], ''),
+    ('vie_single', [LA, IR], ''),
+    ('vie_single', [OFFICIAL], ''),
+    ('vie_single', [UNKNOWN], ''),
+    ('vie_single', [origin('finetuned')], 'have seen labels'),
+    ('vie_single', [LA, origin('supervised'), IR], 'have seen labels'),
+    ('vie_single', [OF_A_PART], 'other videos'),
+    ('vie_single', [origin('local_aggregation', name='ucf101')], 'other'),
+    ('vie_single', 'text', 'no network of that row'),
+    ('vie_single_ir', [IR], ''),
+    ('vie_single_ir', [UNKNOWN], ''),
+    ('vie_single_ir', [LA], 'no network of that row'),
+    ('vie_single_ir', [IR, LA], 'no network of that row'),
+    ('vie_single_ir', [OFFICIAL], 'no network of that row'),
+    ('vie_single_ir', [IR, origin('finetuned')], 'have seen labels'),
+  ],
+)
+def test_a_cell_is_of_networks_that_started_from_what_its_row_does(
+  row, started_from, fault
+):
+  cell = CELLS[f'table1.{row}.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  facts['network']['started_from'] = started_from
+  options = {'roles': paper_roles.ROLES, 'bins': paper_roles.BINS}
+  reason = cell_results.reason_against(cell, facts, **options)
+  assert finds(cell, facts) == (not fault)
+  assert fault in reason
+  assert bool(reason) == bool(fault)
+  # That is no reason against a result of something else.
+  facts['mode'] = 'knn_eval'
+  assert cell_results.reason_against(cell, facts, **options) == ''
+
+
+def test_a_part_of_the_data_may_start_from_the_same_part():
+  cell = CELLS['table3.vie_single_30.kinetics.conv5']
+  facts = fake_results.facts_of(cell, {'conv5': 0.5})
+  for started_from, is_it in (([OF_A_PART], True), ([IR], False)):
+    facts['network']['started_from'] = started_from
+    assert finds(cell, facts) == is_it
+
+
+@pytest.mark.parametrize('stream', ['single', 'motion'])
+def test_no_stream_of_a_cell_has_seen_labels(stream):
+  cell = CELLS['table1.vie_twostream_s.kinetics.conv5']
+  facts = copy.deepcopy(fake_results.facts_of(cell, {'conv5': 0.5}))
+  facts['network']['streams'][stream]['started_from'] = [IR]
+  assert finds(cell, facts)
+  facts['network']['streams'][stream]['started_from'] = [origin('finetuned')]
+  assert not finds(cell, facts)
+
+
+def test_a_supervised_network_of_a_cell_is_trained_from_scratch():
+  cell = CELLS['table5.supervised_single.imagenet.conv4']
+  facts = fake_results.facts_of(cell, {'conv4': 0.5})
+  facts['network']['started_from'] = []
+  assert finds(cell, facts)
+  facts['network']['started_from'] = [LA]
+  assert not finds(cell, facts)

@@ -16,6 +16,7 @@ from vie_jax.evaluation import (
   paper_roles,
   paper_tables,
   report,
+  result_words,
 )
 from vie_jax.evaluation.paper_tables import CELLS
 
@@ -228,6 +229,71 @@ def test_results_that_are_in_no_table_are_listed(tmp_path):
     ['slow/knn\\_eval/k', 'label, conv5', '50.0', '70.0', '45.0'],
   ]
   assert any(e.get('aria-label') == 'Other evaluations' for e in page.elements)
+
+
+def test_results_of_networks_of_another_origin_are_named_with_the_reason(
+  tmp_path, capsys
+):
+  origin = {
+    'training': 'finetuned',
+    'step': 12,
+    'source': 'w1/finetune/v|1',
+    'trained_on': {},
+  }
+  before = {'training': 'local_aggregation', 'step': 14, 'source': 'w1'}
+  facts = write_slow(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k')
+  facts['network']['started_from'] = [origin, before]
+  fake_results.write(tmp_path / 'runs' / 'slow' / 'linear_eval' / 'k', facts)
+  page, plain = written(tmp_path)
+  assert '0 of the 154 figures' in plain
+  listed = plain.partition('## Evaluations that are in no table')[2]
+  assert (
+    '\n\nIn no cell, for what the weights started from:\n\n'
+    '- [1] slow/linear\\_eval/k: w1/finetune/v\\|1 (finetuned, step 12), which '
+    'have seen labels. Not in `table1.vie_slow.kinetics.conv3`, `conv4`, '
+    '`conv5`.\n'
+  ) in listed.partition('\n## ')[0] + '\n'
+  (told,) = (
+    e['text']
+    for e in page.elements
+    if e['tag'] == 'li' and 'labels' in e['text']
+  )
+  assert told == (
+    '[1] slow/linear_eval/k: w1/finetune/v|1 (finetuned, step 12), which have '
+    'seen labels. Not in table1.vie_slow.kinetics.conv3, conv4, conv5.'
+  )
+  out = tmp_path / 'r.html'
+  assert report.main([str(tmp_path / 'runs'), f'--out={out}']) == 0
+  assert capsys.readouterr().err == (
+    'slow/linear_eval/k is in no cell, for what its weights started from: '
+    'w1/finetune/v|1 (finetuned, step 12), which have seen labels.\n'
+  )
+
+
+def facts_shown(facts):
+  result = found_results.Result('x', pathlib.Path(), facts)
+  return result_words.result_facts(result)
+
+
+def test_what_a_network_started_from_is_told_the_nearest_first():
+  facts = fake_results.facts_of(SLOW[0], {'conv5': 0.5})
+  assert facts_shown(facts)['started from'] == ''
+  facts['network']['started_from'] = [
+    {'training': 'local_aggregation', 'step': 12345, 'source': '/home/x/w1'},
+    {'training': 'unknown', 'step': None, 'source': 'w0'},
+  ]
+  assert facts_shown(facts)['started from'] == (
+    'w1 (local aggregation, step 12,345), before that w0 (unknown)'
+  )
+  facts['network']['streams'] = {
+    'single': {'started_from': facts['network'].pop('started_from')[1:]},
+    'motion': {'started_from': []},
+  }
+  assert facts_shown(facts)['started from'] == 'single: w0 (unknown)'
+  facts['network']['started_from'] = 'text'
+  facts['network']['streams'] = 'text'
+  told = 'weights of unknown origin (unknown)'
+  assert facts_shown(facts)['started from'] == told
 
 
 def test_nouns_and_verbs_fit_one_evaluation_of_one_figure(tmp_path):

@@ -50,6 +50,10 @@ def as_result(plan, cell):
     until = weights.objective.instance_recognition_steps
     is_ir = until >= weights.num_steps
     training = 'instance_recognition' if is_ir else 'local_aggregation'
+  if training in ('instance_recognition', 'local_aggregation'):
+    started_from = origins_of(plan, weights)
+  else:
+    started_from = []
   return {
     'mode': step.mode,
     'dataset': {'name': found.name},
@@ -61,10 +65,39 @@ def as_result(plan, cell):
         'share': weights.dataset.share,
         'bin_frames': weights.dataset.bin_frames,
       },
+      'started_from': started_from,
     },
     'settings': json.loads(config[step.mode].to_json_best_effort()),
     'accuracy': {found.column or 'label': {cell.wanted.figure: {'top1': 0.5}}},
   }
+
+
+def origins_of(plan, weights):
+  """The pretrainings that one with a config goes on from."""
+  if weights.init_from == 'workdir':
+    return []
+  before = plan.steps[weights.init_from.removeprefix('R/')].config()
+  until = before.objective.instance_recognition_steps
+  is_ir = until >= before.num_steps
+  return [
+    {
+      'training': 'instance_recognition' if is_ir else 'local_aggregation',
+      'step': before.num_steps,
+      'source': weights.init_from,
+      'trained_on': {
+        'share': before.dataset.share,
+        'bin_frames': before.dataset.bin_frames,
+      },
+    },
+    *origins_of(plan, before),
+  ]
+
+
+def test_trn_of_the_paper_may_fill_its_cells_as_what_started_from_single():
+  facts = as_result(paper(), CELLS['table1.vie_trn.kinetics.conv5'])
+  (before,) = facts['network']['started_from']
+  assert before['source'] == 'R/vie_single'
+  assert before['training'] == 'local_aggregation'
 
 
 @each_plan

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from vie_jax import training_data
-from vie_jax.evaluation import paper_roles, paper_tables
+from vie_jax import lineage, training_data
+from vie_jax.evaluation import paper_roles, paper_tables, result_words
 from vie_jax.evaluation.found_results import part
 
 
@@ -46,6 +46,36 @@ def _is_trained_on(
   )
 
 
+def _fault(
+  origin: Mapping,
+  wanted: paper_tables.Wanted,
+  kinetics: paper_roles.Role,
+  bins: Mapping[str, int],
+) -> str:
+  """What is wrong with weights that a network started from; '' for nothing."""
+  training = origin.get('training')
+  if training == lineage.UNKNOWN:
+    return ''
+  if training in lineage.LABELLED:
+    return 'have seen labels'
+  if training not in wanted.origins:
+    return 'no network of that row starts from'
+  if not _is_trained_on(part(origin, 'trained_on'), wanted, kinetics, bins):
+    return 'were trained on other videos than those of that row'
+  return ''
+
+
+def _faulty_origin(cell, facts, roles, bins) -> str:
+  """The first weights that a network started from and should not have."""
+  network = facts['network']
+  for each in (network, *_streams(network)):
+    for origin in lineage.origins(each):
+      fault = _fault(origin, cell.wanted, roles['kinetics'], bins)
+      if fault:
+        return f'{result_words.origin(origin)}, which {fault}'
+  return ''
+
+
 def _is_pooled_as(wanted: paper_tables.Wanted, settings: Mapping) -> bool:
   """Whether a layer is flattened, unless it may have been averaged."""
   averaged = settings.get('averaged_layers')
@@ -72,6 +102,38 @@ def find(
     `top1`, `clip_top1` and others, as fractions; None if the result is of
     something else.
   """
+  accuracy = _find(cell, facts, roles, bins)
+  if accuracy is None or _faulty_origin(cell, facts, roles, bins):
+    return None
+  return accuracy
+
+
+def reason_against(
+  cell: paper_tables.Cell,
+  facts: Mapping,
+  *,
+  roles: Mapping[str, paper_roles.Role],
+  bins: Mapping[str, int],
+) -> str:
+  """Why a result is none for a cell that has all that the cell looks at.
+
+  Args:
+    cell: of a table.
+    facts: of a result.json.
+    roles: as in `find`.
+    bins: likewise.
+
+  Returns:
+    What its network, or a stream of it, started from, and what is wrong with
+    that, in words; '' where that is not the reason.
+  """
+  if _find(cell, facts, roles, bins) is None:
+    return ''
+  return _faulty_origin(cell, facts, roles, bins)
+
+
+def _find(cell, facts, roles, bins):
+  """As `find`, of networks that have started from anything."""
   wanted, role = cell.wanted, roles[cell.wanted.role]
   network, settings = facts['network'], part(facts, 'settings')
   is_it = (

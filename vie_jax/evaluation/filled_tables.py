@@ -90,6 +90,21 @@ class Filling:
     return val - left_out if is_known else None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeftOut:
+  """A result that is none for cells, for what its network started from.
+
+  Attributes:
+    result: which.
+    reason: as from `cell_results.reason_against`.
+    names: of the cells.
+  """
+
+  result: Result
+  reason: str
+  names: Sequence[str]
+
+
 def _is_count(value: Any) -> bool:
   """Whether it is a number of videos; an integer may have any size."""
   return type(value) is int and 0 <= value < 2**53
@@ -104,11 +119,14 @@ class FilledTables:
     fillings: cell name -> our figures, the newest first; cells without any are
       left out.
     found: everything that was read.
+    left_out: results that have all that cells look at, but for what their
+      networks started from.
   """
 
   options: Options
   fillings: Mapping[str, list[Filling]]
   found: Found
+  left_out: Sequence[LeftOut] = ()
 
   def newest(self, name: str) -> Filling | None:
     """The newest figure in a cell."""
@@ -132,7 +150,22 @@ def fill(found: Found, options: Options) -> FilledTables:
     if inside:
       inside.sort(key=lambda filling: _date(filling.result), reverse=True)
       fillings[cell.name] = inside
-  return FilledTables(options, fillings, found)
+  return FilledTables(options, fillings, found, _left_out(found, options))
+
+
+def _left_out(found: Found, options: Options) -> list[LeftOut]:
+  """Results that cells do without, for what their networks started from."""
+  left_out = []
+  for result in found.results:
+    names: dict[str, list[str]] = {}
+    for cell in paper_tables.CELLS.values():
+      reason = cell_results.reason_against(
+        cell, result.facts, roles=options.roles, bins=options.bins
+      )
+      if reason:
+        names.setdefault(reason, []).append(cell.name)
+    left_out += [LeftOut(result, *item) for item in names.items()]
+  return left_out
 
 
 def _chance(result: Result, column: str) -> float | None:

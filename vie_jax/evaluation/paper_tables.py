@@ -73,6 +73,17 @@ class Wanted:
   augmentation: str = ''
   averaged_layers: tuple[str, ...] = ()
 
+  @property
+  def origins(self) -> tuple[str, ...]:
+    """What trainings before that of the weights may have been, likewise.
+
+    Local Aggregation goes on from Instance Recognition, and VIE-TRN of the
+    paper from VIE-Single.
+    """
+    if self.training in (LOCAL_AGGREGATION, SIDE_BY_SIDE):
+      return (*INSTANCE_RECOGNITION, *LOCAL_AGGREGATION)
+    return self.training if self.training == INSTANCE_RECOGNITION else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:

@@ -264,6 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   for skipped in found.skipped:
     print(f'{skipped.name} {skipped.reason}.', file=sys.stderr)
+  for it in filled.left_out:
+    print(
+      f'{it.result.name} is in no cell, for what its weights started from: '
+      f'{printable(it.reason)}.',
+      file=sys.stderr,
+    )
   num_filled = len(filled.fillings)
   num_unused = len(filled_tables.unused(filled))
   say(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vie_jax import lineage
 from vie_jax.evaluation import recall_figures
 from vie_jax.evaluation.found_results import Result, part
 from vie_jax.untrusted import urls
@@ -65,6 +66,7 @@ def result_facts(result: Result) -> dict[str, str]:
     'network': text(network.get('name')),
     'training': text(network.get('training')).replace('_', ' '),
     'trained on': ', '.join(filter(None, map(text, on))),
+    'started from': _started_from(network),
     'checkpoint step': text(network.get('step')),
     'input': (
       f'{text(clip.get("sampler"))}, {text(clip.get("num_frames"))} x '
@@ -99,6 +101,23 @@ def result_facts(result: Result) -> dict[str, str]:
     # To the minute; dates are in UTC.
     'date': text(facts.get('date'))[:16].replace('T', ' '),
   }
+
+
+def origin(it: Mapping) -> str:
+  """Weights that a training started from, an entry of `started_from`."""
+  place = urls.shown(text(it.get('source'))) or 'weights of unknown origin'
+  training = text(it.get('training')).replace('_', ' ') or lineage.UNKNOWN
+  step = it.get('step')
+  return f'{place} ({training}{"" if step is None else f", step {text(step)}"})'
+
+
+def _started_from(network: Mapping) -> str:
+  """The trainings before, the nearest first; of streams, one by one."""
+  found = ', before that '.join(map(origin, lineage.origins(network)))
+  streams = part(network, 'streams')
+  of_streams = {name: _started_from(part(streams, name)) for name in streams}
+  named = [f'{name}: {words}' for name, words in of_streams.items() if words]
+  return '; '.join(filter(None, (found, *named)))
 
 
 def has_top5(facts: Mapping, column: str) -> bool:
