@@ -296,6 +296,46 @@ def test_what_a_network_started_from_is_told_the_nearest_first():
   assert facts_shown(facts)['started from'] == told
 
 
+@pytest.mark.parametrize(
+  'clips, average, shown',
+  [
+    (5, 'softmax', '5 clips, center crop, mean softmax'),
+    (1, 'embedding', '1 clip, center crop, mean embedding'),
+    (5, 'knn', '5 clips, center crop, mean kNN votes'),
+    (5, 'mean', '5 clips, center crop, mean of the clips'),
+    (5, 'none', '5 clips, center crop, each clip by itself'),
+    (
+      'all, consecutive',
+      'softmax',
+      'all consecutive clips, center crop, mean softmax',
+    ),
+  ],
+)
+def test_views_are_told_in_words(clips, average, shown):
+  facts = fake_results.facts_of(SLOW[0], {'conv5': 0.5})
+  facts['views'] |= {'clips': clips, 'average': average}
+  assert facts_shown(facts)['views'] == shown
+
+
+@pytest.mark.parametrize(
+  'mode, dataset, counts, split',
+  [
+    ('embed', {'train': 53, 'val': 19}, '53 / 19', 'train, val'),
+    ('embed', {'val': 19}, '– / 19', 'val'),
+    ('embed', {'train': 53, 'val': 0}, '53 / 0', 'train, val'),
+    ('embed', {'kind': 'clips', 'clips': 12}, '', ''),
+    ('export', {'name': 'vie_single'}, '', ''),
+    ('linear_eval', {'train': 53, 'val': 19, 'split': 'val'}, '53 / 19', 'val'),
+    # Results of before do not say it.
+    ('linear_eval', {'train': 53, 'val': 19}, '53 / 19', 'val'),
+  ],
+)
+def test_splits_are_those_that_were_looked_at(mode, dataset, counts, split):
+  facts = fake_results.facts_of(SLOW[0], {}, mode=mode, dataset=dataset)
+  shown = facts_shown(facts)
+  assert (shown['train / val'], shown['split']) == (counts, split)
+
+
 def test_nouns_and_verbs_fit_one_evaluation_of_one_figure(tmp_path):
   facts = fake_results.facts_of(SLOW[0], {'conv5': 0.5}, mode='linear_eval')
   facts['views'] = {'clips': 1, 'crop': 'center', 'average': 'softmax'}
@@ -450,6 +490,22 @@ def test_a_standard_error_is_by_the_videos_that_were_judged(
     None,
   )
   assert filling.error == pytest.approx(100 * (0.3 * 0.7 / num_videos) ** 0.5)
+
+
+@pytest.mark.parametrize('top1', [0, 0.0, 1, 1.0])
+def test_none_or_all_of_the_videos_have_a_standard_error_too(top1):
+  def error(top1):
+    facts = fake_results.facts_of(SLOW[0], {'conv3': top1})
+    result = found_results.Result('x', pathlib.Path(), facts)
+    return filled_tables.Filling(
+      result, {'top1': top1, 'judged': 20}, None
+    ).error
+
+  # The roots of (p - q)^2 = q (1 - q) / 20 are 0 and 1 / 21 for p = 0.
+  assert error(top1) == pytest.approx(100 / 21)
+  # One video more or less decides nothing.
+  difference = abs(error(top1) ** 2 + error(0.05) ** 2) ** 0.5
+  assert 2 * difference > 5
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,20 @@ class Filling:
 
   @property
   def error(self) -> float | None:
-    """A standard error of `top1`, in percent: that of a share of V videos."""
+    """A standard error of `top1`, in percent: that of a share of V videos.
+
+    Of none or all of them it would be 0, whatever V is: there it is how far
+    Wilson's interval of one standard error reaches, 1 / (V + 1).
+
+    Source: Wilson 1927, "Probable Inference, the Law of Succession, and
+      Statistical Inference", at z = 1.
+    """
     num_videos = self._num_judged()
     if num_videos is None:
       return None
     share = self.accuracy['top1']
+    if share in (0, 1):
+      return 100 / (num_videos + 1)
     return 100 * math.sqrt(share * (1 - share) / num_videos)
 
   def _num_judged(self) -> int | None:

@@ -17,6 +17,15 @@ NO_FIGURE = '\N{EN DASH}'
 # As many as a cell of a table has room for.
 _RECALL_AT = ('1', '5', '10')
 _MINUS = '\N{MINUS SIGN}'
+_SPLITS = ('train', 'val')
+# Of modes that test nothing; the others do so on validation videos.
+_WITHOUT_TEST = ('embed', 'export')
+# What became of the clips of a video, where "mean" and the word do not say it.
+_AVERAGES = {
+  'mean': 'mean of the clips',
+  'none': 'each clip by itself',
+  'knn': 'mean kNN votes',
+}
 
 
 def percent(value: Any) -> str:
@@ -45,8 +54,8 @@ def result_facts(result: Result) -> dict[str, str]:
   """What is to be known about a result, besides its figures."""
   facts = result.facts
   network, dataset = facts['network'], facts['dataset']
-  views, hardware = part(facts, 'views'), part(facts, 'hardware')
-  num_clips, cores = views.get('clips'), hardware.get('cores')
+  hardware = part(facts, 'hardware')
+  cores = hardware.get('cores')
   clip, trained_on = part(network, 'input'), part(network, 'trained_on')
   on = [
     trained_on.get('name') or urls.shown(text(trained_on.get('path'))),
@@ -59,7 +68,6 @@ def result_facts(result: Result) -> dict[str, str]:
     if trained_on.get('bin_frames')
     else '',
   ]
-  counts = f'{text(dataset.get("train"))} / {text(dataset.get("val"))}'
   return {
     'folder': result.name,
     'mode': text(facts['mode']),
@@ -73,14 +81,9 @@ def result_facts(result: Result) -> dict[str, str]:
       f'{text(clip.get("size"))} px'
     ),
     'data set': text(dataset.get('name')),
-    'train / val': counts,
-    'split': text(dataset.get('split') or 'val'),
-    'views': (
-      f'{text(num_clips)} {chosen(num_clips, "clip", "clips")}, '
-      f'{text(views.get("crop"))} crop, mean {text(views.get("average"))}'
-      if views
-      else ''
-    ),
+    'train / val': _counts(dataset),
+    'split': _split(facts),
+    'views': _views(part(facts, 'views')),
     'augmentation': text(part(facts, 'settings').get('augmentation')).replace(
       '_', ' '
     ),
@@ -118,6 +121,36 @@ def _started_from(network: Mapping) -> str:
   of_streams = {name: _started_from(part(streams, name)) for name in streams}
   named = [f'{name}: {words}' for name, words in of_streams.items() if words]
   return '; '.join(filter(None, (found, *named)))
+
+
+def _counts(dataset: Mapping) -> str:
+  """Videos or images of each split; '' of what has none, such as clips."""
+  counts = [text(dataset.get(split)) for split in _SPLITS]
+  return (
+    ' / '.join(count or NO_FIGURE for count in counts) if any(counts) else ''
+  )
+
+
+def _split(facts: Mapping) -> str:
+  """The split that was tested, or those that were embedded."""
+  dataset = facts['dataset']
+  if dataset.get('split'):
+    return text(dataset['split'])
+  if facts['mode'] not in _WITHOUT_TEST:
+    return 'val'
+  return ', '.join(split for split in _SPLITS if split in dataset)
+
+
+def _views(views: Mapping) -> str:
+  """What is seen of a video, and what becomes of it; '' if nothing says."""
+  if not views:
+    return ''
+  clips, average = views.get('clips'), text(views.get('average'))
+  shown = f'{text(clips)} {chosen(clips, "clip", "clips")}'
+  if clips == 'all, consecutive':
+    shown = 'all consecutive clips'
+  average = _AVERAGES.get(average, f'mean {average}')
+  return f'{shown}, {text(views.get("crop"))} crop, {average}'
 
 
 def has_top5(facts: Mapping, column: str) -> bool:
