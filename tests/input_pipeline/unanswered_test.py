@@ -4,6 +4,7 @@ Where a system call is to fail, strace has it fail, in a process of its own: onl
 so is it known what comes of it behind `array_record`.
 """
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow
 import pytest
 from array_record.python import array_record_module
 from input_pipeline import (
@@ -31,6 +33,8 @@ from vie_jax.input_pipeline import (
   unanswered,
   worker_process,
 )
+from vie_jax.processes import exit_codes
+from vie_jax.program import run_errors
 
 needs_strace = pytest.mark.skipif(
   not shutil.which('strace'), reason='strace is missing'
@@ -95,7 +99,14 @@ def read_with(folder, name, calls):
     (SHARD, 'pread64:error=ETIMEDOUT:when=3', 'UnreachableError'),
     (SHARD, 'pread64:error=ENOTCONN', 'UnreachableError'),
     (SHARD, 'pread64:error=EIO:when=3', 'UnreadableError'),
-    (SHARD, 'openat:error=EACCES', 'UnreadableError'),
+    (SHARD, 'openat:error=EACCES', 'DeniedError'),
+    (SHARD, 'pread64:error=EPERM', 'DeniedError'),
+    (SHARD, 'openat:error=EMFILE', 'DeniedError'),
+    (SHARD, 'openat:error=ENFILE', 'UnreachableError'),
+    (SHARD, 'pread64:error=ENOMEM:when=3', 'UnreachableError'),
+    ('dataset.json', 'openat:error=EACCES', 'DeniedError'),
+    ('train/videos.parquet', 'openat:error=EACCES', 'DeniedError'),
+    ('train/videos.parquet', 'pread64:error=ENOMEM', 'UnreachableError'),
   ],
 )
 def test_what_the_system_says_of_a_file_decides(
@@ -106,6 +117,9 @@ def test_what_the_system_says_of_a_file_decides(
   assert kind == expected
   assert str(tmp_path / name) in message
   assert (AGAIN in message) == (expected == 'UnreachableError')
+  if expected in ('DeniedError', 'UnreachableError'):
+    assert '--restart' not in message
+    assert 'amage' not in message
 
 
 @needs_strace
@@ -134,13 +148,80 @@ WORDS = 'pread() failed: {}; reading /a/shard; at byte 7; Could not read'
     (WORDS.format(os.strerror(errno.EIO)), ''),
     ('open() failed: Connection timed out', 'Connection timed out'),
     ('hash mismatch; reading /x() failed: Connection timed out', ''),
+    ('open() failed: Permission denied; x', 'Permission denied'),
   ],
 )
 def test_array_record_names_an_error_by_its_words(tmp_path, message, expected):
   path = tmp_path / 'shard'
   path.touch()
   error = RuntimeError(message)
-  assert unanswered.reason_of_record(error, path) == expected
+  found = unanswered.reason_of_record(error, path)
+  assert (found.words if found else '') == expected
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    # What starting a thread raises in array_record, in Arrow, and no memory.
+    RuntimeError(os.strerror(errno.EAGAIN)),
+    pyarrow.ArrowException(
+      f'Unknown error: Failed to launch: {os.strerror(errno.EAGAIN)}'
+    ),
+    pyarrow.ArrowMemoryError('malloc of size 64 failed'),
+    MemoryError(),
+  ],
+)
+def test_too_little_memory_or_too_many_threads_is_no_damage(tmp_path, error):
+  path = tmp_path / 'shard'
+  path.touch()
+  for found in (
+    unanswered.reason(error),
+    unanswered.reason_of_record(error, path),
+  ):
+    assert 'memory' in found.words
+    assert not found.remedy
+    raised = dataset_folder.unanswered_error(path, found)
+    assert run_errors.code_of(raised) == exit_codes.RETRY
+  assert unanswered.reason(pyarrow.ArrowInvalid('Not a Parquet file')) is None
+
+
+@pytest.fixture
+def as_another_user(tmp_path):
+  """Whoever is root reads everything: for a while this is nobody."""
+  for parent in (tmp_path, *tmp_path.parents):
+    with contextlib.suppress(PermissionError):
+      parent.chmod(parent.stat().st_mode | 0o055)
+  is_root = os.geteuid() == 0
+  if is_root:
+    os.seteuid(65_534)
+  yield
+  if is_root:
+    os.seteuid(0)
+
+
+def test_a_shard_that_nobody_may_read_is_refused_at_the_start(
+  tmp_path, request
+):
+  damaged_data_test.write(tmp_path)
+  (tmp_path / SHARD).chmod(0)
+  request.getfixturevalue('as_another_user')
+  with pytest.raises(dataset_folder.DeniedError) as raised:
+    frame_store.FrameStore.open(tmp_path, 'train')
+  message = str(raised.value)
+  assert message.startswith(f'{tmp_path / SHARD} cannot be read: Permission')
+  assert 'access' in message
+  assert '--restart' not in message
+  assert run_errors.code_of(raised.value) == exit_codes.REFUSED
+
+
+def test_no_image_stands_for_one_that_nobody_may_read(tmp_path, request):
+  files = {f'{number}.png': image_dataset.plain(number) for number in range(9)}
+  source = image_pipeline_test.open_files(tmp_path, files)
+  (closed,) = tmp_path.rglob('4.png')
+  closed.chmod(0)
+  request.getfixturevalue('as_another_user')
+  with pytest.raises(dataset_folder.DeniedError, match=r'4\.png .*access'):
+    image_pipeline_test.train(source, 3)
 
 
 @pytest.fixture
@@ -170,6 +251,10 @@ def test_no_frame_stands_for_one_that_is_away(tmp_path, failing, load, caplog):
   damaged_data_test.write(tmp_path)
   failing[4] = errno.ETIMEDOUT
   with pytest.raises(dataset_folder.UnreachableError, match=AGAIN):
+    load(tmp_path)
+  assert not caplog.messages
+  failing[4] = errno.EACCES
+  with pytest.raises(dataset_folder.DeniedError, match='access'):
     load(tmp_path)
   assert not caplog.messages
   # A bad sector, that does not heal.

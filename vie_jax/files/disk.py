@@ -28,6 +28,18 @@ AWAY = frozenset(
 the server, the network or the process of FUSE is gone. s3fs has EBUSY for "slow
 down" and EREMOTEIO for errors within the server."""
 
+REMEDIES = {
+  errno.EACCES: 'Give the user of the run access to it, and run again.',
+  errno.EPERM: 'Give the user of the run access to it, and run again.',
+  errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
+}
+"""What the system does not let this process do, and what helps: else the same is
+refused again."""
+
+NO_DAMAGE = AWAY | {*REMEDIES, errno.ENFILE, errno.ENOMEM}
+"""Why a file that may be whole cannot be read: its file system is away or lets
+nobody in, or a process may open no more files, or has no memory or thread."""
+
 
 def is_no_room(error: BaseException) -> bool:
   """Whether an error says that a disk, or a quota, is full."""

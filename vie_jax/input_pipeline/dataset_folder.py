@@ -50,7 +50,15 @@ class DatasetError(ValueError):
   """A prepared data set is missing, incomplete or damaged."""
 
 
-class UnreachableError(DatasetError):
+class UnansweredError(DatasetError):
+  """What cannot be read may be sound: nothing may stand for it."""
+
+
+class DeniedError(UnansweredError):
+  """The system lets this process not read a file, and will not later."""
+
+
+class UnreachableError(UnansweredError):
   """What a data set lies on cannot be reached now, but may be later."""
 
   @classmethod
@@ -74,19 +82,37 @@ class UnreadableError(DatasetError):
     self.reason = reason
 
 
+def unanswered_error(
+  place: object, reason: unanswered.Reason
+) -> UnansweredError:
+  """The error for a place that cannot be read, and of which that tells nothing.
+
+  Args:
+    place: a file, or what else was to be read.
+    reason: of `unanswered`.
+  """
+  if reason.remedy:
+    return DeniedError(
+      f'{place} cannot be read: {reason.words}. {reason.remedy}'
+    )
+  return UnreachableError.of(place, reason.words)
+
+
 def check_answers(place: object, error: BaseException) -> None:
-  """Tells a file that is damaged from a file system that does not answer.
+  """Tells a file that is damaged from one that may be sound.
 
   Args:
     place: that could not be read.
     error: of that.
 
   Raises:
-    UnreachableError: if the error says so.
+    UnreachableError: if the error says that its file system does not answer, or
+      that the process is short of memory or threads.
+    DeniedError: if it says that the process may not read it.
   """
   reason = unanswered.reason(error)
   if reason:
-    raise UnreachableError.of(place, reason) from error
+    raise unanswered_error(place, reason) from error
 
 
 def check_is_there(directory: str) -> None:
@@ -97,7 +123,7 @@ def check_is_there(directory: str) -> None:
 
   Raises:
     DatasetError: with the remedy.
-    UnreachableError: if its file system does not answer.
+    UnansweredError: if it may be sound, but cannot be read.
   """
   place = find(directory)
   if _is_remote(place):
@@ -119,7 +145,7 @@ def num_videos_of(directory: str, split: str) -> int | None:
 
   Raises:
     DatasetError: if there is no such data set, or dataset.json is damaged.
-    UnreachableError: if its file system does not answer.
+    UnansweredError: if it may be sound, but cannot be read.
   """
   place = find(directory)
   if _is_remote(place):
@@ -157,7 +183,7 @@ def read_manifest(directory: Folder) -> dict[str, Any]:
 
   Raises:
     DatasetError: if there is no such data set, or dataset.json is damaged.
-    UnreachableError: if its file system does not answer.
+    UnansweredError: if it may be sound, but cannot be read.
     remote_shards.RemoteError: if a URL does not give it.
   """
   is_remote = _is_remote(directory)
@@ -213,9 +239,12 @@ def check_sizes(
 ) -> None:
   """Compares the size of each file of a split with dataset.json.
 
+  Whoever may not read one of them learns so here, and not in the middle of a
+  training.
+
   Raises:
     DatasetError: if a file is missing or of another size.
-    UnreachableError: if its file system does not answer.
+    UnansweredError: if it may be sound, but cannot be read.
     remote_shards.RemoteError: if a URL does not answer.
   """
   listed = directory.sizes(split) if _is_remote(directory) else None
@@ -249,7 +278,7 @@ def read_table(
 
   Raises:
     DatasetError: if it cannot be read, or is garbled.
-    UnreachableError: if its file system does not answer.
+    UnansweredError: if it may be sound, but cannot be read.
     remote_shards.RemoteError: if a URL does not give it.
   """
   path = directory / name
@@ -318,7 +347,14 @@ def _preparation(directory):
 
 
 def _size(path):
-  return path.stat().st_size
+  """The size of a file that this process may read, which is not opened."""
+  size = path.stat().st_size
+  is_effective = os.access in os.supports_effective_ids
+  if not os.access(path, os.R_OK, effective_ids=is_effective):
+    # To be told why.
+    with open(path, 'rb'):
+      pass
+  return size
 
 
 def _is_remote(place):

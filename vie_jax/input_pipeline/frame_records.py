@@ -89,8 +89,9 @@ class FrameRecords:
     Raises:
       IndexError: if the video or one of the frames does not exist.
       dataset_folder.UnreadableError: if one of the records cannot be read.
-      dataset_folder.UnreachableError: if a URL cannot be reached, or the file
-        system does not answer.
+      dataset_folder.UnreachableError: if a URL cannot be reached.
+      dataset_folder.UnansweredError: if a shard may be sound, but cannot be
+        read.
       dataset_folder.DatasetError: if the store is closed, the index of a
         shard behind a URL is damaged, or a shard has another number of
         records than dataset.json says.
@@ -143,7 +144,7 @@ class FrameRecords:
 
     Raises:
       IndexError: as read_frames.
-      dataset_folder.UnreachableError: as read_frames.
+      dataset_folder.UnansweredError: as read_frames.
       dataset_folder.DatasetError: as read_frames.
     """
     shard, records = self._records(instance_index, frame_numbers)
@@ -192,7 +193,7 @@ class FrameRecords:
       frames = (
         reader.read(records) if places is None else reader.read(records, places)
       )
-    except (RuntimeError, remote_shards.RemoteError) as error:
+    except (RuntimeError, MemoryError, remote_shards.RemoteError) as error:
       raise self._explained(shard, error) from error
     # What lies behind the end of a file that was cut short while it was open.
     if not all(frames):
@@ -206,9 +207,10 @@ class FrameRecords:
     if self._is_closed:
       return dataset_folder.DatasetError(f'{self.directory} was closed.')
     if not self.is_remote:
-      away = unanswered.reason_of_record(error, self._shards[shard][0])
-      if away:
-        return self._unreachable(shard, away)
+      place = self._shards[shard][0]
+      reason = unanswered.reason_of_record(error, place)
+      if reason:
+        return dataset_folder.unanswered_error(place, reason)
     try:
       self._check_same()
     except remote_shards.RemoteError as away:
@@ -257,9 +259,9 @@ class FrameRecords:
     # `array_record` takes a missing file, one whose index is damaged, and one
     # that it cannot read, for an empty one; `_reader_without_index` does not.
     if not found:
-      away = unanswered.reason_of_empty(reader, shard)
-      if away:
-        raise dataset_folder.UnreachableError.of(shard, away)
+      reason = unanswered.reason_of_empty(reader, shard)
+      if reason:
+        raise dataset_folder.unanswered_error(shard, reason)
       return self._reader_without_index(shard, num_records)
     if found != num_records:
       raise array_record_format.DamagedIndexError(

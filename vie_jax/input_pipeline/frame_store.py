@@ -70,8 +70,8 @@ class FrameStore(frame_records.FrameRecords):
       dataset_folder.DatasetError: if the directory is missing or incomplete, a
         file is missing or of the wrong size, the format version is unknown, or
         access to a URL is refused.
-      dataset_folder.UnreachableError: if a URL, or the file system,
-        does not answer.
+      dataset_folder.UnreachableError: if a URL does not answer.
+      dataset_folder.UnansweredError: if a file may be sound, but cannot be read.
     """
     try:
       return cls._open(dataset_folder.find(directory), split)

@@ -93,8 +93,8 @@ def train_batches(
         cannot be read or decoded, or has more than MAX_PIXELS. A JPEG that is
         damaged outside of its crop is not noticed.
     It raises dataset_folder.DatasetError when too many images are damaged, see
-    BadFrames.check, or all, and its UnreachableError when the file system does
-    not answer.
+    BadFrames.check, or all, and its UnansweredError when one may be sound, but
+    cannot be read.
 
   Raises:
     ValueError: if a number does not fit the others or the data set.
@@ -176,7 +176,7 @@ def eval_batches(
         last batch, and for images that are left out; another one is in their
         place.
     It raises dataset_folder.DatasetError, naming the image, when one is damaged
-    and not left out, and its UnreachableError as train_batches.
+    and not left out, and its UnansweredError as train_batches.
 
   Raises:
     ValueError: if a number does not fit the others.
@@ -246,7 +246,7 @@ class _Images:
     self._damage = counted.damage
     self.count = counted.count
     self._suspects = set()
-    self._away = None
+    self._unanswered = None
 
   def make(self, position):
     """Gives one row of the batch, in a graph.
@@ -286,11 +286,12 @@ class _Images:
 
     Raises:
       dataset_folder.DatasetError: if it never can be.
-      dataset_folder.UnreachableError: if one could not be reached, even if it
-        can be by now.
+      dataset_folder.UnansweredError: if one could not be read, though it may be
+        sound, even if it can be by now.
     """
-    if self._away is not None:
-      raise dataset_folder.UnreachableError(self._away)
+    if self._unanswered is not None:
+      kind, message = self._unanswered
+      raise kind(message)
     index, seed, _ = self._choose(position)
     index = int(index)
     *image, _, _ = self._read_sound(index, seed)
@@ -316,8 +317,8 @@ class _Images:
         *image, label = self._read(candidate)
         if candidate != index or self._is_suspect(index):
           self._check_crop(candidate, seed, image)
-      except dataset_folder.UnreachableError as away:
-        self._away = str(away)
+      except dataset_folder.UnansweredError as unanswered:
+        self._unanswered = type(unanswered), str(unanswered)
         raise
       except dataset_folder.DatasetError as found:
         if not self._replaces:

@@ -65,8 +65,7 @@ class ImageSource:
 
     Raises:
       IndexError: if there is no such image.
-      DatasetError: if it cannot be read; UnreachableError, if its file system
-        does not answer.
+      DatasetError: if it cannot be read; UnansweredError, if it may be sound.
     """
     raise NotImplementedError
 

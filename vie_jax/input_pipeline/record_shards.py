@@ -158,9 +158,9 @@ class ArrayRecordShards(_Shards):
       return self._reader(shard).read([record])[0]
     except (RuntimeError, IndexError) as error:
       path = self._paths[shard]
-      away = unanswered.reason_of_record(error, path)
-      if away:
-        raise dataset_folder.UnreachableError.of(path, away) from error
+      reason = unanswered.reason_of_record(error, path)
+      if reason:
+        raise dataset_folder.unanswered_error(path, reason) from error
       raise _unreadable(path, error) from error
 
   def _open_reader(self, shard):
@@ -171,9 +171,9 @@ class ArrayRecordShards(_Shards):
       file_reader_buffer_size=_READER_BUFFER_BYTES,
     )
     found = reader.num_records()
-    away = '' if found else unanswered.reason_of_empty(reader, path)
-    if away:
-      raise dataset_folder.UnreachableError.of(path, away)
+    reason = None if found else unanswered.reason_of_empty(reader, path)
+    if reason:
+      raise dataset_folder.unanswered_error(path, reason)
     if found != self._counts[shard]:
       raise dataset_folder.DatasetError(
         f'{path} holds {found} records instead of {self._counts[shard]}. '

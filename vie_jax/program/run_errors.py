@@ -41,14 +41,12 @@ EXPECTED = (
 # in the middle of a run, or a machine out of memory.
 _PASSING = disk.AWAY | {errno.EIO, errno.ENFILE, errno.ENOMEM, errno.EROFS}
 # What the system does not let this process do -> what helps.
-_REFUSED = {
-  errno.EACCES: 'Give the user of the run access to it, and run again.',
+_REFUSED = disk.REMEDIES | {
   errno.EISDIR: 'A file is to be there: move the folder away, and run again.',
   errno.EFBIG: (
     'Raise the limit on the size of files (ulimit -f) or the quota, and run '
     'again.'
   ),
-  errno.EMFILE: 'Raise the limit on open files (ulimit -n), and run again.',
   errno.ENAMETOOLONG: 'Use a shorter name, and run again.',
   errno.ENFILE: 'The whole machine has too many open files; run again.',
 }

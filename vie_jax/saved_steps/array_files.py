@@ -158,7 +158,7 @@ def read(folder: pathlib.Path, shapes: Any) -> Any:
 
   Raises:
     DamagedError: if orbax cannot read what is there, for whatever reason.
-    OSError: if the files could not be asked, see `commit_record.UNANSWERED`.
+    OSError: if the files could not be asked, see `disk.NO_DAMAGE`.
   """
   try:
     return ocp.StandardCheckpointHandler().restore(
@@ -176,7 +176,7 @@ def structure(folder: pathlib.Path) -> Any:
 
   Raises:
     DamagedError: if orbax cannot read what is there, for whatever reason.
-    OSError: if the files could not be asked, see `commit_record.UNANSWERED`.
+    OSError: if the files could not be asked, see `disk.NO_DAMAGE`.
   """
   try:
     return ocp.StandardCheckpointHandler().metadata(folder).tree

@@ -31,14 +31,6 @@ FORMAT_VERSION = 3
 _SMALL = 2**16
 # A step of thousands of leaves takes some hundred kilobytes.
 _LARGEST_RECORD = 2**24
-UNANSWERED = disk.AWAY | {
-  errno.EACCES,
-  errno.EMFILE,
-  errno.ENFILE,
-  errno.ENOMEM,
-}
-"""A file system that is away for a while or lets nobody in, a process that may
-open no more files or has no memory: the step may be whole all the same."""
 
 
 class DamagedError(ValueError):
@@ -184,11 +176,11 @@ def refuse(reason: str, number: int | None, path: pathlib.Path) -> NoReturn:
     path: of what was to be read.
 
   Raises:
-    OSError: if nobody can know, see `UNANSWERED`.
+    OSError: if nobody can know, see `disk.NO_DAMAGE`.
     UnreadError: if it may be either.
     DamagedError: otherwise.
   """
-  if number in UNANSWERED:
+  if number in disk.NO_DAMAGE:
     raise OSError(number, os.strerror(number), str(path)) from None
   kind = UnreadError if number == errno.EIO else DamagedError
   raise kind(reason) from None
