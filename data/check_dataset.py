@@ -5,6 +5,7 @@ import io
 import os
 
 import numpy as np
+import unread
 from array_record.python import array_record_module
 from dataset.dataset_layout import (
   MANIFEST_DIGEST,
@@ -37,6 +38,9 @@ def check_dataset(directory, *, full):
 
   Returns:
     list of str, the problems; empty where all is well.
+
+  Raises:
+    InputError: if a file may be sound, but cannot be read.
   """
   place = place_of(directory)
   results = [('check', 'items', 'problems')]
@@ -126,7 +130,7 @@ class _Content:
       path: where it is here, or a copy of it.
       origin: path or URL of the file itself, for messages.
     """
-    self.files += _check_file(name, entry, path)
+    self.files += _check_file(name, entry, path, origin)
     if 'records' not in entry:
       return
     self.num_shards += 1
@@ -141,7 +145,7 @@ class _Content:
     for number in np.flatnonzero((record >= 0) & (record < entry['records'])):
       row = self._rows[split][number]
       read, problem = _check_video(
-        row, reader, int(record[number]), full=self._full
+        row, reader, int(record[number]), (path, origin), full=self._full
       )
       self.num_frames += read
       if problem:
@@ -156,7 +160,7 @@ class _Content:
     ]
 
 
-def _check_file(name, entry, path):
+def _check_file(name, entry, path, origin):
   """Compares size and checksum."""
   try:
     size = path.stat().st_size
@@ -165,6 +169,7 @@ def _check_file(name, entry, path):
     if file_digest(path) != entry['sha256']:
       return [f'{name} has another checksum: bytes have changed']
   except OSError as error:
+    unread.check(origin, error)
     return [f'{name} cannot be read: {error.strerror}']
   return []
 
@@ -196,6 +201,7 @@ def _check_tables(directory, manifest):
     try:
       read = read_videos(directory, name, manifest['labels'])
     except (OSError, tables.TableError) as error:
+      unread.check(directory / name, error)
       problems.append(f'{name} cannot be read: {error}')
       continue
     rows[split] = read.to_pylist()
@@ -260,9 +266,12 @@ def _open_shard(name, entry, path, origin):
       os.fspath(path), options='readahead_buffer_size:0,max_parallelism:0'
     )
     found = reader.num_records()
-  except (OSError, RuntimeError) as error:
+  except (OSError, RuntimeError, MemoryError) as error:
+    unread.check_record(origin, error, path)
     reason = str(error).replace(os.fspath(path), str(origin))
     return None, [f'{name} cannot be opened: {reason}']
+  if not found:
+    unread.check_empty(origin, reader, path)
   if found != entry['records']:
     return None, [
       f'{name} has {found} frames by its index, not {entry["records"]}'
@@ -277,13 +286,23 @@ def _sample(rows, *, full):
   return [rows[number] for number in chosen]
 
 
-def _check_video(row, reader, start, *, full):
-  """Returns the number of frames decoded, and a problem or None."""
+def _check_video(row, reader, start, places, *, full):
+  """Returns the number of frames decoded, and a problem or None.
+
+  Args:
+    row: of the video.
+    reader: of its shard.
+    start: number of its first frame there.
+    places: of the shard, here and for messages.
+    full: as in check_dataset.
+  """
   last = row['num_frames'] - 1
   numbers = range(last + 1) if full else sorted({0, last // 2, last})
   try:
     frames = reader.read([start + number for number in numbers])
-  except (RuntimeError, IndexError) as error:
+  except (RuntimeError, IndexError, MemoryError) as error:
+    path, origin = places
+    unread.check_record(origin, error, path)
     return 0, f'its frames cannot be read: {error}'
   for number, frame in zip(numbers, frames, strict=True):
     problem = _check_jpeg(frame, row['width'], row['height'])

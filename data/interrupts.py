@@ -1,9 +1,12 @@
-"""Ctrl-C, while processes start."""
+"""How processes start, and signals where nothing is lost by them."""
 
 import contextlib
+import os
 import signal
 import threading
 from multiprocessing import resource_tracker
+
+_SAFE_PATH = 'PYTHONSAFEPATH'
 
 
 @contextlib.contextmanager
@@ -14,13 +17,33 @@ def held_back():
   leave it to the parent to end them: one that hears of it while it imports
   prints its traceback. And the parent has all of them on its list when it does.
 
+  Nor do they take a file of the current folder, which may be anybody's, for a
+  module of Python, as what begins with `python -c` does.
+
   Raises:
     KeyboardInterrupt: at the end, or whatever the handler of the signal does.
   """
-  # It starts with the first process, and lets ctrl-C through again.
-  resource_tracker.ensure_running()
-  with _remembered(), _blocked():
+  with _safe_path():
+    # It starts with the first process, and lets ctrl-C through again.
+    resource_tracker.ensure_running()
+    with _remembered(), _blocked():
+      yield
+
+
+@contextlib.contextmanager
+def _safe_path():
+  """Keeps the current folder out of the paths of processes that are started.
+
+  What this process imports from, `multiprocessing` has them import from, too.
+  """
+  before = os.environ.get(_SAFE_PATH)
+  os.environ[_SAFE_PATH] = '1'
+  try:
     yield
+  finally:
+    del os.environ[_SAFE_PATH]
+    if before is not None:
+      os.environ[_SAFE_PATH] = before
 
 
 @contextlib.contextmanager
@@ -52,3 +75,25 @@ def _remembered():
     signal.signal(signal.SIGINT, before)
     if heard:
       signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def left_to_the_system():
+  """Has signals end this process at once, by the system's own action.
+
+  Handlers of Python run in the main thread alone: never, where a library has it
+  wait for ever, as `array_record` does for a thread that it cannot start.
+  """
+  before = {
+    number: signal.getsignal(number)
+    for number in (signal.SIGINT, signal.SIGTERM)
+  }
+  try:
+    for number, handler in before.items():
+      # Ignored, as in the background of a shell, it stays so.
+      if handler is not signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

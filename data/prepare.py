@@ -25,6 +25,8 @@ import sys
 # Python may be told not to look beside a script.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import interrupts
+import unread
 from check_dataset import check_dataset
 from command_options import (
   add_common,
@@ -87,6 +89,13 @@ def main(arguments=None, *, cluster=None):
     # Whoever read our output has left, as in "prepare.py ... | head".
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+  except OSError as error:
+    # Of whatever the user of this command may not read or write, above all.
+    message = unread.message(error)
+    if message is None:
+      raise
+    print(f'Error: {printable(_one_line(message))}.', file=sys.stderr)
+    return 2
   except KeyboardInterrupt:
     print('\nStopped. The same command goes on from here.', file=sys.stderr)
     return 130
@@ -184,7 +193,11 @@ def _rendering(folder, unit, total):
 
 
 def _run_check(options):
-  problems = check_dataset(options.directory, full=options.full)
+  with contextlib.ExitStack() as stack:
+    # Of a data set behind a URL it has copies here, which are to go.
+    if not is_remote(options.directory):
+      stack.enter_context(interrupts.left_to_the_system())
+    problems = check_dataset(options.directory, full=options.full)
   return 1 if problems else 0
 
 

@@ -8,6 +8,6 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from vie_jax.untrusted import tables, tar_stream, urls
+from vie_jax.untrusted import tables, tar_stream, text, urls
 
-__all__ = ['tables', 'tar_stream', 'urls']
+__all__ = ['tables', 'tar_stream', 'text', 'urls']

@@ -212,20 +212,22 @@ DATA_ALLOWED = {  # module or folder of data/ -> its own code
   'interrupts': '',
   'option_parser': 'vie_jax',
   'untrusted': 'vie_jax',
+  'unread': 'errors vie_jax',
   'media': 'errors wording',
-  'dataset': 'errors untrusted wording',
+  'dataset': 'errors unread untrusted wording',
   'sources': 'dataset errors media progress untrusted wording',
   'preparation': (
-    'dataset errors interrupts media progress sources untrusted wording'
+    'dataset errors interrupts media progress sources unread untrusted wording'
   ),
   'demo_data': 'interrupts',
-  'check_dataset': 'dataset errors sources untrusted wording',
+  'check_dataset': 'dataset errors sources unread untrusted wording',
   'pages': ('dataset errors media progress untrusted vie_jax wording'),
   'command_options': 'dataset media preparation sources',
   'definition_commands': 'command_options dataset errors sources',
   'prepare': (
     'check_dataset command_options dataset definition_commands demo_data errors '
-    'option_parser pages preparation progress sources untrusted wording'
+    'interrupts option_parser pages preparation progress sources unread '
+    'untrusted wording'
   ),
   'prepare_beam': 'preparation prepare',
 }

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
+import unread
 from errors import InputError
 from untrusted import tables as untrusted_tables
 
@@ -101,7 +102,8 @@ def read_tables(directory, manifest):
     split -> pyarrow.Table.
 
   Raises:
-    InputError: if a table is missing, damaged or not what dataset.json says.
+    InputError: if a table is missing, damaged or not what dataset.json says, or
+      cannot be read.
   """
   labels = [f'label_{column}' for column in sorted(manifest['labels'])]
   tables = {}
@@ -111,6 +113,7 @@ def read_tables(directory, manifest):
     try:
       table = read_videos(directory, name, manifest['labels'])
     except (OSError, untrusted_tables.TableError) as error:
+      unread.check(path, error)
       raise InputError(f'{path} cannot be read: {error}') from error
     tables[split] = table.select([*_READ, *labels])
     for column, names in manifest['labels'].items():

@@ -2,6 +2,7 @@
 
 import math
 
+import unread
 from errors import InputError
 
 from dataset.dataset_layout import FORMAT_VERSION, SPLITS, is_dataset_file
@@ -59,6 +60,9 @@ def check_manifest(directory):
   Returns:
     (manifest, problems): dict, or None where there is a problem, and list of
     str.
+
+  Raises:
+    InputError: if it may be sound, but cannot be read.
   """
   path = directory / 'dataset.json'
   if not isinstance(directory, RemoteFolder) and not directory.is_dir():
@@ -70,6 +74,7 @@ def check_manifest(directory):
   try:
     manifest = read_json_at(directory, 'dataset.json')
   except OSError as error:
+    unread.check(path, error)
     return None, [f'{path} cannot be read: {error.strerror}']
   if not isinstance(manifest, dict):
     return None, [f'{path} is damaged']

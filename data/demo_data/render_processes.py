@@ -29,12 +29,13 @@ def in_order(function, numbers, num_processes):
   if num_processes == 1 or len(numbers) < 2:
     yield from map(function, numbers)
     return
-  pool = concurrent.futures.ProcessPoolExecutor(
-    num_processes,
-    # Not fork: the caller may have the threads of TensorFlow or JAX.
-    mp_context=multiprocessing.get_context('spawn'),
-    initializer=_start_worker,
-  )
+  with interrupts.held_back():
+    pool = concurrent.futures.ProcessPoolExecutor(
+      num_processes,
+      # Not fork: the caller may have the threads of TensorFlow or JAX.
+      mp_context=multiprocessing.get_context('spawn'),
+      initializer=_start_worker,
+    )
   try:
     with interrupts.held_back():
       results = pool.map(function, numbers, chunksize=4)

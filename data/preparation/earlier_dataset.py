@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 
+import unread
 from array_record.python import array_record_module
 from dataset.dataset_layout import SPLITS
 from dataset.dataset_tables import read_videos
@@ -182,6 +183,7 @@ def _rows(folder, manifest, split):
   try:
     rows = read_videos(folder, name, manifest['labels']).to_pylist()
   except (OSError, tables.TableError) as error:
+    unread.check(folder / name, error)
     raise InputError(
       f'--reuse: {folder / name} cannot be read: {error}'
     ) from error

@@ -36,6 +36,7 @@ from errors import InputError
 from media.video_frames import FRAMES_VERSION, FrameOptions
 from progress import progress_bar
 from sources.source import Source
+from untrusted import text
 from wording import counted
 
 from preparation.bad_share import BadShare
@@ -135,7 +136,11 @@ def prepare_dataset(source, settings, *, cluster=None):
   if os.path.realpath(out) == source.folder:
     raise InputError('--out must be another directory than that of the videos')
   if os.fsencode(out) != str(out).encode(errors='replace'):
-    raise InputError(f'--out must be UTF-8, unlike {settings.out}')
+    raise InputError(
+      f'--out {settings.out}: {text.LOCALE_REMEDY}'
+      if text.is_utf8(settings.out)
+      else f'--out must be UTF-8, unlike {settings.out}'
+    )
   setup = _setup(source, settings)
   _make_folder(out)
   with locked(out):

@@ -1,7 +1,13 @@
+import errno
 import json
+import os
 import pathlib
 import shutil
+import signal
 
+import check_dataset
+import interrupts
+import other_user
 import prepare
 import pyarrow.parquet
 import pytest
@@ -199,3 +205,92 @@ def test_rows_that_contradict_the_rest_are_named(
   _replace_table(dataset, change)
   assert _check(dataset) == 1
   assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'name', ['train/videos.parquet', 'shard', 'skipped.json']
+)
+def test_a_file_that_nobody_may_read_is_not_damaged(dataset, capsys, name):
+  path = _shard(dataset) if name == 'shard' else dataset / name
+  path.chmod(0)
+  with other_user.running(dataset):
+    assert _check(dataset) == 2
+  said = capsys.readouterr()
+  assert f'{path} cannot be read: Permission denied; give the user' in said.err
+  assert '--restart' not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    RuntimeError(os.strerror(errno.EAGAIN)),
+    RuntimeError(f'pread() failed: {os.strerror(errno.ENOMEM)}; at byte 7'),
+    RuntimeError(f'pread() failed: {os.strerror(errno.ESTALE)}; at byte 7'),
+    MemoryError(),
+  ],
+)
+@pytest.mark.parametrize('place', ['open', 'read'])
+def test_a_shard_that_cannot_be_read_now_is_not_damaged(
+  dataset, capsys, monkeypatch, error, place
+):
+  class Reader(check_dataset.array_record_module.ArrayRecordReader):
+    def __init__(self, *arguments, **options):
+      if place == 'open':
+        raise error
+      super().__init__(*arguments, **options)
+
+    def read(self, records):
+      raise error
+
+  monkeypatch.setattr(
+    check_dataset.array_record_module, 'ArrayRecordReader', Reader
+  )
+  assert _check(dataset) == 2
+  said = capsys.readouterr()
+  assert f'{_shard(dataset)} cannot be read: ' in said.err
+  assert 'run the same command again when it can be read' in said.err
+  assert '--restart' not in said.out + said.err
+
+
+def test_signals_end_a_check_while_a_library_waits(dataset, monkeypatch):
+  found = []
+
+  def check(*unused, **unused_options):
+    found.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+    return []
+
+  monkeypatch.setattr(prepare, 'check_dataset', check)
+  before = signal.getsignal(signal.SIGINT)
+  assert _check(dataset) == 0
+  assert found == [signal.SIG_DFL, signal.SIG_DFL]
+  assert signal.getsignal(signal.SIGINT) is before
+  monkeypatch.setattr(signal, 'getsignal', lambda unused: signal.SIG_IGN)
+  with interrupts.left_to_the_system():
+    monkeypatch.undo()
+    # Whoever runs in the background of a shell does not hear of Ctrl-C.
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize('command', ['check', 'show', 'reuse', 'out', 'below'])
+def test_a_data_set_of_another_user_is_refused_in_one_line(
+  dataset, original, capsys, command
+):
+  """Of mode 0700, as whoever has a umask of 077 makes it."""
+  closed, free = dataset, dataset.parent / 'free'
+  free.mkdir(mode=0o777)
+  free.chmod(0o777)
+  closed.chmod(0)
+  prepared = ('folder', '--videos', str(original.parent / 'videos'))
+  arguments = {
+    'check': ('check', str(closed)),
+    'show': ('show', str(closed), '--out', str(free / 'x.html')),
+    'reuse': (*prepared, '--out', str(free / 'o'), '--reuse', str(closed)),
+    'out': (*prepared, '--out', str(closed)),
+    'below': (*prepared, '--out', str(closed / 'below')),
+  }[command]
+  other_user.let_in(original.parent)
+  with other_user.running(dataset.parent):
+    assert prepare.main(list(arguments)) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(f'Error: {closed}')
+  assert 'Permission denied; give the user of the run access' in line

@@ -8,6 +8,7 @@ import sys
 
 import chromium
 import fake_results
+import other_user
 import pytest
 
 from vie_jax.evaluation import (
@@ -793,3 +794,43 @@ def test_an_averaged_readout_is_told_where_no_cell_is_of_it(tmp_path):
   # No poor scan, but a remark.
   assert '/ 32.87 ' in plain
   assert 'averages Conv5 of supervised' in plain
+
+
+@pytest.mark.parametrize('closed', ['', 'linear_eval'])
+def test_a_folder_that_nobody_may_look_into_is_no_empty_one(
+  tmp_path, capsys, closed
+):
+  write_slow(tmp_path / 'open' / 'linear_eval' / 'x')
+  write_slow(tmp_path / 'run' / 'linear_eval' / 'x')
+  folder = tmp_path / 'run' / closed
+  folder.chmod(0)
+  page = tmp_path / 'report.html'
+  arguments = [
+    str(tmp_path / 'open'),
+    str(tmp_path / 'run'),
+    '--out',
+    str(page),
+  ]
+  # Root looks into every folder, with its capabilities.
+  with other_user.running(tmp_path):
+    code = report.main(arguments)
+  folder.chmod(0o755)
+  assert code == 2
+  assert (
+    f'{folder} cannot be read: Permission denied.' in capsys.readouterr().err
+  )
+  assert not page.exists()
+
+
+def test_a_folder_in_a_closed_one_is_not_said_to_be_missing(tmp_path, capsys):
+  write_slow(tmp_path / 'closed' / 'run' / 'linear_eval' / 'x')
+  (tmp_path / 'closed').chmod(0)
+  page = tmp_path / 'report.html'
+  folder = tmp_path / 'closed' / 'run'
+  with other_user.running(tmp_path):
+    code = report.main([str(folder), '--out', str(page)])
+  (tmp_path / 'closed').chmod(0o755)
+  assert code == 2
+  assert (
+    f'{folder} cannot be read: Permission denied.' in capsys.readouterr().err
+  )

@@ -4,7 +4,6 @@ Where a system call is to fail, strace has it fail, in a process of its own: onl
 so is it known what comes of it behind `array_record`.
 """
 
-import contextlib
 import errno
 import os
 import pathlib
@@ -12,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import other_user
 import pyarrow
 import pytest
 from array_record.python import array_record_module
@@ -185,27 +185,13 @@ def test_too_little_memory_or_too_many_threads_is_no_damage(tmp_path, error):
   assert unanswered.reason(pyarrow.ArrowInvalid('Not a Parquet file')) is None
 
 
-@pytest.fixture
-def as_another_user(tmp_path):
-  """Whoever is root reads everything: for a while this is nobody."""
-  for parent in (tmp_path, *tmp_path.parents):
-    with contextlib.suppress(PermissionError):
-      parent.chmod(parent.stat().st_mode | 0o055)
-  is_root = os.geteuid() == 0
-  if is_root:
-    os.seteuid(65_534)
-  yield
-  if is_root:
-    os.seteuid(0)
-
-
-def test_a_shard_that_nobody_may_read_is_refused_at_the_start(
-  tmp_path, request
-):
+def test_a_shard_that_nobody_may_read_is_refused_at_the_start(tmp_path):
   damaged_data_test.write(tmp_path)
   (tmp_path / SHARD).chmod(0)
-  request.getfixturevalue('as_another_user')
-  with pytest.raises(dataset_folder.DeniedError) as raised:
+  with (
+    other_user.running(tmp_path),
+    pytest.raises(dataset_folder.DeniedError) as raised,
+  ):
     frame_store.FrameStore.open(tmp_path, 'train')
   message = str(raised.value)
   assert message.startswith(f'{tmp_path / SHARD} cannot be read: Permission')
@@ -214,13 +200,15 @@ def test_a_shard_that_nobody_may_read_is_refused_at_the_start(
   assert run_errors.code_of(raised.value) == exit_codes.REFUSED
 
 
-def test_no_image_stands_for_one_that_nobody_may_read(tmp_path, request):
+def test_no_image_stands_for_one_that_nobody_may_read(tmp_path):
   files = {f'{number}.png': image_dataset.plain(number) for number in range(9)}
   source = image_pipeline_test.open_files(tmp_path, files)
   (closed,) = tmp_path.rglob('4.png')
   closed.chmod(0)
-  request.getfixturevalue('as_another_user')
-  with pytest.raises(dataset_folder.DeniedError, match=r'4\.png .*access'):
+  with (
+    other_user.running(tmp_path),
+    pytest.raises(dataset_folder.DeniedError, match=r'4\.png .*access'),
+  ):
     image_pipeline_test.train(source, 3)
 
 

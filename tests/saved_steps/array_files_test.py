@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import other_user
 import pytest
 
 from vie_jax.saved_steps import array_files
 from vie_jax.saved_steps.commit_record import DamagedError
 
-NOBODY = 65534
 LARGE = 2**16
 
 
@@ -48,22 +48,6 @@ def large_file(folder):
 
 
 @contextlib.contextmanager
-def as_nobody(folder):
-  """Root may read everything: this user may not."""
-  for parent in (folder, *folder.parents):
-    with contextlib.suppress(PermissionError):
-      parent.chmod(parent.stat().st_mode | 0o055)
-  is_root = os.geteuid() == 0
-  if is_root:
-    os.seteuid(NOBODY)
-  try:
-    yield
-  finally:
-    if is_root:
-      os.seteuid(0)
-
-
-@contextlib.contextmanager
 def no_more_files():
   limits = resource.getrlimit(resource.RLIMIT_NOFILE)
   # The number that the next file would have: some below others may be free.
@@ -79,7 +63,7 @@ def no_more_files():
 def test_an_array_that_nobody_may_read_is_not_damaged(item):
   folder, shapes = item
   large_file(folder).chmod(0)
-  with as_nobody(folder), pytest.raises(OSError) as error:
+  with other_user.running(folder), pytest.raises(OSError) as error:
     array_files.read(folder, shapes)
   assert error.value.errno == errno.EACCES
   assert error.value.filename == str(folder)

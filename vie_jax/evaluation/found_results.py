@@ -72,11 +72,13 @@ class Found:
     results: by name.
     runs: with curves, by name.
     skipped: files and folders that nothing was taken from.
+    unread: folders that cannot be looked into, and what lies there is not known.
   """
 
   results: list[Result]
   runs: list[Run]
   skipped: list[Skipped]
+  unread: list[Skipped] = dataclasses.field(default_factory=list)
 
 
 def _reason_against(facts: dict) -> str:
@@ -123,9 +125,20 @@ def _read_curves(folder: pathlib.Path) -> tuple[metrics_file.Curves, str]:
     return {}, f'has curves that are not shown: {error}'
 
 
-def _folders(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
-  """Walks through folders with what is in each; not into checkpoints."""
-  for folder, subfolders, files in os.walk(root):
+def _folders(
+  root: pathlib.Path, unread: list[Skipped]
+) -> Iterator[tuple[pathlib.Path, set[str]]]:
+  """Walks through folders with what is in each; not into checkpoints.
+
+  Args:
+    root: where to begin.
+    unread: receives those that cannot be looked into.
+  """
+
+  def note(error):
+    unread.append(Skipped(error.filename, error.strerror))
+
+  for folder, subfolders, files in os.walk(root, onerror=note):
     names = {*subfolders, *files}
     subfolders[:] = sorted(
       name
@@ -158,12 +171,12 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
   """
   roots = list(dict.fromkeys(pathlib.Path(path) for path in paths))
   names = _names(roots)
-  results, runs, skipped, seen = [], [], [], set()
+  results, runs, skipped, unread, seen = [], [], [], [], set()
   for root in roots:
     before = len(results) + len(skipped)
     begun: dict[pathlib.Path, str] = {}
     finished = set()
-    for folder, inside in _folders(root):
+    for folder, inside in _folders(root, unread):
       if folder.resolve() in seen:
         continue
       seen.add(folder.resolve())
@@ -200,6 +213,7 @@ def collect(paths: Iterable[str | pathlib.Path]) -> Found:
     sorted(results, key=lambda result: result.name),
     sorted(runs, key=lambda run: run.name),
     skipped,
+    unread,
   )
 
 

@@ -18,6 +18,7 @@ import importlib.resources
 import os
 import pathlib
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -220,6 +221,16 @@ def list_cells(command: str) -> None:
     say(f'{cell.name:{width}}  {command} {cell.name}')
 
 
+def _is_folder(path: str) -> bool:
+  """Whether there is such a folder; one in a closed folder may be there."""
+  try:
+    return stat.S_ISDIR(os.stat(path).st_mode)
+  except PermissionError:
+    return True
+  except OSError:
+    return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   parser = _parser()
@@ -236,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bins = dict(map(paper_roles.parse_bins, options.bins))
   except ValueError as error:
     parser.error(str(error))
-  missing = [path for path in options.workdirs if not os.path.isdir(path)]
+  missing = [path for path in options.workdirs if not _is_folder(path)]
   for path in missing:
     print(
       f'{printable(urls.redacted(path))}: there is no such folder.',
@@ -245,6 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if missing:
     return 2
   found = found_results.collect(options.workdirs)
+  for folder in found.unread:
+    print(
+      f'{printable(urls.redacted(folder.name))} cannot be read: '
+      f'{folder.reason}. Give the user of the report access to it.',
+      file=sys.stderr,
+    )
+  if found.unread:
+    return 2
   filled = filled_tables.fill(
     found,
     filled_tables.Options(

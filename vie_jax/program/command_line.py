@@ -288,6 +288,8 @@ def workdir_problem(folder: str) -> str | None:
   try:
     folder.encode()
   except UnicodeEncodeError:
+    if text.is_utf8(folder):
+      return f'{os.fsencode(folder)!r}: {text.LOCALE_REMEDY}'
     return f'{os.fsencode(folder)!r} is not UTF-8: rename the folder'
   if found := _NOT_IN_WORKDIR.search(folder):
     return (
