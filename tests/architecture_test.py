@@ -414,6 +414,7 @@ def test_of_the_data_tools_only_show_and_what_serves_all_use_the_package():
     'network_clips.py',
     'option_parser.py',
     'show_dataset.py',
+    'unread.py',
     'untrusted.py',
     'wording.py',
   }
@@ -428,8 +429,9 @@ for name in ('jax', 'tensorflow', 'ml_collections'):
 import prepare
 used = {name for name in sys.modules if name.startswith('vie_jax')}
 assert used == {'vie_jax'} | {f'vie_jax.{name}' for name in (
-  'option_parser', 'untrusted', 'untrusted.tables', 'untrusted.tar_stream',
-  'untrusted.urls', 'wording',
+  'files', 'files.disk', 'input_pipeline', 'input_pipeline.remote_errors',
+  'input_pipeline.unanswered', 'option_parser', 'untrusted', 'untrusted.tables',
+  'untrusted.tar_stream', 'untrusted.text', 'untrusted.urls', 'wording',
 )}, used
 """
   environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / 'data'))

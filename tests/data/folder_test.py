@@ -190,6 +190,27 @@ def test_outputs_may_have_any_name_that_is_utf_8(tmp_path, monkeypatch, capsys):
   assert not os.path.exists(b'b\xff')
 
 
+def test_another_locale_is_not_blamed_on_the_path(class_folder, tmp_path):
+  done = subprocess.run(
+    _command(
+      'folder', '--videos', str(class_folder), '--out', f'{tmp_path}/\u00fc'
+    ),
+    env={
+      **os.environ,
+      'LC_ALL': 'POSIX',
+      'PYTHONUTF8': '0',
+      'PYTHONCOERCECLOCALE': '0',
+    },
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert 'the locale is not UTF-8, which the path is: set PYTHONUTF8=1' in (
+    done.stderr
+  )
+
+
 def test_an_empty_train_split_is_said(tmp_path, capsys):
   (tmp_path / 'v').mkdir()
   sample_videos.write(tmp_path / 'v' / 'one.mp4', sample_videos.moving(5))

@@ -376,6 +376,8 @@ def test_missing_weights_are_told_of_before_slow_imports(
     ('a?b', 'has ? in it'),
     ('a\\b', 'has \\ in it'),
     ('w\udcff', 'is not UTF-8'),
+    # As a locale of ASCII takes UTF-8.
+    ('w\udcc3\udcbc', 'the locale is not UTF-8, which the path is'),
     ('{a} ~b%$"é', None),
   ],
 )
