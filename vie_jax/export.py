@@ -183,7 +183,7 @@ def _facts(config, found, size):
     'seed': config.seed,
     'accuracy': {},
     'chance': {},
-    'dataset': {'name': config.model.name},
+    'dataset': {},
     'network': result.network(config, found),
     'layer': config.export.layer,
     'input': {
