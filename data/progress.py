@@ -5,7 +5,7 @@ import sys
 import tqdm
 
 
-def progress_bar(text, unit, total, initial=0):
+def progress_bar(text, unit, total, initial=0, *, delay_seconds=0):
   """Shows progress and the time left, on stderr.
 
   Where stderr is no terminal, a line is written every ten seconds.
@@ -15,6 +15,7 @@ def progress_bar(text, unit, total, initial=0):
     unit: str, the name of one piece of it.
     total: int, number of pieces.
     initial: int, number of pieces done before.
+    delay_seconds: after which it is first shown; never, if all is done by then.
 
   Returns:
     tqdm.tqdm, a context manager with `update`.
@@ -25,6 +26,7 @@ def progress_bar(text, unit, total, initial=0):
     unit=f' {unit}s',
     total=total,
     initial=initial,
+    delay=delay_seconds,
     dynamic_ncols=is_terminal,
     mininterval=0.2 if is_terminal else 10,
   )

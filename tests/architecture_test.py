@@ -189,7 +189,7 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
   'training': (
     'blueprint checkpoint config evaluate evaluation.monitors experiment '
     'finite guarded_saves lineage machine processes run_record run_weights sharding '
-    'skipped_steps telemetry train_state train_step training weights',
+    'skipped_steps telemetry train_state train_step training weights wording',
     'flax jax ml_collections',
   ),
   'train': (

@@ -48,7 +48,7 @@ def read_errors(path):
     ) from error
 
 
-def write_json(path, value, *, aside):
+def write_json(path, value, *, aside, indent=1):
   """Writes a value as JSON text, the same bytes for the same value.
 
   Args:
@@ -56,9 +56,11 @@ def write_json(path, value, *, aside):
     value: what to write.
     aside: directory in the same file system where a kill may leave a
       temporary file.
+    indent: int, of its lines; None for one line, which takes a fraction of the
+      time and memory.
   """
   path = pathlib.Path(path)
-  text = json.dumps(value, indent=1, sort_keys=True)
+  text = json.dumps(value, indent=indent, sort_keys=True)
   temporary = pathlib.Path(aside) / f'{path.name}.{os.getpid()}.tmp'
   with output_errors(path):
     with open(temporary, 'w', encoding='utf-8') as file:

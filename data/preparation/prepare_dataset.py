@@ -35,6 +35,7 @@ from dataset.staging import (
 from errors import InputError
 from media.video_frames import FRAMES_VERSION, FrameOptions
 from progress import progress_bar
+from sources.labels_and_splits import check_class_names
 from sources.source import Source
 from untrusted import text
 from wording import counted
@@ -253,7 +254,7 @@ def _make_plan(inputs, settings, staging):
   records = _decode_all(inputs, settings, staging, pool)
   plan = make_plan(source, setup=staging.setup(), records=records)
   plan[_TIMES] = times_digest(source.videos)
-  write_json(_plan_path(staging), plan, aside=staging.directory)
+  write_json(_plan_path(staging), plan, aside=staging.directory, indent=None)
   return plan
 
 
@@ -301,7 +302,12 @@ def _in_advance(settings, shards):
 
 
 def _setup(source, settings):
-  """What a run must have in common with the one that it goes on with."""
+  """What a run must have in common with the one that it goes on with.
+
+  Raises:
+    InputError: if no data set can hold the class names.
+  """
+  check_class_names(source.labels)
   return {
     'name': source.name,
     'options': dataclasses.asdict(settings.frames) | source.options,

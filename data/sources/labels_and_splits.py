@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import itertools
+import json
 import os
 import pathlib
 import posixpath
@@ -15,6 +16,11 @@ from wording import counted
 UNKNOWN = -1
 FOLDER_COLUMN = 'label'
 LABELS_FILE = 'labels.csv'
+
+# Of all label columns together, in dataset.json, of which readers take twice as
+# much. Each name has a line of its own there.
+MAX_NAME_BYTES = 2**25
+_BYTES_BESIDE_A_NAME = 8
 
 # What splits are called, in lower case, by folders at the top and in lists.
 SPLIT_NAMES = {
@@ -191,6 +197,31 @@ def number_classes(labels, paths):
       number_of.get(class_of_path.get(path), UNKNOWN) for path in paths
     ]
   return class_names, numbers
+
+
+def check_class_names(labels):
+  """Refuses more class names than readers of a data set take.
+
+  Args:
+    labels: dict from column to dict from path to class name.
+
+  Raises:
+    InputError: naming the column that takes most.
+  """
+  names = {column: set(found.values()) for column, found in labels.items()}
+  sizes = {
+    column: sum(len(json.dumps(name)) + _BYTES_BESIDE_A_NAME for name in found)
+    for column, found in names.items()
+  }
+  if sum(sizes.values()) <= MAX_NAME_BYTES:
+    return
+  largest = max(sizes, key=sizes.get)
+  raise InputError(
+    f'{counted(sum(map(len, names.values())), "class name")} of labels take '
+    f'{sum(sizes.values()) >> 20} MiB, and a data set has room for '
+    f'{MAX_NAME_BYTES >> 20}: leave out what names no classes; the largest column '
+    f'is {largest!r}, with {len(names[largest])}'
+  )
 
 
 def split_by_hash(videos, *, val_percent):

@@ -24,7 +24,7 @@ _PACKED = {
 _FORMATS = 'a list is a .csv, .jsonl or .parquet file'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
   """One row of a list.
 

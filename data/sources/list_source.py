@@ -2,12 +2,14 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 
 from dataset.dataset_layout import file_digest
 from errors import InputError
 from media.segments import parse_segment
+from progress import progress_bar
 
 from sources.find_videos import VideoFile
 from sources.labels_and_splits import FOLDER_COLUMN, SPLIT_NAMES, split_by_hash
@@ -48,8 +50,10 @@ def read_list(file, *, root=None, name=None, val_percent=10):
     raise InputError(f'--root {root} is not a folder')
   label_columns = _label_columns(file, columns)
   reader = _Reader(root, label_columns)
-  for row in rows:
-    reader.add(row)
+  with progress_bar('reading', 'row', len(rows), delay_seconds=5) as bar:
+    for row in rows:
+      reader.add(row)
+      bar.update()
   reader.check(file)
   splits = _splits(reader, 'split' in columns, val_percent)
   digest = file_digest(file)
@@ -93,6 +97,10 @@ class _Reader:
     self.labels = {column: {} for column in label_columns.values()}
     self.skipped = []
     self.missing = []
+    # Lists of parts name a file in many rows.
+    self._found = functools.lru_cache(maxsize=4096)(
+      functools.partial(_found, root)
+    )
     self._root = root
     self._label_columns = label_columns
     self._place_of_path = {}
@@ -104,7 +112,7 @@ class _Reader:
     written = row.cells.get('path', '')
     fragment = segment.fragment if segment else ''
     try:
-      file, status = regular_file(self._root, written)
+      file, status, real = self._found(written)
     except RefusedPathError as error:
       # What has no path is found by its line.
       place = '' if written.strip() else f' ({row.place})'
@@ -115,7 +123,6 @@ class _Reader:
       return
     video = VideoFile(file, file, status.st_size, status.st_mtime_ns, segment)
     # By two names, such as those of a symlink, it could be in both splits.
-    real = os.path.realpath(os.path.join(self._root, file))
     first_name = self._name_of_file.setdefault(real, file)
     if first_name != file:
       self._skip(video.path, f'the same file as {first_name}')
@@ -165,6 +172,12 @@ class _Reader:
     self.skipped.append({'path': escaped(path), 'reason': reason})
 
 
+def _found(root, path):
+  """As `regular_file`, with the path without symlinks."""
+  file, status = regular_file(root, path)
+  return file, status, os.path.realpath(os.path.join(root, file))
+
+
 def _known_rows(file):
   """Reads the rows, with the columns that are used under their own names."""
   columns, rows = read_rows(file, lambda column: _is_used(_known(column)))
@@ -177,10 +190,13 @@ def _known_rows(file):
         f'{file}: the columns {" and ".join(map(repr, same))} differ in capital '
         'letters only'
       )
-  rows = [
-    dataclasses.replace(row, cells={_known(k): v for k, v in row.cells.items()})
-    for row in rows
-  ]
+  if list(columns_of) != columns:
+    rows = [
+      dataclasses.replace(
+        row, cells={_known(k): v for k, v in row.cells.items()}
+      )
+      for row in rows
+    ]
   return list(columns_of), rows
 
 

@@ -6,6 +6,8 @@ from media import segments
 from sources import labels_and_splits
 from sources.find_videos import VideoFile
 
+from vie_jax.input_pipeline import dataset_folder
+
 
 def _labels(tmp_path, text):
   file = tmp_path / 'labels.csv'
@@ -96,6 +98,22 @@ def test_a_mistake_in_a_table_is_named_with_its_line(tmp_path, text, message):
   with pytest.raises(InputError, match=message) as caught:
     _labels(tmp_path, text)
   assert 'labels.csv' in str(caught.value)
+
+
+def test_more_class_names_than_a_data_set_holds_are_refused():
+  captions = {f'{n}.mp4': f'{n} ' + 'x' * 10**5 for n in range(400)}
+  labels = {'label': {'0.mp4': 'cup'}, 'caption': captions}
+  with pytest.raises(
+    InputError, match=r"401 class names .* is 'caption', with"
+  ):
+    labels_and_splits.check_class_names(labels)
+  same = dict.fromkeys(captions, captions['1.mp4'])
+  labels_and_splits.check_class_names({'caption': same})
+
+
+def test_readers_take_all_class_names_that_are_prepared():
+  half = dataset_folder._MAX_MANIFEST_BYTES // 2
+  assert half >= labels_and_splits.MAX_NAME_BYTES
 
 
 def _videos(count):

@@ -255,6 +255,20 @@ def test_a_video_that_is_listed_for_two_splits_is_skipped_with_both(
   ]
 
 
+def test_a_file_of_many_parts_is_looked_up_once(videos, tmp_path, monkeypatch):
+  looks = []
+  find = list_source.regular_file
+  monkeypatch.setattr(
+    list_source,
+    'regular_file',
+    lambda root, path: looks.append(path) or find(root, path),
+  )
+  rows = ''.join(f'a.mp4,{n / 100}\n' for n in range(100))
+  file = _write(tmp_path / 'l.csv', f'path,start\n{rows}')
+  assert len(list_source.read_list(file, root=videos).videos) == 100
+  assert looks == ['a.mp4']
+
+
 def test_columns_without_a_name_are_not_used(videos, tmp_path):
   file = _write(tmp_path / 'l.csv', 'path,label,,\na.mp4,x,y,\n')
   source = list_source.read_list(file, root=videos)
