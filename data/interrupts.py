@@ -30,20 +30,40 @@ def held_back():
       yield
 
 
-@contextlib.contextmanager
-def _safe_path():
+class _SafePath:
   """Keeps the current folder out of the paths of processes that are started.
 
   What this process imports from, `multiprocessing` has them import from, too.
+  Threads may start processes at a time: the last one to leave tidies up.
   """
-  before = os.environ.get(_SAFE_PATH)
-  os.environ[_SAFE_PATH] = '1'
-  try:
-    yield
-  finally:
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._num_inside = 0
+    self._before = None
+
+  @contextlib.contextmanager
+  def __call__(self):
+    with self._lock:
+      if not self._num_inside:
+        self._before = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = '1'
+      self._num_inside += 1
+    try:
+      yield
+    finally:
+      with self._lock:
+        self._num_inside -= 1
+        if not self._num_inside:
+          self._put_back()
+
+  def _put_back(self):
     del os.environ[_SAFE_PATH]
-    if before is not None:
-      os.environ[_SAFE_PATH] = before
+    if self._before is not None:
+      os.environ[_SAFE_PATH] = self._before
+
+
+_safe_path = _SafePath()
 
 
 @contextlib.contextmanager

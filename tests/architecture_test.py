@@ -107,8 +107,8 @@ ALLOWED = {  # module or folder -> (own code, outside packages)
     'jax flax numpy ml_collections',
   ),
   'results': (
-    'code_version files.disk input_pipeline.frame_store results run_record '
-    'untrusted weights',
+    'code_version config.config_roles files.disk input_pipeline.frame_store '
+    'results run_record untrusted weights',
     'jax ml_collections numpy',
   ),
   'evaluation': (

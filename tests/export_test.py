@@ -12,9 +12,11 @@ import jax.export
 import numpy as np
 import pytest
 import tiny_run
+from oracle import official, reference_network
 
-from vie_jax import embed, export, weights
+from vie_jax import convert, embed, export, weights
 from vie_jax.config import config_check
+from vie_jax.results import result
 
 FRAMES = {
   'vie_single': ('single', 1),
@@ -156,6 +158,26 @@ def test_it_follows_the_weights(tmp_path):
     )
   np.testing.assert_array_equal(results[0], results[2])
   assert np.abs(results[0] - results[1]).max() > 0.01
+
+
+def test_the_network_of_another_run_is_not_replaced(tmp_path):
+  """Of two runs whose folders have one name."""
+  listing = reference_network.variable_shapes('single', width=4)
+  arrays = {name: official.weights(name, shape) for name, shape in listing}
+  np.savez(tmp_path / 'official.npz', **arrays)
+  for name in ('x', 'y'):
+    source = f'official:{tmp_path / "official.npz"}'
+    config = config_of('vie_single', tmp_path, init_from=source)
+    convert.convert(config, str(tmp_path / name / 'R'))
+  config.init_from = str(tmp_path / 'x' / 'R')
+  path = export.export(config, str(tmp_path / 'W'))
+  content = path.read_bytes()
+  config.init_from = str(tmp_path / 'y' / 'R')
+  with pytest.raises(result.ResultError, match='result_name=NAME'):
+    export.export(config, str(tmp_path / 'W'))
+  assert path.read_bytes() == content
+  config.init_from = str(tmp_path / 'x' / 'R')
+  assert export.export(config, str(tmp_path / 'W')) == path
 
 
 def test_vectors_in_place_of_a_network_are_refused(tmp_path):

@@ -31,7 +31,7 @@ from vie_jax.evaluation import features
 from vie_jax.files import disk, workdir_lock
 from vie_jax.models import network_names
 from vie_jax.processes import agreement, watchdog
-from vie_jax.results import result
+from vie_jax.results import result, result_owner
 from vie_jax.telemetry import damage_counts, run_log
 from vie_jax.wording import counted
 
@@ -149,7 +149,7 @@ def _embed_array(config, workdir):
   }
   folder = result.folder(config, workdir, MODE, dataset['name'])
   with workdir_lock.hold(folder):
-    split_embeddings.check_source(folder, config, dataset)
+    result_owner.check_source(folder, config, dataset)
     embeddings = embed_clips(
       clips,
       found.variables,
@@ -189,7 +189,7 @@ def _embed_source(config, workdir):
     workdir_lock.hold(folder),
     embed_sources.open_source(config, name, folder) as source,
   ):
-    split_embeddings.check_source(folder, config, source.facts)
+    result_owner.check_source(folder, config, source.facts)
     agreement.share_folder(folder)
     run_log.to_file(folder, jax.process_index())
     path = folder / EMBEDDINGS_FILE

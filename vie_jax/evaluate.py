@@ -409,26 +409,29 @@ def _clip_reference(run: Experiment, train: SplitEmbeddings) -> Reference:
 def _nearest(run, val, reference) -> findings.Findings:
   """The nearest training videos of each validation video, each once."""
   rows = reference.rows
-  _, num_rows = np.unique(rows.video, return_counts=True)
-  count = min(NEIGHBORS_KEPT, len(num_rows))
-  # Among so many there are as many videos, whichever they are.
-  k = min((count - 1) * num_rows.max() + 1, rows.num_instances)
-  nearest = knn.search(
-    reference.bank,
-    features.video_means(val.clips),
-    k=int(k),
-    num_videos=rows.num_instances,
-    mesh=run.mesh,
-  )
-  video = rows.video[nearest.index]
-  first = np.array(
-    [
-      np.sort(np.unique(of_one, return_index=True)[1])[:count]
-      for of_one in video
-    ]
-  ).reshape(-1, count)
-  return findings.Findings(
-    np.take_along_axis(video, first, axis=1),
-    np.take_along_axis(nearest.similarity, first, axis=1),
-    queries=val.videos.video,
-  )
+  queries = features.video_means(val.clips)
+  count = min(NEIGHBORS_KEPT, len(np.unique(rows.video)))
+  video = np.zeros((len(queries), count), rows.video.dtype)
+  similarity = np.zeros((len(queries), count), np.float32)
+  # A video may have many rows: where too few videos are found among some rows,
+  # more are looked at.
+  left, k = np.arange(len(queries)), 4 * count
+  while len(left):
+    k = min(k, rows.num_instances)
+    found = knn.search(
+      reference.bank,
+      queries[left],
+      k=k,
+      num_videos=rows.num_instances,
+      mesh=run.mesh,
+    )
+    is_enough = np.zeros(len(left), bool)
+    for place, query in enumerate(left):
+      of_rows = rows.video[found.index[place]]
+      first = np.sort(np.unique(of_rows, return_index=True)[1])[:count]
+      if len(first) == count:
+        is_enough[place] = True
+        video[query] = of_rows[first]
+        similarity[query] = found.similarity[place, first]
+    left, k = left[~is_enough], 4 * k
+  return findings.Findings(video, similarity, queries=val.videos.video)

@@ -19,7 +19,7 @@ from vie_jax.evaluation import features
 from vie_jax.files import disk, workdir_lock
 from vie_jax.machine import platform_choice
 from vie_jax.processes import agreement
-from vie_jax.results import result
+from vie_jax.results import result, result_owner
 
 MODE = 'export'
 ENCODER_FILE = 'encoder.jax'
@@ -95,6 +95,7 @@ def export(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
   Raises:
     config_check.ConfigError, checkpoint.CheckpointError,
     official_checkpoint.OfficialCheckpointError: with the remedy.
+    result.ResultError: if the folder has the network of another source.
   """
   started = time.monotonic()
   config_check.check(config)
@@ -110,6 +111,7 @@ def export(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
   variables = jax.tree.map(np.asarray, found.variables)
   folder = _folder(config, workdir)
   with workdir_lock.hold(folder):
+    result_owner.check_source(folder, config, dataset={})
     content = serialize(encoder(model, variables, layer), clip_shape)
     clips = _random_clips(clip_shape)
     expected = np.asarray(

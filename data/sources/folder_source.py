@@ -157,9 +157,9 @@ def _labels(folder, paths, file, split_of_folder):
     return folder_labels(paths, depth=bool(split_of_folder)), None
   labels = read_labels(file, folder)
   if not any(path in labels[column] for column in labels for path in paths):
-    named = next((path for column in labels.values() for path in column), None)
+    other = next((path for column in labels.values() for path in column), None)
     raise InputError(
-      f'{file} names no video of the folder{f", but {named!r}" if named else ""}; '
+      f'{file} names no video of the folder{f", but {other!r}" if other else ""}; '
       f'its paths must be relative to the folder, such as {paths[0]!r}'
     )
   return labels, file

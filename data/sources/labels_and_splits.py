@@ -338,12 +338,12 @@ def _text(file):
 
 
 def _csv_rows(file):
-  """Returns (line number, cells) of each row that is not empty."""
+  """Returns (line number, cells) of each row in which there is something."""
   reader = csv.reader(io.StringIO(_text(file), newline=''), strict=True)
   rows, line = [], 1
   try:
     for cells in reader:
-      if cells:
+      if any(map(str.strip, cells)):
         rows.append((line, cells))
       line = reader.line_num + 1
   except csv.Error as error:

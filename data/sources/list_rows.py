@@ -91,7 +91,7 @@ def _csv_rows(file, is_used):
     for cells in reader:
       place = f'{file}, line {line}'
       line = reader.line_num + 1
-      if not cells:
+      if not any(map(str.strip, cells)):
         continue
       if columns is None:
         columns = [cell.strip() for cell in cells]

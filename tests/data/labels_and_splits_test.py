@@ -59,7 +59,7 @@ def test_columns_may_have_any_order_and_paths_be_absolute(tmp_path):
 
 def test_a_table_of_a_spreadsheet_is_read(tmp_path):
   """Commas for columns without a name end its lines; it begins with a capital."""
-  text = 'Path,What,,\na.mp4,cup,,\nb.mp4,dog, ,\n'
+  text = 'Path,What,,\na.mp4,cup,,\n,,,\nb.mp4,dog, ,\n , ,,\n'
   assert _labels(tmp_path, text) == {'What': {'a.mp4': 'cup', 'b.mp4': 'dog'}}
 
 

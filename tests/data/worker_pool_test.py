@@ -1,3 +1,4 @@
+import concurrent.futures
 import os
 import resource
 import signal
@@ -270,3 +271,18 @@ def test_without_ctrl_c_nothing_is_raised_in_any_thread():
   thread.start()
   thread.join()
   assert entered == [True, True]
+
+
+def test_threads_may_start_processes_at_a_time(monkeypatch):
+  """As those of a worker of Beam do; the first to enter leaves first."""
+  monkeypatch.delenv('PYTHONSAFEPATH', raising=False)
+  seen = []
+  first, second = interrupts.held_back(), interrupts.held_back()
+  with concurrent.futures.ThreadPoolExecutor(2) as threads:
+    for held in (first, second):
+      threads.submit(held.__enter__).result()
+    for held in (first, second):
+      seen.append(os.environ.get('PYTHONSAFEPATH'))
+      threads.submit(held.__exit__, None, None, None).result()
+  assert seen == ['1', '1']
+  assert 'PYTHONSAFEPATH' not in os.environ

@@ -10,7 +10,7 @@ import tiny_run
 from vie_jax import evaluate, experiment, weights
 from vie_jax.embeddings import split_embeddings
 from vie_jax.input_pipeline import frame_store
-from vie_jax.results import result
+from vie_jax.results import result, result_owner
 
 SPLITS = ('train', 'val')
 
@@ -185,7 +185,7 @@ def test_results_of_another_source_are_not_replaced(config, tmp_path, change):
   other, _ = written(tmp_path / 'other', config, **change)
   for folder, now in ((tmp_path, other), (tmp_path / 'other', config)):
     with pytest.raises(result.ResultError) as error:
-      split_embeddings.check_source(folder, now, dataset)
+      result_owner.check_source(folder, now, dataset)
     assert '--config.result_name' in str(error.value)
     assert str(folder / 'result.json') in str(error.value)
 
@@ -198,9 +198,9 @@ def test_nor_where_they_say_less(config, tmp_path, group):
   for value in (None, 3):
     facts['config'][group] = value
     path.write_text(json.dumps(facts))
-    split_embeddings.check_source(tmp_path, other, dataset)
+    result_owner.check_source(tmp_path, other, dataset)
     with pytest.raises(result.ResultError, match='elsewhere/W'):
-      split_embeddings.check_source(tmp_path, config, dataset)
+      result_owner.check_source(tmp_path, config, dataset)
 
 
 def test_results_of_another_data_set_of_the_name_are_not_replaced(
@@ -209,12 +209,10 @@ def test_results_of_another_data_set_of_the_name_are_not_replaced(
   _, dataset = written(tmp_path, config)
   other = {'path': 'elsewhere/demo', 'fingerprint': 'def'}
   with pytest.raises(result.ResultError, match='elsewhere/demo'):
-    split_embeddings.check_source(tmp_path, config, other)
+    result_owner.check_source(tmp_path, config, other)
   # The same place, prepared again, and the same data in another place.
   for same in ('path', 'fingerprint'):
-    split_embeddings.check_source(
-      tmp_path, config, other | {same: dataset[same]}
-    )
+    result_owner.check_source(tmp_path, config, other | {same: dataset[same]})
 
 
 def test_a_source_may_be_written_in_several_ways(config, tmp_path, monkeypatch):
@@ -222,7 +220,7 @@ def test_a_source_may_be_written_in_several_ways(config, tmp_path, monkeypatch):
   _, dataset = written(tmp_path, config, init_from='runs/W')
   for same in ('./runs/W/', str(tmp_path / 'runs' / 'W')):
     other, _ = written(tmp_path / 'other', config, init_from=same)
-    split_embeddings.check_source(tmp_path, other, dataset)
+    result_owner.check_source(tmp_path, other, dataset)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +236,7 @@ def test_a_source_may_be_written_in_several_ways(config, tmp_path, monkeypatch):
 def test_a_damaged_result_may_be_replaced(config, tmp_path, content):
   (tmp_path / 'result.json').write_text(content)
   dataset = {'path': 'data/demo', 'fingerprint': 'abc'}
-  split_embeddings.check_source(tmp_path, config, dataset)
+  result_owner.check_source(tmp_path, config, dataset)
 
 
 def test_embeddings_made_elsewhere_go_to_their_videos(

@@ -14,7 +14,6 @@ class ConfigError(ValueError):
   """A config field has a value that cannot work."""
 
 
-# Of the NCE loss.
 # What exp(similarity / t) is held in: float32 for the sums of Instance
 # Recognition over the bank, float64 for the votes of neighbours.
 _LOWEST_TEMPERATURES = {'nce': 0.02, 'softmax': 0.01}

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vie_jax import device_augment, experiment
-from vie_jax.embeddings import own_files, split_embeddings
+from vie_jax.embeddings import own_files
 from vie_jax.input_pipeline import (
   augmentation,
   bad_frames,
@@ -34,6 +34,7 @@ from vie_jax.input_pipeline import (
   sound_frames,
 )
 from vie_jax.processes import agreement
+from vie_jax.results import result_owner
 from vie_jax.telemetry import damage_counts
 
 
@@ -224,7 +225,7 @@ def _prepare(config, name, out):
     out,
     name_of(name),
     source=path,
-    check_owner=lambda: split_embeddings.check_source(out, config, facts),
+    check_owner=lambda: result_owner.check_source(out, config, facts),
   )
   return str(folder), str(prepared)
 

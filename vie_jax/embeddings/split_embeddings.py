@@ -7,8 +7,6 @@ disk as they come, and are found there by a later call.
 import contextlib
 import dataclasses
 import functools
-import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,21 +15,18 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vie_jax import experiment, finite, run_record, weights
-from vie_jax.config import config_roles
+from vie_jax import experiment, finite, weights
 from vie_jax.embeddings import foreign_embeddings
 from vie_jax.evaluation import features, row_file
 from vie_jax.experiment import Experiment
 from vie_jax.input_pipeline import augmentation, dataset_folder, instances
 from vie_jax.processes import agreement, watchdog
-from vie_jax.results import result
+from vie_jax.results import result, result_owner
 from vie_jax.telemetry import damage_counts, run_log
-from vie_jax.untrusted import json_text
 from vie_jax.weights import Weights
 from vie_jax.wording import chosen, counted
 
 _CLIP_FIELDS = ('sampler', 'num_frames', 'frame_step', 'num_eval_clips')
-_SETTINGS = ('clip', 'crop', 'knn', 'retrieve')
 _NOT_OF_EMBEDDINGS = ('streams', 'batch_norm_decay')
 TELLS_LITTLE = (
   ', so that kNN, retrieval and embeddings tell little. The layer conv5 '
@@ -187,7 +182,7 @@ def _begin(run, folder):
     'path': str(store.directory),
     'fingerprint': store.fingerprint,
   }
-  check_source(folder, run.config, dataset)
+  result_owner.check_source(folder, run.config, dataset)
   agreement.share_folder(folder)
   run_log.to_file(folder, jax.process_index())
 
@@ -308,91 +303,6 @@ def check_finite(
       "this network's numbers overflow, or its weights are not sound. Take "
       'others (config.init_from), or config.model.dtype=float32 if it is not.'
     )
-
-
-def check_source(
-  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: dict
-) -> None:
-  """Refuses to write into a folder that has results of another source.
-
-  Results of the same source are replaced: it may have been trained on, or the
-  data set prepared again. Where settings are others, that is said.
-
-  Args:
-    folder: of results.
-    config: of this evaluation.
-    dataset: `path` and `fingerprint` of what is evaluated on.
-
-  Raises:
-    result.ResultError: with the remedy.
-  """
-  path = folder / result.FILE
-  try:
-    old = json_text.read(path)
-    differing = _differing_source(old['config'], config)
-    differing = differing or _differing_data(old['dataset'], dataset)
-  except (OSError, ValueError, LookupError, TypeError, AttributeError):
-    return
-  if differing:
-    raise result.ResultError(
-      f'{path} is of {differing[0]}, and would be replaced by that of '
-      f'{differing[1]}; name another folder with --config.result_name=NAME, or '
-      'remove this one.'
-    )
-  settings = _differing_settings(old['config'], config)
-  # The answer to a query has a folder of its own.
-  if settings and not config.retrieve.query:
-    logging.info(
-      'Replacing a result of other settings, %s: %s.', path, settings
-    )
-
-
-def _differing_settings(old, new):
-  """The fields of an evaluation that have other values now, in words.
-
-  Nothing is said of groups that the result does not have.
-  """
-  now = json.loads(new.to_json_best_effort())
-  groups = [name for name in _SETTINGS if isinstance(old.get(name), dict)]
-  fields = run_record.differing_fields(
-    {name: old[name] for name in groups}, {name: now[name] for name in groups}
-  )
-  return '; '.join(
-    f'{name} was {before!r}, is {after!r}'
-    for name, (before, after) in fields.items()
-    if config_roles.role_of(name) is config_roles.Role.RESULT
-  )
-
-
-def _differing_source(old, new):
-  """(old, new) source of the embeddings, or None if it is the same."""
-  before = _source(old['init_from'], old['model']['streams'], old['embeddings'])
-  now = _source(new.init_from, new.model.streams, new.embeddings)
-  return (before, now) if before != now else None
-
-
-def _differing_data(old, new):
-  """(old, new) place of the data, or None if it is the same or was moved."""
-  if old['fingerprint'] == new['fingerprint']:
-    return None
-  before, now = (os.path.abspath(facts['path']) for facts in (old, new))
-  return (before, now) if before != now else None
-
-
-def _source(init_from: str, streams: str, embeddings: str) -> str:
-  """Where embeddings come from, with paths in one spelling."""
-  if embeddings:
-    return _absolute(embeddings)
-  return ','.join(map(_absolute, (streams or init_from).split(',')))
-
-
-def _absolute(source: str) -> str:
-  source = source.strip()
-  if source in ('workdir', 'random'):
-    return source
-  prefix = weights.OFFICIAL_PREFIX if not weights.is_run(source) else ''
-  path = os.path.expanduser(source.removeprefix(prefix))
-  return prefix + os.path.abspath(path)
 
 
 def _read_foreign(

@@ -60,7 +60,9 @@ def _fault(
     return 'have seen labels'
   if training not in wanted.origins:
     return 'no network of that row starts from'
-  if not _is_trained_on(part(origin, 'trained_on'), wanted, kinetics, bins):
+  trained_on = part(origin, 'trained_on')
+  # Of official weights nothing is known.
+  if trained_on and not _is_trained_on(trained_on, wanted, kinetics, bins):
     return 'were trained on other videos than those of that row'
   return ''
 

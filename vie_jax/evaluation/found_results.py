@@ -136,7 +136,9 @@ def _folders(
   """
 
   def note(error):
-    unread.append(Skipped(error.filename, error.strerror))
+    # What is removed meanwhile is of a run that goes on.
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+      unread.append(Skipped(error.filename, error.strerror))
 
   for folder, subfolders, files in os.walk(root, onerror=note):
     names = {*subfolders, *files}

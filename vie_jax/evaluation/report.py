@@ -256,13 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if missing:
     return 2
   found = found_results.collect(options.workdirs)
-  for folder in found.unread:
+  closed = {folder.name: folder.reason for folder in found.unread}
+  for name, reason in closed.items():
     print(
-      f'{printable(urls.redacted(folder.name))} cannot be read: '
-      f'{folder.reason}. Give the user of the report access to it.',
+      f'{printable(urls.redacted(name))} cannot be read: {reason}. Give the user '
+      'of the report access to it, if there are results in it.',
       file=sys.stderr,
     )
-  if found.unread:
+  if closed.keys() & {*options.workdirs}:
     return 2
   filled = filled_tables.fill(
     found,

@@ -21,7 +21,11 @@ from vie_jax.input_pipeline import remote_errors
 _SYSTEM_CALL = re.compile(r'\w+\(\) failed: ([^;]+)')
 _NUMBERS = {os.strerror(number): number for number in disk.NO_DAMAGE}
 # How a message without an errno ends, of Arrow or of starting a thread.
-_OF_THREADS_AND_MEMORY = tuple(map(os.strerror, (errno.EAGAIN, errno.ENOMEM)))
+_OF_THREADS_AND_MEMORY = (
+  os.strerror(errno.EAGAIN),
+  os.strerror(errno.ENOMEM),
+  "can't start new thread",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,13 @@
 
 import jax
 
-# Of devices that are there, and another process has: that may pass.
-_TAKEN = 'in use'
+# How JAX says that it is not installed for a kind of device, or knows none of it.
+# Whatever else it says, such as of a device that another process has, may pass.
+_ABSENT = (
+  'list of known backends',
+  'no platforms that are instances of',
+  'cannot open shared object file',
+)
 
 
 class NoDevicesError(ValueError):
@@ -17,6 +22,7 @@ def check_are_there() -> None:
 
   Raises:
     NoDevicesError: with the remedy.
+    RuntimeError: as JAX raises it, of devices that may be there.
   """
   platforms = jax.config.jax_platforms
   if not platforms:
@@ -24,10 +30,12 @@ def check_are_there() -> None:
   try:
     jax.devices()
   except (AssertionError, RuntimeError) as error:
-    if _TAKEN in str(error):
+    reason = ' '.join(str(error).split())
+    # Of CUDA it says nothing at all.
+    if reason and not any(words in reason for words in _ABSENT):
       raise
     raise NoDevicesError(
-      f'JAX_PLATFORMS is {platforms!r}, and JAX finds no such device here. Unset '
-      'it, which takes what there is, or set it to cpu; GPUs and TPUs need a JAX '
-      'that is installed for them.'
+      f'JAX_PLATFORMS is {platforms!r}, and JAX finds no such device here'
+      f'{f" ({reason})" if reason else ""}. Unset it, which takes what there is, '
+      'or set it to cpu; GPUs and TPUs need a JAX that is installed for them.'
     ) from error
