@@ -798,51 +798,42 @@ def test_an_averaged_readout_is_told_where_no_cell_is_of_it(tmp_path):
   assert 'averages Conv5 of supervised' in plain
 
 
-@pytest.mark.parametrize('closed', ['', 'linear_eval'])
-def test_a_folder_that_nobody_may_look_into_is_no_empty_one(
-  tmp_path, capsys, closed
-):
+def test_a_workdir_that_nobody_may_look_into_is_no_empty_one(tmp_path, capsys):
   write_slow(tmp_path / 'open' / 'linear_eval' / 'x')
   write_slow(tmp_path / 'run' / 'linear_eval' / 'x')
-  folder = tmp_path / 'run' / closed
+  folder, page = tmp_path / 'run', tmp_path / 'report.html'
   folder.chmod(0)
-  pages = tmp_path / 'pages'
-  pages.mkdir()
-  pages.chmod(0o777)
-  page = pages / 'report.html'
-  arguments = [
-    str(tmp_path / 'open'),
-    str(tmp_path / 'run'),
-    '--out',
-    str(page),
-  ]
   # Root looks into every folder, with its capabilities.
   with other_user.running(tmp_path):
-    code = report.main(arguments)
+    code = report.main(
+      [str(tmp_path / 'open'), str(folder), '--out', str(page)]
+    )
   folder.chmod(0o755)
-  # A folder below, such as a disk's lost+found, is named and passed over.
-  assert code == (0 if closed else 2)
-  assert page.exists() == bool(closed)
+  assert code == 2
   assert (
     f'{folder} cannot be read: Permission denied.' in capsys.readouterr().err
   )
+  assert not page.exists()
 
 
-def test_a_folder_that_is_removed_meanwhile_is_passed_over(
-  tmp_path, capsys, monkeypatch
+@pytest.mark.parametrize('number', [errno.EACCES, errno.ENOENT])
+def test_a_folder_below_that_is_closed_or_gone_is_passed_over(
+  tmp_path, capsys, monkeypatch, number
 ):
+  """Such as a disk's lost+found, and what a run removes meanwhile."""
   write_slow(tmp_path / 'run' / 'linear_eval' / 'x')
-  walk = os.walk
+  walk, other = os.walk, str(tmp_path / 'run' / 'other')
 
-  def walk_late(root, onerror):
-    gone = str(tmp_path / 'run' / 'embed.tmp')
-    onerror(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), gone))
+  def walk_by(root, onerror):
+    onerror(OSError(number, os.strerror(number), other))
     yield from walk(root, onerror=onerror)
 
-  monkeypatch.setattr(os, 'walk', walk_late)
+  monkeypatch.setattr(os, 'walk', walk_by)
   page = tmp_path / 'report.html'
   assert report.main([str(tmp_path / 'run'), '--out', str(page)]) == 0
-  assert 'embed.tmp' not in capsys.readouterr().err
+  assert page.exists()
+  said = f'{other} cannot be read: Permission denied.'
+  assert (said in capsys.readouterr().err) == (number == errno.EACCES)
 
 
 def test_a_folder_in_a_closed_one_is_not_said_to_be_missing(tmp_path, capsys):
