@@ -108,12 +108,16 @@ def left_to_the_system():
     number: signal.getsignal(number)
     for number in (signal.SIGINT, signal.SIGTERM)
   }
+  # Ignored, as in the background of a shell, it stays so; None is not of Python.
+  heard = {
+    number: handler
+    for number, handler in before.items()
+    if handler not in (signal.SIG_IGN, None)
+  }
   try:
-    for number, handler in before.items():
-      # Ignored, as in the background of a shell, it stays so.
-      if handler is not signal.SIG_IGN:
-        signal.signal(number, signal.SIG_DFL)
+    for number in heard:
+      signal.signal(number, signal.SIG_DFL)
     yield
   finally:
-    for number, handler in before.items():
+    for number, handler in heard.items():
       signal.signal(number, handler)

@@ -252,23 +252,41 @@ def test_a_shard_that_cannot_be_read_now_is_not_damaged(
   assert '--restart' not in said.out + said.err
 
 
-def test_signals_end_a_check_while_a_library_waits(dataset, monkeypatch):
+@pytest.fixture
+def handlers():
+  """Handlers of Python, as a command has them, whoever runs the tests."""
+  before = {}
+  for number in (signal.SIGINT, signal.SIGTERM):
+    before[number] = signal.signal(number, signal.default_int_handler)
+  yield before
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
+def test_signals_end_a_check_while_a_library_waits(
+  dataset, monkeypatch, handlers
+):
   found = []
 
   def check(*unused, **unused_options):
-    found.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+    found.extend(map(signal.getsignal, handlers))
     return []
 
   monkeypatch.setattr(prepare, 'check_dataset', check)
-  before = signal.getsignal(signal.SIGINT)
   assert _check(dataset) == 0
   assert found == [signal.SIG_DFL, signal.SIG_DFL]
-  assert signal.getsignal(signal.SIGINT) is before
-  monkeypatch.setattr(signal, 'getsignal', lambda unused: signal.SIG_IGN)
+  for number in handlers:
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_signals_that_are_ignored_do_not_end_a_check(handlers):
+  """Whoever runs in the background of a shell does not hear of Ctrl-C."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
   with interrupts.left_to_the_system():
-    monkeypatch.undo()
-    # Whoever runs in the background of a shell does not hear of Ctrl-C.
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+  assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
 @pytest.mark.parametrize('command', ['check', 'show', 'reuse', 'out', 'below'])

@@ -252,7 +252,10 @@ def test_a_signal_ends_a_process_that_waits_for_the_others(tmp_path, index):
       else:
         _connect(port)
       waiting.send_signal(signal.SIGTERM)
-      _, said = waiting.communicate(timeout=tiny_run.PATIENCE_SECONDS / 3)
+      try:
+        _, said = waiting.communicate(timeout=tiny_run.PATIENCE_SECONDS / 3)
+      finally:
+        waiting.kill()
   assert waiting.returncode == 75
   assert 'SIGTERM: leaving at once' in said
 
