@@ -104,15 +104,11 @@ def left_to_the_system():
   Handlers of Python run in the main thread alone: never, where a library has it
   wait for ever, as `array_record` does for a thread that it cannot start.
   """
-  before = {
-    number: signal.getsignal(number)
-    for number in (signal.SIGINT, signal.SIGTERM)
-  }
   # Ignored, as in the background of a shell, it stays so; None is not of Python.
   heard = {
     number: handler
-    for number, handler in before.items()
-    if handler not in (signal.SIG_IGN, None)
+    for number in (signal.SIGINT, signal.SIGTERM)
+    if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
   }
   try:
     for number in heard:

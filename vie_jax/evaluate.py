@@ -425,13 +425,16 @@ def _nearest(run, val, reference) -> findings.Findings:
       num_videos=rows.num_instances,
       mesh=run.mesh,
     )
-    is_enough = np.zeros(len(left), bool)
-    for place, query in enumerate(left):
-      of_rows = rows.video[found.index[place]]
-      first = np.sort(np.unique(of_rows, return_index=True)[1])[:count]
-      if len(first) == count:
-        is_enough[place] = True
-        video[query] = of_rows[first]
-        similarity[query] = found.similarity[place, first]
+    of_rows = rows.video[found.index]
+    first = [_first_of_each(videos, count) for videos in of_rows]
+    is_enough = np.array([len(places) == count for places in first])
+    for place in np.flatnonzero(is_enough):
+      video[left[place]] = of_rows[place, first[place]]
+      similarity[left[place]] = found.similarity[place, first[place]]
     left, k = left[~is_enough], 4 * k
   return findings.Findings(video, similarity, queries=val.videos.video)
+
+
+def _first_of_each(videos, count):
+  """Places at which videos [k] come first, of `count` videos at most, in order."""
+  return np.sort(np.unique(videos, return_index=True)[1])[:count]

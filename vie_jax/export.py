@@ -40,9 +40,8 @@ def encoder(
 
   Returns:
     uint8 [B, T, H, W, 3], RGB, to float32 [B, D], unit vectors if they are
-    embeddings. Any number of devices may share the batch, but for CPUs, which
-    take one clip after the other: see `frame_parts`, which cannot take a batch
-    apart whose size is not known yet.
+    embeddings. On CPUs one clip after the other: `frame_parts` cannot take a
+    batch apart whose size is not known yet.
   """
 
   def at_once(clips):

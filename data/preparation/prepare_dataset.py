@@ -131,6 +131,7 @@ def prepare_dataset(source, settings, *, cluster=None):
     InputError: if the input or the state of `out` does not allow it.
     OutputError: if the output cannot be written.
   """
+  check_class_names(source.labels)
   if is_remote(settings.out):
     return _prepare_remote(source, settings, cluster)
   out = pathlib.Path(settings.out)
@@ -302,12 +303,7 @@ def _in_advance(settings, shards):
 
 
 def _setup(source, settings):
-  """What a run must have in common with the one that it goes on with.
-
-  Raises:
-    InputError: if no data set can hold the class names.
-  """
-  check_class_names(source.labels)
+  """What a run must have in common with the one that it goes on with."""
   return {
     'name': source.name,
     'options': dataclasses.asdict(settings.frames) | source.options,
